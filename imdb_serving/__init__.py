@@ -1,0 +1,51 @@
+"""Serve a CPU text model over RPC or HTTP, and measure what serving costs.
+
+Importing this package is quick and does nothing: no framework is loaded, no logging is set up. The public names
+below are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from imdb_serving.bench.server import ServerProcess
+    from imdb_serving.errors import (
+        BadRequest,
+        RemoteFailure,
+        RequestTimeout,
+        ServerUnavailable,
+        ServingError,
+    )
+    from imdb_serving.transports.rpc import RpcClient
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadRequest",
+    "RemoteFailure",
+    "RequestTimeout",
+    "RpcClient",
+    "ServerProcess",
+    "ServerUnavailable",
+    "ServingError",
+    "__version__",
+]
+
+_HOMES = {
+    "BadRequest": "imdb_serving.errors",
+    "RemoteFailure": "imdb_serving.errors",
+    "RequestTimeout": "imdb_serving.errors",
+    "RpcClient": "imdb_serving.transports.rpc",
+    "ServerProcess": "imdb_serving.bench.server",
+    "ServerUnavailable": "imdb_serving.errors",
+    "ServingError": "imdb_serving.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

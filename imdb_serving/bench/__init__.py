@@ -1,0 +1,1 @@
+"""What is measured: load, cells, sweeps, and the ledger they are written to."""

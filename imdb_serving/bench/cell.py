@@ -1,0 +1,105 @@
+"""One grid run: a server of its own, and every client count measured against it."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from imdb_serving.bench.inputs import measurement_lines
+from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.loadgen import ClientRecord, run_load
+from imdb_serving.bench.server import ServerProcess
+from imdb_serving.bench.summary import summarise
+from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.config import GridParams, model_folder, project_root
+from imdb_serving.errors import ServingError
+from imdb_serving.model.bundle import VOCABULARY, find_server_dir, open_bundle
+from imdb_serving.text.lines import Line
+from imdb_serving.transports.rpc import RpcClient
+
+Row = dict[str, Any]
+
+
+def ensure_model(folder: Path, net: str) -> None:
+    """Train the default model of `net` into `folder` when there is none; a damaged one is an error, not retrained."""
+    if find_server_dir(folder).is_dir() and any(folder.iterdir()):
+        open_bundle(folder)
+        return
+    from imdb_serving.model.training import TrainingPlan, train_bundle
+    from imdb_serving.text.reviews import load
+
+    print(f"no model at {folder}: training {net}, about two minutes, once", flush=True)
+    train_bundle(TrainingPlan(net=net), load("packaged"), folder)
+
+
+def outputs_folder(params: GridParams) -> Path:
+    """Return the sweep's folder below the outputs folder."""
+    outputs = Path(params.outputs).expanduser() if params.outputs else project_root() / "outputs"
+    return outputs / params.sweep
+
+
+def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> list[Row]:
+    """Start a server, measure every client count in shuffled order, append each cell to the ledger, stop the server.
+
+    A cell that fails is a row with its reason and does not stop the others. Returns the rows by client count.
+    """
+    vocabulary = None
+    if params.engine == "paddle":
+        ensure_model(model_folder(params), params.net)
+        vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
+    lines = measurement_lines(params.samples, params.seed, vocabulary)
+    ledger = Ledger(outputs_folder(params))
+    order = list(params.client_threads)
+    random.Random(f"{params.seed}/{params.round}/{params.server_threads}").shuffle(order)  # noqa: S311
+    rows = []
+    with ServerProcess.for_cell(params) as server:
+        progress(f"server ready: {params.engine}, {params.server_threads} server threads")
+        for position, clients in enumerate(order):
+            row, records = measure(params, clients, server.endpoint, lines)
+            row["order"] = position
+            ledger.append(row, records)
+            rows.append(row)
+            progress(describe(row))
+    return sorted(rows, key=lambda row: row["client_threads"])
+
+
+def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Line]) -> tuple[Row, list[ClientRecord]]:
+    """Measure one cell; returns its row and the raw samples. What goes wrong is the row's `error`."""
+    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    shares = [ReviewWorkload(part, "ids", None, batch=params.batch) for part in share(lines, clients, params.batch)]
+    connect = functools.partial(RpcClient, endpoint, timeout=params.timeout)
+    error, records = "", []
+    try:
+        records = run_load(connect, shares, params.timeout)
+    except (ServingError, OSError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    results = [result for record in records for outcome in record.outcomes for result in outcome]
+    failures = [failure for record in records for failure in record.failures]
+    if failures:
+        error = f"{len(failures)} of {sum(map(len, shares))} requests failed, the first: {failures[0].message}"
+    row = {
+        **{name: value for name, value in msgspec.to_builtins(params).items() if name not in {"outputs", "model"}},
+        "client_threads": clients,
+        "began": began,
+        "status": "failed" if error else "ok",
+        "error": error,
+        "answered": len(results),
+        "failed_requests": len(failures),
+        "accuracy": sum(result.right for result in results) / len(results) if results else None,
+        **(summarise(records, len(results)) if records else {}),
+    }
+    return row, records
+
+
+def describe(row: Row) -> str:
+    """Return one line about a measured cell."""
+    cell = f"{row['server_threads']} server x {row['client_threads']} client threads"
+    if row["status"] != "ok":
+        return f"{cell}: FAILED, {row['error']}"
+    return f"{cell}: {row['throughput']:,.0f} samples/s, total {row['total_s']:.2f} s a client"

@@ -1,0 +1,113 @@
+"""A server in a process of its own, ready by handshake, gone when its block ends, whatever happens."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from imdb_serving.config import GridParams, model_folder
+from imdb_serving.errors import ServerStartError
+
+READY_SECONDS = 120.0
+STOP_SECONDS = 20.0
+
+
+class ServerProcess:
+    """`imdb-serving serve` with the given arguments, on a free port of this host.
+
+    >>> with ServerProcess(["--engine", "null"]) as server:  # doctest: +SKIP
+    ...     print(server.endpoint)
+
+    The server also ends when this process does, even by SIGKILL: it watches its standard input.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, ready_timeout: float = READY_SECONDS) -> None:
+        """Take the arguments of `imdb-serving serve`; the server starts with the `with` block, or `start`."""
+        self._arguments = [*arguments, "--exit-with-stdin"]
+        if "--port" not in arguments:
+            self._arguments += ["--port", "0"]
+        self._ready_timeout = ready_timeout
+        self._process: subprocess.Popen[str] | None = None
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the server
+        self.endpoint = ""
+
+    @classmethod
+    def for_cell(cls, params: GridParams) -> ServerProcess:
+        """Return the server that a grid run measures."""
+        model = [str(model_folder(params))] if params.engine == "paddle" else []
+        kind = ["--worker-kind", params.worker_kind] if params.worker_kind else []
+        return cls(
+            [
+                *model,
+                *kind,
+                *("--engine", params.engine),
+                *("--server-threads", str(params.server_threads)),
+                *("--math-threads", str(params.math_threads)),
+                *("--service-time-ms", str(params.service_time_ms)),
+                *("--distribution", params.distribution),
+            ]
+        )
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; raises `ServerStartError` when it is not running."""
+        if self._process is None:
+            raise ServerStartError("the server is not running")
+        return self._process.pid
+
+    def start(self) -> ServerProcess:
+        """Start the server and wait until it says that it is ready; raise `ServerStartError` with its own words."""
+        command = [sys.executable, "-m", "imdb_serving", "serve", *self._arguments]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+        output = self._process.stdout
+        assert output is not None  # noqa: S101 - a pipe was asked for
+        # A timer rather than a select: the line is one write, and killing the server ends the read.
+        timer = threading.Timer(self._ready_timeout, self._process.kill)
+        timer.start()
+        try:
+            line = output.readline()
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            timer.cancel()
+        if not line.startswith("ready "):
+            self.stop()
+            raise ServerStartError(f"the server did not become ready: {self.errors() or 'it said nothing'}")
+        self.endpoint = line.split()[2]
+        return self
+
+    def errors(self) -> str:
+        """Return the last of what the server wrote to standard error."""
+        self._errors.seek(0)
+        return "\n".join(line for line in self._errors.read().splitlines()[-8:] if line.strip())
+
+    def stop(self) -> None:
+        """End the server: it answers what is in flight; one that does not end in time is killed."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def __enter__(self) -> ServerProcess:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._errors.close()

@@ -1,0 +1,213 @@
+"""The `imdb-serving` command: parses and calls; nothing else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+import imdb_serving
+from imdb_serving.errors import ServingError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """A group whose commands end with one line and exit code 2 for an error that the user can act on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ServingError as error:
+            click.echo(f"imdb-serving: {type(error).__name__}: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(imdb_serving.__version__)
+def main() -> None:
+    """Serve an IMDB sentiment model over RPC or HTTP, and measure what serving costs.
+
+    \b
+    Example:
+      imdb-serving train --net cnn
+      imdb-serving serve serving_server_model --server-threads 4 &
+      imdb-serving data --samples 2500 --format ids --out test.data
+      cat test.data | imdb-serving client inference.conf > result
+      imdb-serving sweep params/default.yaml
+    """
+
+
+@main.command()
+@click.option("--samples", type=click.IntRange(min=1), default=2500, help="How many reviews to write.")
+@click.option("--format", "kind", type=click.Choice(["ids", "text"]), default="ids", help="The line format.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--source", default="packaged", help="packaged, aclimdb:DIR, or a file in a published line format.")
+@click.option("--seed", type=int, default=2020, help="Decides which held-out reviews are drawn.")
+@click.option("--vocab", type=click.Path(path_type=Path), help="Vocabulary for --format ids; default: the model's.")
+def data(samples: int, kind: Any, out: Path, source: str, seed: int, vocab: Path | None) -> None:
+    """Write held-out reviews to a file in one of the two published line formats.
+
+    \b
+    Example:
+      imdb-serving data --samples 2500 --format ids --out test.data
+    """
+    from imdb_serving.commands.data import write_data
+
+    write_data(samples, kind, out, source, seed, vocab)
+
+
+@main.command()
+@click.option("--net", default="cnn", help="bow, cnn, lstm or gru.")
+@click.option("--epochs", type=click.IntRange(min=1), default=2, help="Passes over the reviews; the best is kept.")
+@click.option("--seed", type=int, default=2020, help="Decides the first weights and the order of the reviews.")
+@click.option("--source", default="packaged", help="packaged, aclimdb:DIR, or a file of 'text | label' lines.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where the bundle goes.")
+@click.option("--if-missing", is_flag=True, help="Do nothing when a sound bundle of that net is there already.")
+def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: bool) -> None:
+    """Train a net and write the bundle: serving_server_model, serving_client_conf and inference.conf.
+
+    \b
+    Example:
+      imdb-serving train --net cnn --out outputs/model
+    """
+    from imdb_serving.commands.train import train_model
+
+    train_model(net, epochs, seed, source, out, if_missing=if_missing)
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=9292, help="The port to listen on; 0 picks a free one.")
+@click.option("--server-threads", type=click.IntRange(min=1), default=4, help="Workers, each with an own predictor.")
+@click.option("--worker-kind", type=click.Choice(["thread", "process"]), help="Default: what the engine runs best in.")
+@click.option("--engine", default="paddle", help="paddle, null (answers at once) or simulated (sleeps).")
+@click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor.")
+@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
+@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
+@click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends, for a server with a parent.")
+def serve(
+    model: Path | None,
+    host: str,
+    port: int,
+    server_threads: int,
+    worker_kind: Any,
+    engine: str,
+    math_threads: int,
+    service_time_ms: float,
+    distribution: Any,
+    exit_with_stdin: bool,
+) -> None:
+    """Serve MODEL over RPC until SIGINT or SIGTERM; one line on standard output says when it is ready.
+
+    MODEL is a bundle's serving_server_model folder, or the folder that holds it.
+
+    \b
+    Example:
+      imdb-serving serve serving_server_model --port 9292 --server-threads 4
+    """
+    from imdb_serving.commands.serve import ServeOptions, serve_rpc
+    from imdb_serving.model.engines import EngineSpec
+
+    spec = EngineSpec(engine, math_threads, service_time_ms, distribution)
+    serve_rpc(ServeOptions(model, spec, server_threads, worker_kind, f"tcp://{host}:{port}", exit_with_stdin))
+
+
+def _client_options(command: Command) -> Command:
+    """Add the options that the three published clients share."""
+    from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
+
+    for option in (
+        click.option("--format", "kind", type=click.Choice(["auto", "ids", "text"]), default="auto",
+                     help="Line format."),
+        click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
+        click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=DEFAULT_TIMEOUT,
+                     help="Seconds a request may take."),
+        click.option("--endpoint", default=DEFAULT_ENDPOINT, help="Where the server listens."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.argument("conf", type=click.Path(path_type=Path))
+@_client_options
+def client(conf: Path, **options: Any) -> None:
+    """Predict the samples on standard input, one client, one sample a request.
+
+    Writes one line `probability label` a sample to standard output, and accuracy and stage times to standard error.
+
+    \b
+    Example:
+      cat test.data | imdb-serving client inference.conf > result
+    """
+    from imdb_serving.commands.clients import predict_stream
+
+    sys.exit(predict_stream(conf, sys.stdin.buffer, "<stdin>", clients=1, batch=1, **options))
+
+
+@main.command("client-multi")
+@click.argument("conf", type=click.Path(path_type=Path))
+@click.argument("data_file", metavar="DATA", type=click.Path(path_type=Path))
+@click.argument("clients", type=click.IntRange(min=1))
+@_client_options
+def client_multi(conf: Path, data_file: Path, clients: int, **options: Any) -> None:
+    """Predict the samples of DATA with CLIENTS client processes, each with its share.
+
+    \b
+    Example:
+      imdb-serving client-multi inference.conf test.data 4 > result
+    """
+    from imdb_serving.commands.clients import open_data, predict_stream
+
+    with open_data(data_file) as stream:
+        sys.exit(predict_stream(conf, stream, str(data_file), clients=clients, batch=1, **options))
+
+
+@main.command("client-batch")
+@click.argument("conf", type=click.Path(path_type=Path))
+@click.argument("batch", type=click.IntRange(min=1))
+@_client_options
+def client_batch(conf: Path, batch: int, **options: Any) -> None:
+    """Predict the samples on standard input, BATCH of them a request.
+
+    \b
+    Example:
+      cat test.data | imdb-serving client-batch inference.conf 4 > result
+    """
+    from imdb_serving.commands.clients import predict_stream
+
+    sys.exit(predict_stream(conf, sys.stdin.buffer, "<stdin>", clients=1, batch=batch, **options))
+
+
+@main.command()
+@click.argument("params", type=click.Path(path_type=Path))
+@click.option("--outputs", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's outputs.")
+def sweep(params: Path, outputs: Path | None) -> None:
+    """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.
+
+    \b
+    Example:
+      imdb-serving sweep params/default.yaml
+    """
+    from imdb_serving.commands.sweep import run_sweep
+
+    sys.exit(run_sweep(params, outputs))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def report(folder: Path) -> None:
+    """Rebuild the report of a sweep from its ledger.
+
+    \b
+    Example:
+      imdb-serving report outputs/default
+    """
+    from imdb_serving.commands.sweep import write_report
+
+    write_report(folder)

@@ -1,0 +1,136 @@
+"""The three published clients: one process, several processes, batches. All write the same result."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO
+
+from imdb_serving.bench.loadgen import ClientRecord, run_load
+from imdb_serving.bench.summary import PUBLISHED_COLUMNS, stage_sums, wall_seconds
+from imdb_serving.bench.workload import Result, ReviewWorkload, share
+from imdb_serving.errors import BadRequest, DataError
+from imdb_serving.model.bundle import SERVER_DIR, VOCABULARY
+from imdb_serving.model.conf import ModelConf, load_conf
+from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
+from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.transports.rpc import RpcClient
+
+SHOWN_FAILURES = 20
+
+
+def open_data(path: Path) -> AbstractContextManager[BinaryIO]:
+    """Open a data file for reading; raise `DataError` when that cannot be done."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def predict_stream(
+    conf_path: Path,
+    stream: BinaryIO,
+    source: str,
+    *,
+    clients: int,
+    batch: int,
+    endpoint: str,
+    timeout: float,
+    kind: str,
+    vocab: Path | None,
+) -> int:
+    """Predict every line of `stream`; results to standard output, everything else to standard error.
+
+    Returns the exit code: 0, or 1 when a sample failed. The others' results are written all the same, in order.
+    """
+    conf = load_conf(conf_path)
+    conf.require_fetch("prediction", conf_path)
+    lines = list(number_lines(stream, source))
+    if not lines:
+        raise DataError(f"{source} holds no sample")
+    line_format: LineFormat = detect_format(lines[0]) if kind == "auto" else kind  # type: ignore[assignment]
+    vocabulary = _find_vocabulary(conf_path, vocab) if line_format == "text" else None
+    template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
+    connect = functools.partial(RpcClient, endpoint, timeout=timeout)
+
+    shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
+    records = run_load(connect, shares, timeout)
+    results, failures = _gather(shares, records)
+    if batch > 1:
+        # A batch is refused as a whole. Only the sample that is at fault may fail, so its neighbours go alone.
+        alone = [line for line, code, _ in failures if code in (BadRequest.code, DataError.code)]
+        if alone:
+            single = [template(alone, batch=1)]
+            again, still_failed = _gather(single, run_load(connect, single, timeout))
+            results.update(again)
+            failures = [entry for entry in failures if entry[0] not in alone] + still_failed
+    _write(lines, results)
+    _report(records, results, failures, len(lines))
+    return 1 if failures else 0
+
+
+def _fetch(conf: ModelConf) -> tuple[str, ...]:
+    """Fetch what the published clients fetch, as far as the conf has it."""
+    labelled = "label" in conf.feed_names
+    return tuple(
+        name
+        for name in ("prediction", "acc", "cost")
+        if name in conf.fetch_names and (labelled or name == "prediction")
+    )
+
+
+def _find_vocabulary(conf: Path, given: Path | None) -> Vocabulary:
+    places = [given] if given else [folder / VOCABULARY for folder in (conf.parent, conf.parent / SERVER_DIR, Path())]
+    for path in places:
+        if path.is_file():
+            return Vocabulary.load(path)
+    raise DataError(f"text needs a vocabulary; there is no {' and no '.join(map(str, places))}; give one with --vocab")
+
+
+Failed = tuple[Line, str, str]
+
+
+def _gather(
+    shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+) -> tuple[dict[Line, Result], list[Failed]]:
+    """Put the results and failures of all clients back to their lines."""
+    results: dict[Line, Result] = {}
+    failures: list[Failed] = []
+    for part, record in zip(shares, records, strict=True):
+        for position, outcome in zip(record.positions, record.outcomes, strict=True):
+            results.update(zip(part.samples(position), outcome, strict=True))
+        for failure in record.failures:
+            failures += [(line, failure.code, failure.message) for line in part.samples(failure.position)]
+    return results, failures
+
+
+def _write(lines: Sequence[Line], results: dict[Line, Result]) -> None:
+    found = (results.get(line) for line in lines)
+    sys.stdout.write("".join(f"{result.probability:.6f} {result.label}\n" for result in found if result))
+    sys.stdout.flush()
+
+
+def _report(
+    records: Sequence[ClientRecord], results: dict[Line, Result], failures: Sequence[Failed], samples: int
+) -> None:
+    for line, _, message in failures[:SHOWN_FAILURES]:
+        place = f"{line.source}:{line.number}: "
+        print(f"failed: {message if message.startswith(place) else place + message}", file=sys.stderr)
+    if len(failures) > SHOWN_FAILURES:
+        numbers = ", ".join(str(line.number) for line, _, _ in failures[SHOWN_FAILURES:])
+        print(f"failed as well: lines {numbers}", file=sys.stderr)
+    if failures:
+        print(f"{len(failures)} of {samples} samples failed", file=sys.stderr)
+    if not results:
+        return
+    right = sum(result.right for result in results.values())
+    wall = wall_seconds(records)
+    sums = stage_sums(records)
+    print(f"accuracy {right / len(results):.4f} on {len(results)} samples", file=sys.stderr)
+    print(f"{len(records)} clients, wall {wall:.3f} s, {len(results) / wall:,.0f} samples/s", file=sys.stderr)
+    print("seconds, per-client sums averaged over the clients:", file=sys.stderr)
+    print("  ".join(f"{name:>12}" for name in PUBLISHED_COLUMNS), file=sys.stderr)
+    print("  ".join(f"{sums[name + '_s']:>12.4f}" for name in PUBLISHED_COLUMNS), file=sys.stderr)

@@ -1,0 +1,100 @@
+"""Start a server: put a pipeline into a transport, print one line when ready, end cleanly on a signal."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import imdb_serving
+from imdb_serving.errors import ServingError
+from imdb_serving.messages import Handler, ServerInfo
+from imdb_serving.model.bundle import Bundle, open_bundle
+from imdb_serving.model.engines import ENGINES, EngineSpec, WorkerKind
+from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
+from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.transports.pool import WorkerPool
+from imdb_serving.transports.rpc import RpcServer
+
+MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Everything that decides what is served and how."""
+
+    model: Path | None
+    engine: EngineSpec
+    server_threads: int = 4
+    worker_kind: WorkerKind | None = None
+    endpoint: str = "tcp://127.0.0.1:9292"
+    exit_with_stdin: bool = False
+
+    @property
+    def kind(self) -> WorkerKind:
+        """The worker kind: as asked, or the one the engine runs best in."""
+        return self.worker_kind or ENGINES[self.engine.name]
+
+
+def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
+    """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
+    bundle = open_bundle(options.model) if options.model else None
+    describe = functools.partial(
+        ServerInfo,
+        version=imdb_serving.__version__,
+        engine=options.engine.name,
+        net=bundle.card.net if bundle else "",
+        server_threads=options.server_threads,
+        worker_kind=options.kind,
+        feed=FEED_NAMES,
+        fetch=FETCH_NAMES,
+        pid=os.getpid(),
+    )
+    # Only Paddle is worth having in the fork server: it takes seconds to import and is shared between the workers.
+    preload = [
+        "imdb_serving.serving.pipeline",
+        *(["imdb_serving.model.framework"] if options.engine.name == "paddle" else []),
+    ]
+    handler = functools.partial(make_pipeline, options.engine, bundle)
+    pool = WorkerPool(handler, options.server_threads, options.kind, preload)
+    server = RpcServer(
+        options.endpoint, pool, lambda protocol, limit: describe(protocol=protocol, max_message_bytes=limit)
+    )
+    if options.engine.name == "paddle" and bundle is None:
+        raise ServingError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
+    stop_on_signals(server.stop)
+    if options.exit_with_stdin:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(server.stop,), daemon=True).start()
+    server.run(lambda endpoint: announce("rpc", endpoint, options))
+
+
+def announce(mode: str, endpoint: str, options: ServeOptions) -> None:
+    """Print the one line that says the server is ready, and where; its third word is the endpoint."""
+    print(
+        f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
+        f"worker_kind={options.kind} pid={os.getpid()}",
+        flush=True,
+    )
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGINT and SIGTERM."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def _wait_for_end_of_stdin(stop: Callable[[], None]) -> None:
+    """Stop when whoever started this server has gone: its end of our standard input closes with it."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    stop()

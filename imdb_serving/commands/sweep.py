@@ -1,0 +1,75 @@
+"""`imdb-serving sweep` and `report`: notebooks run through papermill, then figures, tables and one page."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from imdb_serving.bench.environment import environment_card
+from imdb_serving.bench.ledger import FILE
+from imdb_serving.bench.sweep import plan, run_plan
+from imdb_serving.config import GridParams, load_sweep, model_folder, project_root
+from imdb_serving.errors import DataError
+from imdb_serving.report.notebooks import execute, execute_grid, write_page
+
+
+def run_sweep(path: Path, outputs: Path | None) -> int:
+    """Run a whole sweep; returns the exit code: 0, or 1 when a run failed."""
+    from imdb_serving.bench.cell import ensure_model
+
+    params = load_sweep(path)
+    folder = (outputs or project_root() / "outputs").resolve() / path.stem
+    if params.engine == "paddle":
+        print(f"model: {model_folder(params)}", file=sys.stderr)
+        ensure_model(model_folder(params), params.net)
+    run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    runs = plan(params, path.stem, run, folder.parent)
+    print(
+        f"sweep {path.stem}: {len(runs)} notebook runs, {len(runs) * len(params.client_threads)} cells, to {folder}",
+        file=sys.stderr,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "environment.json").write_text(json.dumps(environment_card(), indent=2) + "\n", encoding="utf-8")
+    with tqdm(total=len(runs), desc=f"sweep {path.stem}", unit="run") as bar:
+        failed = run_plan(
+            runs,
+            functools.partial(_execute, folder, bar),
+            lambda one, error: bar.write(f"FAILED {_name(one)}: {error}"),
+        )
+    if failed:
+        print(
+            f"{failed} of {len(runs)} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr
+        )
+    if failed < len(runs):
+        write_report(folder)
+    return 1 if failed else 0
+
+
+def _name(params: GridParams) -> str:
+    return f"grid-r{params.round}-s{params.server_threads}"
+
+
+def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
+    bar.set_postfix_str(f"round {params.round}, {params.server_threads} server threads")
+    try:
+        execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
+    finally:
+        bar.update()
+
+
+def write_report(folder: Path) -> None:
+    """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
+    folder = folder.resolve()
+    if not (folder / FILE).is_file():
+        raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
+    print("drawing the report", file=sys.stderr)
+    executed = folder / "notebooks" / "report.ipynb"
+    execute("report.ipynb", executed, {"folder": str(folder)})
+    write_page(executed, folder / "report.html")
+    print(f"report: {folder / 'report.html'}", file=sys.stderr)

@@ -1,0 +1,144 @@
+"""Parameters: of a sweep (a YAML file) and of one run of the grid notebook, checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from imdb_serving.errors import ConfigError, did_you_mean
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
+DEFAULT_TIMEOUT = 5.0
+
+_CHOICES = {
+    "mode": ("rpc",),
+    "engine": ("paddle", "null", "simulated"),
+    "net": ("bow", "cnn", "lstm", "gru"),
+    "worker_kind": ("", "thread", "process"),
+    "distribution": ("fixed", "exponential"),
+}
+
+
+class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What sweep files and notebook runs have in common."""
+
+    mode: str = "rpc"
+    engine: str = "paddle"
+    net: str = "cnn"
+    model: str = ""
+    worker_kind: str = ""
+    math_threads: int = 1
+    client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
+    samples: int = 2500
+    batch: int = 1
+    seed: int = 2020
+    timeout: float = DEFAULT_TIMEOUT
+    service_time_ms: float = 5.0
+    distribution: str = "fixed"
+
+    def __post_init__(self) -> None:
+        for name, known in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in known:
+                raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
+        for name in ("math_threads", "samples", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        check_counts("client_threads", self.client_threads)
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise ConfigError(f"timeout: must be above 0 seconds, got {self.timeout}")
+        if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
+            raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
+        if max(self.client_threads) > self.samples:
+            raise ConfigError(f"client_threads: {max(self.client_threads)} clients cannot share {self.samples} samples")
+
+
+class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of the grid notebook: one server-thread count, all client counts, one round."""
+
+    server_threads: int = 4
+    round: int = 1
+    sweep: str = "adhoc"
+    run: str = ""
+    outputs: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts("server_threads", [self.server_threads])
+        if not self.sweep or Path(self.sweep).name != self.sweep:
+            raise ConfigError(f"sweep: must be a plain folder name, got {self.sweep!r}")
+
+
+class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sweep: every server-thread count with every client count, in `rounds` shuffled passes."""
+
+    server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
+    rounds: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts("server_threads", self.server_threads)
+        if self.rounds < 1:
+            raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
+
+    def grid(self, server_threads: int, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
+        """Return the parameters of one notebook run of this sweep."""
+        shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
+        return GridParams(
+            **shared, server_threads=server_threads, round=round_, sweep=sweep, run=run, outputs=str(outputs)
+        )
+
+
+Params = TypeVar("Params", GridParams, SweepParams)
+
+
+def check_counts(name: str, counts: list[int]) -> None:
+    """Raise `ConfigError` unless `counts` are different whole numbers of at least 1."""
+    if not counts or min(counts) < 1 or len(set(counts)) != len(counts):
+        raise ConfigError(f"{name}: expected different whole numbers of at least 1, got {counts}")
+
+
+def make(kind: type[Params], values: Mapping[str, Any], where: str) -> Params:
+    """Check `values` against a parameter type; raise `ConfigError` with the nearest valid name or the right type."""
+    for name in values:
+        if name not in kind.__struct_fields__:
+            raise ConfigError(f"{where}: unknown parameter {name!r}{did_you_mean(str(name), kind.__struct_fields__)}")
+    try:
+        return msgspec.convert(dict(values), kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ConfigError):  # msgspec wraps what __post_init__ raises
+            raise ConfigError(f"{where}: {error.__cause__}") from error
+        why, _, place = str(error).partition(" - at `$.")
+        raise ConfigError(f"{where}: {place.rstrip('`') or 'the file'}: {why}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def load_sweep(path: Path) -> SweepParams:
+    """Read a sweep's YAML file; raise `ConfigError` naming the file, the key and what was expected."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
+    return make(SweepParams, values, str(path))
+
+
+def project_root() -> Path:
+    """Return the nearest folder, from here upwards, that holds `notebooks` and `params`; else the current one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    return here
+
+
+def model_folder(params: _Measured) -> Path:
+    """Return where the bundle of these parameters is, or will be once it is trained."""
+    return Path(params.model).expanduser() if params.model else project_root() / "outputs" / "models" / params.net

@@ -1,0 +1,87 @@
+"""Errors a caller can tell apart. Each message says what was wrong, where, and what to do.
+
+This file owns the error types and the codes they travel under; it knows no transport and no model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ServingError(Exception):
+    """Base of every error this package raises on purpose; `code` is its name on the wire."""
+
+    code = "error"
+
+
+class BadRequest(ServingError):
+    """The request can never succeed as it is: the caller must change it."""
+
+    code = "bad_request"
+
+
+class ServerUnavailable(ServingError):
+    """No server answers at the endpoint, or it is shutting down."""
+
+    code = "unavailable"
+
+
+class RequestTimeout(ServingError):
+    """The server is there but did not answer before the deadline."""
+
+    code = "timeout"
+
+
+class RemoteFailure(ServingError):
+    """The server failed while working on a well-formed request."""
+
+    code = "internal"
+
+
+class ServerStartError(ServingError):
+    """A server could not start: port taken, worker failed, no model."""
+
+    code = "start"
+
+
+class DataError(ServingError):
+    """A data file or source is missing or malformed."""
+
+    code = "data"
+
+
+class BundleError(ServingError):
+    """A model bundle is missing, incomplete or damaged."""
+
+    code = "bundle"
+
+
+class ConfigError(ServingError):
+    """A parameter file or a notebook parameter is wrong."""
+
+    code = "config"
+
+
+_ON_THE_WIRE = (BadRequest, ServerUnavailable, RequestTimeout, RemoteFailure)
+_BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_WIRE}
+
+
+def from_code(code: str, message: str) -> ServingError:
+    """Return the typed error for a failure received from a server; an unknown code becomes `RemoteFailure`."""
+    return _BY_CODE.get(code, RemoteFailure)(message)
+
+
+def wire_code(error: Exception) -> str:
+    """Return the code under which `error` travels; anything a client cannot act on is `internal`."""
+    if isinstance(error, ServingError) and error.code in _BY_CODE:
+        return error.code
+    return RemoteFailure.code
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known name, and the whole list of known names."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{hint} (known: {', '.join(names)})"

@@ -1,0 +1,1 @@
+"""Word ids in, probabilities out."""

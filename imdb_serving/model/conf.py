@@ -1,0 +1,135 @@
+"""The feed and fetch variables of a served model, in the text format Paddle Serving uses.
+
+The schema below restates the public message `GeneralModelConfig`; parsing and printing are protobuf's own, so any
+conf that Paddle Serving reads is read here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from imdb_serving.errors import BundleError, did_you_mean
+
+INT64, FLOAT32 = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """One feed or fetch variable: its name in the model, the alias users say, ragged or not, type and shape."""
+
+    name: str
+    alias_name: str
+    is_lod_tensor: bool
+    type: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConf:
+    """The variables a model is fed and those that can be fetched from it."""
+
+    feed: tuple[Variable, ...]
+    fetch: tuple[Variable, ...]
+
+    @property
+    def feed_names(self) -> tuple[str, ...]:
+        """The aliases of the feed variables."""
+        return tuple(variable.alias_name for variable in self.feed)
+
+    @property
+    def fetch_names(self) -> tuple[str, ...]:
+        """The aliases of the fetch variables."""
+        return tuple(variable.alias_name for variable in self.fetch)
+
+    def require_fetch(self, name: str, path: Path) -> None:
+        """Raise `BundleError` when the conf has no fetch variable of that alias."""
+        if name not in self.fetch_names:
+            raise BundleError(f"{path} has no fetch variable {name!r}{did_you_mean(name, self.fetch_names)}")
+
+
+IMDB_CONF = ModelConf(
+    feed=(
+        Variable("words", "words", True, INT64, (-1,)),
+        Variable("label", "label", False, INT64, (1,)),
+    ),
+    fetch=(
+        Variable("mean_0.tmp_0", "cost", False, FLOAT32, (1,)),
+        Variable("accuracy_0.tmp_0", "acc", False, FLOAT32, (1,)),
+        Variable("fc_1.tmp_2", "prediction", False, FLOAT32, (2,)),
+    ),
+)
+"""The conf of the published IMDB models."""
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+def _message_type() -> Any:
+    """Build the message class from a descriptor, so that no generated code ties us to one protobuf version."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="imdb_serving/model_conf.proto", package="imdb_serving", syntax="proto2"
+    )
+    for message, kind in (("FeedVar", "feed_type"), ("FetchVar", "fetch_type")):
+        fields = (
+            ("name", _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL),
+            ("alias_name", _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL),
+            ("is_lod_tensor", _FIELD.TYPE_BOOL, _FIELD.LABEL_OPTIONAL),
+            (kind, _FIELD.TYPE_INT32, _FIELD.LABEL_OPTIONAL),
+            ("shape", _FIELD.TYPE_INT32, _FIELD.LABEL_REPEATED),
+        )
+        entry = file.message_type.add(name=message)
+        for number, (name, type_, label) in enumerate(fields, start=1):
+            entry.field.add(name=name, number=number, type=type_, label=label)
+    conf = file.message_type.add(name="GeneralModelConfig")
+    for number, (name, type_name) in enumerate((("feed_var", "FeedVar"), ("fetch_var", "FetchVar")), start=2):
+        conf.field.add(
+            name=name,
+            number=number,
+            type=_FIELD.TYPE_MESSAGE,
+            label=_FIELD.LABEL_REPEATED,
+            type_name=f".imdb_serving.{type_name}",
+        )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("imdb_serving.GeneralModelConfig"))
+
+
+def load_conf(path: Path) -> ModelConf:
+    """Read a conf; raise `BundleError` naming the file when it is missing, malformed or has no variables."""
+    try:
+        # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
+        parsed = text_format.Parse(path.read_text(encoding="utf-8"), _message_type()(), allow_unknown_field=True)
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+        raise BundleError(f"cannot read the model conf {path}: {error}") from error
+    if not parsed.feed_var or not parsed.fetch_var:
+        raise BundleError(f"{path} names no feed_var or no fetch_var; expected Paddle Serving's client conf format")
+    return ModelConf(_variables(parsed.feed_var, "feed_type"), _variables(parsed.fetch_var, "fetch_type"))
+
+
+def _variables(entries: Sequence[Any], kind: str) -> tuple[Variable, ...]:
+    return tuple(
+        Variable(
+            entry.name, entry.alias_name or entry.name, entry.is_lod_tensor, getattr(entry, kind), tuple(entry.shape)
+        )
+        for entry in entries
+    )
+
+
+def save_conf(conf: ModelConf, path: Path) -> None:
+    """Write a conf in protobuf's text format."""
+    message = _message_type()()
+    for variables, entries, kind in (
+        (conf.feed, message.feed_var, "feed_type"),
+        (conf.fetch, message.fetch_var, "fetch_type"),
+    ):
+        for variable in variables:
+            entry = entries.add(
+                name=variable.name, alias_name=variable.alias_name, is_lod_tensor=variable.is_lod_tensor
+            )
+            setattr(entry, kind, variable.type)
+            entry.shape.extend(variable.shape)
+    path.write_text(text_format.MessageToString(message), encoding="utf-8")

@@ -1,0 +1,11 @@
+"""Paddle, imported without its remarks to people who compile extensions for it."""
+
+import warnings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import paddle
+    from paddle import inference, nn
+    from paddle.nn import functional
+
+__all__ = ["functional", "inference", "nn", "paddle"]

@@ -1,0 +1,118 @@
+"""The four published nets: bag of words, CNN, LSTM and GRU.
+
+Sizes are those of the published benchmark: embedding 128, hidden 128, second hidden 96, window 3, 2 classes. `forward`
+returns logits [N, 2] while a net is trained, and probabilities [N, 2], negative and positive, once it is in `eval` mode,
+as the exported model is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from imdb_serving.model.framework import functional, nn, paddle
+
+Tensor = Any  # paddle.Tensor; Paddle is not typed
+
+EMBEDDING = 128
+HIDDEN = 128
+SECOND_HIDDEN = 96
+WINDOW = 3
+CLASSES = 2
+
+
+class _Embedding(nn.Embedding):  # type: ignore[misc]
+    """Word vectors: the vocabulary, the unknown word, and a padding word that is always zero."""
+
+    def __init__(self, words: int) -> None:
+        initial = paddle.ParamAttr(initializer=nn.initializer.Uniform(-0.1, 0.1))
+        super().__init__(words + 2, EMBEDDING, padding_idx=words + 1, sparse=True, weight_attr=initial)
+
+
+def _pool_over_time(steps: Tensor, mask: Tensor) -> Tensor:
+    """Return the maximum over the unmasked steps; `steps` [N, C, L], `mask` [N, 1, L], result [N, C].
+
+    `adaptive_max_pool1d` because the gradient of `max(axis)` is several times slower on a CPU. A tanh belongs behind
+    the pool: `max(tanh(x)) = tanh(max(x))`, and it then works on L times fewer values.
+    """
+    return functional.adaptive_max_pool1d(steps + mask, 1).squeeze(-1)
+
+
+class _Net(nn.Layer):  # type: ignore[misc]
+    """What all nets end in."""
+
+    def _answer(self, logits: Tensor) -> Tensor:
+        return logits if self.training else functional.softmax(logits, axis=-1)
+
+
+class BagOfWords(_Net):
+    """Sum of the word vectors, then two tanh layers."""
+
+    inputs = ("words",)
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.embedding = _Embedding(words)
+        self.first = nn.Linear(EMBEDDING, HIDDEN)
+        self.second = nn.Linear(HIDDEN, SECOND_HIDDEN)
+        self.out = nn.Linear(SECOND_HIDDEN, CLASSES)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the answer [N, 2] for `words` [N, L]."""
+        summed = paddle.tanh(self.embedding(words).sum(1))
+        return self._answer(self.out(paddle.tanh(self.second(paddle.tanh(self.first(summed))))))
+
+
+class Cnn(_Net):
+    """Convolution over windows of three words, tanh, maximum over time, one linear layer."""
+
+    inputs = ("words", "mask")
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.embedding = _Embedding(words)
+        self.convolution = nn.Conv1D(EMBEDDING, HIDDEN, WINDOW, padding=WINDOW // 2)
+        self.second = nn.Linear(HIDDEN, SECOND_HIDDEN)
+        self.out = nn.Linear(SECOND_HIDDEN, CLASSES)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Return the answer [N, 2] for `words` [N, L] and `mask` [N, 1, L]."""
+        steps = self.convolution(self.embedding(words).transpose([0, 2, 1]))
+        return self._answer(self.out(self.second(paddle.tanh(_pool_over_time(steps, mask)))))
+
+
+class _Recurrent(_Net):
+    """A recurrent layer read forwards, maximum over time, tanh, one tanh layer."""
+
+    inputs = ("words", "mask")
+
+    def __init__(self, words: int, cell: Callable[[int, int], Any]) -> None:
+        super().__init__()
+        self.embedding = _Embedding(words)
+        self.recurrent = cell(EMBEDDING, HIDDEN)
+        self.second = nn.Linear(HIDDEN, SECOND_HIDDEN)
+        self.out = nn.Linear(SECOND_HIDDEN, CLASSES)
+
+    def forward(self, words: Tensor, mask: Tensor) -> Tensor:
+        """Return the answer [N, 2] for `words` [N, L] and `mask` [N, 1, L]."""
+        steps, _ = self.recurrent(self.embedding(words))
+        pooled = paddle.tanh(_pool_over_time(steps.transpose([0, 2, 1]), mask))
+        return self._answer(self.out(paddle.tanh(self.second(pooled))))
+
+
+class Lstm(_Recurrent):
+    """The recurrent net with an LSTM."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__(words, nn.LSTM)
+
+
+class Gru(_Recurrent):
+    """The recurrent net with a GRU."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__(words, nn.GRU)
+
+
+NETS: Mapping[str, Callable[[int], Any]] = {"bow": BagOfWords, "cnn": Cnn, "lstm": Lstm, "gru": Gru}
+"""The nets by their published names; each is made from the number of words in the vocabulary."""

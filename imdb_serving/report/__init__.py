@@ -1,0 +1,1 @@
+"""What is shown: executed notebooks, figures, tables."""

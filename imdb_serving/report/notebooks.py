@@ -1,0 +1,111 @@
+"""Notebooks as commands: their parameters, their execution by papermill, and their pages."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nbformat
+
+from imdb_serving.config import GridParams, make, project_root
+from imdb_serving.errors import ConfigError
+
+INJECTED = "# Parameters"
+CELL_SECONDS = 6 * 3600
+
+
+class NotebookError(Exception):
+    """A notebook stopped at an error; the message is that error's."""
+
+
+def notebook_path(name: str) -> Path:
+    """Return a notebook of the project; raise `ConfigError` when this is not run inside the project."""
+    path = project_root() / "notebooks" / name
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}; run this inside the project's folder")
+    return path
+
+
+def grid_params(namespace: Mapping[str, Any]) -> GridParams:
+    """Check the grid notebook's parameters, as found in its `globals()`.
+
+    papermill injects a mistyped parameter without a word, and the notebook would run with the default. So the cell
+    that papermill injected is read: every name it sets must be a parameter. Raises `ConfigError` with the nearest.
+    """
+    known = GridParams.__struct_fields__
+    values = {name: namespace[name] for name in known if name in namespace}
+    for source in namespace.get("In", []):
+        if source.startswith(INJECTED):
+            values |= {name: namespace.get(name) for name in _assigned(source)}
+    if isinstance(values.get("client_threads"), str | int):
+        values["client_threads"] = _counts(values["client_threads"])
+    return make(GridParams, values, "grid.ipynb")
+
+
+def _assigned(source: str) -> list[str]:
+    targets = [node.targets for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return [target.id for group in targets for target in group if isinstance(target, ast.Name)]
+
+
+def _counts(value: str | int) -> list[int]:
+    """Read a list that came through papermill's `-p`, which passes `1,2,4` as a string and `4` as a number."""
+    fields = str(value).strip("[] ").split(",")
+    try:
+        return [int(field) for field in fields]
+    except ValueError as error:
+        raise ConfigError(f"client_threads: expected numbers like 1,2,4, got {value!r}") from error
+
+
+def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
+    """Run a notebook of the project with papermill and keep what it became at `out`.
+
+    Raises `NotebookError` with the last line of the notebook's error; the notebook at `out` shows all of it.
+    """
+    import papermill  # noqa: PLC0415 - takes most of a second
+
+    source = notebook_path(name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the Jupyter libraries' notes to their own developers
+        try:
+            papermill.execute_notebook(
+                source,
+                out,
+                parameters=dict(parameters),
+                kernel_name="python3",
+                cwd=source.parent,
+                progress_bar=False,
+                start_timeout=60,
+                execution_timeout=CELL_SECONDS,
+            )
+        except papermill.PapermillExecutionError as error:
+            raise NotebookError(f"{error.ename}: {error.evalue}") from error
+
+
+def execute_grid(params: GridParams, out: Path) -> None:
+    """Run the grid notebook with `params`."""
+    execute("grid.ipynb", out, msgspec.to_builtins(params))
+
+
+def write_page(executed: Path, page: Path) -> None:
+    """Write an executed notebook as one self-contained HTML file, without its code cells."""
+    from nbconvert import HTMLExporter  # noqa: PLC0415 - takes most of a second
+
+    exporter = HTMLExporter(
+        exclude_input=True,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        embed_images=True,
+        # Nothing in the page needs them, and a report must open without a network.
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        body, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4))  # type: ignore[no-untyped-call]
+    page.write_text(body, encoding="utf-8")

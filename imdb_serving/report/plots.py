@@ -1,0 +1,203 @@
+"""The figures. One style, colours that a colour-blind reader can tell apart (Okabe and Ito, 2008)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from imdb_serving.messages import Reply
+from imdb_serving.report import tables
+from imdb_serving.timing import STAGES
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vP*"
+GREY = "#9a9a9a"
+STAGE_COLOURS = {
+    "prepro": "#999999",
+    "encode": "#F0E442",
+    "send": "#56B4E9",
+    "queue": "#D55E00",
+    "op0": "#CC79A7",
+    "op1": "#0072B2",
+    "op2": "#882255",
+    "reply": "#009E73",
+    "decode": "#E69F00",
+    "postpro": "#444444",
+}
+STYLE: Any = {
+    "figure.dpi": 100,
+    "savefig.dpi": 160,
+    "font.size": 10.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+def machine_note() -> str:
+    """Return the words a title needs when clients and server share the cores of one machine."""
+    return f"clients and server share {len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity") else ""
+
+
+def grid_figure(rows: pd.DataFrame) -> Figure:
+    """Draw one server-thread count: stages stacked, and the total on log-log axes with the ideal line."""
+    cells = tables.medians(rows)
+    server_threads = int(cells["server_threads"].iloc[0])
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+        sums = cells.set_index("client_threads")[[f"{name}_s" for name in STAGES]]
+        _stack(left, sums.rename(columns=lambda name: name.removesuffix("_s")), "time a client [s]")
+        left.set_title("Where a client's time goes", loc="left")
+        _curve(right, rows, server_threads, "total_s", 0)
+        clients = [int(count) for count in cells["client_threads"]]
+        right.plot(
+            clients,
+            cells["total_s"].iloc[0] * clients[0] / np.array(clients),
+            "--",
+            color=GREY,
+            label="ideal: halves with each doubling",
+        )
+        _log_axes(right, clients, "total time a client [s]")
+        right.legend()
+        right.set_title("Time against client threads", loc="left")
+        figure.suptitle(f"{server_threads} server threads · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
+    return figure
+
+
+def time_figure(rows: pd.DataFrame, reference: pd.DataFrame) -> Figure:
+    """Draw the total time against client threads, a curve a server-thread count, the published curves in grey."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 5.4), layout="constrained")
+        label = "published 2020, 48 cores:\n4 to 24 server threads"
+        for _, curve in reference.groupby("server_threads"):
+            axes.plot(curve["client_threads"], curve["total_s"], color="#b8b8b8", lw=1, marker=".", ms=4, label=label)
+            label = "_"
+        for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
+            _curve(axes, rows, int(server_threads), "total_s", number)
+        clients = sorted({*rows["client_threads"], *reference["client_threads"]})
+        _log_axes(axes, clients, "total time a client [s]")
+        axes.legend(fontsize=9.5)
+        axes.set_title(f"Time against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11)
+    return figure
+
+
+def throughput_figure(rows: pd.DataFrame) -> Figure:
+    """Draw samples a second against client threads, a curve a server-thread count."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
+        for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
+            _curve(axes, rows, int(server_threads), "throughput", number)
+        axes.set_xscale("log", base=2)
+        _client_axis(axes, sorted(set(rows["client_threads"])))
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_ylabel("throughput [samples/s]")
+        axes.legend()
+        axes.set_title(
+            f"Throughput against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11
+        )
+    return figure
+
+
+def stage_figure(rows: pd.DataFrame) -> Figure:
+    """Draw the stages of one request, stacked, a panel a server-thread count, on one scale."""
+    cells = tables.medians(rows)
+    counts = sorted(cells["server_threads"].unique())
+    with mpl.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            1, len(counts), figsize=(max(6.4, 3.6 * len(counts)), 4.8), sharey=True, squeeze=False, layout="constrained"
+        )
+        for panel, count in zip(panels[0], counts, strict=True):
+            _stack(panel, tables.stage_means(cells, int(count)) / 1000, "mean time of a request [ms]", legend=False)
+            panel.set_title(f"{count} server threads", loc="left")
+            panel.label_outer()
+        handles, labels = panels[0][-1].get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=9.5)
+        figure.suptitle(f"Where a request's time goes · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
+    return figure
+
+
+def timeline_figure(reply: Reply) -> Figure:
+    """Draw the stages of one request on a time axis, one row a stage."""
+    table = tables.stages(reply)
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(8.4, 3.4), layout="constrained")
+        colours = [STAGE_COLOURS.get(name, GREY) for name in table["stage"]]
+        rows = np.arange(len(table))
+        axes.barh(rows, table["time [us]"], left=table["start [us]"], color=colours, height=0.7)
+        for row, (start, time) in enumerate(zip(table["start [us]"], table["time [us]"], strict=True)):
+            axes.text(start + time, row, f" {time:,.0f} µs", va="center", fontsize=9)
+        axes.set_yticks(rows, list(table["stage"]))
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("time since the request began [µs]")
+        axes.set_title("One request", loc="left")
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> Figure:
+    """Write a figure as PNG and SVG, close it, and return it for showing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix in ("png", "svg"):
+        # White behind the axes: a transparent figure cannot be read on a dark page.
+        figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
+    plt.close(figure)
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, server_threads: int, column: str, number: int) -> None:
+    """Draw one server-thread count: the median over the rounds, and a band from the least to the greatest."""
+    clients, spread = tables.by_client(rows, server_threads, column)
+    colour = COLOURS[number % len(COLOURS)]
+    label = f"{server_threads} server thread{'s' if server_threads > 1 else ''}"
+    axes.plot(clients, spread["median"], marker=MARKERS[number % len(MARKERS)], color=colour, label=label, lw=1.8, ms=6)
+    axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.18, lw=0)
+
+
+def _stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True) -> None:
+    positions = np.arange(len(stages))
+    bottom = np.zeros(len(stages))
+    for name in stages.columns:
+        values = stages[name].to_numpy()
+        axes.bar(positions, values, 0.7, bottom, label=name, color=STAGE_COLOURS[name], edgecolor="white", lw=0.4)
+        bottom += values
+    axes.set_xticks(positions, [str(count) for count in stages.index])
+    axes.grid(visible=False, axis="x")
+    axes.set_xlabel("client threads")
+    axes.set_ylabel(ylabel)
+    if legend:
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def _log_axes(axes: Axes, clients: Sequence[int], ylabel: str) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    _client_axis(axes, clients)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "25" else ""))
+    axes.tick_params(axis="y", which="minor", labelsize=9)
+    axes.set_ylabel(ylabel)
+
+
+def _client_axis(axes: Axes, clients: Sequence[int]) -> None:
+    axes.xaxis.set_major_locator(FixedLocator([float(count) for count in clients]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlabel("client threads")

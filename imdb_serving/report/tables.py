@@ -1,0 +1,108 @@
+"""Tables from the ledger's rows, and the published ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imdb_serving.bench import reference
+from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.summary import PUBLISHED_COLUMNS
+from imdb_serving.messages import Reply
+from imdb_serving.timing import STAGES
+
+KEY = ["server_threads", "client_threads"]
+SECONDS = [f"{name}_s" for name in PUBLISHED_COLUMNS]
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Return the rows of a sweep's newest run, failed cells included; raise `DataError` when there is none."""
+    return pd.DataFrame(Ledger(folder).latest_run()).sort_values([*KEY, "round"], ignore_index=True)
+
+
+def good(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose cell did not fail."""
+    return rows[rows["status"] == "ok"]
+
+
+def medians(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a cell: the median over the rounds of every measured figure, and the number of rounds."""
+    figures = [name for name in rows.columns if name.endswith(("_s", "_ms", "_us"))]
+    grouped = good(rows).groupby(KEY)
+    columns = [*figures, "throughput", "accuracy"]
+    return grouped[columns].median().assign(rounds=grouped.size()).reset_index()
+
+
+def published_columns(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the published columns, in seconds as per-client sums, with wall time and throughput."""
+    table = cells[[*KEY, *SECONDS, "wall_s", "throughput"]].copy()
+    names = {f"{name}_s": name.replace("_", " ") for name in PUBLISHED_COLUMNS}
+    names |= {"server_threads": "server threads", "client_threads": "client threads"}
+    return table.rename(columns={**names, "wall_s": "wall", "throughput": "samples/s"})
+
+
+def format_published(table: pd.DataFrame) -> Any:
+    """Return the table styled for a page: four significant digits, no index."""
+    floats = table.select_dtypes("float").columns
+    return table.style.format("{:.4g}", subset=list(floats)).format("{:,.0f}", subset=["samples/s"]).hide(axis="index")
+
+
+def format_reference(table: pd.DataFrame) -> Any:
+    """Return a published table styled like ours."""
+    named = table.rename(columns=lambda name: name.removesuffix("_s").replace("_", " "))
+    return named.style.format("{:.4g}", subset=list(named.select_dtypes("float").columns)).hide(axis="index")
+
+
+def stages(reply: Reply) -> pd.DataFrame:
+    """Return the stages of one request: when each began, counted from the first, and how long it took."""
+    begin = reply.stages[0].start_ns
+    return pd.DataFrame(
+        [
+            (stage.name, (stage.start_ns - begin) / 1000, (stage.end_ns - stage.start_ns) / 1000)
+            for stage in reply.stages
+        ],
+        columns=["stage", "start [us]", "time [us]"],
+    )
+
+
+def failures(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the failed cells with their reasons."""
+    return rows.loc[rows["status"] != "ok", [*KEY, "round", "error"]]
+
+
+def stage_means(cells: pd.DataFrame, server_threads: int) -> pd.DataFrame:
+    """Return the mean microseconds of every stage a request, a row a client count, for one server-thread count."""
+    chosen = cells[cells["server_threads"] == server_threads]
+    return chosen.set_index("client_threads")[[f"{name}_us" for name in STAGES]].rename(
+        columns=lambda name: name.removesuffix("_us")
+    )
+
+
+def published_rpc() -> pd.DataFrame:
+    """Return the published RPC table; times in seconds."""
+    return reference.published("rpc")
+
+
+def setting(rows: pd.DataFrame) -> str:
+    """Return what all rows have in common, in words."""
+    first = rows.iloc[0]
+    return (
+        f"{first['mode']}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
+        f"batch {first['batch']}, {rows['round'].nunique()} rounds"
+    )
+
+
+def write_cells(rows: pd.DataFrame, path: Path) -> None:
+    """Write every cell and round as CSV."""
+    rows.to_csv(path, index=False)
+
+
+def by_client(rows: pd.DataFrame, server_threads: int, column: str) -> tuple[Sequence[int], pd.DataFrame]:
+    """Return the client counts of one curve, and the least, median and greatest value of `column` over the rounds."""
+    chosen = good(rows)
+    chosen = chosen[chosen["server_threads"] == server_threads]
+    spread = chosen.groupby("client_threads")[column].agg(["min", "median", "max"])
+    return [int(count) for count in spread.index], spread

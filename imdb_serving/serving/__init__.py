@@ -1,0 +1,1 @@
+"""What an answer is: ops and the pipeline they form. No sockets."""

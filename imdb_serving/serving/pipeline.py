@@ -1,0 +1,40 @@
+"""A pipeline: ordered ops, each timed under its own name. It is the handler that a transport calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from imdb_serving.messages import Reply, Request
+from imdb_serving.model.bundle import Bundle
+from imdb_serving.model.engines import EngineSpec, make_engine, warm_up
+from imdb_serving.model.feeds import FeedLayout
+from imdb_serving.serving.ops import InferOp, Op, ReaderOp, ResponseOp, Work
+from imdb_serving.timing import Timeline
+
+
+class Pipeline:
+    """Runs a request through its ops, in order."""
+
+    def __init__(self, ops: Sequence[Op]) -> None:
+        """Take the ops; their names must differ, for they are the names of the stages."""
+        names = [op.name for op in ops]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two ops share a name: {names}")
+        self.ops = tuple(ops)
+
+    def __call__(self, request: Request, timeline: Timeline) -> Reply:
+        """Return the reply to `request`; a `ServingError` of an op refuses it."""
+        work = Work(request)
+        for op in self.ops:
+            with timeline.stage(op.name):
+                op.run(work)
+        return Reply(work.outputs, timeline.stages)
+
+
+def imdb_pipeline(spec: EngineSpec, bundle: Bundle | None) -> Pipeline:
+    """Make the IMDB pipeline with an engine of its own, warmed up."""
+    layout = bundle.card.layout if bundle else FeedLayout(pad_id=0)
+    engine = make_engine(spec, bundle)
+    if spec.name == "paddle":
+        warm_up(engine, layout)
+    return Pipeline([ReaderOp(layout, bundle.vocabulary if bundle else None), InferOp(engine), ResponseOp()])

@@ -1,0 +1,1 @@
+"""Reviews in, word ids out."""

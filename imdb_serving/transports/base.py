@@ -1,0 +1,99 @@
+"""What every client offers, whatever carries its bytes: `predict`, `predict_batch`, and the seam `call`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.errors import BadRequest
+from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
+
+Self = TypeVar("Self", bound="Client")
+Feed = Mapping[str, Any]
+
+
+class Client(ABC):
+    """One conversation with a server. Make it, use it and close it in one thread."""
+
+    @abstractmethod
+    def call(self, request: Request) -> Reply:
+        """Send `request`, wait until the deadline, return the reply with its stages, or raise a typed error."""
+
+    @abstractmethod
+    def hello(self) -> ServerInfo:
+        """Ask the server who it is; also a way to find out that it is there."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the client holds; it cannot be used afterwards."""
+
+    def predict(self, feed: Feed, fetch: Sequence[str] = ("prediction",)) -> dict[str, Array]:
+        """Predict one sample.
+
+        `feed` has `words`, a list of word ids or a text, and for `acc` and `cost` a `label`, 0 or 1. Returns one
+        array a fetch name: `prediction` [2] (negative, positive), `acc` [1], `cost` [1].
+        """
+        return self.predict_batch([feed], fetch)[0]
+
+    def predict_batch(self, feeds: Sequence[Feed], fetch: Sequence[str] = ("prediction",)) -> list[dict[str, Array]]:
+        """Predict several samples in one request; returns what `predict` does, a sample each, in order."""
+        reply = self.call(make_request(feeds, fetch))
+        return [{name: values[sample] for name, values in reply.outputs.items()} for sample in range(len(feeds))]
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
+    """Gather the samples' values into one tensor a feed name; raise `BadRequest` for values that cannot be sent."""
+    if not feeds:
+        raise BadRequest("a request needs at least one sample")
+    if isinstance(fetch, str):
+        raise BadRequest(f"fetch must be a list of names, got the string {fetch!r}; write [{fetch!r}]")
+    names = feeds[0].keys()
+    if any(feed.keys() != names for feed in feeds):
+        raise BadRequest("all samples of a batch must have the same feed names")
+    tensors = {name: _gather(name, [feed[name] for feed in feeds]) for name in names}
+    return Request(tensors, tuple(fetch), len(feeds))
+
+
+def _gather(name: str, values: Sequence[Any]) -> Tensor:
+    if any(isinstance(value, str) for value in values):
+        if not all(isinstance(value, str) for value in values):
+            raise BadRequest(f"feed {name!r}: a batch holds either texts or word ids, not both")
+        texts = [np.frombuffer(_utf8(name, value), dtype=np.uint8) for value in values]
+        return Tensor(_join(texts), tuple(map(len, texts)), text=True)
+    arrays = [_integers(name, value) for value in values]
+    if name == "label":
+        return Tensor(_join(arrays))
+    return Tensor(_join(arrays), tuple(map(len, arrays)))
+
+
+def _utf8(name: str, text: str) -> bytes:
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"feed {name!r} cannot be sent as UTF-8: {error}") from error
+
+
+def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _integers(name: str, value: Any) -> NDArray[np.int64]:
+    try:
+        array = np.asarray(value)
+        integers = array.astype(np.int64, casting="same_kind", copy=False) if array.size else np.empty(0, np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadRequest(f"feed {name!r} must be whole numbers or a text: {error}") from error
+    return integers.reshape(-1)
