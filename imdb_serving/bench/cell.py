@@ -49,11 +49,10 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
 
     A cell that fails is a row with its reason and does not stop the others. Returns the rows by client count.
     """
-    vocabulary = None
     if params.engine == "paddle":
         ensure_model(model_folder(params), params.net)
-        vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
-    lines = measurement_lines(params.samples, params.seed, vocabulary)
+    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
+    lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
     ledger = Ledger(outputs_folder(params))
     order = list(params.client_threads)
     random.Random(f"{params.seed}/{params.round}/{params.server_threads}").shuffle(order)  # noqa: S311

@@ -1,7 +1,7 @@
 """The four published nets: bag of words, CNN, LSTM and GRU.
 
-Sizes are those of the published benchmark: embedding 128, hidden 128, second hidden 96, window 3, 2 classes. `forward`
-returns logits [N, 2] while a net is trained, and probabilities [N, 2], negative and positive, once it is in `eval` mode,
+Sizes are those of the published benchmark: embedding 128, hidden 128, second hidden 96, window 3, 2 classes.
+`forward` returns logits [N, 2] while a net is trained, and probabilities [N, 2] (negative, positive) in `eval` mode,
 as the exported model is.
 """
 

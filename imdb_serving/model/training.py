@@ -54,8 +54,13 @@ class TrainingPlan:
     seed: int = 2020
     batch: int = 64
     learning_rate: float = 2e-3
-    window: int = 192
+    window: int = 160
     minimum_count: int = 2
+
+    @property
+    def word_dropout(self) -> float:
+        """The share of words hidden while training: none in a short training, which has no time to overfit."""
+        return 0.4 if self.epochs > 2 else 0.0
 
     def __post_init__(self) -> None:
         """Refuse a plan that cannot be followed."""
@@ -136,7 +141,10 @@ class Trainer:
     def _window(self, words: NDArray[np.int64]) -> NDArray[np.int64]:
         excess = len(words) - self.plan.window
         start = int(self._random.integers(0, excess + 1)) if excess > 0 else 0
-        return words[start : start + self.plan.window]
+        words = words[start : start + self.plan.window]
+        if self.plan.word_dropout:
+            words = np.where(self._random.random(len(words)) < self.plan.word_dropout, self.layout.pad_id, words)
+        return words
 
     def _feed(self, reviews: Sequence[NDArray[np.int64]]) -> list[Any]:
         feed = self.layout.pad(reviews)

@@ -81,6 +81,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,
+                extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns of its loopback sockets
             )
         except papermill.PapermillExecutionError as error:
             raise NotebookError(f"{error.ename}: {error.evalue}") from error

@@ -60,7 +60,7 @@ def grid_figure(rows: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
         sums = cells.set_index("client_threads")[[f"{name}_s" for name in STAGES]]
-        _stack(left, sums.rename(columns=lambda name: name.removesuffix("_s")), "time a client [s]")
+        _stack(left, sums.rename(columns=lambda name: name.removesuffix("_s")), "time per client [s]")
         left.set_title("Where a client's time goes", loc="left")
         _curve(right, rows, server_threads, "total_s", 0)
         clients = [int(count) for count in cells["client_threads"]]
@@ -71,10 +71,12 @@ def grid_figure(rows: pd.DataFrame) -> Figure:
             color=GREY,
             label="ideal: halves with each doubling",
         )
-        _log_axes(right, clients, "total time a client [s]")
+        _log_axes(right, clients, "total time per client [s]")
         right.legend()
         right.set_title("Time against client threads", loc="left")
-        figure.suptitle(f"{server_threads} server threads · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
+        figure.suptitle(
+            f"{tables.plural(server_threads, 'server thread')} · {tables.setting(rows)}\n{machine_note()}", fontsize=11
+        )
     return figure
 
 
@@ -82,14 +84,14 @@ def time_figure(rows: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     """Draw the total time against client threads, a curve a server-thread count, the published curves in grey."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.4, 5.4), layout="constrained")
-        label = "published 2020, 48 cores:\n4 to 24 server threads"
+        label = "published 2020: 48 cores, 2,500\nsamples, 4 to 24 server threads"
         for _, curve in reference.groupby("server_threads"):
             axes.plot(curve["client_threads"], curve["total_s"], color="#b8b8b8", lw=1, marker=".", ms=4, label=label)
             label = "_"
         for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
             _curve(axes, rows, int(server_threads), "total_s", number)
         clients = sorted({*rows["client_threads"], *reference["client_threads"]})
-        _log_axes(axes, clients, "total time a client [s]")
+        _log_axes(axes, clients, "total time per client [s]")
         axes.legend(fontsize=9.5)
         axes.set_title(f"Time against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11)
     return figure
@@ -123,7 +125,7 @@ def stage_figure(rows: pd.DataFrame) -> Figure:
         )
         for panel, count in zip(panels[0], counts, strict=True):
             _stack(panel, tables.stage_means(cells, int(count)) / 1000, "mean time of a request [ms]", legend=False)
-            panel.set_title(f"{count} server threads", loc="left")
+            panel.set_title(tables.plural(int(count), "server thread"), loc="left")
             panel.label_outer()
         handles, labels = panels[0][-1].get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=9.5)
@@ -165,7 +167,7 @@ def _curve(axes: Axes, rows: pd.DataFrame, server_threads: int, column: str, num
     """Draw one server-thread count: the median over the rounds, and a band from the least to the greatest."""
     clients, spread = tables.by_client(rows, server_threads, column)
     colour = COLOURS[number % len(COLOURS)]
-    label = f"{server_threads} server thread{'s' if server_threads > 1 else ''}"
+    label = tables.plural(server_threads, "server thread")
     axes.plot(clients, spread["median"], marker=MARKERS[number % len(MARKERS)], color=colour, label=label, lw=1.8, ms=6)
     axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.18, lw=0)
 

@@ -89,10 +89,16 @@ def published_rpc() -> pd.DataFrame:
 def setting(rows: pd.DataFrame) -> str:
     """Return what all rows have in common, in words."""
     first = rows.iloc[0]
+    rounds = plural(rows["round"].nunique(), "round")
     return (
         f"{first['mode']}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
-        f"batch {first['batch']}, {rows['round'].nunique()} rounds"
+        f"batch {first['batch']}, {rounds}"
     )
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 round`, `2 rounds`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def write_cells(rows: pd.DataFrame, path: Path) -> None:

@@ -1,0 +1,68 @@
+# imdb-serving: every target does its own set-up. `make` alone lists the targets.
+PYTHON ?= python3.11
+PARAMS ?= params/default.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/imdb-serving
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep test test-all lint train lab report clean lock
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+# The stamp is newer than the lock and the project file, or the environment is made again.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; install Python 3.10 to 3.13 or run: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); sys.exit(not ok and f"error: Python {sys.version.split()[0]} will not do; run: make PYTHON=python3.11 ...")'
+	@echo "==> making $(VENV) and installing the locked dependencies (once, about a minute)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(VENV)/.ready ## make the environment (.venv) with the locked dependencies
+
+train: setup ## train the default CNN, if there is none yet
+	@echo "==> model"
+	@$(RUN) train --net cnn --out outputs/models/cnn --if-missing
+
+sweep: train ## measure PARAMS (default params/default.yaml) and write the report
+	@echo "==> sweep $(PARAMS)"
+	@$(RUN) sweep $(PARAMS)
+
+report: setup ## draw the report of PARAMS's last sweep again, from its ledger
+	@echo "==> report"
+	@$(RUN) report outputs/$(basename $(notdir $(PARAMS)))
+
+lab: train ## open JupyterLab on the notebooks
+	@echo "==> JupyterLab: open explore.ipynb"
+	@$(BIN)/jupyter lab notebooks/explore.ipynb
+
+test: setup ## run the tests
+	@echo "==> tests"
+	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+
+test-all: setup ## run the tests and the heavier checks
+	@echo "==> all tests"
+	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: setup ## check style, types and the direction of imports
+	@echo "==> lint"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: setup ## resolve the dependencies anew and write requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.10 --generate-hashes \
+		--no-annotate --custom-compile-command "make lock" --quiet -o requirements.lock
+
+clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)
+	@echo "==> removing $(VENV), caches and outputs (but outputs/models and outputs/example)"
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage *.egg-info
+	@find outputs -mindepth 1 -maxdepth 1 ! -name models ! -name example -exec rm -rf {} + 2>/dev/null || true
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
