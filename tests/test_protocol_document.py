@@ -30,7 +30,7 @@ def frame_bytes(number: int) -> bytes:
 def rows(title: str) -> set[str]:
     """The first column of the table below a heading."""
     (section,) = re.findall(rf"^### {title}.*?\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE)
-    table = section.split("|---")[1].split("\n\n")[0]
+    table = section.split("\n|---", 1)[1].split("\n\n")[0]
     return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from time import perf_counter_ns, sleep
 
 import pytest
@@ -75,7 +76,7 @@ def test_between_hosts_durations_are_kept_and_stages_are_seamless(offset: int, s
         now += step
     received = (1_000 + sum(steps) + spare, 2_000 + sum(steps) + spare)
     stages = client_stages((0, 1_000), server, received, same_host=False)
-    assert all(left.end_ns == right.start_ns for left, right in zip(stages, stages[1:], strict=False))
+    assert all(left.end_ns == right.start_ns for left, right in pairwise(stages))
     assert [stage.end_ns - stage.start_ns for stage in stages[2:-2]] == steps
     assert 0 <= durations(stages)["reply"] - durations(stages)["send"] <= 1
     assert sum(durations(stages).values()) == received[1]

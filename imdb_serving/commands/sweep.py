@@ -71,5 +71,5 @@ def write_report(folder: Path) -> None:
     print("drawing the report", file=sys.stderr)
     executed = folder / "notebooks" / "report.ipynb"
     execute("report.ipynb", executed, {"folder": str(folder)})
-    write_page(executed, folder / "report.html")
+    write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
     print(f"report: {folder / 'report.html'}", file=sys.stderr)

@@ -1,7 +1,9 @@
 """Paddle, imported without its remarks to people who compile extensions for it."""
 
+import os
 import warnings
 
+os.environ.setdefault("GLOG_minloglevel", "2")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import paddle

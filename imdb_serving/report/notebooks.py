@@ -92,7 +92,7 @@ def execute_grid(params: GridParams, out: Path) -> None:
     execute("grid.ipynb", out, msgspec.to_builtins(params))
 
 
-def write_page(executed: Path, page: Path) -> None:
+def write_page(executed: Path, page: Path, title: str) -> None:
     """Write an executed notebook as one self-contained HTML file, without its code cells."""
     from nbconvert import HTMLExporter  # noqa: PLC0415 - takes most of a second
 
@@ -108,5 +108,6 @@ def write_page(executed: Path, page: Path) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        body, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4))  # type: ignore[no-untyped-call]
+        notebook = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
+        body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
     page.write_text(body, encoding="utf-8")

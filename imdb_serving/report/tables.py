@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ def setting(rows: pd.DataFrame) -> str:
         f"{first['mode']}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
         f"batch {first['batch']}, {rounds}"
     )
+
+
+def environment(folder: Path) -> pd.DataFrame:
+    """Return the sweep's environment card as two columns; empty when there is none (a lone notebook writes none)."""
+    path = folder / "environment.json"
+    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    packages = card.pop("packages", {})
+    return pd.DataFrame([*card.items(), *packages.items()], columns=["what", "value"]).astype(str)
 
 
 def plural(count: int, noun: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ def test_a_request_of_several_engine_calls_keeps_its_order() -> None:
 def test_the_stages_are_the_ops_in_order() -> None:
     reply, _ = run_ask(words=ids([0]))
     assert [stage.name for stage in reply.stages] == ["op0", "op1", "op2"]
-    assert all(left.end_ns <= right.start_ns for left, right in zip(reply.stages, reply.stages[1:], strict=False))
+    assert all(left.end_ns <= right.start_ns for left, right in pairwise(reply.stages))
 
 
 class FlipOp:

@@ -1,0 +1,154 @@
+"""A server says when it is ready, ends when asked, answers before it does, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.bench.server import ServerProcess
+from imdb_serving.errors import ServerStartError, ServerUnavailable
+from imdb_serving.transports.rpc import RpcClient
+
+
+def predict(endpoint: str) -> list[float]:
+    with RpcClient(endpoint, timeout=10) as client:
+        values: list[float] = client.predict(kit.SAMPLE)["prediction"].tolist()
+        return values
+
+
+def test_the_ready_line_says_where_and_what() -> None:
+    with kit.launched("--engine", "null", "--server-threads", "3") as (process, ready):
+        match = re.fullmatch(
+            r"ready rpc tcp://127\.0\.0\.1:(\d+) engine=null server_threads=3 worker_kind=thread pid=(\d+)\n", ready
+        )
+        assert match
+        assert int(match[2]) == process.pid
+        assert predict(f"tcp://127.0.0.1:{match[1]}") == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_signal_lets_the_request_in_flight_be_answered(tmp_path: Path, kind: str, number: signal.Signals) -> None:
+    arguments = ["--engine", "simulated", "--service-time-ms", "900", "--server-threads", "2", "--worker-kind", kind]
+    with kit.launched(*arguments, folder=tmp_path) as (process, ready), kit.side_by_side(1) as run:
+        family = {process.pid, *kit.descendants(process.pid)}
+        assert len(family) == (1 if kind == "thread" else len(family))
+        answer = run(predict, kit.endpoint_of(ready))
+        time.sleep(0.4)
+        os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+        assert answer.result(timeout=10) == [0.5, 0.5]
+        assert process.wait(10) == 0
+        assert kit.wait_until(lambda: not kit.alive(family), 3), "processes are left"
+        assert not kit.group_is_alive(process.pid)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait() -> None:
+    arguments = ["--engine", "simulated", "--service-time-ms", "700", "--server-threads", "1"]
+    with kit.launched(*arguments) as (process, ready), kit.side_by_side(2) as run:
+        endpoint = kit.endpoint_of(ready)
+        with RpcClient(endpoint, timeout=10) as late:
+            late.hello()
+            accepted = [run(predict, endpoint) for _ in range(2)]
+            time.sleep(0.3)
+            process.terminate()
+            time.sleep(0.1)
+            with pytest.raises(ServerUnavailable, match="is shutting down"):
+                late.predict(kit.SAMPLE)
+        assert [answer.result(timeout=10) for answer in accepted] == [[0.5, 0.5]] * 2
+        assert process.wait(10) == 0
+
+
+def test_the_workers_of_a_killed_server_disappear() -> None:
+    arguments = ["--engine", "simulated", "--service-time-ms", "500", "--server-threads", "2"]
+    with kit.launched(*arguments, "--worker-kind", "process") as (process, ready), kit.side_by_side(1) as run:
+        family = kit.descendants(process.pid)
+        assert len(kit.workers(process.pid)) == 2
+        with RpcClient(kit.endpoint_of(ready), timeout=1) as client:
+            answer = run(lambda: pytest.raises(ServerUnavailable, client.predict, kit.SAMPLE))
+            time.sleep(0.2)
+            process.kill()
+            answer.result(timeout=10)
+        process.wait(5)
+        assert kit.wait_until(lambda: not kit.alive(family), 5), "workers are left"
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_server_ends_with_its_standard_input(kind: str) -> None:
+    with ServerProcess(["--engine", "null", "--worker-kind", kind]) as server:
+        process = server._process
+        assert process is not None
+        assert process.stdin is not None
+        family = {server.pid, *kit.descendants(server.pid)}
+        process.stdin.close()
+        assert process.wait(5) == 0
+        assert kit.wait_until(lambda: not kit.alive(family), 3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_watches_its_standard_input_still_ends_cleanly_at_a_signal(number: signal.Signals) -> None:
+    with ServerProcess(["--engine", "null"]) as server:
+        process = server._process
+        assert process is not None
+        process.send_signal(number)
+        assert (process.wait(10), server.errors()) == (0, "")
+
+
+def test_a_server_process_is_gone_when_its_block_ends() -> None:
+    with ServerProcess(["--engine", "null", "--worker-kind", "process", "--server-threads", "2"]) as server:
+        family = {server.pid, *kit.descendants(server.pid)}
+        assert len(family) >= 4
+    assert kit.wait_until(lambda: not kit.alive(family), 3)
+    with pytest.raises(ServerStartError, match="not running"):
+        _ = server.pid
+
+
+def test_a_taken_port_is_told(null_server: ServerProcess) -> None:
+    port = str(urlparse(null_server.endpoint).port)
+    code, errors = kit.serve_and_fail("--engine", "null", "--port", port)
+    assert code == 2
+    assert errors.startswith(
+        f"imdb-serving: ServerStartError: cannot listen on tcp://127.0.0.1:{port}: Address already"
+    )
+    assert errors.endswith("choose another port\n")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no/such/model"], "BundleError: no model at no/such/model; make one with `imdb-serving train`"),
+        (["."], "model_card.json is missing from the model bundle"),
+        ([], "the paddle engine needs a model"),
+        (["--engine", "nul"], "unknown engine 'nul'; did you mean 'null'?"),
+        (["--engine", "simulated", "--service-time-ms", "nan"], "must be a finite number"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(arguments: list[str], message: str) -> None:
+    code, errors = kit.serve_and_fail(*arguments, "--port", "0")
+    assert code == 2
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_server_process_that_cannot_start_says_why_and_leaves_nothing_open() -> None:
+    with (
+        pytest.raises(ServerStartError, match="did not become ready: .*no model at no/such/model"),
+        ServerProcess(["no/such/model"]),
+    ):
+        pytest.fail("it cannot be ready")
+
+
+def test_a_server_process_that_is_not_ready_in_time_is_ended() -> None:
+    server = ServerProcess(["--engine", "null"], ready_timeout=0.01)
+    with pytest.raises(ServerStartError, match="did not become ready"), server:
+        pytest.fail("it cannot be ready")

@@ -1,0 +1,202 @@
+"""Exactly N workers, none idle while a request waits, and one that dies is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.errors import RemoteFailure, ServerStartError
+from imdb_serving.messages import Handler, Reply, Request, ServerInfo
+from imdb_serving.timing import Timeline
+from imdb_serving.transports.pool import WorkerPool
+from imdb_serving.transports.rpc import RpcClient, RpcServer
+
+
+def timed_predict(endpoint: str) -> float:
+    """Predict once; when the answer came."""
+    with RpcClient(endpoint, timeout=20) as client:
+        client.predict(kit.SAMPLE)
+        return time.monotonic()
+
+
+def simulated(milliseconds: int, workers: int, kind: str) -> list[str]:
+    return [
+        "--engine", "simulated", "--service-time-ms", str(milliseconds), "--server-threads", str(workers),
+        "--worker-kind", kind,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_three_workers_answer_six_clients_in_two_waves(start_server, kind: str) -> None:
+    endpoint = start_server(*simulated(400, 3, kind)).endpoint
+    with kit.side_by_side(6) as run:
+        start = time.monotonic()
+        took = sorted(answer.result() - start for answer in [run(timed_predict, endpoint) for _ in range(6)])
+    assert all(0.4 <= seconds < 0.75 for seconds in took[:3]), took
+    assert all(0.8 <= seconds < 1.15 for seconds in took[3:]), took
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_worker_processes_as_asked_for(start_server, count: int) -> None:
+    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", str(count))
+    assert len(kit.workers(server.pid)) == count
+
+
+def test_threads_need_no_processes(null_server) -> None:
+    assert kit.descendants(null_server.pid) == set()
+
+
+def test_a_killed_worker_fails_its_request_alone_and_is_replaced(start_server) -> None:
+    server = start_server(*simulated(1000, 2, "process"))
+    before = kit.workers(server.pid)
+    with kit.side_by_side(2) as run:
+        answers = [run(timed_predict, server.endpoint) for _ in range(2)]
+        time.sleep(0.5)
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        start = time.monotonic()
+        failures = [answer.exception() for answer in answers if answer.exception() is not None]
+    assert [type(failure) for failure in failures] == [RemoteFailure]
+    assert "died while working on this request" in str(failures[0])
+    assert kit.wait_until(lambda: len(kit.workers(server.pid)) == 2)
+    assert killed not in kit.workers(server.pid)
+    assert kit.workers(server.pid) & before == before - {killed}
+    with kit.side_by_side(2) as run:
+        start = time.monotonic()
+        took = [answer.result() - start for answer in [run(timed_predict, server.endpoint) for _ in range(2)]]
+    assert max(took) < 1.9
+
+
+def test_a_request_of_a_killed_worker_fails_at_once(start_server) -> None:
+    server = start_server(*simulated(5000, 1, "process"))
+    with kit.side_by_side(1) as run:
+        answer = run(timed_predict, server.endpoint)
+        time.sleep(0.4)
+        (worker,) = kit.workers(server.pid)
+        os.kill(worker, signal.SIGKILL)
+        start = time.monotonic()
+        assert isinstance(answer.exception(timeout=3), RemoteFailure)
+        assert time.monotonic() - start < 2
+    with RpcClient(server.endpoint, timeout=10) as client:
+        assert client.hello().server_threads == 1
+
+
+def test_idle_workers_that_are_killed_are_replaced(start_server) -> None:
+    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "2")
+    before = kit.workers(server.pid)
+    for worker in before:
+        os.kill(worker, signal.SIGKILL)
+    assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 2)
+    assert timed_predict(server.endpoint)
+
+
+def describe(protocol: str, limit: int) -> ServerInfo:
+    return ServerInfo(protocol, "0", "test", "", 2, "thread", (), (), limit, os.getpid())
+
+
+@contextmanager
+def own_server(make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
+    """A server in this process, its workers threads with one's own handler."""
+    server = RpcServer("tcp://127.0.0.1:*", WorkerPool(make_handler, workers, "thread", []), describe)
+    endpoints: list[str] = []
+    ready = threading.Event()
+    runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
+    runner.start()
+    try:
+        assert ready.wait(10)
+        yield endpoints[0]
+    finally:
+        server.stop()
+        runner.join(20)
+    assert not runner.is_alive()
+
+
+def sleeper(request: Request, timeline: Timeline) -> Reply:
+    """Sleep as many milliseconds as the first word id says, and return the worker's name as a number."""
+    with timeline.stage("op0"):
+        time.sleep(int(request.feed["words"].values[0]) / 1000)
+    worker = int(threading.current_thread().name.removeprefix("worker-"))
+    return Reply({"prediction": np.full((1, 1), worker, np.float32)}, timeline.stages)
+
+
+def sleep_at(endpoint: str, milliseconds: int) -> float:
+    with RpcClient(endpoint, timeout=20) as client:
+        client.predict({"words": [milliseconds]})
+        return time.monotonic()
+
+
+def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
+    with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(7) as run:
+        slow = run(sleep_at, endpoint, 1500)
+        time.sleep(0.2)
+        quick = [run(sleep_at, endpoint, 20) for _ in range(6)]
+        assert max(answer.result() for answer in quick) < slow.result() - 0.5
+
+
+def test_a_request_that_waits_goes_to_the_first_worker_that_is_free() -> None:
+    with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(3) as run:
+        slow, start = run(sleep_at, endpoint, 1500), time.monotonic()
+        time.sleep(0.1)
+        run(sleep_at, endpoint, 300)
+        time.sleep(0.1)
+        assert run(sleep_at, endpoint, 10).result() - start < 0.9
+        assert slow.result() - start >= 1.5
+
+
+def test_each_worker_has_a_handler_of_its_own() -> None:
+    made: list[object] = []
+
+    def make_handler() -> Handler:
+        made.append(object())
+        return sleeper
+
+    with own_server(make_handler, 3) as endpoint:
+        assert len(made) == 3
+        for _ in range(5):
+            sleep_at(endpoint, 0)
+    assert len(made) == 3
+
+
+def test_a_fault_in_a_handler_is_a_remote_failure_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    def divide(request: Request, timeline: Timeline) -> Reply:
+        1 / int(request.feed["words"].values[0])  # noqa: B018 - raises for 0
+        return sleeper(request, timeline)
+
+    with own_server(lambda: divide, 1) as endpoint, RpcClient(endpoint, timeout=10) as client:
+        with pytest.raises(RemoteFailure, match="ZeroDivisionError: division by zero"):
+            client.predict({"words": [0]})
+        assert client.predict({"words": [1]})["prediction"].tolist() == [0.0]
+    assert "request 1 failed" in caplog.text
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    def refuse() -> Handler:
+        raise FileNotFoundError("no weights")
+
+    server = RpcServer("tcp://127.0.0.1:*", WorkerPool(refuse, 2, "thread", []), describe)
+    with pytest.raises(ServerStartError, match="could not start: FileNotFoundError: no weights"):
+        server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
+
+
+def test_a_worker_that_starts_too_slowly_is_given_up() -> None:
+    def dawdle() -> Handler:
+        time.sleep(0.5)
+        return sleeper
+
+    pool = WorkerPool(dawdle, 1, "thread", [])
+    server = RpcServer("tcp://127.0.0.1:*", pool, describe, start_timeout=0.1)
+    with pytest.raises(ServerStartError, match="1 of 1 workers were not ready in time"):
+        server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
+
+
+def test_a_pool_needs_a_worker() -> None:
+    with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
+        WorkerPool(lambda: sleeper, 0, "thread", [])
