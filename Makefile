@@ -4,6 +4,8 @@ PARAMS ?= params/default.yaml
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -19,7 +21,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "==> making $(VENV) and installing the locked dependencies (once, about a minute)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-compile --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile --require-hashes -r requirements.lock \
+		| awk -v total=$$(grep -c '^[a-z0-9].*==' requirements.lock) ' \
+			/^(Collecting|Processing|Ignoring)/ { printf "\r    fetching package %d of %d", ++n, total; fflush() } \
+			/^Installing/ { printf "\n    fetched; unpacking them takes about as long again\n"; fflush() }'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
 	@touch $@
 
