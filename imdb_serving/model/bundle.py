@@ -5,7 +5,8 @@
     serving_client_conf/    serving_client_conf.prototxt, imdb.vocab
     inference.conf          the client conf under its published name
 
-The model card holds the SHA-256 of every server file, so damage is found when a bundle is opened and named by file.
+The model card holds the SHA-256 of every server file and of itself, so damage is found when a bundle is opened, and
+named by file.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ PROGRAM = "inference.json"
 WEIGHTS = "inference.pdiparams"
 VOCABULARY = "imdb.vocab"
 CARD = "model_card.json"
+FILES = (PROGRAM, WEIGHTS, VOCABULARY, SERVER_CONF)
+SCHEMA = 1
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is, how it was made, and what its files should be."""
 
-    schema: int = 1
+    schema: int = SCHEMA
     net: str
     vocabulary: int
     sizes: dict[str, int]
@@ -52,6 +55,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     held_out_reviews: int
     versions: dict[str, str]
     files: dict[str, str] = {}
+    checksum: str = ""
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the card itself, all but this checksum."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, checksum=""))).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +99,25 @@ def open_bundle(path: Path) -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"no model at {path}; make one with `imdb-serving train` or `make train`")
     card_path = _require(folder / CARD)
-    try:
-        card = msgspec.json.decode(card_path.read_bytes(), type=ModelCard)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{card_path} is damaged: {error}; train the model again") from error
-    for name, expected in card.files.items():
-        file = _require(folder / Path(name).name)
-        if _digest(file) != expected:
+    card = _read_card(card_path)
+    for name in FILES:
+        file = _require(folder / name)
+        if _digest(file) != card.files.get(name):
             raise BundleError(f"{file} is damaged: its SHA-256 differs from {CARD}; train the model again")
     vocabulary = Vocabulary.load(_require(folder / VOCABULARY))
     return Bundle(folder, card, load_conf(_require(folder / SERVER_CONF)), vocabulary)
+
+
+def _read_card(path: Path) -> ModelCard:
+    try:
+        card = msgspec.json.decode(path.read_bytes(), type=ModelCard)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is damaged: {error}; train the model again") from error
+    if card.schema != SCHEMA:
+        raise BundleError(f"{path} has schema {card.schema}, this version reads {SCHEMA}; train the model again")
+    if card.checksum != card.digest():
+        raise BundleError(f"{path} is damaged: its checksum is wrong; train the model again")
+    return card
 
 
 def _require(path: Path) -> Path:
@@ -112,8 +129,7 @@ def _require(path: Path) -> Path:
 def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocabulary, program: Path) -> Bundle:
     """Write a bundle below `root` from an exported `program` (its path without suffix), and open it.
 
-    The files are complete in a folder beside the old one before they take its place: a killed training leaves the
-    old bundle as it was.
+    The files are complete in a folder beside the old one before that is moved away and they take its place.
     """
     root.mkdir(parents=True, exist_ok=True)
     fresh = root / f".{SERVER_DIR}.new"
@@ -123,11 +139,15 @@ def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocab
         shutil.copyfile(program.with_suffix(Path(name).suffix), fresh / name)
     vocabulary.save(fresh / VOCABULARY)
     save_conf(conf, fresh / SERVER_CONF)
-    files = {name: _digest(fresh / name) for name in (PROGRAM, WEIGHTS, VOCABULARY, SERVER_CONF)}
-    complete = msgspec.structs.replace(card, files=files)
+    complete = msgspec.structs.replace(card, files={name: _digest(fresh / name) for name in FILES})
+    complete = msgspec.structs.replace(complete, checksum=complete.digest())
     (fresh / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2) + b"\n")
-    shutil.rmtree(root / SERVER_DIR, ignore_errors=True)
+    old = root / f".{SERVER_DIR}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if (root / SERVER_DIR).exists():
+        (root / SERVER_DIR).rename(old)
     fresh.rename(root / SERVER_DIR)
+    shutil.rmtree(old, ignore_errors=True)
     client = root / CLIENT_DIR
     client.mkdir(exist_ok=True)
     vocabulary.save(client / VOCABULARY)

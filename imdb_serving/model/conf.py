@@ -103,7 +103,7 @@ def load_conf(path: Path) -> ModelConf:
     try:
         # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
         parsed = text_format.Parse(path.read_text(encoding="utf-8"), _message_type()(), allow_unknown_field=True)
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, text_format.ParseError) as error:
         raise BundleError(f"cannot read the model conf {path}: {error}") from error
     if not parsed.feed_var or not parsed.fetch_var:
         raise BundleError(f"{path} names no feed_var or no fetch_var; expected Paddle Serving's client conf format")

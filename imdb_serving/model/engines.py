@@ -27,6 +27,9 @@ WorkerKind = Literal["thread", "process"]
 ENGINES: dict[str, WorkerKind] = {"paddle": "process", "null": "thread", "simulated": "thread"}
 """The engines, and the kind of worker each runs best in: Paddle's `run` holds the interpreter lock."""
 
+DISTRIBUTIONS = ("fixed", "exponential")
+"""How the service times of `simulated` vary."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
@@ -44,6 +47,10 @@ class EngineSpec:
             raise ConfigError(f"unknown engine {self.name!r}{did_you_mean(self.name, ENGINES)}")
         if self.math_threads < 1:
             raise ConfigError(f"math_threads must be at least 1, got {self.math_threads}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ConfigError(
+                f"unknown distribution {self.distribution!r}{did_you_mean(self.distribution, DISTRIBUTIONS)}"
+            )
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
             raise ConfigError(f"service_time_ms must be a finite number of at least 0, got {self.service_time_ms}")
 

@@ -35,10 +35,10 @@ Encoded = tuple[Sequence[NDArray[np.int64]], NDArray[np.int64]]
 
 # Found by comparing every net's answers alone and in batches of 2 to 32, bit by bit: see docs/architecture.md.
 LAYOUTS: dict[str, dict[str, int]] = {
-    "bow": {"max_rows": 8},
+    "bow": {"max_rows": 7},
     "cnn": {"length_multiple": 32},
-    "lstm": {"min_rows": 2, "max_rows": 8},
-    "gru": {"min_rows": 2, "max_rows": 8},
+    "lstm": {"length_multiple": 8, "min_rows": 2, "max_rows": 7},
+    "gru": {"length_multiple": 8, "min_rows": 2, "max_rows": 7},
 }
 ONEDNN = frozenset({"cnn"})
 VALIDATION_SHARE = 0.05
@@ -180,6 +180,8 @@ def train_bundle(plan: TrainingPlan, reviews: Reviews, root: Path) -> Bundle:
     if len(reviews.train) < 2 or not reviews.held_out:
         raise DataError(f"{reviews.source} holds too few reviews to train on and to hold some out")
     vocabulary = Vocabulary.build((example.text or "" for example in reviews.train), plan.minimum_count)
+    if not len(vocabulary):
+        raise DataError(f"no word occurs {plan.minimum_count} times in the training reviews of {reviews.source}")
     kept_back = max(1, round(len(reviews.train) * VALIDATION_SHARE))
     trainer = Trainer(plan, vocabulary)
     validation = trainer.fit(

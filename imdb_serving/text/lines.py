@@ -75,7 +75,9 @@ _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 def _parse_ids(line: Line) -> Example:
     if not _IDS.fullmatch(line.content):
-        wrong = next(field for field in line.content.split() if not _NUMBER.fullmatch(field))
+        # White space beyond ASCII separates words for str.split, and is no separator of this format.
+        fields = line.content.split()
+        wrong = next((field for field in fields if not _NUMBER.fullmatch(field)), line.content)
         raise line.refuse("ids", f"{wrong[:40]!r} is not a whole number of at least 0")
     values = np.fromstring(line.content, dtype=np.int64, sep=" ")
     if len(values) != values[0] + 2:

@@ -70,7 +70,7 @@ class Vocabulary:
             raise DataError(f"cannot read the vocabulary {path}: {error}") from error
         if lines and not lines[-1]:
             lines.pop()
-        if not lines:
+        if not any(line.strip() for line in lines):
             raise DataError(f"the vocabulary {path} is empty; it should hold one word a line")
         return cls([line.strip() for line in lines])
 

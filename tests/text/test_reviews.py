@@ -30,6 +30,12 @@ def test_the_held_out_reviews_are_balanced(packaged: Reviews) -> None:
     assert labels[0] == labels[1] == len(packaged.held_out) // 2
 
 
+@pytest.mark.parametrize(("word", "label"), [("excellent", 1), ("worst", 0)])
+def test_label_1_is_positive(packaged: Reviews, word: str, label: int) -> None:
+    labels = [example.label for example in packaged.held_out if word in (example.text or "")]
+    assert labels.count(label) > 3 * labels.count(1 - label) > 0
+
+
 def test_the_packaged_split_is_the_same_every_time(packaged: Reviews) -> None:
     again = load("packaged")
     assert again == packaged
@@ -43,15 +49,19 @@ def test_another_packaged_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
         load("packaged")
 
 
+KINDS = (("pos", 1), ("neg", 0))
+NUMBERS = (0, 2, 10)
+
+
 @pytest.fixture
 def aclimdb(tmp_path: Path) -> Path:
     """The official layout with a few reviews."""
     for part in ("train", "test"):
-        for name, rating in (("pos", 9), ("neg", 2)):
+        for name, label in KINDS:
             folder = tmp_path / part / name
             folder.mkdir(parents=True)
-            for number in (0, 2, 10):
-                (folder / f"{number}_{rating}.txt").write_text(f"{part} {name} {number} é", encoding="utf-8")
+            for number in NUMBERS:
+                (folder / f"{number}_{2 + 7 * label}.txt").write_text(f"{part} {name} {number} é", encoding="utf-8")
     (tmp_path / "train" / "pos" / "urls.txt").write_text("no review", encoding="utf-8")
     (tmp_path / "README").write_text("no review either", encoding="utf-8")
     return tmp_path
@@ -66,9 +76,14 @@ def test_the_official_split_is_kept(aclimdb: Path) -> None:
         }
 
 
-def test_the_official_layout_is_read_in_the_order_of_the_numbers(aclimdb: Path) -> None:
-    positive = [example.text for example in load(f"aclimdb:{aclimdb}").train if example.label]
-    assert positive == ["train pos 0 é", "train pos 2 é", "train pos 10 é"]
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_of_a_listing_changes_nothing(
+    aclimdb: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    before = load(f"aclimdb:{aclimdb}")
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: iter(sorted(listed(folder), reverse=backwards)))
+    assert load(f"aclimdb:{aclimdb}") == before
 
 
 def test_the_checksum_tells_other_reviews(aclimdb: Path) -> None:

@@ -1,0 +1,196 @@
+"""The model bundle on disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imdb_serving.errors import BundleError
+from imdb_serving.model import bundle as bundles
+from imdb_serving.model.bundle import ModelCard, open_bundle, write_bundle
+from imdb_serving.model.conf import IMDB_CONF, load_conf
+from imdb_serving.model.feeds import FeedLayout
+from imdb_serving.text.vocabulary import Vocabulary
+
+SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.VOCABULARY, bundles.SERVER_CONF, bundles.CARD)
+
+CARD = ModelCard(
+    net="bow",
+    vocabulary=2,
+    sizes={"embedding": 128},
+    layout=FeedLayout(pad_id=3, min_rows=2),
+    onednn=False,
+    accuracy=0.75,
+    validation_accuracy=0.5,
+    epochs=1,
+    seed=7,
+    data_source="a test",
+    data_sha256="0" * 64,
+    train_reviews=10,
+    held_out_reviews=2,
+    versions={"python": "3"},
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """The root of a bundle whose program is of no use but whose files are sound; writing it needs no Paddle."""
+    program = tmp_path / "program"
+    program.with_suffix(".json").write_text('{"a": "program"}', encoding="utf-8")
+    program.with_suffix(".pdiparams").write_bytes(b"some weights")
+    root = tmp_path / "root"
+    write_bundle(root, CARD, IMDB_CONF, Vocabulary(["film", "great"]), program)
+    return root
+
+
+def change_byte(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_the_server_folder_and_the_root_open_alike(bundle: Path) -> None:
+    from_root, from_server = open_bundle(bundle), open_bundle(bundle / bundles.SERVER_DIR)
+    assert from_root.folder == from_server.folder == bundle / bundles.SERVER_DIR
+    assert from_root.card == from_server.card
+    assert from_root.conf == from_server.conf == IMDB_CONF
+    assert len(from_root.vocabulary) == from_root.card.vocabulary
+
+
+def test_a_trained_bundle_has_the_published_files(bundle: Path) -> None:
+    files = {str(file.relative_to(bundle)) for file in bundle.rglob("*") if file.is_file()}
+    server = {f"serving_server_model/{name}" for name in SERVER_FILES}
+    client = {"serving_client_conf/serving_client_conf.prototxt", "serving_client_conf/imdb.vocab"}
+    assert files == server | client | {"inference.conf"}
+
+
+def test_the_published_conf_is_the_client_conf(bundle: Path) -> None:
+    published, client = bundle / "inference.conf", bundle / "serving_client_conf" / "serving_client_conf.prototxt"
+    assert published.read_bytes() == client.read_bytes()
+    assert load_conf(published) == IMDB_CONF
+
+
+def test_client_and_server_have_the_same_vocabulary(bundle: Path) -> None:
+    client, server = bundle / bundles.CLIENT_DIR / "imdb.vocab", bundle / bundles.SERVER_DIR / "imdb.vocab"
+    assert client.read_bytes() == server.read_bytes()
+
+
+def test_what_is_written_comes_back(written: Path) -> None:
+    opened = open_bundle(written)
+    assert opened.vocabulary.words == ("film", "great")
+    assert opened.card.layout == CARD.layout
+    assert (opened.card.accuracy, opened.card.seed, opened.card.net) == (0.75, 7, "bow")
+    assert set(opened.card.files) == set(SERVER_FILES) - {bundles.CARD}
+    assert (opened.program.name, opened.weights.name) == ("inference.json", "inference.pdiparams")
+
+
+@pytest.mark.parametrize("name", SERVER_FILES)
+def test_a_missing_file_is_named(written: Path, name: str) -> None:
+    file = written / bundles.SERVER_DIR / name
+    file.unlink()
+    with pytest.raises(BundleError, match="is missing") as caught:
+        open_bundle(written)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("position", [0, -1])
+@pytest.mark.parametrize("name", [name for name in SERVER_FILES if name != bundles.CARD])
+def test_one_changed_byte_is_found_and_its_file_named(written: Path, name: str, position: int) -> None:
+    file = written / bundles.SERVER_DIR / name
+    change_byte(file, position)
+    with pytest.raises(BundleError, match="is damaged") as caught:
+        open_bundle(written)
+    assert str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", SERVER_FILES)
+def test_a_file_cut_off_is_named(written: Path, name: str) -> None:
+    file = written / bundles.SERVER_DIR / name
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(BundleError, match="is damaged") as caught:
+        open_bundle(written)
+    assert str(file) in str(caught.value)
+
+
+def damage_card(root: Path, old: bytes, new: bytes) -> Path:
+    card = root / bundles.SERVER_DIR / bundles.CARD
+    content = card.read_bytes()
+    assert old in content
+    card.write_bytes(content.replace(old, new, 1))
+    return card
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(b"{", b"[", id="no JSON"),
+        pytest.param(b'"layout"', b'"leyout"', id="a required key gone"),
+        pytest.param(b'"net": "bow"', b'"net": 12345', id="a value of the wrong type"),
+    ],
+)
+def test_a_damaged_card_is_named(written: Path, old: bytes, new: bytes) -> None:
+    card = damage_card(written, old, new)
+    with pytest.raises(BundleError, match="is damaged") as caught:
+        open_bundle(written)
+    assert str(card) in str(caught.value)
+
+
+def test_a_card_that_is_not_utf8_is_named(written: Path) -> None:
+    card = damage_card(written, b"a test", b"a\xfftest")
+    with pytest.raises(BundleError, match="is damaged") as caught:
+        open_bundle(written)
+    assert str(card) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"files"', b'"filez"'), (b'"inference.pdiparams"', b'"inference.json"')],
+    ids=["no files", "a file not listed"],
+)
+def test_a_card_that_does_not_list_all_files_is_refused(written: Path, old: bytes, new: bytes) -> None:
+    card = damage_card(written, old, new)
+    if new == b'"inference.json"':
+        program = bundles._digest(written / bundles.SERVER_DIR / bundles.PROGRAM).encode()
+        weights = bundles._digest(written / bundles.SERVER_DIR / bundles.WEIGHTS).encode()
+        damage_card(written, weights, program)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(written)
+    assert str(card) in str(caught.value)
+
+
+def test_a_changed_number_in_the_card_is_found(written: Path) -> None:
+    damage_card(written, b'"epochs": ', b'"epochs": 1')
+    with pytest.raises(BundleError, match="checksum is wrong"):
+        open_bundle(written)
+
+
+def test_a_path_without_a_model_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no model at .*nowhere.*imdb-serving train"):
+        open_bundle(tmp_path / "nowhere")
+
+
+def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"model_card\.json is missing"):
+        open_bundle(tmp_path)
+
+
+def test_writing_again_replaces_the_old_bundle(written: Path, tmp_path: Path) -> None:
+    write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other"]), tmp_path / "program")
+    assert open_bundle(written).vocabulary.words == ("other",)
+    assert sorted(path.name for path in written.iterdir()) == sorted(
+        [bundles.SERVER_DIR, bundles.CLIENT_DIR, bundles.PUBLISHED_CONF]
+    )
+
+
+def test_a_failed_writing_leaves_the_old_bundle(written: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other"]), tmp_path / "no-program")
+    assert open_bundle(written).vocabulary.words == ("film", "great")
+
+
+def test_a_bundle_may_be_moved(written: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.move(written, moved)
+    assert open_bundle(moved).folder == moved / bundles.SERVER_DIR

@@ -1,0 +1,99 @@
+"""Figures: drawn from rows, labelled with units, told apart by a legend, saved as PNG and SVG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ledger_rows import failed, grid
+from matplotlib.figure import Figure
+
+from imdb_serving.messages import Reply
+from imdb_serving.report import plots, tables
+from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
+
+
+def reply() -> Reply:
+    return Reply({}, [Stage(name, 1000 * n, 1000 * n + 900) for n, name in enumerate(CLIENT_STAGES)])
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    "grid": lambda: plots.grid_figure(grid(servers=(2,))),
+    "time": lambda: plots.time_figure(grid(), tables.published_rpc()),
+    "throughput": lambda: plots.throughput_figure(grid()),
+    "stage": lambda: plots.stage_figure(grid()),
+    "timeline": lambda: plots.timeline_figure(reply()),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_saved_as_png_and_svg(name: str, tmp_path: Path) -> None:
+    figure = FIGURES[name]()
+    assert plots.save(figure, tmp_path / "figures", name) is figure
+    assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_axes_say_what_they_show_with_its_unit(name: str, tmp_path: Path) -> None:
+    figure = plots.save(FIGURES[name](), tmp_path, name)
+    labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label]
+    assert any(re.search(r"\[(s|ms|µs|samples/s)\]$", label) for label in labels)
+    assert all(label == "client threads" or label.endswith("]") for label in labels)
+    assert all(axes.get_xlabel() for axes in figure.axes)
+
+
+def legend(figure: Figure) -> list[str]:
+    boxes = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
+    return [text.get_text() for box in boxes for text in box.get_texts()]
+
+
+@pytest.mark.parametrize("name", ["time", "throughput"])
+def test_curves_are_told_apart_by_server_threads(name: str, tmp_path: Path) -> None:
+    figure = plots.save(FIGURES[name](), tmp_path, name)
+    assert {"1 server thread", "2 server threads"} <= set(legend(figure))
+
+
+def test_the_published_curves_stand_beside_ours(tmp_path: Path) -> None:
+    figure = plots.save(FIGURES["time"](), tmp_path, "time")
+    assert len(figure.axes[0].lines) == 6 + 2
+    assert sum("published 2020" in text for text in legend(figure)) == 1
+
+
+@pytest.mark.parametrize("name", ["grid", "stage"])
+def test_every_stage_is_in_the_legend_with_a_colour_of_its_own(name: str, tmp_path: Path) -> None:
+    figure = plots.save(FIGURES[name](), tmp_path, name)
+    assert set(STAGES) <= set(legend(figure))
+    assert len({plots.STAGE_COLOURS[stage] for stage in STAGES}) == len(STAGES)
+
+
+def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
+    rows = grid(servers=(2,), rounds=1)
+    figure = plots.save(plots.grid_figure(rows), tmp_path, "grid")
+    tops = [max(bar.get_y() + bar.get_height() for bar in bars) for bars in zip(*figure.axes[0].containers, strict=True)]
+    assert tops == pytest.approx(list(rows["total_s"]))
+
+
+def test_a_curve_is_the_measured_medians(tmp_path: Path) -> None:
+    figure = plots.save(plots.throughput_figure(grid()), tmp_path, "throughput")
+    clients, spread = tables.by_client(grid(), 1, "throughput")
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "1 server thread")
+    assert list(line.get_xdata()) == list(clients)
+    assert list(line.get_ydata()) == pytest.approx(list(spread["median"]))
+
+
+@pytest.mark.parametrize("draw", [plots.throughput_figure, plots.stage_figure])
+def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_path: Path) -> None:
+    rows = pd.concat([grid(), pd.DataFrame([failed(1, 8)])], ignore_index=True)
+    plots.save(draw(rows), tmp_path, "some-failed")
+
+
+@pytest.mark.parametrize("draw", [plots.throughput_figure, plots.stage_figure])
+def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
+    draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
+) -> None:
+    rows = pd.concat([grid(), pd.DataFrame([failed(4, 1), failed(4, 2)])], ignore_index=True)
+    plots.save(draw(rows), tmp_path, "one-gone")

@@ -1,0 +1,180 @@
+"""Parameter files and notebook parameters: what is accepted, and how the rest is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imdb_serving.config import GridParams, SweepParams, load_sweep, make, model_folder, project_root
+from imdb_serving.errors import ConfigError
+
+PARAMS = sorted((Path(__file__).parents[1] / "params").glob("*.yaml"))
+BY_NAME = {path.stem: path for path in PARAMS}
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
+def test_every_packaged_file_loads(path: Path) -> None:
+    params = load_sweep(path)
+    assert params.mode == "rpc"
+    assert params.server_threads
+    assert params.client_threads
+
+
+def test_default_is_made_for_two_cores() -> None:
+    params = load_sweep(BY_NAME["default"])
+    assert params.server_threads == [1, 2, 4]
+    assert params.client_threads == [1, 2, 4, 8]
+    assert (params.samples, params.rounds, params.batch) == (2500, 3, 1)
+    assert (params.engine, params.net) == ("paddle", "cnn")
+
+
+def test_default_file_says_what_the_defaults_are() -> None:
+    assert load_sweep(BY_NAME["default"]) == SweepParams()
+
+
+def test_published_grid_is_six_by_seven() -> None:
+    params = load_sweep(BY_NAME["paddle_serving_2020"])
+    assert params.server_threads == [4, 8, 12, 16, 20, 24]
+    assert params.client_threads == [1, 4, 8, 12, 16, 20, 24]
+    assert (params.samples, params.rounds, params.net) == (2500, 1, "cnn")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("server_thread", "server_threads"), ("client_threds", "client_threads"), ("sampels", "samples"), ("nett", "net")],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_name_and_the_file(tmp_path: Path, wrong: str, right: str) -> None:
+    path = write(tmp_path, f"{wrong}: 1\n")
+    with pytest.raises(ConfigError) as refused:
+        load_sweep(path)
+    assert str(path) in str(refused.value)
+    assert repr(wrong) in str(refused.value)
+    assert f"did you mean {right!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("samples: many", "samples"),
+        ("samples: 2.5", "samples"),
+        ("samples: 0", "samples"),
+        ("batch: -1", "batch"),
+        ("math_threads: 0", "math_threads"),
+        ("rounds: 0", "rounds"),
+        ("rounds: [1]", "rounds"),
+        ("timeout: 0", "timeout"),
+        ("timeout: .nan", "timeout"),
+        ("timeout: .inf", "timeout"),
+        ("service_time_ms: -1.0", "service_time_ms"),
+        ("seed: x", "seed"),
+        ("server_threads: 4", "server_threads"),
+        ("server_threads: []", "server_threads"),
+        ("server_threads: [1, 1]", "server_threads"),
+        ("server_threads: [0]", "server_threads"),
+        ("server_threads: [1, two]", "server_threads"),
+        ("client_threads: [1, -2]", "client_threads"),
+        ("client_threads: {a: 1}", "client_threads"),
+        ("client_threads: [true]", "client_threads"),
+        ("mode: grpc", "mode"),
+        ("engine: padle", "engine"),
+        ("net: cn", "net"),
+        ("worker_kind: fiber", "worker_kind"),
+        ("distribution: normal", "distribution"),
+    ],
+)
+def test_a_wrong_type_or_value_is_refused_naming_the_key_and_the_file(tmp_path: Path, line: str, key: str) -> None:
+    path = write(tmp_path, line)
+    with pytest.raises(ConfigError) as refused:
+        load_sweep(path)
+    assert str(refused.value).startswith(f"{path}: {key}")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_mistyped_choice_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'paddle'"):
+        load_sweep(write(tmp_path, "engine: padle"))
+
+
+def test_more_clients_than_samples_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="client_threads: 8 clients cannot share 5 samples"):
+        load_sweep(write(tmp_path, "samples: 5\nclient_threads: [1, 8]"))
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "just words", "", "\t: :"])
+def test_what_is_not_name_value_lines_is_refused_naming_the_file(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as refused:
+        load_sweep(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_missing_file_and_one_that_is_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*missing\.yaml"):
+        load_sweep(tmp_path / "missing.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"cannot read .*binary\.yaml"):
+        load_sweep(tmp_path / "binary.yaml")
+
+
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    with pytest.raises(ConfigError):
+        load_sweep(write(tmp_path, f"net: !!python/object/apply:os.mkdir ['{target}']"))
+    assert not target.exists()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.binary(max_size=8) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data(), st.sampled_from([SweepParams, GridParams]))
+def test_random_values_are_accepted_or_refused_with_a_config_error(data: st.DataObject, kind: type[Any]) -> None:
+    names = st.sampled_from(kind.__struct_fields__) | st.text(max_size=5) | st.integers()
+    values = data.draw(st.dictionaries(names, ANYTHING, max_size=4))
+    try:
+        made = make(kind, values, "here")
+    except ConfigError as error:
+        assert str(error).startswith("here: ")
+    else:
+        assert all(getattr(made, str(name)) == value for name, value in values.items())
+
+
+@pytest.mark.parametrize("sweep", ["", "a/b", "/abs", "."])
+def test_a_sweep_name_must_be_a_plain_folder_name(sweep: str) -> None:
+    with pytest.raises(ConfigError, match="sweep: must be a plain folder name"):
+        GridParams(sweep=sweep)
+
+
+def test_a_sweep_hands_its_values_to_each_run(tmp_path: Path) -> None:
+    sweep = SweepParams(engine="null", samples=40, client_threads=[3], batch=2, timeout=1.5)
+    grid = sweep.grid(8, 2, "name", "run-1", tmp_path)
+    assert (grid.server_threads, grid.round, grid.sweep, grid.run) == (8, 2, "name", "run-1")
+    assert (grid.engine, grid.samples, grid.client_threads, grid.batch, grid.timeout) == ("null", 40, [3], 2, 1.5)
+    assert grid.outputs == str(tmp_path)
+
+
+def test_the_project_is_found_from_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert project_root() == tmp_path
+    assert model_folder(GridParams(net="gru")) == tmp_path / "outputs" / "models" / "gru"
+    assert model_folder(GridParams(model="/somewhere")) == Path("/somewhere")
+
+
+def test_outside_a_project_the_current_folder_is_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == tmp_path
