@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
+# Dependencies are compiled when first imported, not all at once; that needs leave to write.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
@@ -44,7 +46,7 @@ report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 
 lab: train ## open JupyterLab on the notebooks
 	@echo "==> JupyterLab: open explore.ipynb"
-	@$(BIN)/jupyter lab notebooks/explore.ipynb
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/explore.ipynb
 
 test: setup ## run the tests
 	@echo "==> tests"
