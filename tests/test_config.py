@@ -75,6 +75,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_name_and_the_file(tmp_path: 
         ("timeout: 0", "timeout"),
         ("timeout: .nan", "timeout"),
         ("timeout: .inf", "timeout"),
+        ("timeout: 1.0e+12", "timeout"),
         ("service_time_ms: -1.0", "service_time_ms"),
         ("seed: x", "seed"),
         ("server_threads: 4", "server_threads"),
@@ -147,12 +148,14 @@ def test_random_values_are_accepted_or_refused_with_a_config_error(data: st.Data
     try:
         made = make(kind, values, "here")
     except ConfigError as error:
-        assert str(error).startswith("here: ")
+        refused = str(error)
     else:
+        refused = ""
         assert all(getattr(made, str(name)) == value for name, value in values.items())
+    assert not refused or refused.startswith("here: ")
 
 
-@pytest.mark.parametrize("sweep", ["", "a/b", "/abs", "."])
+@pytest.mark.parametrize("sweep", ["", "a/b", "/abs", ".", ".."])
 def test_a_sweep_name_must_be_a_plain_folder_name(sweep: str) -> None:
     with pytest.raises(ConfigError, match="sweep: must be a plain folder name"):
         GridParams(sweep=sweep)

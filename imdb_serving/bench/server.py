@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from types import TracebackType
+from typing import IO
 
 from imdb_serving.config import GridParams, model_folder
 from imdb_serving.errors import ServerStartError
@@ -32,7 +33,7 @@ class ServerProcess:
             self._arguments += ["--port", "0"]
         self._ready_timeout = ready_timeout
         self._process: subprocess.Popen[str] | None = None
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the server
+        self._errors: IO[str] | None = None
         self.endpoint = ""
 
     @classmethod
@@ -61,6 +62,15 @@ class ServerProcess:
 
     def start(self) -> ServerProcess:
         """Start the server and wait until it says that it is ready; raise `ServerStartError` with its own words."""
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the server
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def _start(self) -> None:
         command = [sys.executable, "-m", "imdb_serving", "serve", *self._arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
@@ -72,25 +82,27 @@ class ServerProcess:
         timer.start()
         try:
             line = output.readline()
-        except BaseException:
-            self.stop()
-            raise
         finally:
             timer.cancel()
         if not line.startswith("ready "):
-            self.stop()
+            self._process.kill()
+            self._process.wait(STOP_SECONDS)
             raise ServerStartError(f"the server did not become ready: {self.errors() or 'it said nothing'}")
         self.endpoint = line.split()[2]
-        return self
 
     def errors(self) -> str:
         """Return the last of what the server wrote to standard error."""
+        if self._errors is None:
+            return ""
         self._errors.seek(0)
         return "\n".join(line for line in self._errors.read().splitlines()[-8:] if line.strip())
 
     def stop(self) -> None:
         """End the server: it answers what is in flight; one that does not end in time is killed."""
         process, self._process = self._process, None
+        errors, self._errors = self._errors, None
+        if errors is not None:
+            errors.close()
         if process is None:
             return
         process.terminate()
@@ -110,4 +122,3 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._errors.close()

@@ -95,6 +95,7 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
 def _wait_for_end_of_stdin(stop: Callable[[], None]) -> None:
     """Stop when whoever started this server has gone: its end of our standard input closes with it."""
-    while sys.stdin.buffer.read(4096):
+    # The descriptor, not the buffered stream: a thread that holds its lock would abort the interpreter's exit.
+    while os.read(sys.stdin.fileno(), 4096):
         pass
     stop()

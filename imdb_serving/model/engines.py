@@ -7,7 +7,9 @@ that a machine with few cores can measure the schedule of one with many.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import random
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +112,9 @@ class SimulatedEngine(NullEngine):
         """Take the mean service time, and fixed or exponential."""
         self._mean = spec.service_time_ms / 1000
         self._exponential = spec.distribution == "exponential"
-        self._random = random.Random(spec.seed)  # noqa: S311 - service times, not secrets
+        # Workers must not all sleep the same times: each draws from a stream of its own.
+        worker = f"{multiprocessing.current_process().name}/{threading.current_thread().name}"
+        self._random = random.Random(f"{spec.seed}/{worker}")  # noqa: S311 - service times, not secrets
 
     def run(self, feed: Feed) -> Probabilities:
         """Sleep, then return 0.5 for every class."""

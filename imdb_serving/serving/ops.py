@@ -60,6 +60,8 @@ class ReaderOp:
         for name in request.feed:
             if name not in FEED_NAMES:
                 raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, FEED_NAMES)}")
+        if len(set(request.fetch)) != len(request.fetch):
+            raise BadRequest(f"a fetch name is asked for twice: {', '.join(request.fetch)}")
         for name in request.fetch:
             if name not in FETCH_NAMES:
                 raise BadRequest(f"unknown fetch name {name!r}{did_you_mean(name, FETCH_NAMES)}")
@@ -105,8 +107,8 @@ class ReaderOp:
 
     @staticmethod
     def _labels(request: Request) -> NDArray[np.int64]:
-        values = request.feed["label"].values
-        if values.dtype.kind not in "iu" or values.size != request.samples:
+        values, lengths = request.feed["label"].values, request.feed["label"].lengths
+        if lengths is not None or values.dtype.kind not in "iu" or values.size != request.samples:
             raise BadRequest(f"feed 'label' must be one integer a sample, got {values.dtype} {list(values.shape)}")
         labels = values.reshape(-1).astype(np.int64, copy=False)
         if not np.isin(labels, (0, 1)).all():

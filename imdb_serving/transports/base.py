@@ -75,6 +75,8 @@ def _gather(name: str, values: Sequence[Any]) -> Tensor:
         return Tensor(_join(texts), tuple(map(len, texts)), text=True)
     arrays = [_integers(name, value) for value in values]
     if name == "label":
+        if any(len(array) != 1 for array in arrays):
+            raise BadRequest("feed 'label' must be one whole number a sample")
         return Tensor(_join(arrays))
     return Tensor(_join(arrays), tuple(map(len, arrays)))
 

@@ -7,11 +7,13 @@ a waiting request goes to a free worker at once, so no worker idles while a requ
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter_ns
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
 from imdb_serving.errors import (
@@ -30,6 +32,9 @@ from imdb_serving.transports.pool import Job, WorkerPool
 
 log = logging.getLogger(__name__)
 
+MAX_TIMEOUT = 86_400
+RECEIVED_A_TURN = 64
+
 
 class RpcClient(Client):
     """A client of one RPC server, for use in one thread.
@@ -42,26 +47,35 @@ class RpcClient(Client):
 
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Open a socket; the connection is made in the background and needs no running server yet."""
-        if timeout <= 0:
-            raise BadRequest(f"timeout must be above 0 seconds, got {timeout}")
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, got {timeout}")
         self.endpoint = endpoint
         self.timeout = timeout
         self._last_id = 0
         self._context = zmq.Context()
-        self._socket = self._open()
-
-    def _open(self) -> zmq.Socket[bytes]:
-        opened = self._context.socket(zmq.DEALER)
-        opened.linger = 0
-        # Without IMMEDIATE a request to a dead server would be kept, and executed when one appears, long after its
-        # deadline. With it, sending waits for a connection, and so finds out that there is none.
-        opened.setsockopt(zmq.IMMEDIATE, 1)
         try:
-            opened.connect(self.endpoint)
+            self._open()
         except zmq.ZMQError as error:
-            opened.close()
-            raise BadRequest(f"cannot use the endpoint {self.endpoint!r}: {error}") from error
-        return opened
+            self.close()
+            raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
+
+    def _open(self) -> None:
+        """Open a socket that connects and reconnects by itself, and a monitor that tells whether it is connected.
+
+        The option IMMEDIATE would tell the same, but with it ZeroMQ throws away an answer that has arrived and was
+        not yet read when the server closes the connection.
+        """
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._connected = False
+        self._socket.connect(self.endpoint)
+
+    def _is_connected(self) -> bool:
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)["event"]
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+        return self._connected
 
     def call(self, request: Request) -> Reply:
         """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
@@ -91,8 +105,14 @@ class RpcClient(Client):
 
     def close(self) -> None:
         """Close the socket; a request that was not answered is forgotten."""
-        self._socket.close()
+        self._close_socket()
         self._context.term()
+
+    def _close_socket(self) -> None:
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close()
 
     def _next_id(self) -> int:
         self._last_id += 1
@@ -101,27 +121,28 @@ class RpcClient(Client):
     def _exchange(self, frames: Sequence[wire.Frame], request_id: int) -> list[bytes]:
         """Send one message and return the answer with its id, skipping late answers to requests given up before."""
         deadline = monotonic() + self.timeout
-        if not self._socket.poll(int(self.timeout * 1000), zmq.POLLOUT):
-            raise self._unavailable("no connection to")
-        self._socket.send_multipart(frames)
-        while True:
-            left = int((deadline - monotonic()) * 1000)
-            if left <= 0 or not self._socket.poll(left, zmq.POLLIN):
-                break
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            raise self._unavailable() from None
+        while (left := deadline - monotonic()) > 0:
+            if not self._socket.poll(math.ceil(left * 1000), zmq.POLLIN):
+                continue
             answer: list[bytes] = self._socket.recv_multipart()
             answer_id = wire.read_id(answer)
             if answer_id in (request_id, None):
                 return answer
-        if not self._socket.poll(0, zmq.POLLOUT):  # no connection left to send on
-            raise self._unavailable("lost the connection to")
+        if not self._is_connected():
+            raise self._unavailable()
         raise RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
 
-    def _unavailable(self, what: str) -> ServerUnavailable:
-        self._socket.close()
-        self._socket = self._open()
+    def _unavailable(self) -> ServerUnavailable:
+        """Throw away the socket with the request it still holds: a server that comes back must not work on it."""
+        self._close_socket()
+        self._open()
         return ServerUnavailable(
-            f'{what} {self.endpoint} within {self.timeout} s; start a server with "imdb-serving serve ..." '
-            "or raise the timeout"
+            f"no server answers at {self.endpoint} within {self.timeout} s; "
+            'start one with "imdb-serving serve ..." or raise the timeout'
         )
 
 
@@ -211,8 +232,11 @@ class RpcServer:
                 self._send(front, job.route, frames)
 
     def _receive(self, front: zmq.Socket[bytes], *, draining: bool) -> None:
-        """Take every message that has arrived; refuse what is malformed, submit what is for a worker."""
-        while True:
+        """Take messages that have arrived, so many a turn that workers do not wait for a flood to end.
+
+        What is malformed is refused, what is for a worker submitted.
+        """
+        for _ in range(RECEIVED_A_TURN):
             try:
                 client, *frames = front.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:

@@ -109,7 +109,10 @@ def encode_hello(request_id: int) -> list[Frame]:
 
 def encode_reply(reply: Reply, request_id: int) -> list[Frame]:
     """Return the frames of a reply."""
-    headers, frames = _encode_tensors({name: Tensor(values) for name, values in reply.outputs.items()})
+    try:
+        headers, frames = _encode_tensors({name: Tensor(values) for name, values in reply.outputs.items()})
+    except BadRequest as error:  # an op made what cannot be sent: the server's fault, not the client's
+        raise RemoteFailure(f"output {error}") from error
     return [PROTOCOL, _encoder.encode(Answer(request_id, headers, reply.stages, CLOCK_ID)), *frames]
 
 
@@ -207,7 +210,10 @@ def _decode_tensor(header: TensorHeader, frame: Frame) -> Tensor:
         raise BadRequest(
             f"{header.name!r} has {len(frame)} bytes; {header.dtype} of shape {header.shape} takes {expected}"
         )
-    values: Array = np.frombuffer(frame, dtype=dtype).reshape(header.shape)
+    try:
+        values: Array = np.frombuffer(frame, dtype=dtype).reshape(header.shape)
+    except ValueError as error:  # no values, but extents beyond what an array can have
+        raise BadRequest(f"{header.name!r} cannot have the shape {header.shape}: {error}") from error
     lengths = None if header.lengths is None else tuple(header.lengths)
     if header.dtype == TEXT and lengths is None:
         raise BadRequest(f"{header.name!r} is text and needs lengths, the bytes of each sample")

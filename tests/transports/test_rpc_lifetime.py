@@ -68,9 +68,18 @@ def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait
         assert process.wait(10) == 0
 
 
-def test_the_workers_of_a_killed_server_disappear() -> None:
-    arguments = ["--engine", "simulated", "--service-time-ms", "500", "--server-threads", "2"]
-    with kit.launched(*arguments, "--worker-kind", "process") as (process, ready), kit.side_by_side(1) as run:
+def test_the_workers_of_a_killed_server_disappear(tmp_path: Path) -> None:
+    arguments = [
+        "--worker-kind",
+        "process",
+        "--engine",
+        "simulated",
+        "--service-time-ms",
+        "500",
+        "--server-threads",
+        "2",
+    ]
+    with kit.launched(*arguments, folder=tmp_path) as (process, ready), kit.side_by_side(1) as run:
         family = kit.descendants(process.pid)
         assert len(kit.workers(process.pid)) == 2
         with RpcClient(kit.endpoint_of(ready), timeout=1) as client:

@@ -1,0 +1,455 @@
+"""The commands, as a user meets them: results, messages and exit codes."""
+
+from __future__ import annotations
+
+import io
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+from unittest.mock import patch
+
+import pytest
+
+from imdb_serving.bench.server import ServerProcess
+from imdb_serving.cli import main
+
+SAMPLES = 30
+ROOT = Path(__file__).parents[1]
+
+
+class Done(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
+    """Run a command in this process; an exception that escapes it fails the test."""
+    out, err = io.StringIO(), io.StringIO()
+    given = patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    with redirect_stdout(out), redirect_stderr(err), given, pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return Done(int(end.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def shell(*arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None) -> Done:
+    """Run a command in a process of its own."""
+    command = [sys.executable, "-m", "imdb_serving", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=90, check=False, cwd=cwd)
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture(scope="module")
+def lines(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The same reviews as word ids and as text."""
+    folder = tmp_path_factory.mktemp("lines")
+    vocabulary = bundle / "serving_server_model" / "imdb.vocab"
+    for kind in ("ids", "text"):
+        done = run("data", "--samples", str(SAMPLES), "--format", kind, "--out", folder / kind, "--vocab", vocabulary)
+        assert (done.code, done.out) == (0, "")
+        assert f"wrote {SAMPLES} held-out reviews" in done.err
+    return {kind: (folder / kind).read_bytes() for kind in ("ids", "text")}
+
+
+class Clients:
+    """The three published clients of one server."""
+
+    NAMES = ("client", "client-batch", "client-multi")
+
+    def __init__(self, conf: Path, endpoint: str, folder: Path) -> None:
+        self.conf, self.endpoint, self.folder = conf, endpoint, folder
+
+    def predict(self, name: str, data: bytes, number: int = 4, *options: str) -> Done:
+        arguments: list[str | Path] = [name, self.conf]
+        if name == "client-multi":
+            (self.folder / "test.data").write_bytes(data)
+            arguments.append(self.folder / "test.data")
+        if name != "client":
+            arguments.append(str(number))
+        return run(*arguments, "--endpoint", self.endpoint, *options, stdin=data)
+
+
+@pytest.fixture
+def clients(bundle: Path, paddle_server: ServerProcess, tmp_path: Path) -> Clients:
+    return Clients(bundle / "inference.conf", paddle_server.endpoint, tmp_path)
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An endpoint at which nothing listens, while nobody else can take it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+
+
+# --- data
+
+
+def test_ids_and_text_are_the_same_reviews_in_the_published_formats(lines: dict[str, bytes], bundle: Path) -> None:
+    ids, texts = (lines[kind].decode().splitlines() for kind in ("ids", "text"))
+    assert len(ids) == len(texts) == SAMPLES
+    for line, text in zip(ids, texts, strict=True):
+        count, *words, label = line.split(" ")
+        assert int(count) == len(words)
+        assert text.endswith(f" | {label}")
+        assert label in "01"
+
+
+def test_data_is_the_same_for_a_seed_and_another_for_another(tmp_path: Path, lines: dict[str, bytes]) -> None:
+    for name, seed in (("a", "2020"), ("b", "7")):
+        run("data", "--samples", str(SAMPLES), "--format", "text", "--out", tmp_path / name, "--seed", seed)
+    assert (tmp_path / "a").read_bytes() == lines["text"]
+    assert (tmp_path / "b").read_bytes() != lines["text"]
+
+
+@pytest.mark.parametrize("kind", ["ids", "text"])
+def test_data_from_a_file_are_lines_of_that_file(kind: str, tmp_path: Path, lines: dict[str, bytes]) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(lines[kind])
+    done = run("data", "--samples", "4", "--format", kind, "--source", source, "--out", tmp_path / "deep" / "out")
+    assert (done.code, done.out) == (0, "")
+    written = (tmp_path / "deep" / "out").read_bytes().splitlines()
+    assert len(written) == 4
+    assert set(written) <= set(lines[kind].splitlines())
+
+
+def test_more_samples_than_reviews_repeat_and_say_so(tmp_path: Path, lines: dict[str, bytes]) -> None:
+    (tmp_path / "source").write_bytes(lines["ids"])
+    done = run("data", "--samples", "50", "--source", tmp_path / "source", "--out", tmp_path / "out")
+    assert done.code == 0
+    assert "some are repeated" in done.err
+    assert len((tmp_path / "out").read_bytes().splitlines()) == 50
+
+
+def test_ids_cannot_be_written_as_text(tmp_path: Path, lines: dict[str, bytes]) -> None:
+    (tmp_path / "source").write_bytes(lines["ids"])
+    done = run("data", "--format", "text", "--source", tmp_path / "source", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert "holds word ids only" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+# --- the three clients
+
+
+@pytest.fixture(scope="module")
+def expected(
+    bundle: Path, paddle_server: ServerProcess, lines: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """What one client, one sample a request, says of the word ids."""
+    folder = tmp_path_factory.mktemp("expected")
+    done = Clients(bundle / "inference.conf", paddle_server.endpoint, folder).predict("client", lines["ids"])
+    assert done.code == 0, done.err
+    return done.out
+
+
+def test_a_result_is_a_probability_and_the_label_a_sample(expected: str, lines: dict[str, bytes]) -> None:
+    results = expected.splitlines()
+    assert all(re.fullmatch(r"[01]\.\d{6} [01]", result) for result in results)
+    assert [result[-1] for result in results] == [line[-1] for line in lines["ids"].decode().splitlines()]
+    assert len({result[:-2] for result in results}) > SAMPLES // 2
+
+
+@pytest.mark.parametrize("kind", ["ids", "text"])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("client", 0), ("client-batch", 1), ("client-batch", 4), ("client-multi", 1), ("client-multi", 4)],
+)
+def test_all_clients_write_the_same_bytes(
+    name: str, number: int, kind: str, clients: Clients, lines: dict[str, bytes], expected: str
+) -> None:
+    done = clients.predict(name, lines[kind], number)
+    assert (done.code, done.out) == (0, expected)
+    assert f"on {SAMPLES} samples" in done.err
+    assert "client_infer" in done.err
+
+
+def test_results_stand_in_input_order(clients: Clients, lines: dict[str, bytes], expected: str) -> None:
+    reversed_lines = b"".join(reversed(lines["ids"].splitlines(keepends=True)))
+    done = clients.predict("client-multi", reversed_lines, 4)
+    assert done.out.splitlines() == expected.splitlines()[::-1]
+
+
+def test_blank_lines_and_crlf_are_no_samples(clients: Clients, lines: dict[str, bytes], expected: str) -> None:
+    done = clients.predict("client", b"\n" + lines["ids"].replace(b"\n", b"\r\n") + b"  \r\n")
+    assert (done.code, done.out) == (0, expected)
+
+
+def test_more_clients_than_samples(clients: Clients, lines: dict[str, bytes], expected: str) -> None:
+    first = b"".join(lines["ids"].splitlines(keepends=True)[:2])
+    done = clients.predict("client-multi", first, 4)
+    assert (done.code, done.out.splitlines()) == (0, expected.splitlines()[:2])
+
+
+def test_nothing_but_results_reaches_standard_output(clients: Clients, lines: dict[str, bytes], expected: str) -> None:
+    done = shell("client", clients.conf, "--endpoint", clients.endpoint, stdin=lines["ids"])
+    assert (done.code, done.out) == (0, expected)
+
+
+BROKEN = {
+    4: b"3 1 2 0",  # a word too few
+    9: b"hello | 1",
+    10: b"1 99999999 1",  # no such word
+    15: b"2 1 2 7",  # no such label
+    SAMPLES: b"1 -5 0",
+}
+
+
+@pytest.mark.parametrize("name", Clients.NAMES)
+def test_broken_lines_fail_alone_and_are_named(
+    name: str, clients: Clients, lines: dict[str, bytes], expected: str
+) -> None:
+    content = lines["ids"].splitlines()
+    for number, line in BROKEN.items():
+        content[number - 1] = line
+    done = clients.predict(name, b"\n".join(content) + b"\n")
+    assert done.code == 1
+    kept = [line for number, line in enumerate(expected.splitlines(), start=1) if number not in BROKEN]
+    assert done.out.splitlines() == kept
+    source = clients.folder / "test.data" if name == "client-multi" else "<stdin>"
+    named = re.findall(rf"^failed: {re.escape(str(source))}:(\d+): .+", done.err, re.MULTILINE)
+    assert sorted(map(int, named)) == sorted(BROKEN)
+    assert f"{len(BROKEN)} of {SAMPLES} samples failed" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_broken_text_fails_alone(clients: Clients, lines: dict[str, bytes], expected: str) -> None:
+    content = lines["text"].splitlines()
+    content[4], content[7] = b"no bar here", b"caf\xe9 | 1"
+    done = clients.predict("client-batch", b"\n".join(content), 4)
+    assert done.code == 1
+    assert done.out.splitlines() == [line for number, line in enumerate(expected.splitlines()) if number not in (4, 7)]
+    assert "<stdin>:5: no bar" in done.err
+    assert "<stdin>:8: the review is not valid UTF-8" in done.err
+
+
+def test_a_file_of_broken_lines_writes_nothing_and_names_every_one(clients: Clients) -> None:
+    done = clients.predict("client-batch", b"broken\n" * 50, 4)
+    assert (done.code, done.out) == (1, "")
+    assert "50 of 50 samples failed" in done.err
+    assert all(re.search(rf"\b{number}\b", done.err) for number in range(1, 51))
+
+
+@pytest.mark.parametrize("name", Clients.NAMES)
+def test_no_server_is_said_soon_and_clearly(
+    name: str, bundle: Path, tmp_path: Path, nowhere: str, lines: dict[str, bytes]
+) -> None:
+    begin = monotonic()
+    done = Clients(bundle / "inference.conf", nowhere, tmp_path).predict(name, lines["ids"], 4, "--timeout", "0.5")
+    assert monotonic() - begin < SAMPLES * 0.5
+    assert done.code not in (0, None)
+    assert done.out == ""
+    assert nowhere in done.err
+    assert 'start a server with "imdb-serving serve' in done.err
+    assert "Traceback" not in done.err
+
+
+def refused(done: Done, *words: str) -> None:
+    """An error of the user's: exit code 2, its one line last, nothing on standard output, no traceback."""
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert "Traceback" not in done.err
+    last = done.err.rstrip("\n").splitlines()[-1]
+    assert last.startswith(("imdb-serving: ", "Error: ")), done.err
+    for word in words:
+        assert word in last, done.err
+
+
+@pytest.mark.parametrize("name", Clients.NAMES)
+def test_a_missing_conf_is_refused(name: str, tmp_path: Path) -> None:
+    refused(Clients(tmp_path / "none.conf", "tcp://127.0.0.1:1", tmp_path).predict(name, b"1 2 0\n"), "none.conf")
+
+
+def test_a_conf_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.conf").write_text("feed_var {", encoding="utf-8")
+    refused(Clients(tmp_path / "own.conf", "tcp://127.0.0.1:1", tmp_path).predict("client", b"1 2 0\n"), "own.conf")
+
+
+def test_no_sample_is_refused(bundle: Path, tmp_path: Path) -> None:
+    refused(Clients(bundle / "inference.conf", "tcp://127.0.0.1:1", tmp_path).predict("client", b"\n"), "no sample")
+
+
+def test_missing_data_are_refused(bundle: Path, tmp_path: Path) -> None:
+    refused(run("client-multi", bundle / "inference.conf", tmp_path / "none", "2"), "cannot read", "none")
+    refused(run("client-multi", bundle / "inference.conf", tmp_path, "2"), "cannot read")
+
+
+def test_text_without_a_vocabulary_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inference.conf").write_bytes((bundle / "inference.conf").read_bytes())
+    lone = Clients(tmp_path / "inference.conf", "tcp://127.0.0.1:1", tmp_path)
+    refused(lone.predict("client", b"Great! | 1\n"), "needs a vocabulary", "--vocab")
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "http://127.0.0.1:80"])
+def test_an_endpoint_that_is_none_is_said(endpoint: str, bundle: Path, tmp_path: Path) -> None:
+    done = Clients(bundle / "inference.conf", endpoint, tmp_path).predict("client", b"1 2 0\n")
+    assert done.code not in (0, None)
+    assert repr(endpoint) in done.err
+    assert "Traceback" not in done.err
+
+
+# --- arguments that are refused
+
+
+def wrong_arguments(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
+    return {
+        "serve: engine": (["serve", "--engine", "nul"], ["nul", "did you mean 'null'"]),
+        "serve: no model": (["serve", "--port", "0"], ["needs a model"]),
+        "serve: missing model": (["serve", f"{folder}/none"], ["no model at", "none"]),
+        "serve: empty folder": (["serve", f"{folder}"], ["missing from the model bundle"]),
+        "serve: threads": (["serve", "--engine", "null", "--server-threads", "0"], ["--server-threads"]),
+        "serve: port": (["serve", "--engine", "null", "--port", "70000"], ["--port"]),
+        "serve: host": (["serve", "--engine", "null", "--host", "no such host", "--port", "0"], ["no such host"]),
+        "serve: time": (["serve", "--engine", "simulated", "--service-time-ms", "nan"], ["service_time_ms"]),
+        "train: net": (["train", "--net", "cn", "--out", f"{folder}/m"], ["'cn'", "did you mean 'cnn'"]),
+        "train: source": (["train", "--source", f"{folder}/none", "--out", f"{folder}/m"], ["none"]),
+        "train: epochs": (["train", "--epochs", "0"], ["--epochs"]),
+        "sweep: missing": (["sweep", f"{folder}/none.yaml"], ["none.yaml"]),
+        "sweep: key": (["sweep", f"{folder}/key.yaml"], ["key.yaml", "did you mean 'samples'"]),
+        "sweep: type": (["sweep", f"{folder}/type.yaml"], ["type.yaml", "samples"]),
+        "report: no ledger": (["report", f"{folder}"], ["ledger.jsonl", "imdb-serving sweep"]),
+        "report: missing": (["report", f"{folder}/none"], ["ledger.jsonl"]),
+        "data: source": (["data", "--source", f"{folder}/none", "--out", f"{folder}/d"], ["none"]),
+        "data: vocabulary": (["data", "--vocab", f"{folder}/none", "--out", f"{folder}/d"], ["vocabulary", "none"]),
+        "data: samples": (["data", "--samples", "0", "--out", f"{folder}/d"], ["--samples"]),
+        "data: out below a file": (["data", "--samples", "1", "--out", f"{folder}/key.yaml/d"], ["key.yaml"]),
+        "client: timeout": (["client", "x.conf", "--timeout", "0"], ["--timeout"]),
+        "client: timeout too long": (["client", "x.conf", "--timeout", "1e12"], ["--timeout"]),
+        "client: timeout is no number": (["client", "x.conf", "--timeout", "nan"], ["--timeout"]),
+        "client: format": (["client", "x.conf", "--format", "csv"], ["--format"]),
+        "client-batch: batch": (["client-batch", "x.conf", "0"], ["BATCH"]),
+        "client-multi: clients": (["client-multi", "x.conf", "x.data", "none"], ["CLIENTS"]),
+        "no such command": (["serv"], ["serv"]),
+    }
+
+
+@pytest.mark.parametrize("case", wrong_arguments(Path()))
+def test_wrong_arguments_are_refused_with_one_line(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key.yaml").write_text("sampels: 1\n", encoding="utf-8")
+    (tmp_path / "type.yaml").write_text("samples: many\n", encoding="utf-8")
+    arguments, words = wrong_arguments(tmp_path)[case]
+    # A server sets signal handlers, so it gets a process of its own.
+    refused(shell(*arguments) if arguments[0] == "serve" else run(*arguments), *words)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_of_another_net_is_not_written_over(bundle: Path) -> None:
+    refused(run("train", "--net", "gru", "--out", bundle, "--if-missing"), "holds a cnn model, not gru")
+
+
+def test_a_sound_model_is_kept(bundle: Path) -> None:
+    before = (bundle / "serving_server_model" / "model_card.json").stat().st_mtime_ns
+    done = run("train", "--net", "cnn", "--out", bundle, "--if-missing")
+    assert (done.code, done.out) == (0, "")
+    assert (bundle / "serving_server_model" / "model_card.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_every_command_explains_itself(name: str) -> None:
+    done = run(name, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "Example:" in done.out
+    assert all(option.help for option in main.commands[name].params if option.param_type_name == "option")
+
+
+# --- sweep and report
+
+TINY = 'engine: "null"\nserver_threads: [1, 2]\nclient_threads: [1, 2]\nsamples: 20\nrounds: 1\n'
+FIGURES = [
+    f"{name}.{suffix}" for name in ("stages", "throughput-vs-threads", "time-vs-threads") for suffix in ("png", "svg")
+]
+
+
+def check_report(folder: Path, cells: int) -> None:
+    assert len((folder / "cells.csv").read_text(encoding="utf-8").splitlines()) == 1 + cells
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == FIGURES
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    loaded = re.findall(r"""<(?:script|img|link|iframe|source)\b[^>]*?\b(?:src|href)\s*=\s*["']([^"']*)""", page)
+    assert not [address for address in loaded if address and not address.startswith("data:")]
+    assert not re.search(r"@import|url\(\s*['\"]?https?:", page)
+    assert len(re.findall(r"<img\b[^>]*src=.data:image/png;base64,", page)) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    done = shell("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out", cwd=ROOT)
+    assert (done.code, done.out) == (0, ""), done.err
+    folder = tmp_path / "out" / "tiny"
+    check_report(folder, 4)
+    assert sorted(path.stem for path in (folder / "notebooks").iterdir()) == ["grid-r1-s1", "grid-r1-s2", "report"]
+    assert str(folder / "report.html") in done.err
+
+
+def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.commands import sweep
+
+    reports: list[Path] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep, "write_report", reports.append)
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    folder = tmp_path / "out" / "tiny"
+    (folder / "notebooks" / "grid-r1-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
+    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    assert done.code == 1
+    assert "FAILED grid-r1-s1: " in done.err + done.out
+    assert "1 of 2 runs failed" in done.err
+    assert [row["server_threads"] for row in Ledger(folder).rows()] == [2, 2]
+    assert reports == [folder]
+
+
+def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    folder = tmp_path / "out" / "tiny"
+    for servers in (1, 2):
+        (folder / "notebooks" / f"grid-r1-s{servers}.ipynb").mkdir(parents=True)
+    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    assert done.code == 1
+    assert "2 of 2 runs failed" in done.err
+    assert not (folder / "report.html").exists()
+
+
+def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The notebook runs through, but what it measured is no measurement: the exit code must tell."""
+    from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.commands import sweep
+    from imdb_serving.config import GridParams
+
+    def measure_badly(params: GridParams, out: Path) -> None:
+        row = {"run": params.run, "round": 1, "server_threads": params.server_threads, "client_threads": 1}
+        Ledger(Path(params.outputs) / params.sweep).append({**row, "status": "failed", "error": "gone"}, [])
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep, "execute_grid", measure_badly)
+    monkeypatch.setattr(sweep, "write_report", lambda folder: None)
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    assert done.code == 1
+    assert "gone" in done.err
+
+
+def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imdb_serving.bench.cell import measure
+    from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.config import GridParams
+    from imdb_serving.text.lines import Line
+
+    monkeypatch.chdir(ROOT)
+    params = GridParams(engine="null", samples=4, client_threads=[1], timeout=0.1)
+    row, records = measure(params, 1, "tcp://127.0.0.1:1", [Line("made", 1, "1 2 0")])
+    Ledger(tmp_path).append(row, records)
+    done = run("report", tmp_path)
+    assert done.code != 0
+    assert "Traceback" not in done.err

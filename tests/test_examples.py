@@ -1,0 +1,91 @@
+"""The published command lines, word by word, in a folder that holds a bundle's files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+README = EXAMPLES.parent / "README.md"
+SAMPLES = 10
+
+
+def bash(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line in a folder, with this Python as `python`."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command], cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+        timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the scripts, the model and test.data."""
+    made = tmp_path_factory.mktemp("examples") / "imdb"
+    shutil.copytree(bundle, made)
+    for script in EXAMPLES.glob("*.py"):
+        shutil.copy(script, made)
+    done = bash(f"imdb-serving data --samples {SAMPLES} --format ids --out test.data", made)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def endpoint(folder: Path) -> Iterator[str]:
+    """`python test_server.py serving_server_model PORT`, with a port that is free."""
+    server = subprocess.Popen(
+        [sys.executable, "test_server.py", "serving_server_model", "0"], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    with server:
+        try:
+            yield server.stdout.readline().split()[2]
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
+COMMANDS = {
+    "one client": "cat test.data | python test_client.py inference.conf > result",
+    "several clients": "python test_client_multithread.py inference.conf test.data 4 > result",
+    "batches": "cat test.data | python test_client_batch.py inference.conf 4 > result",
+}
+
+
+def test_every_script_says_its_own_command_line() -> None:
+    pages = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.py")}
+    assert len(pages) == 4
+    assert "python test_server.py serving_server_model" in pages["test_server.py"]
+    for command in COMMANDS.values():
+        assert any(command in page for page in pages.values()), command
+
+
+def test_the_python_example_of_the_readme_runs(folder: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert '"outputs/models/cnn"' in code
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace('"outputs/models/cnn"', repr(str(folder)))],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\[0\.\d+ 0\.\d+\]\n", done.stdout)
+
+
+def test_the_published_command_lines_write_the_same_result(folder: Path, endpoint: str) -> None:
+    results = {}
+    for name, command in COMMANDS.items():
+        done = bash(command.replace(" > ", f" --endpoint {endpoint} > "), folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        results[name] = (folder / "result").read_bytes()
+        (folder / "result").unlink()
+    assert len(set(results.values())) == 1
+    assert len(results["one client"].splitlines()) == SAMPLES

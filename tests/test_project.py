@@ -1,0 +1,219 @@
+"""The repository itself: dependencies, imports, make targets, documents."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import imdb_serving
+from imdb_serving.cli import main
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PACKAGE = sorted((ROOT / "imdb_serving").rglob("*.py"))
+PINS = [
+    Requirement(line.rstrip(" \\"))
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    if re.match(r"[A-Za-z0-9]", line)
+]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False, env={**kept, "PATH": path}
+    )
+
+
+def bounds(lines: list[str]) -> dict[str, str]:
+    """Name to version bounds, however they are spelled."""
+    wanted = [Requirement(line) for line in lines]
+    return {one.name.lower().replace("_", "-"): str(one.specifier) for one in wanted}
+
+
+def test_conda_and_pip_install_the_same() -> None:
+    file = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    conda = [entry for entry in file["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in file["dependencies"] if isinstance(entry, dict)]
+    assert pip[-1] == "--editable ."
+    named = bounds([*(entry for entry in conda if entry != "pip"), *pip[:-1]])
+    project = PYPROJECT["project"]
+    assert named == {**bounds(project["dependencies"]), **bounds([f"python{project['requires-python']}"])}
+
+
+def test_the_lock_satisfies_every_bound() -> None:
+    project = PYPROJECT["project"]
+    wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    for name, specifier in wanted.items():
+        versions = [Version(next(iter(pin.specifier)).version) for pin in PINS if pin.name.lower() == name]
+        assert versions, f"{name} is not locked"
+        allowed = Requirement(f"{name}{specifier}").specifier
+        assert all(version in allowed for version in versions), name
+
+
+def test_the_lock_pins_every_package_with_hashes_and_names_no_host() -> None:
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert all([one.operator for one in pin.specifier] == ["=="] and pin.url is None for pin in PINS)
+    assert len(re.findall(r"^[A-Za-z0-9].*\\$\n^    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)) == len(PINS)
+    assert not re.search(r"://|--index-url|--extra-index-url|--find-links|--trusted-host|^-i\b", text, re.MULTILINE)
+
+
+def test_imports_point_one_way() -> None:
+    done = run("lint-imports", "--no-cache")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Contracts: {len(PYPROJECT['tool']['importlinter']['contracts'])} kept, 0 broken" in done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ["paddle", "zmq", "numpy", "pandas", "matplotlib", "papermill", "yaml", "msgspec", "click"]
+    code = f"import sys, imdb_serving; print([name for name in {heavy!r} if name in sys.modules])"
+    assert run(sys.executable, "-c", code).stdout == "[]\n"
+
+
+def test_the_help_loads_neither_paddle_nor_zmq_nor_pandas() -> None:
+    code = (
+        "import sys\nfrom imdb_serving.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "print([name for name in ['paddle', 'zmq', 'numpy', 'pandas'] if name in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code).stdout.endswith("\n[]\n")
+
+
+@pytest.mark.parametrize("name", imdb_serving.__all__)
+def test_public_names_are_there(name: str) -> None:
+    assert getattr(imdb_serving, name) is not None
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'RpcCleint'"):
+        _ = imdb_serving.RpcCleint
+
+
+def dangerous(node: ast.AST) -> bool:
+    if isinstance(node, ast.Import):
+        return any(alias.name.split(".")[0] in {"pickle", "marshal", "shelve", "dill"} for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").split(".")[0] in {"pickle", "marshal", "shelve", "dill"}
+    if not isinstance(node, ast.Call):
+        return False
+    named = isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec", "compile", "__import__"}
+    flags = {keyword.arg: keyword.value for keyword in node.keywords if isinstance(keyword.value, ast.Constant)}
+    return named or any(name in flags and flags[name].value for name in ("shell", "allow_pickle"))
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT / "imdb_serving")))
+def test_no_module_unpickles_evaluates_or_calls_a_shell(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [ast.unparse(node) for node in ast.walk(tree) if dangerous(node)]
+
+
+def test_what_a_client_sends_is_read_without_pickle() -> None:
+    wire = (ROOT / "imdb_serving" / "transports" / "wire.py").read_text(encoding="utf-8")
+    assert "pickle" not in wire
+    assert "recv_pyobj" not in "".join(path.read_text(encoding="utf-8") for path in PACKAGE)
+
+
+def make_targets() -> list[str]:
+    listed = run("make", "--no-print-directory", "help")
+    assert listed.returncode == 0, listed.stderr
+    return [line.split()[0] for line in listed.stdout.splitlines()]
+
+
+def test_make_alone_lists_the_targets() -> None:
+    assert run("make", "--no-print-directory").stdout == run("make", "--no-print-directory", "help").stdout
+
+
+def test_every_target_is_listed_and_every_listed_one_exists() -> None:
+    listed = make_targets()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert sorted(listed) == sorted(phony.split())
+    for target in listed:
+        done = run("make", "--no-print-directory", "-n", target)
+        assert done.returncode == 0, f"{target}: {done.stderr}"
+
+
+def test_files_in_git_are_small() -> None:
+    listed = run("git", "ls-files", "-z")
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    files = [ROOT / name for name in listed.stdout.split("\0") if name]
+    assert not [str(path) for path in files if path.is_file() and path.stat().st_size >= 1 << 20]
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"""(?:src|href)=["']([^"']+)["']""", text)
+    relative = [target.partition("#")[0] for target in targets if not re.match(r"[a-z]+:", target)]
+    assert not [target for target in relative if target and not (page.parent / target).exists()]
+
+
+def code_of(text: str) -> Iterator[str]:
+    """The fenced blocks and the code spans of a page, continued lines joined."""
+    fenced = re.compile(r"^ *```.*?\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+    yield from fenced.findall(text.replace("\\\n", " "))
+    yield from re.findall(r"`([^`\n]+)`", fenced.sub("", text))
+
+
+def commands_in(text: str) -> list[tuple[str, list[str]]]:
+    """Every `imdb-serving COMMAND` with the options that follow it."""
+    found = re.findall(r"(?<![\w/-])imdb-serving +([a-z][a-z-]*)([^|>&;#\n]*)", text)
+    return [(name, re.findall(r"(?<!\S)(--[a-z][a-z-]*)", rest)) for name, rest in found]
+
+
+def check_commands(commands: list[tuple[str, list[str]]]) -> None:
+    for name, options in commands:
+        assert name in main.commands, f"there is no command {name}"
+        known = {option for parameter in main.commands[name].params for option in parameter.opts}
+        assert set(options) <= known | {"--help"}, f"imdb-serving {name} has no such option"
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_commands_and_options_in_documents_exist(page: Path) -> None:
+    check_commands([command for code in code_of(page.read_text(encoding="utf-8")) for command in commands_in(code)])
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_commands_and_options_in_the_help_and_errors_exist(name: str) -> None:
+    page = main.commands[name].get_help(click.Context(main.commands[name], info_name=name))
+    examples = commands_in(page.replace("Usage:", ""))
+    assert name in [command for command, _ in examples], f"the help of {name} has no example"
+    check_commands(examples)
+
+
+def test_commands_of_the_makefile_exist() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(RUN)", "imdb-serving")
+    commands = commands_in("\n".join(line for line in text.splitlines() if line.startswith("\t@imdb-serving")))
+    assert {name for name, _ in commands} >= {"train", "sweep", "report"}
+    check_commands(commands)
+
+
+def test_the_version_is_one() -> None:
+    assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert run("imdb-serving", "--version").stdout.strip().endswith(imdb_serving.__version__)
+    assert f"## {imdb_serving.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_notebooks_and_yaml_are_valid() -> None:
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert json.loads(path.read_text(encoding="utf-8"))["nbformat"] == 4
