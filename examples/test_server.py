@@ -5,5 +5,5 @@ import sys
 from imdb_serving.cli import main
 
 if __name__ == "__main__":
-    model, *port = sys.argv[1:]
-    main(["serve", model, *(["--port", *port] if port else [])])
+    model, port = sys.argv[1:2], sys.argv[2:3]
+    main(["serve", *model, *(["--port", *port] if port else [])])

@@ -26,6 +26,14 @@ class _Group(click.Group):
             ctx.exit(2)
 
 
+class _Seconds(click.FloatRange):
+    """A range of floats without the one that compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        return number if number == number else self.fail(f"{value} is not a number of seconds", param, ctx)  # noqa: PLR0124
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(imdb_serving.__version__)
 def main() -> None:
@@ -119,13 +127,13 @@ def serve(
 
 def _client_options(command: Command) -> Command:
     """Add the options that the three published clients share."""
-    from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
+    from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
 
     for option in (
         click.option("--format", "kind", type=click.Choice(["auto", "ids", "text"]), default="auto",
                      help="Line format."),
         click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
-        click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=DEFAULT_TIMEOUT,
+        click.option("--timeout", type=_Seconds(0, MAX_TIMEOUT, min_open=True), default=DEFAULT_TIMEOUT,
                      help="Seconds a request may take."),
         click.option("--endpoint", default=DEFAULT_ENDPOINT, help="Where the server listens."),
     ):  # fmt: skip

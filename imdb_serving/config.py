@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,9 @@ from imdb_serving.errors import ConfigError, did_you_mean
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
 DEFAULT_TIMEOUT = 5.0
+MAX_TIMEOUT = 86_400.0
 
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
 _CHOICES = {
     "mode": ("rpc",),
     "engine": ("paddle", "null", "simulated"),
@@ -50,8 +53,8 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
         check_counts("client_threads", self.client_threads)
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise ConfigError(f"timeout: must be above 0 seconds, got {self.timeout}")
+        if not 0 < self.timeout <= MAX_TIMEOUT:
+            raise ConfigError(f"timeout: must be above 0 and at most {MAX_TIMEOUT} seconds, got {self.timeout}")
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
             raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
         if max(self.client_threads) > self.samples:
@@ -70,8 +73,12 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts("server_threads", [self.server_threads])
-        if not self.sweep or Path(self.sweep).name != self.sweep:
-            raise ConfigError(f"sweep: must be a plain folder name, got {self.sweep!r}")
+        for name in ("sweep", "run"):
+            value = getattr(self, name)
+            if value and not _PLAIN_NAME.fullmatch(value):
+                raise ConfigError(f"{name}: must be letters, digits, '.', '-' and '_', got {value!r}")
+        if not self.sweep:
+            raise ConfigError("sweep: must not be empty, it names the folder")
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,6 +115,8 @@ def make(kind: type[Params], values: Mapping[str, Any], where: str) -> Params:
     for name in values:
         if name not in kind.__struct_fields__:
             raise ConfigError(f"{where}: unknown parameter {name!r}{did_you_mean(str(name), kind.__struct_fields__)}")
+    if values.get("engine", "") is None:  # YAML reads the word null as nothing
+        values = {**values, "engine": "null"}
     try:
         return msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:

@@ -24,6 +24,7 @@ from imdb_serving.text.lines import Line
 from imdb_serving.transports.rpc import RpcClient
 
 Row = dict[str, Any]
+OK, FAILED = "ok", "failed"
 
 
 def ensure_model(folder: Path, net: str) -> None:
@@ -53,6 +54,9 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
         ensure_model(model_folder(params), params.net)
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
+    if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
+        alone = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+        params = msgspec.structs.replace(params, run=alone)
     ledger = Ledger(outputs_folder(params))
     order = list(params.client_threads)
     random.Random(f"{params.seed}/{params.round}/{params.server_threads}").shuffle(order)  # noqa: S311
@@ -86,12 +90,12 @@ def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Lin
         **{name: value for name, value in msgspec.to_builtins(params).items() if name not in {"outputs", "model"}},
         "client_threads": clients,
         "began": began,
-        "status": "failed" if error else "ok",
+        "status": FAILED if error else OK,
         "error": error,
         "answered": len(results),
         "failed_requests": len(failures),
         "accuracy": sum(result.right for result in results) / len(results) if results else None,
-        **(summarise(records, len(results)) if records else {}),
+        **summarise(records, len(results)),
     }
     return row, records
 
@@ -99,6 +103,6 @@ def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Lin
 def describe(row: Row) -> str:
     """Return one line about a measured cell."""
     cell = f"{row['server_threads']} server x {row['client_threads']} client threads"
-    if row["status"] != "ok":
+    if row["status"] != OK:
         return f"{cell}: FAILED, {row['error']}"
     return f"{cell}: {row['throughput']:,.0f} samples/s, total {row['total_s']:.2f} s a client"

@@ -196,15 +196,14 @@ def _collect(
 def _client_process(pipe: Connection, connect: Connect, share: Workload) -> None:
     """Connect, wait for the start signal, work through the share, hand back its record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
-    with pipe, connect() as client:
+    with pipe:
         try:
-            client.hello()  # so that no request pays for the connection
+            with connect() as client:
+                client.hello()  # so that no request pays for the connection
+                pipe.send(None)
+                pipe.recv()
+                pipe.send(drive(client, share))
         except ServingError as error:
             pipe.send(_lost(share, error))
-            return
-        pipe.send(None)
-        try:
-            pipe.recv()
         except EOFError:
-            return
-        pipe.send(drive(client, share))
+            return  # the parent has given up

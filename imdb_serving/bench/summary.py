@@ -21,7 +21,7 @@ def stage_sums(records: Sequence[ClientRecord]) -> dict[str, float]:
     for record in records:
         for name, total in zip(record.columns, record.durations.sum(axis=0) / 1e9, strict=False):
             sums[name] = sums.get(name, 0.0) + float(total)
-    return {f"{name}_s": total / len(records) for name, total in sums.items()}
+    return {f"{name}_s": total / max(len(records), 1) for name, total in sums.items()}
 
 
 def stage_means(records: Sequence[ClientRecord]) -> dict[str, float]:

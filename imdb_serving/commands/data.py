@@ -7,6 +7,7 @@ from pathlib import Path
 
 from imdb_serving.bench.inputs import draw_lines, training_vocabulary
 from imdb_serving.config import project_root
+from imdb_serving.errors import DataError
 from imdb_serving.model.bundle import SERVER_DIR, VOCABULARY
 from imdb_serving.text import reviews
 from imdb_serving.text.lines import LineFormat
@@ -20,8 +21,11 @@ def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int
         print(f"{samples} samples of {len(loaded.held_out)} held-out reviews: some are repeated", file=sys.stderr)
     vocabulary = _vocabulary(vocab, loaded) if kind == "ids" and loaded.held_out[0].words is None else None
     lines = draw_lines(loaded, kind, samples, seed, vocabulary)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error}") from error
     print(f"wrote {len(lines)} held-out reviews of {source} to {out} (format {kind}, seed {seed})", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import imdb_serving
-from imdb_serving.errors import ServingError
+from imdb_serving.errors import ConfigError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.model.engines import ENGINES, EngineSpec, WorkerKind
@@ -45,6 +45,8 @@ class ServeOptions:
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     bundle = open_bundle(options.model) if options.model else None
+    if options.engine.name == "paddle" and bundle is None:
+        raise ConfigError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
     describe = functools.partial(
         ServerInfo,
         version=imdb_serving.__version__,
@@ -66,8 +68,6 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline
     server = RpcServer(
         options.endpoint, pool, lambda protocol, limit: describe(protocol=protocol, max_message_bytes=limit)
     )
-    if options.engine.name == "paddle" and bundle is None:
-        raise ServingError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
     stop_on_signals(server.stop)
     if options.exit_with_stdin:
         threading.Thread(target=_wait_for_end_of_stdin, args=(server.stop,), daemon=True).start()

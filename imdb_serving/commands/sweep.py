@@ -11,19 +11,19 @@ from typing import Any
 
 from tqdm import tqdm
 
+from imdb_serving.bench.cell import OK, describe, ensure_model
 from imdb_serving.bench.environment import environment_card
-from imdb_serving.bench.ledger import FILE
+from imdb_serving.bench.ledger import FILE, Ledger
 from imdb_serving.bench.sweep import plan, run_plan
 from imdb_serving.config import GridParams, load_sweep, model_folder, project_root
 from imdb_serving.errors import DataError
-from imdb_serving.report.notebooks import execute, execute_grid, write_page
+from imdb_serving.report.notebooks import execute, execute_grid, notebook_path, write_page
 
 
 def run_sweep(path: Path, outputs: Path | None) -> int:
     """Run a whole sweep; returns the exit code: 0, or 1 when a run failed."""
-    from imdb_serving.bench.cell import ensure_model
-
     params = load_sweep(path)
+    notebook_path("grid.ipynb")  # outside the project there is nothing to run
     folder = (outputs or project_root() / "outputs").resolve() / path.stem
     if params.engine == "paddle":
         print(f"model: {model_folder(params)}", file=sys.stderr)
@@ -40,15 +40,19 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
         failed = run_plan(
             runs,
             functools.partial(_execute, folder, bar),
-            lambda one, error: bar.write(f"FAILED {_name(one)}: {error}"),
+            lambda one, error: bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr),
         )
     if failed:
         print(
             f"{failed} of {len(runs)} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr
         )
-    if failed < len(runs):
+    rows = [row for row in Ledger(folder).rows() if row["run"] == run] if (folder / FILE).is_file() else []
+    bad = [row for row in rows if row["status"] != OK]
+    for row in bad:
+        print(f"round {row['round']}, {describe(row)}", file=sys.stderr)
+    if len(bad) < len(rows):
         write_report(folder)
-    return 1 if failed else 0
+    return 1 if failed or bad else 0
 
 
 def _name(params: GridParams) -> str:

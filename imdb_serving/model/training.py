@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 import imdb_serving
-from imdb_serving.errors import ConfigError, DataError, did_you_mean
+from imdb_serving.errors import BundleError, ConfigError, DataError, did_you_mean
 from imdb_serving.model import nets
 from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
 from imdb_serving.model.conf import IMDB_CONF
@@ -184,6 +184,10 @@ def train_bundle(plan: TrainingPlan, reviews: Reviews, root: Path) -> Bundle:
         raise DataError(f"no word occurs {plan.minimum_count} times in the training reviews of {reviews.source}")
     kept_back = max(1, round(len(reviews.train) * VALIDATION_SHARE))
     trainer = Trainer(plan, vocabulary)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # found out before minutes of training, not after
+        raise BundleError(f"cannot write a model to {root}: {error}") from error
     validation = trainer.fit(
         _encode(reviews.train[kept_back:], vocabulary), _encode(reviews.train[:kept_back], vocabulary)
     )

@@ -12,14 +12,16 @@ import msgspec
 import nbformat
 
 from imdb_serving.config import GridParams, make, project_root
-from imdb_serving.errors import ConfigError
+from imdb_serving.errors import ConfigError, ServingError
 
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
 
 
-class NotebookError(Exception):
+class NotebookError(ServingError):
     """A notebook stopped at an error; the message is that error's."""
+
+    code = "notebook"
 
 
 def notebook_path(name: str) -> Path:
@@ -105,6 +107,7 @@ def write_page(executed: Path, page: Path, title: str) -> None:
         mathjax_url="",
         require_js_url="",
         jquery_url="",
+        mermaid_js_url="",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.bench import reference
+from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS
+from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
 from imdb_serving.timing import STAGES
 
@@ -26,11 +28,13 @@ def load(folder: Path) -> pd.DataFrame:
 
 def good(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows whose cell did not fail."""
-    return rows[rows["status"] == "ok"]
+    return rows[rows["status"] == OK]
 
 
 def medians(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row a cell: the median over the rounds of every measured figure, and the number of rounds."""
+    if good(rows).empty:
+        raise DataError("no cell succeeded: there is nothing to draw; the failed cells' errors say why")
     figures = [name for name in rows.columns if name.endswith(("_s", "_ms", "_us"))]
     grouped = good(rows).groupby(KEY)
     columns = [*figures, "throughput", "accuracy"]
@@ -49,6 +53,11 @@ def format_published(table: pd.DataFrame) -> Any:
     """Return the table styled for a page: four significant digits, no index."""
     floats = table.select_dtypes("float").columns
     return table.style.format("{:.4g}", subset=list(floats)).format("{:,.0f}", subset=["samples/s"]).hide(axis="index")
+
+
+def show_published(rows: pd.DataFrame) -> Any:
+    """Return the published columns of the cells that succeeded, styled; words when there are none."""
+    return format_published(published_columns(medians(rows))) if len(good(rows)) else "no cell succeeded"
 
 
 def format_reference(table: pd.DataFrame) -> Any:
@@ -71,7 +80,7 @@ def stages(reply: Reply) -> pd.DataFrame:
 
 def failures(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the failed cells with their reasons."""
-    return rows.loc[rows["status"] != "ok", [*KEY, "round", "error"]]
+    return rows.loc[rows["status"] != OK, [*KEY, "round", "error"]]
 
 
 def stage_means(cells: pd.DataFrame, server_threads: int) -> pd.DataFrame:

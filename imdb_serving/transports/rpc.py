@@ -15,7 +15,7 @@ from time import monotonic, perf_counter_ns
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
+from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
 from imdb_serving.errors import (
     BadRequest,
     RemoteFailure,
@@ -32,7 +32,6 @@ from imdb_serving.transports.pool import Job, WorkerPool
 
 log = logging.getLogger(__name__)
 
-MAX_TIMEOUT = 86_400
 RECEIVED_A_TURN = 64
 
 
@@ -48,7 +47,7 @@ class RpcClient(Client):
     def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Open a socket; the connection is made in the background and needs no running server yet."""
         if not 0 < timeout <= MAX_TIMEOUT:
-            raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT} seconds, got {timeout}")
+            raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         self.endpoint = endpoint
         self.timeout = timeout
         self._last_id = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +86,33 @@ def test_a_grid_run_measures_every_client_count_and_writes_it_down(tmp_path: Pat
     assert len(said) == 4
 
 
-def test_the_order_of_clients_is_shuffled_by_seed_and_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def quick_grid(null_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grid runs neither read the packaged reviews nor start a server of their own."""
     monkeypatch.setattr(cell, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
+    monkeypatch.setattr(ServerProcess, "for_cell", staticmethod(lambda params: nullcontext(null_server)))
+
+
+@pytest.mark.usefixtures("quick_grid")
+def test_two_lone_runs_are_told_apart_and_keep_their_raw_samples(tmp_path: Path) -> None:
+    for batch in (1, 2):
+        run_grid(null_params(tmp_path, client_threads=[1], batch=batch), lambda text: None)
+    ledger = Ledger(tmp_path / "adhoc")
+    assert len({row["raw"] for row in ledger.rows()}) == 2
+    assert [row["batch"] for row in ledger.latest_run()] == [2]
+
+
+@pytest.mark.usefixtures("quick_grid")
+def test_the_order_of_clients_is_shuffled_by_seed_and_round(tmp_path: Path) -> None:
     orders = set()
-    for round_ in (1, 2, 3):
-        params = null_params(tmp_path, client_threads=[1, 2, 3, 4], samples=4, round=round_, server_threads=1)
+    for round_ in (1, 2):
+        params = null_params(tmp_path, client_threads=[1, 2, 3], samples=3, round=round_, server_threads=1)
         orders.add(tuple(row["order"] for row in run_grid(params, lambda text: None)))
     assert len(orders) > 1
 
 
 def test_a_server_that_cannot_start_says_why() -> None:
-    with pytest.raises(ServerStartError, match="did not become ready: .*unknown engine 'nul'.*did you mean 'null'"):
+    with pytest.raises(ServerStartError, match=r"did not become ready: .*unknown engine 'nul'.*did you mean 'null'"):
         ServerProcess(["--engine", "nul"]).start()
 
 

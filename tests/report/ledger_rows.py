@@ -21,7 +21,7 @@ def row(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> d
     stages = np.full((4, len(CLIENT_STAGES)), 100 * US * clients * (9 + round_) // (10 * server_threads))
     infer = stages.sum(axis=1)
     durations = np.column_stack([np.full(4, 50 * US), infer, stages, np.full(4, 20 * US), infer + 70 * US])
-    record = ClientRecord(COLUMNS, list(range(4)), np.arange(4), durations, [0] * 4, window_ns=(0, int(10**7)))
+    record = ClientRecord(COLUMNS, list(range(4)), np.arange(4), durations, [0] * 4, window_ns=(0, 10_000_000))
     cell = {"server_threads": server_threads, "client_threads": clients, "round": round_, "status": "ok"}
     return {**ROW, **cell, "accuracy": 0.875, "order": 0, **summarise([record], 4), **changes}
 

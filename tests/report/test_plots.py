@@ -73,7 +73,8 @@ def test_every_stage_is_in_the_legend_with_a_colour_of_its_own(name: str, tmp_pa
 def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
     rows = grid(servers=(2,), rounds=1)
     figure = plots.save(plots.grid_figure(rows), tmp_path, "grid")
-    tops = [max(bar.get_y() + bar.get_height() for bar in bars) for bars in zip(*figure.axes[0].containers, strict=True)]
+    stacks = zip(*figure.axes[0].containers, strict=True)
+    tops = [max(bar.get_y() + bar.get_height() for bar in stack) for stack in stacks]
     assert tops == pytest.approx(list(rows["total_s"]))
 
 

@@ -1,0 +1,64 @@
+"""The grid notebook under papermill: from the shell, from the library, and with a mistyped parameter."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from notebook_runs import ROOT, shell_environment, shown
+
+from imdb_serving.bench.ledger import Ledger
+from imdb_serving.report.notebooks import NotebookError, execute
+
+
+def papermill(notebook: str, out: Path, **parameters: str) -> subprocess.CompletedProcess[str]:
+    """`papermill NOTEBOOK OUT -p NAME VALUE ...`, in the notebooks' folder."""
+    options = [word for name, value in parameters.items() for word in ("-p", name, value)]
+    return subprocess.run(
+        ["papermill", notebook, str(out), *options],
+        cwd=ROOT / "notebooks",
+        env=shell_environment(),
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
+def check_grid(folder: Path, notebook: Path, servers: int, clients: list[int]) -> None:
+    page = shown(notebook)
+    assert "client infer" in page
+    assert "samples/s" in page
+    assert page.count("<figure>") == 1
+    rows = Ledger(folder).rows()
+    assert sorted(row["client_threads"] for row in rows) == clients
+    assert {(row["server_threads"], row["status"], row["engine"]) for row in rows} == {(servers, "ok", "paddle")}
+    assert all((folder / row["raw"]).is_file() for row in rows)
+
+
+def test_papermill_from_the_shell(bundle: Path, tmp_path: Path) -> None:
+    given = {"server_threads": "2", "client_threads": "1,2", "samples": "40", "model": str(bundle)}
+    done = papermill("grid.ipynb", tmp_path / "out.ipynb", **given, outputs=str(tmp_path), sweep="shell")
+    assert done.returncode == 0, done.stderr
+    check_grid(tmp_path / "shell", tmp_path / "out.ipynb", 2, [1, 2])
+
+
+def test_papermill_from_the_library(bundle: Path, tmp_path: Path) -> None:
+    given = {"server_threads": 1, "client_threads": [2], "samples": 40, "model": str(bundle), "outputs": str(tmp_path)}
+    execute("grid.ipynb", tmp_path / "deep" / "out.ipynb", {**given, "sweep": "library"})
+    check_grid(tmp_path / "library", tmp_path / "deep" / "out.ipynb", 1, [2])
+
+
+def test_a_mistyped_parameter_stops_the_notebook_and_names_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(NotebookError, match="'server_thread'; did you mean 'server_threads'"):
+        execute("grid.ipynb", tmp_path / "out.ipynb", {"server_thread": 2, "engine": "null", "outputs": str(tmp_path)})
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
+
+
+@pytest.mark.slow
+def test_cells_that_all_fail_are_shown_with_their_reason(tmp_path: Path) -> None:
+    given = {"engine": "simulated", "service_time_ms": 400.0, "timeout": 0.1, "samples": 4, "client_threads": [1, 2]}
+    execute("grid.ipynb", tmp_path / "out.ipynb", {**given, "outputs": str(tmp_path), "sweep": "late"})
+    assert {row["status"] for row in Ledger(tmp_path / "late").rows()} == {"failed"}
+    assert "no reply from" in shown(tmp_path / "out.ipynb")

@@ -1,0 +1,64 @@
+"""The report notebook on a small ledger, and the exploring one from top to bottom."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from notebook_runs import processes_with, shown
+
+from imdb_serving.bench import cell
+from imdb_serving.bench.cell import run_grid
+from imdb_serving.config import GridParams
+from imdb_serving.report.notebooks import execute, write_page
+from imdb_serving.text.lines import Line
+
+
+@pytest.fixture
+def small_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sweep folder with two server and two client counts, measured with the engine that answers at once."""
+    lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
+    monkeypatch.setattr(cell, "measurement_lines", lambda samples, seed, vocabulary: lines)
+    for servers in (1, 2):
+        params = GridParams(
+            engine="null", server_threads=servers, client_threads=[1, 2], samples=20, sweep="small", run="one",
+            outputs=str(tmp_path),
+        )  # fmt: skip
+        run_grid(params, lambda text: None)
+    return tmp_path / "small"
+
+
+def test_the_report_writes_cells_and_figures(small_sweep: Path, tmp_path: Path) -> None:
+    execute("report.ipynb", tmp_path / "report.ipynb", {"folder": str(small_sweep)})
+    cells = pd.read_csv(small_sweep / "cells.csv")
+    assert sorted(zip(cells["server_threads"], cells["client_threads"], strict=True)) == [
+        (1, 1), (1, 2), (2, 1), (2, 2),
+    ]  # fmt: skip
+    figures = sorted(path.name for path in (small_sweep / "figures").iterdir())
+    names = ("stages", "throughput-vs-threads", "time-vs-threads")
+    assert figures == [f"{name}.{suffix}" for name in names for suffix in ("png", "svg")]
+    page = shown(tmp_path / "report.ipynb")
+    assert page.count("<figure>") == 3
+    assert "3.45" in page  # the published table
+    write_page(tmp_path / "report.ipynb", tmp_path / "report.html", "small")
+    assert "<title>small</title>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_exploring_works_from_top_to_bottom_and_leaves_no_process(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = f"imdb-serving-test-{uuid.uuid4().hex}"
+    monkeypatch.setenv("IMDB_SERVING_TEST_MARK", mark)
+    execute("explore.ipynb", tmp_path / "out.ipynb", {"model": str(bundle), "server_threads": 1})
+    page = shown(tmp_path / "out.ipynb")
+    assert "probability of positive 0." in page
+    assert page.count("<figure>") == 1
+    assert all(stage in page for stage in ("encode", "queue", "op1", "decode"))
+    assert page.rstrip().endswith("stopped")
+    deadline = time.monotonic() + 10
+    while processes_with(mark) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_with(mark) == []
