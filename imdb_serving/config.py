@@ -73,12 +73,9 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __post_init__(self) -> None:
         super().__post_init__()
         check_counts("server_threads", [self.server_threads])
-        for name in ("sweep", "run"):
-            value = getattr(self, name)
-            if value and not _PLAIN_NAME.fullmatch(value):
-                raise ConfigError(f"{name}: must be letters, digits, '.', '-' and '_', got {value!r}")
-        if not self.sweep:
-            raise ConfigError("sweep: must not be empty, it names the folder")
+        for name, value in (("sweep", self.sweep), ("run", self.run or "alone")):
+            if not _PLAIN_NAME.fullmatch(value):
+                raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,8 +112,6 @@ def make(kind: type[Params], values: Mapping[str, Any], where: str) -> Params:
     for name in values:
         if name not in kind.__struct_fields__:
             raise ConfigError(f"{where}: unknown parameter {name!r}{did_you_mean(str(name), kind.__struct_fields__)}")
-    if values.get("engine", "") is None:  # YAML reads the word null as nothing
-        values = {**values, "engine": "null"}
     try:
         return msgspec.convert(dict(values), kind)
     except msgspec.ValidationError as error:
@@ -136,6 +131,8 @@ def load_sweep(path: Path) -> SweepParams:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
+    if values.get("engine", "") is None:  # YAML reads the word null as nothing
+        values["engine"] = "null"
     return make(SweepParams, values, str(path))
 
 

@@ -248,7 +248,7 @@ def test_no_server_is_said_soon_and_clearly(
     assert done.code not in (0, None)
     assert done.out == ""
     assert nowhere in done.err
-    assert 'start a server with "imdb-serving serve' in done.err
+    assert 'start one with "imdb-serving serve' in done.err
     assert "Traceback" not in done.err
 
 
