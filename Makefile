@@ -1,5 +1,8 @@
 # imdb-serving: every target does its own set-up. `make` alone lists the targets.
-PYTHON ?= python3.11
+# The first Python from 3.10 to 3.13 that is here; another one: make PYTHON=... sweep
+FITS := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PARAMS ?= params/default.yaml
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,8 +21,7 @@ help: ## list the targets
 
 # The stamp is newer than the lock and the project file, or the environment is made again.
 $(VENV)/.ready: requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) here; install Python 3.10 to 3.13 or run: make PYTHON=python3.12 ..."; exit 1; }
-	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info < (3, 14); sys.exit(not ok and f"error: Python {sys.version.split()[0]} will not do; run: make PYTHON=python3.11 ...")'
+	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "error: no Python from 3.10 to 3.13 here; install one, or name it: make PYTHON=/path/to/python ..."; exit 1; }
 	@echo "==> making $(VENV) and installing the locked dependencies (once, about a minute)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
