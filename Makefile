@@ -38,7 +38,7 @@ train: setup ## train the default CNN, if there is none yet
 	@echo "==> model"
 	@$(RUN) train --net cnn --out outputs/models/cnn --if-missing
 
-sweep: train ## measure PARAMS (default params/default.yaml) and write the report
+sweep: setup ## measure PARAMS (default params/default.yaml) and write the report
 	@echo "==> sweep $(PARAMS)"
 	@$(RUN) sweep $(PARAMS)
 

@@ -139,10 +139,12 @@ def load_sweep(path: Path) -> SweepParams:
 def project_root() -> Path:
     """Return the nearest folder, from here upwards, that holds `notebooks` and `params`; else the current one."""
     here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
-            return folder
-    return here
+    return next((folder for folder in (here, *here.parents) if is_project(folder)), here)
+
+
+def is_project(folder: Path) -> bool:
+    """Tell whether this is the project's own folder."""
+    return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
 
 
 def model_folder(params: _Measured) -> Path:

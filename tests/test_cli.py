@@ -215,8 +215,8 @@ def test_broken_lines_fail_alone_and_are_named(
     kept = [line for number, line in enumerate(expected.splitlines(), start=1) if number not in BROKEN]
     assert done.out.splitlines() == kept
     source = clients.folder / "test.data" if name == "client-multi" else "<stdin>"
-    named = re.findall(rf"^failed: {re.escape(str(source))}:(\d+): .+", done.err, re.MULTILINE)
-    assert sorted(map(int, named)) == sorted(BROKEN)
+    named = re.findall(rf"^failed: {re.escape(str(source))}:([\d,]+): .+", done.err, re.MULTILINE)
+    assert sorted(int(number) for numbers in named for number in numbers.split(",")) == sorted(BROKEN)
     assert f"{len(BROKEN)} of {SAMPLES} samples failed" in done.err
     assert "Traceback" not in done.err
 
@@ -235,7 +235,7 @@ def test_a_file_of_broken_lines_writes_nothing_and_names_every_one(clients: Clie
     done = clients.predict("client-batch", b"broken\n" * 50, 4)
     assert (done.code, done.out) == (1, "")
     assert "50 of 50 samples failed" in done.err
-    assert all(re.search(rf"\b{number}\b", done.err) for number in range(1, 51))
+    assert re.search(r"^failed: <stdin>:1-50: 'broken' is not a whole number", done.err, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", Clients.NAMES)

@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="
 
 
 def block(language: str) -> str:
-    (code,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    code, *_ = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
     return code
 
 

@@ -17,8 +17,8 @@ from imdb_serving.bench.loadgen import ClientRecord, run_load
 from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.summary import summarise
 from imdb_serving.bench.workload import ReviewWorkload, share
-from imdb_serving.config import GridParams, model_folder, project_root
-from imdb_serving.errors import ServingError
+from imdb_serving.config import GridParams, SweepParams, is_project, model_folder, project_root
+from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.model.bundle import VOCABULARY, find_server_dir, open_bundle
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.rpc import RpcClient
@@ -39,6 +39,16 @@ def ensure_model(folder: Path, net: str) -> None:
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
+def require_model(params: GridParams | SweepParams) -> None:
+    """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
+    if params.model:
+        open_bundle(model_folder(params))
+    elif is_project(project_root()):
+        ensure_model(model_folder(params), params.net)
+    else:
+        raise ConfigError(f"{Path.cwd()} is not within the project's folder; go there, or name a model: -p model DIR")
+
+
 def outputs_folder(params: GridParams) -> Path:
     """Return the sweep's folder below the outputs folder."""
     outputs = Path(params.outputs).expanduser() if params.outputs else project_root() / "outputs"
@@ -51,7 +61,7 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
     A cell that fails is a row with its reason and does not stop the others. Returns the rows by client count.
     """
     if params.engine == "paddle":
-        ensure_model(model_folder(params), params.net)
+        require_model(params)
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another

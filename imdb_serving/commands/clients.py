@@ -109,19 +109,42 @@ def _gather(
 
 def _write(lines: Sequence[Line], results: dict[Line, Result]) -> None:
     found = (results.get(line) for line in lines)
-    sys.stdout.write("".join(f"{result.probability:.6f} {result.label}\n" for result in found if result))
-    sys.stdout.flush()
+    try:
+        sys.stdout.write("".join(f"{result.probability:.6f} {result.label}\n" for result in found if result))
+        sys.stdout.flush()
+    except OSError as error:
+        raise DataError(f"cannot write the result: {error.strerror}") from error
+
+
+def _describe(failures: Sequence[Failed]) -> list[str]:
+    """Return a line for each different error, with the place it is about; many errors end in a list of lines."""
+    groups: dict[str, list[Line]] = {}
+    for line, _, message in failures:
+        groups.setdefault(message.removeprefix(f"{line.source}:{line.number}: "), []).append(line)
+    texts = []
+    for message, lines in list(groups.items())[:SHOWN_FAILURES]:
+        places = f"{lines[0].source}:{_ranges([line.number for line in lines])}"
+        texts.append(f"failed: {places}: {message}")
+    rest = [line.number for lines in list(groups.values())[SHOWN_FAILURES:] for line in lines]
+    return [*texts, f"failed as well: lines {_ranges(rest)}"] if rest else texts
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return `1-20,22`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)
 
 
 def _report(
     records: Sequence[ClientRecord], results: dict[Line, Result], failures: Sequence[Failed], samples: int
 ) -> None:
-    for line, _, message in failures[:SHOWN_FAILURES]:
-        place = f"{line.source}:{line.number}: "
-        print(f"failed: {message if message.startswith(place) else place + message}", file=sys.stderr)
-    if len(failures) > SHOWN_FAILURES:
-        numbers = ", ".join(str(line.number) for line, _, _ in failures[SHOWN_FAILURES:])
-        print(f"failed as well: lines {numbers}", file=sys.stderr)
+    for text in _describe(failures):
+        print(text, file=sys.stderr)
     if failures:
         print(f"{len(failures)} of {samples} samples failed", file=sys.stderr)
     if not results:

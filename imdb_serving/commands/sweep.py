@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from imdb_serving.bench.cell import OK, describe, ensure_model
+from imdb_serving.bench.cell import OK, describe, require_model
 from imdb_serving.bench.environment import environment_card
 from imdb_serving.bench.ledger import FILE, Ledger
 from imdb_serving.bench.sweep import plan, run_plan
@@ -27,7 +28,7 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     folder = (outputs or project_root() / "outputs").resolve() / path.stem
     if params.engine == "paddle":
         print(f"model: {model_folder(params)}", file=sys.stderr)
-        ensure_model(model_folder(params), params.net)
+        require_model(params)
     run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     runs = plan(params, path.stem, run, folder.parent)
     print(
@@ -37,11 +38,17 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "environment.json").write_text(json.dumps(environment_card(), indent=2) + "\n", encoding="utf-8")
     with tqdm(total=len(runs), desc=f"sweep {path.stem}", unit="run") as bar:
-        failed = run_plan(
-            runs,
-            functools.partial(_execute, folder, bar),
-            lambda one, error: bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr),
-        )
+        try:
+            failed = run_plan(
+                runs,
+                functools.partial(_execute, folder, bar),
+                lambda one, error: bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr),
+            )
+        except KeyboardInterrupt:
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # or it tells of the tasks that were cut off
+            bar.close()
+            print(f"interrupted; `imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
+            return 130
     if failed:
         print(
             f"{failed} of {len(runs)} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr

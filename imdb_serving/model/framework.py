@@ -10,4 +10,7 @@ with warnings.catch_warnings():
     from paddle import inference, nn
     from paddle.nn import functional
 
+# Paddle would answer SIGTERM with a page of C++ frames; ending cleanly is this package's own business.
+paddle.disable_signal_handler()
+
 __all__ = ["functional", "inference", "nn", "paddle"]

@@ -96,7 +96,9 @@ class Trainer:
                 for rows in self._batches(train[0]):
                     loss = self._step([train[0][row] for row in rows], train[1][rows], optimiser)
                     rate.step()
-                    bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", validation=f"{max(best, 0):.3f}", refresh=False)
+                    bar.set_postfix(
+                        epoch=epoch, loss=f"{loss:.3f}", validation=f"{best:.3f}" if best >= 0 else "-", refresh=False
+                    )
                     bar.update()
                 accuracy = self.accuracy(validation)
                 if accuracy > best:

@@ -86,6 +86,8 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
                 extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns of its loopback sockets
             )
         except papermill.PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well
+                raise KeyboardInterrupt from error
             raise NotebookError(f"{error.ename}: {error.evalue}") from error
 
 

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from imdb_serving.bench.reference import SAMPLES
 from imdb_serving.messages import Reply
 from imdb_serving.report import tables
 from imdb_serving.timing import STAGES
@@ -84,9 +85,19 @@ def time_figure(rows: pd.DataFrame, reference: pd.DataFrame) -> Figure:
     """Draw the total time against client threads, a curve a server-thread count, the published curves in grey."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.4, 5.4), layout="constrained")
-        label = "published 2020: 48 cores, 2,500\nsamples, 4 to 24 server threads"
+        samples = int(rows["samples"].iloc[0])
+        scaled = "" if samples == SAMPLES else f",\nscaled to our {samples:,} samples"
+        label = f"published 2020: 48 cores, {SAMPLES:,}\nsamples, 4 to 24 server threads{scaled}"
         for _, curve in reference.groupby("server_threads"):
-            axes.plot(curve["client_threads"], curve["total_s"], color="#b8b8b8", lw=1, marker=".", ms=4, label=label)
+            axes.plot(
+                curve["client_threads"],
+                curve["total_s"] * samples / SAMPLES,
+                color="#b8b8b8",
+                lw=1,
+                marker=".",
+                ms=4,
+                label=label,
+            )
             label = "_"
         for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
             _curve(axes, rows, int(server_threads), "total_s", number)

@@ -6,6 +6,7 @@ end at once. Exactly one request is with a worker at a time.
 
 from __future__ import annotations
 
+import functools
 import logging
 import multiprocessing
 import signal
@@ -97,10 +98,16 @@ def read_ready(worker: Worker) -> None:
 
 
 def _work_process(connection: Connection, make_handler: MakeHandler) -> None:
+    _work(connection, functools.partial(_make_undisturbed, make_handler))
+
+
+def _make_undisturbed(make_handler: MakeHandler) -> Handler:
+    """Make the handler, then ignore what the server alone acts on; frameworks set handlers of their own when loaded."""
+    handler = make_handler()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    _work(connection, make_handler)
+    return handler
 
 
 def _work(connection: Connection, make_handler: MakeHandler) -> None:

@@ -88,7 +88,7 @@ def test_a_curve_is_the_measured_medians(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("draw", [plots.throughput_figure, plots.stage_figure])
 def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_path: Path) -> None:
-    rows = pd.concat([grid(), pd.DataFrame([failed(1, 8)])], ignore_index=True)
+    rows = pd.DataFrame([*grid().to_dict("records"), *[failed(1, 8)]])
     plots.save(draw(rows), tmp_path, "some-failed")
 
 
@@ -96,5 +96,5 @@ def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_p
 def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
     draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
 ) -> None:
-    rows = pd.concat([grid(), pd.DataFrame([failed(4, 1), failed(4, 2)])], ignore_index=True)
+    rows = pd.DataFrame([*grid().to_dict("records"), *[failed(4, 1), failed(4, 2)]])
     plots.save(draw(rows), tmp_path, "one-gone")

@@ -69,7 +69,7 @@ def test_the_newest_run_is_loaded_in_order(tmp_path: Path) -> None:
 
 
 def test_cells_are_written_with_all_rounds_and_failures(tmp_path: Path) -> None:
-    rows = pd.concat([grid(), pd.DataFrame([failed(4, 1)])], ignore_index=True)
+    rows = pd.DataFrame([*grid().to_dict("records"), *[failed(4, 1)]])
     tables.write_cells(rows, tmp_path / "cells.csv")
     read = pd.read_csv(tmp_path / "cells.csv")
     assert list(read.columns) == list(rows.columns)
