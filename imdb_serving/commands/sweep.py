@@ -37,6 +37,8 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "environment.json").write_text(json.dumps(environment_card(), indent=2) + "\n", encoding="utf-8")
+    # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     with tqdm(total=len(runs), desc=f"sweep {path.stem}", unit="run") as bar:
         try:
             failed = run_plan(
@@ -45,7 +47,6 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
                 lambda one, error: bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr),
             )
         except KeyboardInterrupt:
-            logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # or it tells of the tasks that were cut off
             bar.close()
             print(f"interrupted; `imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
             return 130

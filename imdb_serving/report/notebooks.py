@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
+import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +74,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
 
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
+    with _scratch(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the Jupyter libraries' notes to their own developers
         try:
             papermill.execute_notebook(
@@ -89,6 +92,20 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well
                 raise KeyboardInterrupt from error
             raise NotebookError(f"{error.ename}: {error.evalue}") from error
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """Give the kernels started in this block a temporary folder of their own: they do not always tidy up theirs."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="imdb-serving-", ignore_cleanup_errors=True) as folder:
+        os.environ["TMPDIR"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["TMPDIR"]
+            if before is not None:
+                os.environ["TMPDIR"] = before
 
 
 def execute_grid(params: GridParams, out: Path) -> None:
