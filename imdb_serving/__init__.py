@@ -18,12 +18,14 @@ if TYPE_CHECKING:
         ServerUnavailable,
         ServingError,
     )
+    from imdb_serving.transports.http_client import HttpClient
     from imdb_serving.transports.rpc import RpcClient
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadRequest",
+    "HttpClient",
     "RemoteFailure",
     "RequestTimeout",
     "RpcClient",
@@ -35,6 +37,7 @@ __all__ = [
 
 _HOMES = {
     "BadRequest": "imdb_serving.errors",
+    "HttpClient": "imdb_serving.transports.http_client",
     "RemoteFailure": "imdb_serving.errors",
     "RequestTimeout": "imdb_serving.errors",
     "RpcClient": "imdb_serving.transports.rpc",

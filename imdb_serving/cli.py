@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 import imdb_serving
+from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
 from imdb_serving.errors import ServingError
+
+if TYPE_CHECKING:
+    from imdb_serving.commands.serve import ServeOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,6 +48,7 @@ def main() -> None:
     Example:
       imdb-serving train --net cnn
       imdb-serving serve serving_server_model --server-threads 4 &
+      imdb-serving flask serving_server_model --server-threads 4 &
       imdb-serving data --samples 2500 --format ids --out test.data
       cat test.data | imdb-serving client inference.conf > result
       imdb-serving sweep params/default.yaml
@@ -87,29 +93,52 @@ def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: 
     train_model(net, epochs, seed, source, out, if_missing=if_missing)
 
 
-@main.command()
-@click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--host", default="127.0.0.1", help="The address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=9292, help="The port to listen on; 0 picks a free one.")
-@click.option("--server-threads", type=click.IntRange(min=1), default=4, help="Workers, each with an own predictor.")
-@click.option("--worker-kind", type=click.Choice(["thread", "process"]), help="Default: what the engine runs best in.")
-@click.option("--engine", default="paddle", help="paddle, null (answers at once) or simulated (sleeps).")
-@click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor.")
-@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
-@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
-@click.option("--exit-with-stdin", is_flag=True, help="Stop when standard input ends, for a server with a parent.")
-def serve(
+def _server_options(port: int) -> Callable[[Command], Command]:
+    """Add the options that all servers share."""
+    options = (
+        click.argument("model", type=click.Path(path_type=Path), required=False),
+        click.option("--host", default="127.0.0.1", help="The address to listen on."),
+        click.option("--port", type=click.IntRange(0, 65535), default=port, help="The port; 0 picks a free one."),
+        click.option("--server-threads", type=click.IntRange(min=1), default=4,
+                     help="Workers, each with an own predictor."),
+        click.option("--worker-kind", type=click.Choice(["thread", "process"]),
+                     help="Default: what the engine runs best in."),
+        click.option("--engine", default="paddle", help="paddle, null (answers at once) or simulated (sleeps)."),
+        click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor."),
+        click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
+        click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
+        click.option("--exit-with-stdin", is_flag=True,
+                     help="Stop when standard input ends, for a server with a parent."),
+    )  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _serve_options(
     model: Path | None,
-    host: str,
-    port: int,
-    server_threads: int,
-    worker_kind: Any,
+    *,
     engine: str,
     math_threads: int,
     service_time_ms: float,
     distribution: Any,
-    exit_with_stdin: bool,
-) -> None:
+    **others: Any,
+) -> ServeOptions:
+    """Gather a server's options."""
+    from imdb_serving.commands.serve import ServeOptions
+    from imdb_serving.model.engines import EngineSpec
+
+    return ServeOptions(model, EngineSpec(engine, math_threads, service_time_ms, distribution), **others)
+
+
+@main.command()
+@_server_options(port=9292)
+@click.option("--endpoint", help="Listen here instead of --host and --port, for example ipc:///tmp/imdb-serving.")
+def serve(endpoint: str | None, **options: Any) -> None:
     """Serve MODEL over RPC until SIGINT or SIGTERM; one line on standard output says when it is ready.
 
     MODEL is a bundle's serving_server_model folder, or the folder that holds it.
@@ -118,24 +147,74 @@ def serve(
     Example:
       imdb-serving serve serving_server_model --port 9292 --server-threads 4
     """
-    from imdb_serving.commands.serve import ServeOptions, serve_rpc
-    from imdb_serving.model.engines import EngineSpec
+    from imdb_serving.commands.serve import serve_rpc
 
-    spec = EngineSpec(engine, math_threads, service_time_ms, distribution)
-    serve_rpc(ServeOptions(model, spec, server_threads, worker_kind, f"tcp://{host}:{port}", exit_with_stdin))
+    endpoint = endpoint or f"tcp://{options['host']}:{options['port']}"
+    serve_rpc(_serve_options(endpoint=endpoint, **options))
 
 
-def _client_options(command: Command) -> Command:
-    """Add the options that the three published clients share."""
-    from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+@main.command()
+@_server_options(port=9294)
+def flask(**options: Any) -> None:
+    """Serve MODEL over HTTP: Flask behind waitress, with as many workers as server threads.
 
+    Predictions are POSTed to /PaddleServing/v1.0/prediction; the page at / shows how, and lets you try.
+
+    \b
+    Example:
+      imdb-serving flask serving_server_model --server-threads 4 --port 9294
+    """
+    from imdb_serving.commands.serve_http import serve_flask
+
+    serve_flask(_serve_options(**options))
+
+
+_rpc = click.option("--rpc", help="The RPC server to ask, as tcp://HOST:PORT; default: one is started with MODEL.")
+
+
+@main.command("flask-gateway")
+@_server_options(port=9294)
+@_rpc
+def flask_gateway(rpc: str | None, **options: Any) -> None:
+    """Serve over HTTP with Flask in front of an RPC server: the published arrangement, behind waitress.
+
+    \b
+    Example:
+      imdb-serving flask-gateway serving_server_model --server-threads 4
+      imdb-serving flask-gateway --rpc tcp://127.0.0.1:9292
+    """
+    from imdb_serving.commands.serve_http import serve_gateway
+
+    serve_gateway(_serve_options(**options), rpc)
+
+
+@main.command("flask-dev")
+@_server_options(port=9294)
+@_rpc
+def flask_dev(rpc: str | None, **options: Any) -> None:
+    """Serve over HTTP to the letter of the published benchmark: Werkzeug's server, one thread, in front of RPC.
+
+    Server threads are those of the RPC server. For each prediction one line goes to standard error:
+    `PROFILE flask_cost: ... total_cost: ...`, seconds spent by Flask itself and in all.
+
+    \b
+    Example:
+      imdb-serving flask-dev serving_server_model
+    """
+    from imdb_serving.commands.serve_http import serve_dev
+
+    serve_dev(_serve_options(**options), rpc)
+
+
+def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Command:
+    """Add the options that the published clients share."""
     for option in (
         click.option("--format", "kind", type=click.Choice(["auto", "ids", "text"]), default="auto",
                      help="Line format."),
         click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
         click.option("--timeout", type=_Seconds(0, MAX_TIMEOUT, min_open=True), default=DEFAULT_TIMEOUT,
                      help="Seconds a request may take."),
-        click.option("--endpoint", default=DEFAULT_ENDPOINT, help="Where the server listens."),
+        click.option("--endpoint", default=endpoint, help="Where the server listens."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -174,6 +253,31 @@ def client_multi(conf: Path, data_file: Path, clients: int, **options: Any) -> N
 
     with open_data(data_file) as stream:
         sys.exit(predict_stream(conf, stream, str(data_file), clients=clients, batch=1, **options))
+
+
+@main.command("flask-client")
+@click.argument("conf", type=click.Path(path_type=Path))
+@click.argument("data_file", metavar="DATA", type=click.Path(path_type=Path))
+@click.argument("clients", type=click.IntRange(min=1))
+@functools.partial(_client_options, endpoint=DEFAULT_HTTP_ENDPOINT)
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples a request.")
+@click.option(
+    "--http-client",
+    type=click.Choice(["keep-alive", "curl"]),
+    default="keep-alive",
+    help="curl: fork curl for every request, as published.",
+)
+def flask_client(conf: Path, data_file: Path, clients: int, **options: Any) -> None:
+    """Predict the samples of DATA over HTTP with CLIENTS client processes, each with its share.
+
+    \b
+    Example:
+      imdb-serving flask-client serving_client_conf/serving_client_conf.prototxt test.data 4 > result
+    """
+    from imdb_serving.commands.clients import open_data, predict_stream
+
+    with open_data(data_file) as stream:
+        sys.exit(predict_stream(conf, stream, str(data_file), clients=clients, **options))
 
 
 @main.command("client-batch")

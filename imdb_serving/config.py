@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +14,16 @@ import yaml
 from imdb_serving.errors import ConfigError, did_you_mean
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
+DEFAULT_HTTP_ENDPOINT = "http://127.0.0.1:9294"
 DEFAULT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86_400.0
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+MODES = ("rpc", "flask", "flask-gateway", "flask-dev")
+"""Ways of serving: RPC; Flask behind a production WSGI server; Flask in front of RPC; the same as published."""
+
 _CHOICES = {
-    "mode": ("rpc",),
+    "http_client": ("keep-alive", "curl"),
     "engine": ("paddle", "null", "simulated"),
     "net": ("bow", "cnn", "lstm", "gru"),
     "worker_kind": ("", "thread", "process"),
@@ -30,7 +34,6 @@ _CHOICES = {
 class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What sweep files and notebook runs have in common."""
 
-    mode: str = "rpc"
     engine: str = "paddle"
     net: str = "cnn"
     model: str = ""
@@ -39,6 +42,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
     samples: int = 2500
     batch: int = 1
+    http_client: str = "keep-alive"
     seed: int = 2020
     timeout: float = DEFAULT_TIMEOUT
     service_time_ms: float = 5.0
@@ -46,9 +50,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in known:
-                raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
+            check_choice(name, getattr(self, name), known)
         for name in ("math_threads", "samples", "batch"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
@@ -64,6 +66,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the grid notebook: one server-thread count, all client counts, one round."""
 
+    mode: str = "rpc"
     server_threads: int = 4
     round: int = 1
     sweep: str = "adhoc"
@@ -72,6 +75,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice("mode", self.mode, MODES)
         check_counts("server_threads", [self.server_threads])
         for name, value in (("sweep", self.sweep), ("run", self.run or "alone")):
             if not _PLAIN_NAME.fullmatch(value):
@@ -79,26 +83,61 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sweep: every server-thread count with every client count, in `rounds` shuffled passes."""
+    """A sweep: every mode and server-thread count with every client count, in `rounds` shuffled passes.
 
+    `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
+    overhead ladder measured behind the grid.
+    """
+
+    mode: str | list[str] = "rpc"
     server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
     rounds: int = 3
+    also: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    ladder_rounds: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for mode in self.modes:
+            check_choice("mode", mode, MODES)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ConfigError(f"mode: expected different modes, got {self.mode}")
         check_counts("server_threads", self.server_threads)
         if self.rounds < 1:
             raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
+        if self.ladder_rounds < 0:
+            raise ConfigError(f"ladder_rounds: must be at least 0, got {self.ladder_rounds}")
+        self.parts()
 
-    def grid(self, server_threads: int, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
+    @property
+    def modes(self) -> list[str]:
+        """The modes as a list."""
+        return [self.mode] if isinstance(self.mode, str) else self.mode
+
+    def parts(self) -> list[SweepParams]:
+        """Return this sweep's grids: its own, and one for each entry of `also`."""
+        own = msgspec.structs.asdict(self) | {"also": []}
+        fixed = {"also", "rounds", "seed", "samples", "ladder_rounds"}
+        parts = []
+        for number, entry in enumerate(self.also, start=1):
+            if common := fixed & entry.keys():
+                raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
+            parts.append(make(SweepParams, own | entry, f"also, entry {number}"))
+        return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
+
+    def grid(self, mode: str, server_threads: int, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
         """Return the parameters of one notebook run of this sweep."""
         shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
-        return GridParams(
-            **shared, server_threads=server_threads, round=round_, sweep=sweep, run=run, outputs=str(outputs)
-        )
+        place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
+        return GridParams(**shared, **place, mode=mode, server_threads=server_threads)  # type: ignore[arg-type]
 
 
 Params = TypeVar("Params", GridParams, SweepParams)
+
+
+def check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    """Raise `ConfigError` with the nearest known value unless `value` is one."""
+    if value not in known:
+        raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
 
 
 def check_counts(name: str, counts: list[int]) -> None:

@@ -12,8 +12,8 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import NamedTuple
 
-CLIENT_STAGES = ("encode", "send", "queue", "op0", "op1", "op2", "reply", "decode")
-"""The parts of `client_infer`, in the order in which a request passes them."""
+CLIENT_STAGES = ("encode", "send", "queue", "parse", "handover", "op0", "op1", "op2", "reply", "decode")
+"""The parts of `client_infer`, in the order in which a request passes them; RPC has no `parse` and no `handover`."""
 
 STAGES = ("prepro", *CLIENT_STAGES, "postpro")
 """All parts of a request's `total`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -16,12 +17,12 @@ from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.loadgen import ClientRecord, run_load
 from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.summary import summarise
-from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.bench.workload import Result, ReviewWorkload, share
 from imdb_serving.config import GridParams, SweepParams, is_project, model_folder, project_root
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.model.bundle import VOCABULARY, find_server_dir, open_bundle
 from imdb_serving.text.lines import Line
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.connect import connect
 
 Row = dict[str, Any]
 OK, FAILED = "ok", "failed"
@@ -69,10 +70,10 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
         params = msgspec.structs.replace(params, run=alone)
     ledger = Ledger(outputs_folder(params))
     order = list(params.client_threads)
-    random.Random(f"{params.seed}/{params.round}/{params.server_threads}").shuffle(order)  # noqa: S311
+    random.Random(f"{params.seed}/{params.round}/{params.mode}/{params.server_threads}").shuffle(order)  # noqa: S311
     rows = []
     with ServerProcess.for_cell(params) as server:
-        progress(f"server ready: {params.engine}, {params.server_threads} server threads")
+        progress(f"server ready: {params.mode}, {params.engine}, {params.server_threads} server threads")
         for position, clients in enumerate(order):
             row, records = measure(params, clients, server.endpoint, lines)
             row["order"] = position
@@ -86,10 +87,10 @@ def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Lin
     """Measure one cell; returns its row and the raw samples. What goes wrong is the row's `error`."""
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     shares = [ReviewWorkload(part, "ids", None, batch=params.batch) for part in share(lines, clients, params.batch)]
-    connect = functools.partial(RpcClient, endpoint, timeout=params.timeout)
+    make_client = functools.partial(connect, endpoint, params.timeout, params.http_client)
     error, records = "", []
     try:
-        records = run_load(connect, shares, params.timeout)
+        records = run_load(make_client, shares, params.timeout)
     except (ServingError, OSError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     results = [result for record in records for outcome in record.outcomes for result in outcome]
@@ -104,15 +105,22 @@ def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Lin
         "error": error,
         "answered": len(results),
         "failed_requests": len(failures),
+        "answers": answers_digest(results),
         "accuracy": sum(result.right for result in results) / len(results) if results else None,
         **summarise(records, len(results)),
     }
     return row, records
 
 
+def answers_digest(results: Sequence[Result]) -> str:
+    """Return the MD5 of all probabilities, in the order of the samples: cells that agree gave the same answers."""
+    text = "".join(f"{result.probability:.6f}\n" for result in results)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+
+
 def describe(row: Row) -> str:
     """Return one line about a measured cell."""
-    cell = f"{row['server_threads']} server x {row['client_threads']} client threads"
+    cell = f"{row['mode']}, {row['server_threads']} server x {row['client_threads']} client threads"
     if row["status"] != OK:
         return f"{cell}: FAILED, {row['error']}"
     return f"{cell}: {row['throughput']:,.0f} samples/s, total {row['total_s']:.2f} s a client"

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("imdb-serving", "paddlepaddle", "pyzmq", "numpy", "msgspec", "papermill")
+PACKAGES = ("imdb-serving", "paddlepaddle", "pyzmq", "flask", "waitress", "numpy", "msgspec", "papermill")
 
 
 def environment_card() -> dict[str, Any]:

@@ -34,7 +34,9 @@ class Ledger:
         """Store the raw samples of a cell, then its row, which names them."""
         raw = self.folder / RAW
         raw.mkdir(parents=True, exist_ok=True)
-        name = f"{row['run'] or 'adhoc'}-r{row['round']}-s{row['server_threads']}-c{row['client_threads']}.npz"
+        mode = row["mode"] if row["http_client"] == "keep-alive" else f"{row['mode']}-{row['http_client']}"
+        cell = f"r{row['round']}-{mode}-s{row['server_threads']}-c{row['client_threads']}"
+        name = f"{row['run'] or 'adhoc'}-{cell}.npz"
         np.savez_compressed(raw / name, allow_pickle=False, **_arrays(records))
         line = json.dumps({"schema": SCHEMA, **row, "raw": f"{RAW}/{name}"}) + "\n"
         with self.path.open("a+b") as stream:

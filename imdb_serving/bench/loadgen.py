@@ -24,7 +24,7 @@ from imdb_serving.transports.base import Client
 
 START_SECONDS = 60.0
 GIVE_UP_AFTER = 3
-PRELOAD = ["imdb_serving.bench.loadgen", "imdb_serving.bench.workload", "imdb_serving.transports.rpc"]
+PRELOAD = ["imdb_serving.bench.loadgen", "imdb_serving.bench.workload", "imdb_serving.transports.connect"]
 
 Connect = Callable[[], Client]
 

@@ -10,15 +10,18 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import IO
 
-from imdb_serving.config import GridParams, model_folder
+from imdb_serving.config import MODES, GridParams, model_folder
 from imdb_serving.errors import ServerStartError
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
+COMMANDS = {mode: "serve" if mode == "rpc" else mode for mode in MODES}
+"""The serving command of each mode."""
+
 
 class ServerProcess:
-    """`imdb-serving serve` with the given arguments, on a free port of this host.
+    """`imdb-serving serve`, or another serving command, with the given arguments, on a free port of this host.
 
     >>> with ServerProcess(["--engine", "null"]) as server:  # doctest: +SKIP
     ...     print(server.endpoint)
@@ -26,10 +29,12 @@ class ServerProcess:
     The server also ends when this process does, even by SIGKILL: it watches its standard input.
     """
 
-    def __init__(self, arguments: Sequence[str], *, ready_timeout: float = READY_SECONDS) -> None:
-        """Take the arguments of `imdb-serving serve`; the server starts with the `with` block, or `start`."""
-        self._arguments = [*arguments, "--exit-with-stdin"]
-        if "--port" not in arguments:
+    def __init__(
+        self, arguments: Sequence[str], *, command: str = "serve", ready_timeout: float = READY_SECONDS
+    ) -> None:
+        """Take the arguments of `imdb-serving COMMAND`; the server starts with the `with` block, or `start`."""
+        self._arguments = [command, *arguments, "--exit-with-stdin"]
+        if "--port" not in arguments and "--endpoint" not in arguments:
             self._arguments += ["--port", "0"]
         self._ready_timeout = ready_timeout
         self._process: subprocess.Popen[str] | None = None
@@ -42,7 +47,8 @@ class ServerProcess:
         model = [str(model_folder(params))] if params.engine == "paddle" else []
         kind = ["--worker-kind", params.worker_kind] if params.worker_kind else []
         return cls(
-            [
+            command=COMMANDS[params.mode],
+            arguments=[
                 *model,
                 *kind,
                 *("--engine", params.engine),
@@ -50,7 +56,7 @@ class ServerProcess:
                 *("--math-threads", str(params.math_threads)),
                 *("--service-time-ms", str(params.service_time_ms)),
                 *("--distribution", params.distribution),
-            ]
+            ],
         )
 
     @property
@@ -71,7 +77,7 @@ class ServerProcess:
         return self
 
     def _start(self) -> None:
-        command = [sys.executable, "-m", "imdb_serving", "serve", *self._arguments]
+        command = [sys.executable, "-m", "imdb_serving", *self._arguments]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )

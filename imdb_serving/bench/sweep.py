@@ -10,12 +10,13 @@ from imdb_serving.config import GridParams, SweepParams
 
 
 def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridParams]:
-    """Return the grid runs of a sweep: each round is one pass over all server-thread counts in a new order."""
+    """Return the grid runs of a sweep: each round is one pass over all modes and server-thread counts, shuffled."""
     generator = random.Random(params.seed)  # noqa: S311 - an order, not a secret
+    cells = [(part, mode, count) for part in params.parts() for mode in part.modes for count in part.server_threads]
     runs = []
     for round_ in range(1, params.rounds + 1):
-        order = generator.sample(params.server_threads, len(params.server_threads))
-        runs += [params.grid(server_threads, round_, sweep, run, outputs) for server_threads in order]
+        order = generator.sample(cells, len(cells))
+        runs += [part.grid(mode, count, round_, sweep, run, outputs) for part, mode, count in order]
     return runs
 
 

@@ -17,7 +17,7 @@ from imdb_serving.model.bundle import SERVER_DIR, VOCABULARY
 from imdb_serving.model.conf import ModelConf, load_conf
 from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
 from imdb_serving.text.vocabulary import Vocabulary
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.connect import KEEP_ALIVE, connect
 
 SHOWN_FAILURES = 20
 
@@ -41,6 +41,7 @@ def predict_stream(
     timeout: float,
     kind: str,
     vocab: Path | None,
+    http_client: str = KEEP_ALIVE,
 ) -> int:
     """Predict every line of `stream`; results to standard output, everything else to standard error.
 
@@ -54,17 +55,17 @@ def predict_stream(
     line_format: LineFormat = detect_format(lines[0]) if kind == "auto" else kind  # type: ignore[assignment]
     vocabulary = _find_vocabulary(conf_path, vocab) if line_format == "text" else None
     template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
-    connect = functools.partial(RpcClient, endpoint, timeout=timeout)
+    make_client = functools.partial(connect, endpoint, timeout, http_client)
 
     shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
-    records = run_load(connect, shares, timeout)
+    records = run_load(make_client, shares, timeout)
     results, failures = _gather(shares, records)
     if batch > 1:
         # A batch is refused as a whole. Only the sample that is at fault may fail, so its neighbours go alone.
         alone = [line for line, code, _ in failures if code in (BadRequest.code, DataError.code)]
         if alone:
             single = [template(alone, batch=1)]
-            again, still_failed = _gather(single, run_load(connect, single, timeout))
+            again, still_failed = _gather(single, run_load(make_client, single, timeout))
             results.update(again)
             failures = [entry for entry in failures if entry[0] not in alone] + still_failed
     _write(lines, results)

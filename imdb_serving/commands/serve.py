@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import imdb_serving
+from imdb_serving.config import DEFAULT_ENDPOINT
 from imdb_serving.errors import ConfigError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
@@ -27,13 +28,15 @@ MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Everything that decides what is served and how."""
+    """Everything that decides what is served and how. `endpoint` is RPC's; HTTP servers listen on `host` and `port`."""
 
     model: Path | None
     engine: EngineSpec
     server_threads: int = 4
     worker_kind: WorkerKind | None = None
-    endpoint: str = "tcp://127.0.0.1:9292"
+    endpoint: str = DEFAULT_ENDPOINT
+    host: str = "127.0.0.1"
+    port: int = 9294
     exit_with_stdin: bool = False
 
     @property
@@ -41,37 +44,52 @@ class ServeOptions:
         """The worker kind: as asked, or the one the engine runs best in."""
         return self.worker_kind or ENGINES[self.engine.name]
 
+    def bundle(self) -> Bundle | None:
+        """Open the model, if there is one; raise `ConfigError` when the engine needs one."""
+        if self.model:
+            return open_bundle(self.model)
+        if self.engine.name == "paddle":
+            raise ConfigError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
+        return None
+
+    def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
+        """Return what the server says of itself."""
+        return ServerInfo(
+            protocol=protocol,
+            version=imdb_serving.__version__,
+            engine=self.engine.name,
+            net=bundle.card.net if bundle else "",
+            server_threads=self.server_threads,
+            worker_kind=self.kind,
+            feed=FEED_NAMES,
+            fetch=FETCH_NAMES,
+            max_message_bytes=limit,
+            pid=os.getpid(),
+        )
+
+    def preload(self) -> list[str]:
+        """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
+        return [
+            "imdb_serving.serving.pipeline",
+            *(["imdb_serving.model.framework"] if self.engine.name == "paddle" else []),
+        ]
+
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
-    bundle = open_bundle(options.model) if options.model else None
-    if options.engine.name == "paddle" and bundle is None:
-        raise ConfigError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
-    describe = functools.partial(
-        ServerInfo,
-        version=imdb_serving.__version__,
-        engine=options.engine.name,
-        net=bundle.card.net if bundle else "",
-        server_threads=options.server_threads,
-        worker_kind=options.kind,
-        feed=FEED_NAMES,
-        fetch=FETCH_NAMES,
-        pid=os.getpid(),
-    )
-    # Only Paddle is worth having in the fork server: it takes seconds to import and is shared between the workers.
-    preload = [
-        "imdb_serving.serving.pipeline",
-        *(["imdb_serving.model.framework"] if options.engine.name == "paddle" else []),
-    ]
+    bundle = options.bundle()
     handler = functools.partial(make_pipeline, options.engine, bundle)
-    pool = WorkerPool(handler, options.server_threads, options.kind, preload)
-    server = RpcServer(
-        options.endpoint, pool, lambda protocol, limit: describe(protocol=protocol, max_message_bytes=limit)
-    )
-    stop_on_signals(server.stop)
-    if options.exit_with_stdin:
-        threading.Thread(target=_wait_for_end_of_stdin, args=(server.stop,), daemon=True).start()
+    pool = WorkerPool(handler, options.server_threads, options.kind, options.preload())
+    server = RpcServer(options.endpoint, pool, functools.partial(options.describe, bundle))
+    stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce("rpc", endpoint, options))
+
+
+def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
+    """Call `stop` at SIGINT and SIGTERM, and at the end of standard input if asked."""
+    stop_on_signals(stop)
+    if options.exit_with_stdin:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(stop,), daemon=True).start()
 
 
 def announce(mode: str, endpoint: str, options: ServeOptions) -> None:

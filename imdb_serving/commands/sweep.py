@@ -31,8 +31,9 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
         require_model(params)
     run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     runs = plan(params, path.stem, run, folder.parent)
+    cells = sum(len(one.client_threads) for one in runs)
     print(
-        f"sweep {path.stem}: {len(runs)} notebook runs, {len(runs) * len(params.client_threads)} cells, to {folder}",
+        f"sweep {path.stem}: {len(runs)} notebook runs, {cells} cells, to {folder}",
         file=sys.stderr,
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,11 +65,11 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
 
 
 def _name(params: GridParams) -> str:
-    return f"grid-r{params.round}-s{params.server_threads}"
+    return f"grid-r{params.round}-{params.mode}-s{params.server_threads}"
 
 
 def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
-    bar.set_postfix_str(f"round {params.round}, {params.server_threads} server threads")
+    bar.set_postfix_str(f"round {params.round}, {params.mode}, {params.server_threads} server threads")
     try:
         execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
     finally:

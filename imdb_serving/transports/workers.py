@@ -51,6 +51,12 @@ class Worker:
             self.runner.join(STOP_SECONDS)
         self.runner.close()
 
+    def end(self) -> None:
+        """End a worker that is dead or hangs: a process is killed at once; a thread ends with what it is doing."""
+        if not isinstance(self.runner, threading.Thread):
+            self.runner.kill()
+        self.stop()
+
 
 def start_worker(number: int, kind: WorkerKind, make_handler: MakeHandler, preload: Sequence[str]) -> Worker:
     """Start one worker; it says `READY` on its pipe once its handler is made, or why it could not be."""

@@ -1,0 +1,109 @@
+"""Start an HTTP server: Flask with workers of its own, or Flask in front of an RPC server, as published."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from imdb_serving.bench.server import ServerProcess
+from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
+from imdb_serving.errors import ServerStartError
+from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.transports.blocking_pool import START_SECONDS, BlockingPool
+from imdb_serving.transports.http import PROTOCOL, Gateway, Workers, make_app
+from imdb_serving.transports.json_wire import MAX_BODY_BYTES
+from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.wsgi import DevServer, HttpServer
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+class _Server(Protocol):
+    url: str
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+
+    def stop(self) -> None:
+        """Ask `run` to return."""
+
+
+def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
+    """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
+    bundle = options.bundle()
+    handler = functools.partial(make_pipeline, options.engine, bundle)
+    pool = BlockingPool(handler, options.server_threads, options.kind, options.preload())
+    app = make_app(Workers(pool, options.describe(bundle, PROTOCOL, MAX_BODY_BYTES)))
+    server = HttpServer(app, options.host, options.port, options.server_threads)
+    broken: list[ServerStartError] = []
+
+    def give_up(error: ServerStartError) -> None:
+        broken.append(error)
+        server.stop()
+
+    pool.on_broken = give_up
+    stop_when_asked(server.stop, options)
+    try:
+        pool.start(START_SECONDS)
+        _run(server, "flask", options)
+    finally:
+        pool.stop()
+    if broken:
+        raise broken[0]
+
+
+def serve_gateway(options: ServeOptions, rpc: str | None) -> None:
+    """Serve over HTTP by asking the RPC server at `rpc`, or one started for this; N threads, each with a client."""
+    _serve_front(
+        options, rpc, "flask-gateway", lambda app: HttpServer(app, options.host, options.port, options.server_threads)
+    )
+
+
+def serve_dev(options: ServeOptions, rpc: str | None) -> None:
+    """Serve as published: Werkzeug's server with one thread, in front of an RPC server; writes PROFILE lines."""
+    _serve_front(options, rpc, "flask-dev", lambda app: DevServer(app, options.host, options.port), profile=True)
+
+
+def _serve_front(
+    options: ServeOptions,
+    rpc: str | None,
+    mode: str,
+    make_server: Callable[[Flask], _Server],
+    *,
+    profile: bool = False,
+) -> None:
+    with _rpc_server(options, rpc) as endpoint:
+        server = make_server(make_app(Gateway(endpoint), profile=profile))
+        stop_when_asked(server.stop, options)
+        _run(server, mode, options)
+
+
+@contextmanager
+def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
+    """Give the endpoint of the RPC server to ask: the one named, which must answer, or one started here."""
+    if rpc:
+        with RpcClient(rpc) as client:
+            client.hello()
+        yield rpc
+        return
+    options.bundle()  # what is wrong with the model is said here, not by the process below
+    engine = options.engine
+    arguments = [
+        *([str(options.model)] if options.model else []),
+        *("--engine", engine.name),
+        *("--server-threads", str(options.server_threads)),
+        *("--worker-kind", options.kind),
+        *("--math-threads", str(engine.math_threads)),
+        *("--service-time-ms", str(engine.service_time_ms)),
+        *("--distribution", engine.distribution),
+    ]
+    with ServerProcess(arguments) as server:
+        yield server.endpoint
+
+
+def _run(server: _Server, mode: str, options: ServeOptions) -> None:
+    announce(mode, server.url, options)
+    server.run()

@@ -1,0 +1,230 @@
+"""The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
+
+It knows no web server: `wsgi.py` puts it behind one. What answers a prediction is a `Backend`: the workers of this
+process, or an RPC server behind it (the gateway).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from http import HTTPStatus
+from time import monotonic, perf_counter_ns
+from typing import Protocol
+
+import msgspec
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.timing import Stage
+from imdb_serving.transports import json_wire, wire
+from imdb_serving.transports.blocking_pool import BlockingPool
+from imdb_serving.transports.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.rpc import RpcClient
+
+log = logging.getLogger(__name__)
+
+DEFAULT_REQUEST_SECONDS = 30.0
+PROTOCOL = "imdb-serving-http/1"
+RECEIVED_NS = "imdb_serving.received_ns"
+RETRY_AFTER_SECONDS = "1"
+
+_STATUS: dict[type[ServingError], HTTPStatus] = {
+    json_wire.MalformedBody: HTTPStatus.BAD_REQUEST,
+    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+class Backend(Protocol):
+    """What answers predictions; called from several threads at once."""
+
+    def describe(self) -> ServerInfo:
+        """Return who answers; raise a `ServingError` when nobody does."""
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Return the reply, its stages beginning with `handover`, or raise a `ServingError`."""
+
+
+class Workers:
+    """A backend of workers in a pool of this server's own."""
+
+    def __init__(self, pool: BlockingPool, info: ServerInfo) -> None:
+        """Take the pool, which the server starts and stops."""
+        self._pool = pool
+        self._info = info
+
+    def describe(self) -> ServerInfo:
+        """Return who answers; raise `ServerUnavailable` while a worker is being replaced."""
+        if missing := self._pool.missing():
+            raise ServerUnavailable(f"{missing} of {self._info.server_threads} workers are being replaced")
+        return self._info
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Have a worker answer."""
+        begun = perf_counter_ns()
+        left_ms = max(1.0, (deadline - monotonic()) * 1000)
+        frames = self._pool.ask(wire.encode_request(request, 0, left_ms), begun, deadline)
+        _, reply, _ = wire.decode_answer(frames)
+        if isinstance(reply, ServingError):
+            raise reply
+        if not isinstance(reply, Reply):
+            raise RemoteFailure("the worker answered a prediction with something else")
+        handover, *ops = reply.stages
+        return Reply(reply.outputs, [handover._replace(name="handover"), *ops])
+
+
+class Gateway:
+    """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Take the RPC server's endpoint."""
+        self._endpoint = endpoint
+        self._local = threading.local()
+
+    def _client(self) -> RpcClient:
+        if not hasattr(self._local, "client"):
+            self._local.client = RpcClient(self._endpoint)
+        client: RpcClient = self._local.client
+        return client
+
+    def describe(self) -> ServerInfo:
+        """Ask the RPC server who it is."""
+        client = self._client()
+        client.timeout = 1.0
+        return client.hello()
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
+        begun = perf_counter_ns()
+        client = self._client()
+        client.timeout = min(max(0.001, deadline - monotonic()), MAX_TIMEOUT)
+        reply = client.call(request)
+        ops = [stage for stage in reply.stages if stage.name.startswith("op")]
+        return Reply(reply.outputs, [Stage("handover", begun, ops[0].start_ns), *ops])
+
+
+def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False) -> Flask:
+    """Return the application; `profile` has it write the published PROFILE lines to standard error.
+
+    Set `app.config["DRAINING"]` to have it refuse predictions while the last ones are answered.
+    """
+    app = Flask(__name__)
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=False)
+
+    @app.post(PREDICTION_PATH)
+    def predict() -> Response:
+        begun = perf_counter_ns()
+        if app.config["DRAINING"]:
+            raise ServerUnavailable("this server is shutting down; use another one")
+        response = _predict(backend, request.environ.get(RECEIVED_NS, begun), begun)
+        if profile:
+            _write_profile(begun, response)
+        return response
+
+    @app.get(LIVE_PATH)
+    def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get(READY_PATH)
+    def ready() -> Response:
+        if app.config["DRAINING"]:
+            raise ServerUnavailable("this server is shutting down")
+        return _json({"status": "ready", "server": backend.describe()})
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("index.html", path=PREDICTION_PATH, info=_who(backend))
+
+    app.register_error_handler(Exception, _problem)
+    return app
+
+
+def _predict(backend: Backend, received_ns: int, begun_ns: int) -> Response:
+    deadline = monotonic() + _timeout() - (begun_ns - received_ns) / 1e9
+    if not request.is_json:
+        return _problem_response(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            f"the Content-Type must be {JSON}, got {request.content_type or 'none'}; "
+            f"with curl: -H 'Content-Type: {JSON}'",
+        )
+    message, form = json_wire.decode_request(request.get_data(cache=False))
+    parsed_ns = perf_counter_ns()
+    reply = backend.answer(message, deadline)
+    stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
+    headers = {"Server-Timing": json_wire.format_timing(stages)}
+    return Response(json_wire.encode_reply(reply, form), headers=headers, content_type=JSON)
+
+
+def _timeout() -> float:
+    """Return the seconds in which the client wants its answer."""
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return DEFAULT_REQUEST_SECONDS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise json_wire.MalformedBody(
+            f"{TIMEOUT_HEADER} must be seconds above 0 and at most {MAX_TIMEOUT:.0f}, got {given!r}"
+        )
+    return seconds
+
+
+def _who(backend: Backend) -> ServerInfo | None:
+    try:
+        return backend.describe()
+    except ServingError:
+        return None
+
+
+def _json(message: object) -> Response:
+    return Response(msgspec.json.encode(message), content_type=JSON)
+
+
+def _problem(error: Exception) -> Response:
+    """Answer any error as a problem (RFC 9457); what was not foreseen is logged, and its words stay here."""
+    if isinstance(error, HTTPException):
+        return _http_problem(error)
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if not isinstance(error, ServingError):
+        log.error("a request failed", exc_info=error)
+    body = json_wire.encode_problem(error, status, status.phrase)
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    return Response(body, status, headers, content_type=PROBLEM)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """Answer what Flask refuses: unknown path, wrong method, body too large."""
+    detail = error.description or ""
+    headers = {name: value for name, value in error.get_headers() if name.lower() not in {"content-type"}}
+    if error.code == HTTPStatus.NOT_FOUND:
+        detail = f"there is no {request.path}; predictions are at {PREDICTION_PATH}"
+    elif error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}"
+    elif error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = "the body is larger than this server takes; send smaller batches"
+    response = _problem_response(HTTPStatus(error.code or 500), detail)
+    response.headers.extend(headers)
+    return response
+
+
+def _problem_response(status: HTTPStatus, detail: str) -> Response:
+    code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
+    body = json_wire.encode_problem_details(status, status.phrase, detail, code)
+    return Response(body, status, content_type=PROBLEM)
+
+
+def _write_profile(begun_ns: int, response: Response) -> None:
+    """Write what the published service does: seconds within Flask beside the model, and in all."""
+    ended = perf_counter_ns()
+    stages, _ = json_wire.parse_timing(response.headers.get("Server-Timing", ""))
+    served = sum(stage.end_ns - stage.start_ns for stage in stages if stage.name not in {"queue", "parse"})
+    total = ended - begun_ns
+    sys.stderr.write(f"PROFILE flask_cost: {(total - served) / 1e9:.6f} total_cost: {total / 1e9:.6f}\n")

@@ -1,0 +1,246 @@
+"""Clients of the HTTP service: one keeps its connection, one forks curl for every request as published."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from abc import abstractmethod
+from time import monotonic, perf_counter_ns
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import httptools
+import msgspec
+
+from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.errors import (
+    BadRequest,
+    RemoteFailure,
+    RequestTimeout,
+    ServerUnavailable,
+    ServingError,
+    from_code,
+)
+from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.timing import CLOCK_ID, Stage, client_stages
+from imdb_serving.transports import json_wire
+from imdb_serving.transports.base import Client
+from imdb_serving.transports.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
+
+RECEIVE_BYTES = 1 << 16
+_BY_STATUS: dict[int, type[ServingError]] = {503: ServerUnavailable, 504: RequestTimeout}
+
+
+class Answer(NamedTuple):
+    """What came back: status, `Server-Timing`, body, and whether the connection may be used again."""
+
+    status: int
+    timing: str
+    body: bytes
+    keep: bool
+
+
+class _Parser:
+    """Gathers one answer from the callbacks of httptools."""
+
+    def __init__(self) -> None:
+        self.timing: list[str] = []
+        self.body: list[bytes] = []
+        self.complete = False
+        self.feed = httptools.HttpResponseParser(self)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"server-timing":
+            self.timing.append(value.decode("latin-1"))
+
+    def on_body(self, body: bytes) -> None:
+        self.body.append(body)
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+    def answer(self) -> Answer:
+        keep = self.feed.should_keep_alive()
+        return Answer(self.feed.get_status_code(), ", ".join(self.timing), b"".join(self.body), keep)
+
+
+class _BaseHttpClient(Client):
+    """What both clients share: the endpoint, and the way from a request to a reply or a typed error."""
+
+    def __init__(self, endpoint: str = DEFAULT_HTTP_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Take the server's address; no connection is made yet. `timeout` is each request's deadline in seconds."""
+        if not 0 < timeout <= MAX_TIMEOUT:
+            raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
+        try:
+            parts = urlsplit(endpoint)
+            port = parts.port or 80
+        except ValueError as error:
+            raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
+        if parts.scheme != "http" or not parts.hostname:
+            raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected http://HOST:PORT")
+        self.endpoint = endpoint.rstrip("/")
+        self.timeout = timeout
+        self._host, self._port, self._netloc = parts.hostname, port, parts.netloc
+        self._prefix = parts.path.rstrip("/")
+
+    def call(self, request: Request) -> Reply:
+        """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
+        start = perf_counter_ns()
+        body = json_wire.encode_request(request)
+        encoded = perf_counter_ns()
+        answer = self._exchange("POST", PREDICTION_PATH, body)
+        arrived = perf_counter_ns()
+        self._raise_for(answer)
+        outputs = json_wire.decode_reply(answer.body, request.samples)
+        server, clock = json_wire.parse_timing(answer.timing)
+        received = (arrived, perf_counter_ns())
+        if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
+            waited = [Stage("encode", start, encoded), Stage("send", encoded, arrived), Stage("decode", *received)]
+            return Reply(outputs, waited)
+        return Reply(outputs, client_stages((start, encoded), server, received, clock == CLOCK_ID))
+
+    def hello(self) -> ServerInfo:
+        """Ask the server who it is: engine, worker count, feed and fetch names."""
+        answer = self._exchange("GET", READY_PATH, b"")
+        self._raise_for(answer)
+        try:
+            return msgspec.json.decode(answer.body, type=_Ready).server
+        except msgspec.MsgspecError as error:
+            raise RemoteFailure(f"{self.endpoint} answered hello with something else: {error}") from error
+
+    @abstractmethod
+    def _exchange(self, method: str, path: str, body: bytes) -> Answer:
+        """Send one HTTP request and return the answer, within the deadline."""
+
+    @staticmethod
+    def _raise_for(answer: Answer) -> None:
+        if answer.status == 200:
+            return
+        code, words = json_wire.decode_problem(answer.body)
+        if code is not None:
+            raise from_code(code, words)
+        kind = _BY_STATUS.get(answer.status, BadRequest if 400 <= answer.status < 500 else RemoteFailure)
+        raise kind(f"the server answered with status {answer.status}: {words}")
+
+    def _unavailable(self, why: object) -> ServerUnavailable:
+        return ServerUnavailable(
+            f'no server answers at {self.endpoint} ({why}); start one with "imdb-serving flask ..."'
+        )
+
+    def _late(self) -> RequestTimeout:
+        return RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
+
+
+class _Ready(msgspec.Struct):
+    server: ServerInfo
+
+
+class HttpClient(_BaseHttpClient):
+    """A client of one HTTP server that keeps its connection, for use in one thread.
+
+    >>> with HttpClient("http://127.0.0.1:9294") as client:  # doctest: +SKIP
+    ...     client.predict({"words": "A fine film"})
+
+    After an error the same object can be used again.
+    """
+
+    _socket: socket.socket | None = None
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _exchange(self, method: str, path: str, body: bytes) -> Answer:
+        deadline = monotonic() + self.timeout
+        message = (
+            f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: {JSON}\r\n"
+            f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n\r\n"
+        ).encode("latin-1") + body
+        kept = self._socket is not None
+        try:
+            answer = self._send(message, deadline)
+            if answer is None and kept:
+                # The server closed a connection that had been idle; it never saw the request, so it is sent again.
+                self.close()
+                answer = self._send(message, deadline)
+        except TimeoutError:
+            self.close()
+            raise self._late() from None
+        except OSError as error:
+            self.close()
+            raise self._unavailable(error.strerror or error) from error
+        except httptools.HttpParserError as error:
+            self.close()
+            raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
+        if answer is None or not answer.keep:
+            self.close()
+        if answer is None:
+            raise self._unavailable("it closed the connection without an answer")
+        return answer
+
+    def _send(self, message: bytes, deadline: float) -> Answer | None:
+        """Send and receive on the one connection; returns None when it was closed before an answer began."""
+        if self._socket is None:
+            self._socket = socket.create_connection((self._host, self._port), max(0.001, deadline - monotonic()))
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        parser = _Parser()
+        begun = False
+        try:
+            self._limit(self._socket, deadline)
+            self._socket.sendall(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it may have refused the request while we sent it: what it said is still to be read
+        while not parser.complete:
+            self._limit(self._socket, deadline)
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                if begun:
+                    raise ConnectionError("it closed the connection in the middle of an answer")
+                return None
+            begun = True
+            parser.feed.feed_data(data)
+        return parser.answer()
+
+    @staticmethod
+    def _limit(connection: socket.socket, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        connection.settimeout(left)
+
+
+class CurlClient(_BaseHttpClient):
+    """Forks curl for every request, as the published clients do; no connection is kept."""
+
+    def close(self) -> None:
+        """Do nothing: every curl has ended with its request."""
+
+    def _exchange(self, method: str, path: str, body: bytes) -> Answer:
+        curl = shutil.which("curl")
+        if curl is None:
+            raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
+        command = [curl, "--silent", "--show-error", "--include", "--max-time", f"{self.timeout:.3f}"]
+        command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
+        command += ["-H", "Expect:", "--data-binary", "@-"] if body else []
+        try:
+            done = subprocess.run(
+                [*command, self.endpoint + path], input=body, capture_output=True, timeout=self.timeout + 5, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self._late() from error
+        if done.returncode == 28:  # curl's number for a time-out
+            raise self._late()
+        if done.returncode:
+            raise self._unavailable(done.stderr.decode("utf-8", "replace").strip())
+        parser = _Parser()
+        try:
+            parser.feed.feed_data(done.stdout)
+        except httptools.HttpParserError as error:
+            raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
+        return parser.answer()

@@ -1,0 +1,155 @@
+"""The JSON bodies of the HTTP service: messages to bytes and back, no I/O. Specified in docs/protocol.md.
+
+One sample is written as the published clients write it, `{"words": [ids] | "text", "fetch": ["prediction"]}`; a batch
+has a list of samples in `words`, or a list of feeds under `feed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from imdb_serving.errors import BadRequest, RemoteFailure, ServingError
+from imdb_serving.messages import Array, Reply, Request, Tensor
+from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.transports.base import make_request
+
+PREDICTION_PATH = "/PaddleServing/v1.0/prediction"
+READY_PATH = "/health/ready"
+LIVE_PATH = "/health/live"
+TIMEOUT_HEADER = "X-Request-Timeout"
+JSON = "application/json"
+PROBLEM = "application/problem+json"
+MAX_BODY_BYTES = 16 << 20
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class MalformedBody(BadRequest):
+    """A body that is no JSON, or has not the form of a prediction: told apart from values that cannot be predicted."""
+
+
+class Form(NamedTuple):
+    """How a request was written, which decides how its answer is: `batch` in lists, `feed` under `result`."""
+
+    batch: bool
+    feed: bool
+
+
+def decode_request(body: bytes) -> tuple[Request, Form]:
+    """Return the request in a body and its form; raise `MalformedBody`, or `BadRequest` for impossible values."""
+    try:
+        message: Any = _decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from error
+    if not isinstance(message, dict):
+        raise MalformedBody('the body must be a JSON object such as {"words": [8, 233, 52], "fetch": ["prediction"]}')
+    fetch = message.pop("fetch", None)
+    if not isinstance(fetch, list) or not all(isinstance(name, str) for name in fetch):
+        raise MalformedBody('"fetch" must be a list of names, for example ["prediction"]')
+    if "feed" not in message:
+        feeds, batch = _samples(message)
+        return make_request(feeds, fetch), Form(batch, feed=False)
+    feeds = message.pop("feed")
+    if not isinstance(feeds, list) or not all(isinstance(feed, dict) for feed in feeds):
+        raise MalformedBody('"feed" must be a list of objects, one a sample')
+    if message:
+        raise MalformedBody(f"beside feed and fetch there can be no {', '.join(map(repr, message))}")
+    return make_request(feeds, fetch), Form(batch=True, feed=True)
+
+
+def _samples(message: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
+    """Split `{"words": ..., "label": ...}` into samples; it is a batch when `words` is a list of lists or texts."""
+    words = message.get("words")
+    if not (isinstance(words, list) and words and isinstance(words[0], list | str)):
+        return [dict(message)], False
+    for name, values in message.items():
+        if not isinstance(values, list) or len(values) != len(words):
+            raise BadRequest(f"words holds {len(words)} samples, so {name!r} must be a list of as many")
+    return [{name: values[row] for name, values in message.items()} for row in range(len(words))], True
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the body of a request: one sample in the published form, several as lists."""
+    feed = {name: _values(tensor) for name, tensor in request.feed.items()}
+    if request.samples == 1:
+        feed = {name: values[0] for name, values in feed.items()}
+    return _encode({**feed, "fetch": request.fetch})
+
+
+def _values(tensor: Tensor) -> list[Any]:
+    if tensor.text:
+        return [part.tobytes().decode("utf-8") for part in tensor.split()]
+    if tensor.lengths is None:
+        rows: list[Any] = tensor.values.tolist()
+        return rows
+    return [part.tolist() for part in tensor.split()]
+
+
+def encode_reply(reply: Reply, form: Form) -> bytes:
+    """Return the body of an answer: a list of values a fetch name, one more level deep for a batch."""
+    outputs = {name: (values if form.batch else values[0]).tolist() for name, values in reply.outputs.items()}
+    return _encode({"result": outputs} if form.feed else outputs)
+
+
+def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
+    """Return the outputs in a body, the sample as first axis; raise `RemoteFailure` for what is no answer."""
+    try:
+        outputs = {name: np.asarray(values, dtype=np.float32) for name, values in dict(_decode(body)).items()}
+    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
+    if samples == 1:
+        outputs = {name: values[None] for name, values in outputs.items()}
+    if any(values.ndim == 0 or len(values) != samples for values in outputs.values()):
+        raise RemoteFailure(f"the server's answer does not hold {samples} samples")
+    return dict(outputs)
+
+
+def encode_problem(error: Exception, status: int, title: str) -> bytes:
+    """Return the body of an error, as RFC 9457 has it; `code` is the error's name in docs/protocol.md."""
+    if isinstance(error, ServingError):
+        code, detail = error.code, str(error)
+    else:
+        code, detail = RemoteFailure.code, "the server failed while working on this request; its log says why"
+    return encode_problem_details(status, title, detail, code)
+
+
+def encode_problem_details(status: int, title: str, detail: str, code: str) -> bytes:
+    """Return the body of a problem from its members."""
+    return _encode({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code})
+
+
+def decode_problem(body: bytes) -> tuple[str | None, str]:
+    """Return the code (None when there is none) and the words of an error's body, whatever that is."""
+    try:
+        problem = dict(_decode(body))
+        return problem.get("code"), str(problem.get("detail") or problem.get("title"))
+    except (msgspec.MsgspecError, TypeError, ValueError):
+        return None, body[:200].decode("utf-8", "replace").strip()
+
+
+def format_timing(stages: Sequence[Stage]) -> str:
+    """Return the stages as a `Server-Timing` header: durations in ms, and when each began in ns of `clock`."""
+    entries = [f"{name};dur={(end - start) / 1e6:.6f};start={start}" for name, start, end in stages]
+    return ", ".join([*entries, f'clock;desc="{CLOCK_ID}"'])
+
+
+def parse_timing(header: str) -> tuple[list[Stage], str]:
+    """Return the stages and the clock's id in a `Server-Timing` header; entries without a start are skipped."""
+    stages, clock = [], ""
+    for entry in filter(None, header.split(",")):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        values = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+        if name == "clock":
+            clock = values.get("desc", "").strip('"')
+        elif "start" in values and "dur" in values:
+            try:
+                start = int(values["start"])
+                stages.append(Stage(name, start, start + round(float(values["dur"]) * 1e6)))
+            except (ValueError, OverflowError) as error:
+                raise RemoteFailure(f"the answer's Server-Timing header cannot be read: {entry!r}") from error
+    return stages, clock
