@@ -55,8 +55,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
         check_counts("client_threads", self.client_threads)
-        if not 0 < self.timeout <= MAX_TIMEOUT:
-            raise ConfigError(f"timeout: must be above 0 and at most {MAX_TIMEOUT} seconds, got {self.timeout}")
+        _check_timeout(self.timeout)
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
             raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
         if max(self.client_threads) > self.samples:
@@ -77,9 +76,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         super().__post_init__()
         check_choice("mode", self.mode, MODES)
         check_counts("server_threads", [self.server_threads])
-        for name, value in (("sweep", self.sweep), ("run", self.run or "alone")):
-            if not _PLAIN_NAME.fullmatch(value):
-                raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
+        _check_names(self.sweep, self.run)
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,7 +128,49 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return GridParams(**shared, **place, mode=mode, server_threads=server_threads)  # type: ignore[arg-type]
 
 
-Params = TypeVar("Params", GridParams, SweepParams)
+class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of the ladder notebook: `requests` are those of each client in each block."""
+
+    engines: list[str] = msgspec.field(default_factory=lambda: ["paddle", "null"])
+    net: str = "cnn"
+    model: str = ""
+    server_threads: int = 2
+    math_threads: int = 1
+    rounds: int = 8
+    requests: int = 40
+    seed: int = 2020
+    timeout: float = 30.0
+    sweep: str = "ladder"
+    run: str = ""
+    outputs: str = ""
+
+    def __post_init__(self) -> None:
+        for engine in self.engines:
+            check_choice("engines", engine, _CHOICES["engine"])
+        check_choice("net", self.net, _CHOICES["net"])
+        if not self.engines or len(set(self.engines)) != len(self.engines):
+            raise ConfigError(f"engines: expected different engines, got {self.engines}")
+        for name in ("server_threads", "math_threads", "requests"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        if self.rounds < 2:
+            raise ConfigError(f"rounds: an interval needs at least 2, got {self.rounds}")
+        _check_timeout(self.timeout)
+        _check_names(self.sweep, self.run)
+
+
+Params = TypeVar("Params", GridParams, SweepParams, LadderParams)
+
+
+def _check_timeout(seconds: float) -> None:
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ConfigError(f"timeout: must be above 0 and at most {MAX_TIMEOUT} seconds, got {seconds}")
+
+
+def _check_names(sweep: str, run: str) -> None:
+    for name, value in (("sweep", sweep), ("run", run or "alone")):
+        if not _PLAIN_NAME.fullmatch(value):
+            raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
 
 
 def check_choice(name: str, value: str, known: Sequence[str]) -> None:
@@ -186,6 +225,6 @@ def is_project(folder: Path) -> bool:
     return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
 
 
-def model_folder(params: _Measured) -> Path:
+def model_folder(params: _Measured | LadderParams) -> Path:
     """Return where the bundle of these parameters is, or will be once it is trained."""
     return Path(params.model).expanduser() if params.model else project_root() / "outputs" / "models" / params.net

@@ -163,8 +163,9 @@ def test_a_sweep_name_must_be_a_plain_folder_name(sweep: str) -> None:
 
 def test_a_sweep_hands_its_values_to_each_run(tmp_path: Path) -> None:
     sweep = SweepParams(engine="null", samples=40, client_threads=[3], batch=2, timeout=1.5)
-    grid = sweep.grid(8, 2, "name", "run-1", tmp_path)
-    assert (grid.server_threads, grid.round, grid.sweep, grid.run) == (8, 2, "name", "run-1")
+    grid = sweep.grid("flask", 8, 2, "name", "run-1", tmp_path)
+    place = (grid.mode, grid.server_threads, grid.round, grid.sweep, grid.run)
+    assert place == ("flask", 8, 2, "name", "run-1")
     assert (grid.engine, grid.samples, grid.client_threads, grid.batch, grid.timeout) == ("null", 40, [3], 2, 1.5)
     assert grid.outputs == str(tmp_path)
 

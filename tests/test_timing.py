@@ -51,7 +51,7 @@ def test_a_stage_that_fails_is_timed_and_its_error_goes_on() -> None:
 
 def test_on_one_host_the_journeys_are_told_apart_by_the_stamps() -> None:
     stages = client_stages(SENT, SERVER, RECEIVED, same_host=True)
-    assert [stage.name for stage in stages] == list(CLIENT_STAGES)
+    assert [stage.name for stage in stages] == [name for name in CLIENT_STAGES if name not in {"parse", "handover"}]
     assert durations(stages) == {
         "encode": 10, "send": 10, "queue": 10, "op0": 10, "op1": 30, "op2": 5, "reply": 15, "decode": 10,
     }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
@@ -14,11 +13,12 @@ import msgspec
 
 from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import Ledger
-from imdb_serving.bench.loadgen import ClientRecord, run_load
+from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.server import ServerProcess
-from imdb_serving.bench.summary import summarise
-from imdb_serving.bench.workload import Result, ReviewWorkload, share
-from imdb_serving.config import GridParams, SweepParams, is_project, model_folder, project_root
+from imdb_serving.bench.session import run_load
+from imdb_serving.bench.summary import answers_digest, summarise
+from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.config import GridParams, LadderParams, SweepParams, is_project, model_folder, project_root
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.model.bundle import VOCABULARY, find_server_dir, open_bundle
 from imdb_serving.text.lines import Line
@@ -40,7 +40,7 @@ def ensure_model(folder: Path, net: str) -> None:
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
-def require_model(params: GridParams | SweepParams) -> None:
+def require_model(params: GridParams | SweepParams | LadderParams) -> None:
     """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
     if params.model:
         open_bundle(model_folder(params))
@@ -50,10 +50,15 @@ def require_model(params: GridParams | SweepParams) -> None:
         raise ConfigError(f"{Path.cwd()} is not within the project's folder; go there, or name a model: -p model DIR")
 
 
-def outputs_folder(params: GridParams) -> Path:
+def outputs_folder(params: GridParams | LadderParams) -> Path:
     """Return the sweep's folder below the outputs folder."""
     outputs = Path(params.outputs).expanduser() if params.outputs else project_root() / "outputs"
     return outputs / params.sweep
+
+
+def new_run() -> str:
+    """Return a name that no other run has: the time, to the microsecond."""
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> list[Row]:
@@ -66,8 +71,7 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
-        alone = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
-        params = msgspec.structs.replace(params, run=alone)
+        params = msgspec.structs.replace(params, run=new_run())
     ledger = Ledger(outputs_folder(params))
     order = list(params.client_threads)
     random.Random(f"{params.seed}/{params.round}/{params.mode}/{params.server_threads}").shuffle(order)  # noqa: S311
@@ -110,12 +114,6 @@ def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Lin
         **summarise(records, len(results)),
     }
     return row, records
-
-
-def answers_digest(results: Sequence[Result]) -> str:
-    """Return the MD5 of all probabilities, in the order of the samples: cells that agree gave the same answers."""
-    text = "".join(f"{result.probability:.6f}\n" for result in results)
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def describe(row: Row) -> str:

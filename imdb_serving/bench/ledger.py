@@ -32,35 +32,14 @@ class Ledger:
 
     def append(self, row: Mapping[str, Any], records: Sequence[ClientRecord]) -> None:
         """Store the raw samples of a cell, then its row, which names them."""
-        raw = self.folder / RAW
-        raw.mkdir(parents=True, exist_ok=True)
         mode = row["mode"] if row["http_client"] == "keep-alive" else f"{row['mode']}-{row['http_client']}"
         cell = f"r{row['round']}-{mode}-s{row['server_threads']}-c{row['client_threads']}"
-        name = f"{row['run'] or 'adhoc'}-{cell}.npz"
-        np.savez_compressed(raw / name, allow_pickle=False, **_arrays(records))
-        line = json.dumps({"schema": SCHEMA, **row, "raw": f"{RAW}/{name}"}) + "\n"
-        with self.path.open("a+b") as stream:
-            if stream.tell() and not _ends_with_newline(stream.fileno()):
-                line = "\n" + line  # a crash cut the last line short: do not join this one to it
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        raw = store_samples(self.folder, f"{row['run'] or 'adhoc'}-{cell}", records)
+        append_row(self.path, {**row, "raw": raw})
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all complete rows in the order written; raise `DataError` when there is no ledger."""
-        try:
-            lines = self.path.read_bytes().split(b"\n")
-        except OSError as error:
-            raise DataError(f"no ledger at {self.path}: {error.strerror}; run `imdb-serving sweep` first") from error
-        rows = []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and row.get("schema") == SCHEMA:
-                rows.append(row)
-        return rows
+        return read_rows(self.path)
 
     def latest_run(self) -> list[dict[str, Any]]:
         """Return the rows of the newest run, the one that wrote last."""
@@ -68,6 +47,41 @@ class Ledger:
         if not rows:
             raise DataError(f"{self.path} holds no complete row; run the sweep again")
         return [row for row in rows if row["run"] == rows[-1]["run"]]
+
+
+def store_samples(folder: Path, name: str, records: Sequence[ClientRecord]) -> str:
+    """Write the raw samples of all clients to `samples/<name>.npz` and return that path below `folder`."""
+    (folder / RAW).mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(folder / RAW / f"{name}.npz", allow_pickle=False, **_arrays(records))
+    return f"{RAW}/{name}.npz"
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row as one line, on the disk when this returns."""
+    line = json.dumps({"schema": SCHEMA, **row}) + "\n"
+    with path.open("a+b") as stream:
+        if stream.tell() and not _ends_with_newline(stream.fileno()):
+            line = "\n" + line  # a crash cut the last line short: do not join this one to it
+        stream.write(line.encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return all complete rows in the order written; raise `DataError` when there is no such file."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"no ledger at {path}: {error.strerror}; run `imdb-serving sweep` first") from error
+    rows = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.get("schema") == SCHEMA:
+            rows.append(row)
+    return rows
 
 
 def _ends_with_newline(descriptor: int) -> bool:

@@ -7,17 +7,37 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from imdb_serving.config import MODES, GridParams, model_folder
 from imdb_serving.errors import ServerStartError
+from imdb_serving.model.engines import EngineSpec
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
 COMMANDS = {mode: "serve" if mode == "rpc" else mode for mode in MODES}
 """The serving command of each mode."""
+
+
+def engine_spec(params: GridParams) -> EngineSpec:
+    """Return the engine that the parameters name."""
+    return EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
+
+
+def server_arguments(model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "") -> list[str]:
+    """Return a serving command's arguments; an empty worker kind leaves it to the engine."""
+    return [
+        *([str(model)] if model else []),
+        *(["--worker-kind", worker_kind] if worker_kind else []),
+        *("--engine", engine.name),
+        *("--server-threads", str(server_threads)),
+        *("--math-threads", str(engine.math_threads)),
+        *("--service-time-ms", str(engine.service_time_ms)),
+        *("--distribution", engine.distribution),
+    ]
 
 
 class ServerProcess:
@@ -44,20 +64,9 @@ class ServerProcess:
     @classmethod
     def for_cell(cls, params: GridParams) -> ServerProcess:
         """Return the server that a grid run measures."""
-        model = [str(model_folder(params))] if params.engine == "paddle" else []
-        kind = ["--worker-kind", params.worker_kind] if params.worker_kind else []
-        return cls(
-            command=COMMANDS[params.mode],
-            arguments=[
-                *model,
-                *kind,
-                *("--engine", params.engine),
-                *("--server-threads", str(params.server_threads)),
-                *("--math-threads", str(params.math_threads)),
-                *("--service-time-ms", str(params.service_time_ms)),
-                *("--distribution", params.distribution),
-            ],
-        )
+        model = model_folder(params) if params.engine == "paddle" else None
+        arguments = server_arguments(model, engine_spec(params), params.server_threads, params.worker_kind)
+        return cls(arguments, command=COMMANDS[params.mode])
 
     @property
     def pid(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from imdb_serving.bench.loadgen import ClientRecord
+from imdb_serving.bench.workload import Result
 from imdb_serving.timing import STAGES
 
 PUBLISHED_COLUMNS = ("prepro", "client_infer", "op0", "op1", "op2", "postpro", "total")
@@ -48,6 +50,12 @@ def wall_seconds(records: Sequence[ClientRecord]) -> float:
     if not windows:
         return 0.0
     return (max(end for _, end in windows) - min(start for start, _ in windows)) / 1e9
+
+
+def answers_digest(results: Sequence[Result]) -> str:
+    """Return the MD5 of all probabilities, in the order of the samples: cells that agree gave the same answers."""
+    text = "".join(f"{result.probability:.6f}\n" for result in results)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def summarise(records: Sequence[ClientRecord], samples_answered: int) -> dict[str, float]:

@@ -14,7 +14,8 @@ from imdb_serving.errors import DataError
 
 
 def row(clients: int = 1, **changes: Any) -> dict[str, Any]:
-    return {"run": "run-a", "round": 1, "server_threads": 2, "client_threads": clients, "status": "ok", **changes}
+    cell = {"mode": "rpc", "http_client": "keep-alive", "server_threads": 2, "client_threads": clients}
+    return {"run": "run-a", "round": 1, **cell, "status": "ok", **changes}
 
 
 def record(requests: int, start: int = 0) -> ClientRecord:

@@ -1,0 +1,75 @@
+"""Clients without a server: the model alone, and the pipeline in this process. What serving is compared with."""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+
+import imdb_serving
+from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.model.bundle import Bundle, open_bundle
+from imdb_serving.model.engines import EngineSpec
+from imdb_serving.serving.ops import InferOp, ReaderOp, Work
+from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.timing import Stage, Timeline
+from imdb_serving.transports import json_wire
+from imdb_serving.transports.base import Client
+
+
+@functools.lru_cache(maxsize=1)
+def _pipeline(spec: EngineSpec, model: Path | None) -> Pipeline:
+    """Make the pipeline, once a process: the local clients of one process share its engine."""
+    bundle: Bundle | None = open_bundle(model) if model else None
+    return imdb_pipeline(spec, bundle)
+
+
+class InprocClient(Client):
+    """Runs the pipeline in the calling thread: what a request costs without a server."""
+
+    def __init__(self, spec: EngineSpec, model: Path | None) -> None:
+        """Make the pipeline, which takes seconds for Paddle."""
+        self._spec = spec
+        self._pipeline = _pipeline(spec, model)
+
+    def call(self, request: Request) -> Reply:
+        """Return the pipeline's reply; its stages are the ops."""
+        return self._pipeline(request, Timeline())
+
+    def hello(self) -> ServerInfo:
+        """Return a description of this process."""
+        version = imdb_serving.__version__
+        return ServerInfo("inproc", version, self._spec.name, "", 1, "thread", (), (), 0, os.getpid())
+
+    def close(self) -> None:
+        """Do nothing: the engine stays with the process."""
+
+
+class BareClient(InprocClient):
+    """Runs the engine alone, on feeds laid out beforehand. Its one stage, `op1`, is all that is to be counted."""
+
+    def call(self, request: Request) -> Reply:
+        """Lay the feed out as op0 does, then time the engine alone."""
+        work = Work(request)
+        ops = self._pipeline.ops
+        next(op for op in ops if isinstance(op, ReaderOp)).run(work)
+        infer = next(op for op in ops if isinstance(op, InferOp))
+        begun = perf_counter_ns()
+        infer.run(work)
+        stage = Stage("op1", begun, perf_counter_ns())
+        assert work.probabilities is not None  # noqa: S101 - op1 has run
+        return Reply({"prediction": np.asarray(work.probabilities)}, [stage])
+
+
+class JsonClient(InprocClient):
+    """Runs the pipeline behind JSON bodies that nobody sends: what the HTTP service's encoding costs by itself."""
+
+    def call(self, request: Request) -> Reply:
+        """Pass the request and the reply through their bodies."""
+        received, form = json_wire.decode_request(json_wire.encode_request(request))
+        reply = self._pipeline(received, Timeline())
+        outputs = json_wire.decode_reply(json_wire.encode_reply(reply, form), request.samples)
+        return Reply(outputs, reply.stages)

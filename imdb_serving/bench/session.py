@@ -1,0 +1,152 @@
+"""Client processes: each drives its share of the load, and all start together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from multiprocessing.connection import Connection, wait
+from time import monotonic
+from types import TracebackType
+from typing import Any
+
+from imdb_serving.bench.loadgen import ClientRecord, FailedRequest, Workload, drive
+from imdb_serving.errors import ServingError
+from imdb_serving.transports.base import Client
+
+START_SECONDS = 60.0
+PRELOAD = ["imdb_serving.bench.session", "imdb_serving.bench.workload", "imdb_serving.transports.connect"]
+
+Connect = Callable[[], Client]
+
+
+class LoadSession:
+    """Client processes that stay: each holds a client of every target, and works through shares on command.
+
+    Blocks against several targets can so be interleaved without paying for new processes and connections.
+
+    >>> with LoadSession({"rpc": connect}, clients=2, request_timeout=5) as session:  # doctest: +SKIP
+    ...     records = session.run("rpc", shares)
+
+    The connects and the shares must be picklable.
+    """
+
+    def __init__(self, targets: Mapping[str, Connect], clients: int, request_timeout: float) -> None:
+        """Take how to connect to each target, the number of client processes, and one request's deadline."""
+        self._targets = dict(targets)
+        self._clients = clients
+        self._request_timeout = request_timeout
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        self._lost: dict[int, ServingError | None] = {}
+
+    def __enter__(self) -> LoadSession:
+        """Start the client processes and wait until all are connected, or have said why not."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOAD)
+        try:
+            for number in range(self._clients):
+                ours, theirs = context.Pipe()
+                self._pipes.append(ours)
+                process = context.Process(
+                    target=_client_process, args=(theirs, self._targets), name=f"client-{number}", daemon=True
+                )
+                process.start()
+                theirs.close()
+                self._processes.append(process)
+            self._receive(range(self._clients), START_SECONDS)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def run(self, target: str, shares: Sequence[Workload]) -> list[ClientRecord]:
+        """Have the first clients work through one share each, all started together; returns their records in order.
+
+        A client process that dies, or never connected, leaves a record in which all its requests failed; nothing is
+        waited for longer than its requests' deadlines allow.
+        """
+        active = range(len(shares))
+        for number in active:
+            self._tell(number, (target, shares[number]))
+        self._receive(active, START_SECONDS)
+        for number in active:
+            self._tell(number, "go")
+        longest = max(len(share) for share in shares)
+        records = self._receive(active, longest * self._request_timeout + START_SECONDS)
+        return [records.get(number) or _lost(share, self._lost.get(number)) for number, share in enumerate(shares)]
+
+    def close(self) -> None:
+        """End the client processes."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join(START_SECONDS)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _tell(self, number: int, word: Any) -> None:
+        if number in self._lost:
+            return
+        try:
+            self._pipes[number].send(word)
+        except OSError:
+            self._lost[number] = None
+
+    def _receive(self, numbers: Iterable[int], seconds: float) -> dict[int, Any]:
+        """Receive one object from each client; one that died or is late is lost for the rest of the session."""
+        waiting = {self._pipes[number]: number for number in numbers if number not in self._lost}
+        received: dict[int, Any] = {}
+        deadline = monotonic() + seconds
+        while waiting and (readable := wait(list(waiting), max(0.0, deadline - monotonic()))):
+            for pipe in [pipe for pipe in waiting if pipe in readable]:
+                number = waiting.pop(pipe)
+                try:
+                    word = pipe.recv()
+                except (EOFError, OSError):
+                    word = None
+                    self._lost[number] = None
+                if isinstance(word, ServingError):
+                    self._lost[number] = word
+                else:
+                    received[number] = word
+        self._lost.update(dict.fromkeys(waiting.values()))
+        return received
+
+
+def run_load(connect: Connect, shares: Sequence[Workload], request_timeout: float) -> list[ClientRecord]:
+    """Run one client process a share, all started together, and return their records in order."""
+    with LoadSession({"": connect}, len(shares), request_timeout) as session:
+        return session.run("", shares)
+
+
+def _lost(share: Workload, error: ServingError | None = None) -> ClientRecord:
+    """Return the record of a share of which nothing was sent, or whose process died with all it had measured."""
+    code, why = (error.code, f"not sent: {error}") if error else ("internal", "the client process died")
+    return ClientRecord(failures=[FailedRequest(position, code, why) for position in range(len(share))])
+
+
+def _client_process(pipe: Connection, targets: Mapping[str, Connect]) -> None:
+    """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
+    with pipe, ExitStack() as stack:
+        try:
+            clients = {name: stack.enter_context(connect()) for name, connect in targets.items()}
+            for client in clients.values():
+                client.hello()  # so that no request pays for the connection
+            pipe.send(None)
+            while True:
+                target, share = pipe.recv()
+                pipe.send(None)
+                pipe.recv()
+                pipe.send(drive(clients[target], share))
+        except ServingError as error:
+            pipe.send(error)
+        except EOFError:
+            return  # the parent has no more to do, or has given up
