@@ -312,6 +312,46 @@ def sweep(params: Path, outputs: Path | None) -> None:
 
 
 @main.command()
+@click.option("--engine", "engines", multiple=True, default=("paddle", "null"), help="May be given several times.")
+@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers; clients are one, and as many.")
+@click.option("--rounds", type=click.IntRange(min=2), default=8, help="Shuffled passes over all rungs.")
+@click.option("--requests", type=click.IntRange(min=1), default=40, help="Of each client, in each block.")
+@click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
+@click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
+def ladder(engines: tuple[str, ...], **options: Any) -> None:
+    """Measure what each layer between the bare model and the published Flask service costs a request.
+
+    Runs notebooks/ladder.ipynb; writes outputs/ladder/ladder.html and prints the table.
+
+    \b
+    Example:
+      imdb-serving ladder --server-threads 2 --rounds 8
+    """
+    from imdb_serving.commands.sweep import run_ladder_notebook
+    from imdb_serving.config import LadderParams
+
+    run_ladder_notebook(LadderParams(engines=list(engines), **options))
+
+
+@main.command("flask-benchmark")
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--samples", type=click.IntRange(min=24), default=2500, help="As published: 2,500.")
+@click.option("--server-threads", type=click.IntRange(min=1), default=4, help="Workers.")
+def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> None:
+    """Print the published Flask table, the published arrangement measured here, and our Flask mode.
+
+    MODEL is a bundle's folder; default: outputs/models/cnn, trained when missing.
+
+    \b
+    Example:
+      imdb-serving flask-benchmark serving_server_model
+    """
+    from imdb_serving.commands.flask_benchmark import run_flask_benchmark
+
+    sys.exit(run_flask_benchmark(model, samples, server_threads))
+
+
+@main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def report(folder: Path) -> None:
     """Rebuild the report of a sweep from its ledger.

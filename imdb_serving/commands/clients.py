@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from imdb_serving.bench.loadgen import ClientRecord, run_load
+from imdb_serving.bench.loadgen import ClientRecord
+from imdb_serving.bench.session import run_load
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS, stage_sums, wall_seconds
 from imdb_serving.bench.workload import Result, ReviewWorkload, share
 from imdb_serving.errors import BadRequest, DataError

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from imdb_serving.bench.server import ServerProcess
+from imdb_serving.bench.server import ServerProcess, server_arguments
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
 from imdb_serving.errors import ServerStartError
 from imdb_serving.serving.pipeline import imdb_pipeline
@@ -90,16 +90,7 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
         yield rpc
         return
     options.bundle()  # what is wrong with the model is said here, not by the process below
-    engine = options.engine
-    arguments = [
-        *([str(options.model)] if options.model else []),
-        *("--engine", engine.name),
-        *("--server-threads", str(options.server_threads)),
-        *("--worker-kind", options.kind),
-        *("--math-threads", str(engine.math_threads)),
-        *("--service-time-ms", str(engine.service_time_ms)),
-        *("--distribution", engine.distribution),
-    ]
+    arguments = server_arguments(options.model, options.engine, options.server_threads, options.kind)
     with ServerProcess(arguments) as server:
         yield server.endpoint
 

@@ -10,14 +10,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tqdm import tqdm
 
-from imdb_serving.bench.cell import OK, describe, require_model
+from imdb_serving.bench.cell import OK, describe, outputs_folder, require_model
 from imdb_serving.bench.environment import environment_card
 from imdb_serving.bench.ledger import FILE, Ledger
 from imdb_serving.bench.sweep import plan, run_plan
-from imdb_serving.config import GridParams, load_sweep, model_folder, project_root
-from imdb_serving.errors import DataError
+from imdb_serving.config import GridParams, LadderParams, SweepParams, load_sweep, model_folder, project_root
+from imdb_serving.errors import DataError, ServingError
+from imdb_serving.report import ladder
 from imdb_serving.report.notebooks import execute, execute_grid, notebook_path, write_page
 
 
@@ -51,17 +53,43 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
             bar.close()
             print(f"interrupted; `imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
             return 130
+    if params.ladder_rounds:
+        failed += _ladder(params, folder, run)
     if failed:
-        print(
-            f"{failed} of {len(runs)} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr
-        )
+        print(f"{failed} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr)
     rows = [row for row in Ledger(folder).rows() if row["run"] == run] if (folder / FILE).is_file() else []
     bad = [row for row in rows if row["status"] != OK]
     for row in bad:
         print(f"round {row['round']}, {describe(row)}", file=sys.stderr)
+    differ = len({row["answers"] for row in rows if row["status"] == OK}) > 1
+    if differ:
+        print("WRONG: not all cells gave the same answers; the report says which differ", file=sys.stderr)
     if len(bad) < len(rows):
         write_report(folder)
-    return 1 if failed or bad else 0
+    return 1 if failed or bad or differ else 0
+
+
+def _ladder(params: SweepParams, folder: Path, run: str) -> int:
+    """Measure the overhead ladder with the sweep's engine and `null`; returns how many of these runs failed: 0 or 1."""
+    engines = list(dict.fromkeys([params.engine, "null"]))
+    rungs = LadderParams(
+        engines=engines,
+        net=params.net,
+        model=params.model,
+        math_threads=params.math_threads,
+        rounds=params.ladder_rounds,
+        seed=params.seed,
+        sweep=folder.name,
+        run=run,
+        outputs=str(folder.parent),
+    )
+    print(f"the overhead ladder: {rungs.rounds} rounds of {' and '.join(engines)}", file=sys.stderr)
+    try:
+        execute("ladder.ipynb", folder / "notebooks" / "ladder.ipynb", msgspec.to_builtins(rungs))
+    except ServingError as error:
+        print(f"FAILED ladder: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _name(params: GridParams) -> str:
@@ -74,6 +102,18 @@ def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
         execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
     finally:
         bar.update()
+
+
+def run_ladder_notebook(params: LadderParams) -> None:
+    """Measure the overhead ladder through its notebook, write its page, and print its table."""
+    folder = outputs_folder(params).resolve()
+    executed = folder / "notebooks" / "ladder.ipynb"
+    engines = " and ".join(params.engines)
+    print(f"the overhead ladder: {params.rounds} rounds of {engines}, to {folder}", file=sys.stderr)
+    execute("ladder.ipynb", executed, {**msgspec.to_builtins(params), "outputs": str(folder.parent)})
+    write_page(executed, folder / "ladder.html", "imdb-serving: the overhead ladder")
+    print(ladder.text(ladder.load(folder)))
+    print(f"page: {folder / 'ladder.html'}", file=sys.stderr)
 
 
 def write_report(folder: Path) -> None:

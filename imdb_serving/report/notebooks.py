@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import nbformat
 
-from imdb_serving.config import GridParams, make, project_root
+from imdb_serving.config import GridParams, LadderParams, make, project_root
 from imdb_serving.errors import ConfigError, ServingError
 
 INJECTED = "# Parameters"
@@ -36,19 +36,33 @@ def notebook_path(name: str) -> Path:
 
 
 def grid_params(namespace: Mapping[str, Any]) -> GridParams:
-    """Check the grid notebook's parameters, as found in its `globals()`.
+    """Check the grid notebook's parameters, as found in its `globals()`; see `_notebook_params`."""
+    values = _notebook_params(namespace, GridParams)
+    if isinstance(values.get("client_threads"), str | int):
+        values["client_threads"] = _counts(values["client_threads"])
+    return make(GridParams, values, "grid.ipynb")
+
+
+def ladder_params(namespace: Mapping[str, Any]) -> LadderParams:
+    """Check the ladder notebook's parameters, as found in its `globals()`; see `_notebook_params`."""
+    values = _notebook_params(namespace, LadderParams)
+    if isinstance(values.get("engines"), str):  # as papermill's `-p engines paddle,null` passes it
+        values["engines"] = values["engines"].split(",")
+    return make(LadderParams, values, "ladder.ipynb")
+
+
+def _notebook_params(namespace: Mapping[str, Any], kind: type[GridParams | LadderParams]) -> dict[str, Any]:
+    """Gather a notebook's parameters.
 
     papermill injects a mistyped parameter without a word, and the notebook would run with the default. So the cell
-    that papermill injected is read: every name it sets must be a parameter. Raises `ConfigError` with the nearest.
+    that papermill injected is read: every name it sets is taken along, for `make` to refuse with the nearest name.
     """
-    known = GridParams.__struct_fields__
+    known = kind.__struct_fields__
     values = {name: namespace[name] for name in known if name in namespace}
     for source in namespace.get("In", []):
         if source.startswith(INJECTED):
             values |= {name: namespace.get(name) for name in _assigned(source)}
-    if isinstance(values.get("client_threads"), str | int):
-        values["client_threads"] = _counts(values["client_threads"])
-    return make(GridParams, values, "grid.ipynb")
+    return values
 
 
 def _assigned(source: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The figures. One style, colours that a colour-blind reader can tell apart (Okabe and Ito, 2008)."""
+"""The figures' style, colours that a colour-blind reader can tell apart (Okabe and Ito, 2008), and two small ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from imdb_serving.bench.reference import SAMPLES
 from imdb_serving.messages import Reply
 from imdb_serving.report import tables
 from imdb_serving.timing import STAGES
@@ -28,6 +27,8 @@ STAGE_COLOURS = {
     "encode": "#F0E442",
     "send": "#56B4E9",
     "queue": "#D55E00",
+    "parse": "#8C6D31",
+    "handover": "#A6D854",
     "op0": "#CC79A7",
     "op1": "#0072B2",
     "op2": "#882255",
@@ -61,10 +62,10 @@ def grid_figure(rows: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
         sums = cells.set_index("client_threads")[[f"{name}_s" for name in STAGES]]
-        _stack(left, sums.rename(columns=lambda name: name.removesuffix("_s")), "time per client [s]")
+        stack(left, used(sums.rename(columns=lambda name: name.removesuffix("_s"))), "time per client [s]")
         left.set_title("Where a client's time goes", loc="left")
-        _curve(right, rows, server_threads, "total_s", 0)
-        clients = [int(count) for count in cells["client_threads"]]
+        clients, spread = tables.by_client(rows, server_threads, "total_s")
+        right.plot(clients, spread["median"], "o-", color=COLOURS[0], label=tables.modes(rows)[0], lw=1.8, ms=6)
         right.plot(
             clients,
             cells["total_s"].iloc[0] * clients[0] / np.array(clients),
@@ -72,75 +73,12 @@ def grid_figure(rows: pd.DataFrame) -> Figure:
             color=GREY,
             label="ideal: halves with each doubling",
         )
-        _log_axes(right, clients, "total time per client [s]")
+        log_axes(right, clients, "total time per client [s]")
         right.legend()
         right.set_title("Time against client threads", loc="left")
         figure.suptitle(
             f"{tables.plural(server_threads, 'server thread')} · {tables.setting(rows)}\n{machine_note()}", fontsize=11
         )
-    return figure
-
-
-def time_figure(rows: pd.DataFrame, reference: pd.DataFrame) -> Figure:
-    """Draw the total time against client threads, a curve a server-thread count, the published curves in grey."""
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8.4, 5.4), layout="constrained")
-        samples = int(rows["samples"].iloc[0])
-        scaled = "" if samples == SAMPLES else f",\nscaled to our {samples:,} samples"
-        label = f"published 2020: 48 cores, {SAMPLES:,}\nsamples, 4 to 24 server threads{scaled}"
-        for _, curve in reference.groupby("server_threads"):
-            axes.plot(
-                curve["client_threads"],
-                curve["total_s"] * samples / SAMPLES,
-                color="#b8b8b8",
-                lw=1,
-                marker=".",
-                ms=4,
-                label=label,
-            )
-            label = "_"
-        for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
-            _curve(axes, rows, int(server_threads), "total_s", number)
-        clients = sorted({*rows["client_threads"], *reference["client_threads"]})
-        _log_axes(axes, clients, "total time per client [s]")
-        axes.legend(fontsize=9.5)
-        axes.set_title(f"Time against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11)
-    return figure
-
-
-def throughput_figure(rows: pd.DataFrame) -> Figure:
-    """Draw samples a second against client threads, a curve a server-thread count."""
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8.4, 4.6), layout="constrained")
-        for number, server_threads in enumerate(sorted(rows["server_threads"].unique())):
-            _curve(axes, rows, int(server_threads), "throughput", number)
-        axes.set_xscale("log", base=2)
-        _client_axis(axes, sorted(set(rows["client_threads"])))
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.set_ylabel("throughput [samples/s]")
-        axes.legend()
-        axes.set_title(
-            f"Throughput against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11
-        )
-    return figure
-
-
-def stage_figure(rows: pd.DataFrame) -> Figure:
-    """Draw the stages of one request, stacked, a panel a server-thread count, on one scale."""
-    cells = tables.medians(rows)
-    counts = sorted(cells["server_threads"].unique())
-    with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            1, len(counts), figsize=(max(6.4, 3.6 * len(counts)), 4.8), sharey=True, squeeze=False, layout="constrained"
-        )
-        for panel, count in zip(panels[0], counts, strict=True):
-            _stack(panel, tables.stage_means(cells, int(count)) / 1000, "mean time of a request [ms]", legend=False)
-            panel.set_title(tables.plural(int(count), "server thread"), loc="left")
-            panel.label_outer()
-        handles, labels = panels[0][-1].get_legend_handles_labels()
-        figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=9.5)
-        figure.suptitle(f"Where a request's time goes · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
     return figure
 
 
@@ -174,16 +112,13 @@ def save(figure: Figure, folder: Path, name: str) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, server_threads: int, column: str, number: int) -> None:
-    """Draw one server-thread count: the median over the rounds, and a band from the least to the greatest."""
-    clients, spread = tables.by_client(rows, server_threads, column)
-    colour = COLOURS[number % len(COLOURS)]
-    label = tables.plural(server_threads, "server thread")
-    axes.plot(clients, spread["median"], marker=MARKERS[number % len(MARKERS)], color=colour, label=label, lw=1.8, ms=6)
-    axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.18, lw=0)
+def used(stages: pd.DataFrame) -> pd.DataFrame:
+    """Return the stages that took any time: RPC has no parse and no handover."""
+    return stages.loc[:, (stages != 0).any()]
 
 
-def _stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True) -> None:
+def stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True) -> None:
+    """Draw stages as stacked bars, a bar a client count."""
     positions = np.arange(len(stages))
     bottom = np.zeros(len(stages))
     for name in stages.columns:
@@ -199,17 +134,19 @@ def _stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True
         axes.legend(handles[::-1], labels[::-1], fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def _log_axes(axes: Axes, clients: Sequence[int], ylabel: str) -> None:
+def log_axes(axes: Axes, clients: Sequence[int], ylabel: str) -> None:
+    """Make both axes logarithmic, the ticks at the client counts."""
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    _client_axis(axes, clients)
+    client_axis(axes, clients)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if str(f"{value:e}")[0] in "25" else ""))
     axes.tick_params(axis="y", which="minor", labelsize=9)
     axes.set_ylabel(ylabel)
 
 
-def _client_axis(axes: Axes, clients: Sequence[int]) -> None:
+def client_axis(axes: Axes, clients: Sequence[int]) -> None:
+    """Put the ticks of the client axis at the client counts."""
     axes.xaxis.set_major_locator(FixedLocator([float(count) for count in clients]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))

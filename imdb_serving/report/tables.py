@@ -13,17 +13,37 @@ from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS
+from imdb_serving.config import MODES
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
 from imdb_serving.timing import STAGES
 
-KEY = ["server_threads", "client_threads"]
+KEY = ["mode", "server_threads", "client_threads"]
+MODE_ORDER = [mode + way for mode in MODES for way in ("", " + curl")]
 SECONDS = [f"{name}_s" for name in PUBLISHED_COLUMNS]
 
 
 def load(folder: Path) -> pd.DataFrame:
     """Return the rows of a sweep's newest run, failed cells included; raise `DataError` when there is none."""
-    return pd.DataFrame(Ledger(folder).latest_run()).sort_values([*KEY, "round"], ignore_index=True)
+    rows = pd.DataFrame(Ledger(folder).latest_run())
+    if "http_client" in rows:
+        curl = rows["http_client"] == "curl"
+        rows["mode"] = rows["mode"].where(~curl, rows["mode"] + " + curl")
+    return in_order(rows, [*KEY, "round"])
+
+
+def in_order(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return the rows sorted by `keys`, modes in the order of `MODES` and not of the alphabet."""
+    return rows.sort_values(
+        keys,
+        key=lambda column: column.map(MODE_ORDER.index) if column.name == "mode" else column,
+        ignore_index=True,
+    )
+
+
+def modes(rows: pd.DataFrame) -> list[str]:
+    """Return the modes that were measured, RPC first."""
+    return sorted(rows["mode"].unique(), key=MODE_ORDER.index)
 
 
 def good(rows: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +58,7 @@ def medians(rows: pd.DataFrame) -> pd.DataFrame:
     figures = [name for name in rows.columns if name.endswith(("_s", "_ms", "_us"))]
     grouped = good(rows).groupby(KEY)
     columns = [*figures, "throughput", "accuracy"]
-    return grouped[columns].median().assign(rounds=grouped.size()).reset_index()
+    return in_order(grouped[columns].median().assign(rounds=grouped.size()).reset_index(), KEY)
 
 
 def published_columns(cells: pd.DataFrame) -> pd.DataFrame:
@@ -83,9 +103,34 @@ def failures(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[rows["status"] != OK, [*KEY, "round", "error"]]
 
 
-def stage_means(cells: pd.DataFrame, server_threads: int) -> pd.DataFrame:
+def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the published Flask table's columns for the HTTP modes, in seconds, with wall time and throughput.
+
+    Serving time is what Flask waited for its answer, the ops and the way to them, summed over all requests; total time
+    is what a client needs for its share.
+    """
+    http = cells[cells["mode"] != "rpc"]
+    waited = http[["handover_s", "op0_s", "op1_s", "op2_s"]].sum(axis=1) * http["client_threads"]
+    table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=waited)
+    names = {"total_s": "total time", "serving": "serving time", "wall_s": "wall", "throughput": "samples/s"}
+    table = table.rename(columns={**names, "server_threads": "server threads", "client_threads": "client threads"})
+    return table[["mode", "server threads", "client threads", "serving time", "total time", "wall", "samples/s"]]
+
+
+def answers(rows: pd.DataFrame) -> str:
+    """Return in words whether all cells gave the same answers, and which did not."""
+    counts = good(rows)["answers"].value_counts()
+    if len(counts) == 1:
+        return f"All {counts.iloc[0]} cells gave the same answers, to six decimals (MD5 {counts.index[0]})."
+    chosen = good(rows)
+    odd = chosen[chosen["answers"] != counts.index[0]]
+    names = [f"{row.mode} {row.server_threads} x {row.client_threads}, round {row.round}" for row in odd.itertuples()]
+    return f"**Cells whose answers differ from the others':** {'; '.join(names)}."
+
+
+def stage_means(cells: pd.DataFrame, server_threads: int, mode: str | None = None) -> pd.DataFrame:
     """Return the mean microseconds of every stage a request, a row a client count, for one server-thread count."""
-    chosen = cells[cells["server_threads"] == server_threads]
+    chosen = cells[(cells["server_threads"] == server_threads) & (cells["mode"] == (mode or cells["mode"].iloc[0]))]
     return chosen.set_index("client_threads")[[f"{name}_us" for name in STAGES]].rename(
         columns=lambda name: name.removesuffix("_us")
     )
@@ -96,12 +141,17 @@ def published_rpc() -> pd.DataFrame:
     return reference.published("rpc")
 
 
+def published_flask() -> pd.DataFrame:
+    """Return the published Flask table; times in seconds."""
+    return reference.published("flask")
+
+
 def setting(rows: pd.DataFrame) -> str:
     """Return what all rows have in common, in words."""
     first = rows.iloc[0]
     rounds = plural(rows["round"].nunique(), "round")
     return (
-        f"{first['mode']}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
+        f"{' and '.join(modes(rows))}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
         f"batch {first['batch']}, {rounds}"
     )
 
@@ -124,9 +174,11 @@ def write_cells(rows: pd.DataFrame, path: Path) -> None:
     rows.to_csv(path, index=False)
 
 
-def by_client(rows: pd.DataFrame, server_threads: int, column: str) -> tuple[Sequence[int], pd.DataFrame]:
+def by_client(
+    rows: pd.DataFrame, server_threads: int, column: str, mode: str | None = None
+) -> tuple[Sequence[int], pd.DataFrame]:
     """Return the client counts of one curve, and the least, median and greatest value of `column` over the rounds."""
     chosen = good(rows)
-    chosen = chosen[chosen["server_threads"] == server_threads]
+    chosen = chosen[(chosen["server_threads"] == server_threads) & (chosen["mode"] == (mode or modes(rows)[0]))]
     spread = chosen.groupby("client_threads")[column].agg(["min", "median", "max"])
     return [int(count) for count in spread.index], spread

@@ -1,0 +1,211 @@
+"""The overhead ladder's tables: what each rung adds, and what the published Flask numbers measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit
+
+from imdb_serving.bench import reference
+from imdb_serving.bench.ladder import ASIDE, FILE, RUNGS
+from imdb_serving.bench.ledger import read_rows
+from imdb_serving.errors import DataError
+from imdb_serving.report.tables import plural
+
+CONFIDENCE = 0.95
+ACK_MS = (35.0, 50.0)
+"""Where requests would gather that wait for a delayed acknowledgement: Linux waits 40 ms."""
+
+MEANING = {
+    "bare": "the engine alone, its feed laid out beforehand",
+    "inproc": "+ the ops around it, in the client's process",
+    "rpc-ipc": "+ RPC to a worker, over a Unix socket",
+    "rpc-tcp": "+ TCP instead of the Unix socket",
+    "flask": "+ HTTP, JSON and Flask (waitress) instead of RPC",
+    "flask-gateway": "+ an RPC server behind Flask",
+    "flask-dev": "+ Werkzeug's one thread, a connection a request",
+    "flask-dev-curl": "+ a curl process a request",
+}
+
+Case = tuple[str, int]
+
+
+class Estimate(NamedTuple):
+    """A mean over the rounds and its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Return the rows of the newest ladder in a folder; raise `DataError` when there is none."""
+    rows = read_rows(folder / FILE)
+    if not rows:
+        raise DataError(f"{folder / FILE} holds no complete row; measure the ladder again")
+    return pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+
+
+def cases(rows: pd.DataFrame) -> list[Case]:
+    """Return the engines and client counts that were measured, in the order measured."""
+    engines = list(dict.fromkeys(rows["engine"]))
+    return [(engine, int(clients)) for engine in engines for clients in sorted(rows["client_threads"].unique())]
+
+
+def by_round(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Return a request's median microseconds, a row a round and a column a rung."""
+    engine, clients = case
+    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients)]
+    return chosen.pivot_table(index="round", columns="rung", values="p50_us")[[*RUNGS, ASIDE]]
+
+
+def estimate(values: pd.Series[float]) -> Estimate:
+    """Return the mean over rounds with Student's interval, which is what few rounds need."""
+    count = len(values)
+    mean = float(values.mean())
+    if count < 2:
+        return Estimate(mean, float("nan"), float("nan"))
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(count))
+    return Estimate(mean, mean - half, mean + half)
+
+
+def additions(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Return a row a rung: a request's time, what the rung adds to the one before, its interval, and its share.
+
+    Additions are differences within a round, averaged over the rounds; so they add up to the last rung's time exactly.
+    """
+    times = by_round(rows, case)[list(RUNGS)]
+    steps = times.diff(axis=1)
+    steps[RUNGS[0]] = times[RUNGS[0]]
+    whole = float(times[RUNGS[-1]].mean())
+    table = []
+    for rung in RUNGS:
+        total, added = estimate(times[rung]), estimate(steps[rung])
+        table.append((rung, *total, *added, added.mean / whole))
+    names = ["rung", "total", "total low", "total high", "adds", "adds low", "adds high", "share"]
+    return pd.DataFrame(table, columns=names).set_index("rung")
+
+
+def show(rows: pd.DataFrame) -> Any:
+    """Return one table of all cases: what each rung adds in microseconds, its interval, and its share of the whole."""
+    columns: dict[tuple[str, str], list[str]] = {("", "what the rung is"): [MEANING[rung] for rung in RUNGS]}
+    for case in cases(rows):
+        table = additions(rows, case)
+        head = f"{case[0]}, {plural(case[1], 'client')}"
+        columns[head, "adds [µs]"] = [
+            f"{row['adds']:,.0f}  [{row['adds low']:,.0f}, {row['adds high']:,.0f}]" for _, row in table.iterrows()
+        ]
+        columns[head, "share"] = [f"{share:.1%}" for share in table["share"]]
+        columns["", "what the rung is"] = [*[MEANING[rung] for rung in RUNGS], "the sum, and the last rung's own time"]
+        columns[head, "adds [µs]"].append(f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})")
+        columns[head, "share"].append(f"{table['share'].sum():.0%}")
+    shown = pd.DataFrame(columns, index=[*RUNGS, "all"])
+    return shown.style.set_table_styles([{"selector": "th, td", "props": "text-align: left; white-space: nowrap"}])
+
+
+def text(rows: pd.DataFrame) -> str:
+    """Return the additions of all cases as plain text for a terminal, in microseconds with 95 % intervals."""
+    blocks = []
+    for engine, clients in cases(rows):
+        lines = [f"engine {engine}, {plural(clients, 'client')}: what each rung adds to a request [µs]"]
+        table = additions(rows, (engine, clients))
+        for rung, row in table.iterrows():
+            interval = f"[{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
+            lines.append(f"  {rung:<15}{row['adds']:>10,.0f}  {interval:<20}{row['share']:>7.1%}  {MEANING[str(rung)]}")
+        lines.append(f"  {'all':<15}{table['adds'].sum():>10,.0f}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def slow_requests(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return a row a rung: its requests, and how many took as long as a delayed acknowledgement makes them take."""
+    table = []
+    for rung in RUNGS[1:]:
+        times = latencies(rows, folder, rung)
+        table.append((rung, len(times), int(((times >= ACK_MS[0]) & (times <= ACK_MS[1])).sum()), float(times.max())))
+    return pd.DataFrame(table, columns=["rung", "requests", "from 35 to 50 ms", "longest [ms]"])
+
+
+def latencies(rows: pd.DataFrame, folder: Path, rung: str, engine: str | None = None, clients: int = 1) -> Any:
+    """Return the single requests' times in ms of one rung with `clients` clients; of all engines when none is named."""
+    chosen = rows[(rows["rung"] == rung) & (rows["client_threads"] == clients)]
+    if engine is not None:
+        chosen = chosen[chosen["engine"] == engine]
+    times = []
+    for name in chosen["raw"]:
+        with np.load(folder / name) as raw:
+            times.append(raw["duration_ns"][:, list(raw["columns"]).index("client_infer")] / 1e6)
+    return np.concatenate(times)
+
+
+def published_gap(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Return what makes up the time that the published arrangement adds to the bare model, a row a part.
+
+    JSON is measured by itself, beside the ladder, and taken out of the rung it belongs to; with the engine that
+    answers at once, where there is one, since a model's own spread would hide it.
+    """
+    times = by_round(rows, case)
+    quiet = by_round(rows, ("null", case[1])) if "null" in set(rows["engine"]) else times
+    json = quiet[ASIDE] - quiet["inproc"]
+    parts = {
+        "curl, a process for every request": times["flask-dev-curl"] - times["flask-dev"],
+        "the one thread, and a connection for every request": times["flask-dev"] - times["flask-gateway"],
+        "the extra hop: an RPC server behind Flask": times["flask-gateway"] - times["flask"],
+        "JSON, both ends": json,
+        "HTTP and Flask, in place of RPC": times["flask"] - times["rpc-tcp"] - json,
+        "RPC itself: socket and worker": times["rpc-tcp"] - times["inproc"],
+        "the ops around the model": times["inproc"] - times["bare"],
+    }
+    whole = float((times["flask-dev-curl"] - times["bare"]).mean())
+    table = [(name, *estimate(values), float(values.mean()) / whole) for name, values in parts.items()]
+    names = ["part of the gap", "µs a request", "low", "high", "share of the gap"]
+    return pd.DataFrame(table, columns=names)
+
+
+def show_gap(rows: pd.DataFrame) -> Any:
+    """Return the parts of the gap for one client and for as many as workers, styled."""
+    engine = cases(rows)[0][0]
+    columns: dict[tuple[str, str], Any] = {}
+    for case in [case for case in cases(rows) if case[0] == engine]:
+        gap = published_gap(rows, case)
+        columns["", "part of the gap"] = gap["part of the gap"]
+        head = plural(case[1], "client")
+        columns[head, "µs a request"] = [
+            f"{row['µs a request']:,.0f}  [{row['low']:,.0f}, {row['high']:,.0f}]" for _, row in gap.iterrows()
+        ]
+        columns[head, "share"] = [f"{share:.1%}" for share in gap["share of the gap"]]
+    shown = pd.DataFrame(columns).style.hide(axis="index")
+    return shown.set_table_styles([{"selector": "th, td", "props": "text-align: left; white-space: nowrap"}])
+
+
+def explain_gap(rows: pd.DataFrame) -> str:
+    """Return in words what the published Flask numbers measured, by this ladder's shares."""
+    engine, together = cases(rows)[0][0], cases(rows)[-1][1]
+    curl, thread, hop, json = published_gap(rows, (engine, 1))["share of the gap"].iloc[:4]
+    times = by_round(rows, (engine, 1)).mean() / 1000
+    outside_ms, plateau = _published_figures()
+    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == together)]
+    rates = chosen.groupby("rung")["throughput"].mean()
+    workers = plural(int(chosen["server_threads"].iloc[0]), "worker")
+    return (
+        f"With one client, the published arrangement takes {times['flask-dev-curl']:.1f} ms a request here; the "
+        f"{engine} engine alone takes {times['bare']:.2f} ms. Of what lies between, curl is **{curl:.0%}**, the "
+        f"one-threaded development server **{thread:.0%}**, the extra hop **{hop:.0%}**, JSON **{json:.1%}**; HTTP, "
+        f"Flask, the way to a worker and the ops are the other {1 - curl - thread - hop - json:.0%}.\n\n"
+        f"The published run spent {outside_ms:.1f} ms of each request outside what it calls serving time. If these "
+        f"shares held there, {outside_ms * curl:.1f} ms of it was curl and {outside_ms * json:.2f} ms JSON. Its total "
+        f"stops falling at 4 to 8 clients, at {plateau:,.0f} requests/s: there the one thread is the limit, whatever "
+        f"the server threads. Here, with {plural(together, 'client')}, one thread answers "
+        f"{rates['flask-dev']:,.0f} requests/s, and Flask with {workers} {rates['flask']:,.0f}."
+    )
+
+
+def _published_figures() -> tuple[float, float]:
+    """Return the published run's milliseconds a request outside serving, one client, and its highest requests/s."""
+    published = reference.published("flask")
+    alone: Any = published[published["client_threads"] == 1].iloc[0]
+    outside = (alone["total_s"] - alone["serving_s"]) / reference.SAMPLES * 1000
+    return float(outside), reference.SAMPLES / float(published["total_s"].min())
