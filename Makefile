@@ -4,6 +4,7 @@ FITS := import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PARAMS ?= params/default.yaml
+SAMPLES ?= 2500
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
@@ -13,11 +14,14 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Of what apt says, the errors, without the hosts that it asks.
+APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
+
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint train lab report clean lock
+.PHONY: help setup sweep ladder flask-benchmark test test-all browser lint train lab report clean lock
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
 # The stamp is newer than the lock and the project file, or the environment is made again.
 $(VENV)/.ready: requirements.lock pyproject.toml
@@ -42,6 +46,14 @@ sweep: setup ## measure PARAMS (default params/default.yaml) and write the repor
 	@echo "==> sweep $(PARAMS)"
 	@$(RUN) sweep $(PARAMS)
 
+ladder: train ## measure what each layer between the bare model and the published Flask service costs
+	@echo "==> the overhead ladder"
+	@$(RUN) ladder
+
+flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500: some minutes)
+	@echo "==> Flask benchmark"
+	@$(RUN) flask-benchmark outputs/models/cnn --samples $(SAMPLES)
+
 report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 	@echo "==> report"
 	@$(RUN) report outputs/$(basename $(notdir $(PARAMS)))
@@ -57,6 +69,22 @@ test: setup ## run the tests
 test-all: setup ## run the tests and the heavier checks
 	@echo "==> all tests"
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
+	@echo "==> browser"
+	@if found=$$(command -v chromium || command -v chromium-browser || command -v google-chrome); then \
+		echo "    it is here: $$found"; \
+	elif ! command -v apt-get >/dev/null; then \
+		echo "    no Chromium and no apt here: the page's tests will be skipped"; \
+	elif [ $$(id -u) != 0 ] && ! command -v sudo >/dev/null; then \
+		echo "    apt needs root and there is no sudo: the page's tests will be skipped"; \
+	else \
+		echo "    installing Debian's chromium with apt (once, some hundred megabytes)"; \
+		as_root=$$([ $$(id -u) = 0 ] || echo sudo); \
+		apt() { $$as_root env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -qq "$$@" </dev/null 2>&1 | $(APT_ERRORS); }; \
+		apt update && apt install -y --no-install-recommends chromium && echo "    installed: $$(command -v chromium)" \
+			|| { echo "error: apt could not install chromium; without it the page's tests are skipped"; exit 1; }; \
+	fi
 
 lint: setup ## check style, types and the direction of imports
 	@echo "==> lint"
