@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -68,15 +70,14 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
     """
     if params.engine == "paddle":
         require_model(params)
-    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
-    lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
         params = msgspec.structs.replace(params, run=new_run())
     ledger = Ledger(outputs_folder(params))
     order = list(params.client_threads)
     random.Random(f"{params.seed}/{params.round}/{params.mode}/{params.server_threads}").shuffle(order)  # noqa: S311
     rows = []
-    with ServerProcess.for_cell(params) as server:
+    with ExitStack() as stack:
+        server, lines = _prepare(params, stack)
         progress(f"server ready: {params.mode}, {params.engine}, {params.server_threads} server threads")
         for position, clients in enumerate(order):
             row, records = measure(params, clients, server.endpoint, lines)
@@ -85,6 +86,17 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
             rows.append(row)
             progress(describe(row))
     return sorted(rows, key=lambda row: row["client_threads"])
+
+
+def _prepare(params: GridParams, stack: ExitStack) -> tuple[ServerProcess, list[Line]]:
+    """Start the server and read the reviews meanwhile, which takes about as long."""
+    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
+    with ThreadPoolExecutor(1) as reader:
+        reading = reader.submit(
+            measurement_lines, params.samples, params.seed, vocabulary if vocabulary.is_file() else None
+        )
+        server = stack.enter_context(ServerProcess.for_cell(params))
+        return server, reading.result()
 
 
 def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Line]) -> tuple[Row, list[ClientRecord]]:

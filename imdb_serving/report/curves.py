@@ -60,7 +60,7 @@ def stage_figure(rows: pd.DataFrame) -> Figure:
         figure, panels = plt.subplots(
             len(modes),
             len(counts),
-            figsize=(max(6.4, 3.6 * len(counts)), 0.8 + 3.9 * len(modes)),
+            figsize=(max(8.4, 3.6 * len(counts)), 0.8 + 3.9 * len(modes)),
             sharey=True,
             squeeze=False,
             layout="constrained",

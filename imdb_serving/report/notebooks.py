@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nbformat
 
 from imdb_serving.config import GridParams, LadderParams, make, project_root
 from imdb_serving.errors import ConfigError, ServingError
@@ -129,7 +128,8 @@ def execute_grid(params: GridParams, out: Path) -> None:
 
 def write_page(executed: Path, page: Path, title: str) -> None:
     """Write an executed notebook as one self-contained HTML file, without its code cells."""
-    from nbconvert import HTMLExporter  # noqa: PLC0415 - takes most of a second
+    import nbformat  # noqa: PLC0415 - it and the next take seconds, which every kernel would pay
+    from nbconvert import HTMLExporter  # noqa: PLC0415
 
     exporter = HTMLExporter(
         exclude_input=True,
