@@ -294,7 +294,7 @@ def test_while_an_answer_is_awaited_nothing_is_sent_twice(
 ) -> None:
     here = visit(server.endpoint)
     held: list[Route] = []
-    here.page.route(f"**{PREDICTION_PATH}", held.append)  # noqa: PLW0108 - it takes no built-in
+    here.page.route(f"**{PREDICTION_PATH}", lambda route: held.append(route))  # noqa: PLW0108 - it takes no built-in
     here.review.fill(cases[0].review)
     here.button.click()
     expect(here.page.locator("form")).to_have_attribute("aria-busy", "true")
