@@ -6,19 +6,27 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from imdb_serving.bench.server import ServerProcess
-from imdb_serving.transports import wire
+from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_TIMEOUT
+from imdb_serving.transports import http, json_wire, wire
+from imdb_serving.transports.json_wire import PREDICTION_PATH
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    code, *_ = re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+RPC, HTTP = PAGE.split("\n# HTTP: ")
+
+
+def block(language: str, page: str = RPC) -> str:
+    code, *_ = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     return code
 
 
@@ -44,7 +52,7 @@ def test_the_example_runs_against_a_server(null_server: ServerProcess) -> None:
 
 def test_the_version_bytes_are_the_protocol() -> None:
     assert frame_bytes(0) == wire.PROTOCOL
-    assert f"`{wire.PROTOCOL.decode()}`" in PAGE.splitlines()[0]
+    assert f"# RPC: `{wire.PROTOCOL.decode()}`" in PAGE.splitlines()
 
 
 def test_the_example_bytes_are_the_request_they_describe() -> None:
@@ -66,3 +74,65 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
     assert wire.MAX_HEADER_BYTES == 1 << 20
     assert f"{wire.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
     assert set(wire.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
+
+
+@pytest.fixture(scope="module")
+def flask() -> Iterator[str]:
+    with ServerProcess(["--engine", "null", "--server-threads", "1"], command="flask", ready_timeout=60) as server:
+        yield server.endpoint
+
+
+def test_the_http_example_runs_against_a_server(flask: str) -> None:
+    code = block("python", HTTP)
+    assert DEFAULT_HTTP_ENDPOINT in code
+    code = code.replace(DEFAULT_HTTP_ENDPOINT, flask)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("probability of positive: 0.500000\n", "", 0)
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> Iterator[str]:
+    """A server that reads text as well."""
+    with ServerProcess([str(bundle), "--server-threads", "1"], command="flask", ready_timeout=60) as server:
+        yield server.endpoint
+
+
+def form(answer: Any) -> Any:
+    """An answer without its numbers: names and nesting."""
+    if isinstance(answer, dict):
+        return {name: form(value) for name, value in answer.items()}
+    return [form(value) for value in answer] if isinstance(answer, list) else 0
+
+
+FORMS = re.findall(r"^\| [^|]+ \| `(\{.*?\})` \| `(\{.*?\})` \|$", HTTP, re.MULTILINE)
+
+
+def test_all_forms_are_found() -> None:
+    assert len(FORMS) == 4
+
+
+@pytest.mark.parametrize(("body", "answer"), FORMS)
+def test_a_documented_form_has_the_documented_answer(body: str, answer: str, model: str) -> None:
+    request = urllib.request.Request(model + PREDICTION_PATH, body.encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        served = json.load(response)
+        timing = response.headers["Server-Timing"]
+    assert form(served) == form(json.loads(answer))
+    assert set(re.findall(r"`(\w+)`", HTTP)) >= {entry.split(";")[0] for entry in timing.split(", ")} - {
+        "op0",
+        "op1",
+        "op2",
+    }
+
+
+def test_the_documented_paths_limits_and_defaults_are_those_of_the_code() -> None:
+    assert set(re.findall(r"^\| `(?:GET|POST) (\S+)` \|", HTTP, re.MULTILINE)) == {
+        PREDICTION_PATH,
+        json_wire.LIVE_PATH,
+        json_wire.READY_PATH,
+        "/",
+    }
+    assert HTTP.startswith(f"`{http.PROTOCOL}`")
+    assert f"at most {json_wire.MAX_BODY_BYTES >> 20} MiB" in HTTP
+    assert f"`{json_wire.TIMEOUT_HEADER}` | seconds, above 0 and at most {MAX_TIMEOUT:,.0f}" in HTTP
+    assert f"{http.DEFAULT_REQUEST_SECONDS:.0f} when absent" in HTTP
