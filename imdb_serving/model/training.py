@@ -55,7 +55,7 @@ class TrainingPlan:
     seed: int = 2020
     batch: int = 64
     learning_rate: float = 2e-3
-    window: int = 160
+    window: int = 128
     minimum_count: int = 2
 
     @property

@@ -1,7 +1,7 @@
 """A pool of workers for servers that have a thread for each request in work, as WSGI servers do.
 
-A thread borrows a worker, asks it, and gives it back. A worker that dies or does not answer in time is replaced in the
-background; the other workers go on.
+A thread borrows a worker, asks it, and gives it back. A worker that dies is replaced in the background, and so is one
+that hangs; one that is only late may finish first. The other workers go on.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import functools
 import logging
 import queue
 import select
+import socket
+import struct
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError
@@ -22,6 +25,8 @@ from imdb_serving.transports.workers import MakeHandler, Worker, WorkerKind, awa
 log = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
+LATE_SECONDS = 2.0
+PIPE_SECONDS = 0.05
 
 
 class BlockingPool:
@@ -61,20 +66,21 @@ class BlockingPool:
         when it died.
         """
         worker = self._borrow(deadline)
-        answered = False
+        give_back: Callable[[Worker], None] = self._replace
         try:
+            _limit(worker, deadline - monotonic())
             worker.connection.send_bytes(wire.pack(begun_ns, frames))
             if not _readable(worker, deadline - monotonic()):
+                give_back = self._let_finish
                 raise RequestTimeout("the deadline passed while a worker was at the request")
             _, answer = wire.unpack(worker.connection.recv_bytes())
-            answered = True
+            give_back = self._idle.put
+        except BlockingIOError:
+            raise RequestTimeout("the deadline passed while a worker did not take the request") from None
         except (EOFError, OSError) as error:
             raise RemoteFailure(f"worker {worker.number} died while working on this request; send it again") from error
         finally:
-            if answered:
-                self._idle.put(worker)
-            else:
-                self._replace(worker)
+            give_back(worker)
         return answer
 
     def stop(self) -> None:
@@ -82,20 +88,39 @@ class BlockingPool:
         with self._lock:
             self._stopping.set()
             workers = list(self._workers.values())
-        for worker in workers:
-            worker.connection.close()
-        for worker in workers:
-            worker.stop()
+        if workers:
+            with ThreadPoolExecutor(len(workers)) as threads:
+                list(threads.map(Worker.stop, workers))
 
     def _borrow(self, deadline: float) -> Worker:
-        while True:
+        while (left := deadline - monotonic()) > 0:
             try:
-                worker = self._idle.get(timeout=max(0.0, deadline - monotonic()))
+                worker = self._idle.get(timeout=left)
             except queue.Empty:
-                raise RequestTimeout("the deadline passed while the request waited for a worker") from None
+                break
             if not _readable(worker, 0):
                 return worker
             self._replace(worker)  # nothing was asked of it, so all there is to read is its end
+        raise RequestTimeout("the deadline passed while the request waited for a worker")
+
+    def _let_finish(self, worker: Worker) -> None:
+        """Let a late worker finish in the background; one that does not in `LATE_SECONDS` hangs, and is replaced.
+
+        The deadline is the client's: to end a sound worker for it would have an overload take the workers as well.
+        """
+
+        def finish() -> None:
+            try:
+                _limit(worker, LATE_SECONDS)
+                if _readable(worker, LATE_SECONDS):
+                    worker.connection.recv_bytes()
+                    self._idle.put(worker)
+                    return
+            except (EOFError, OSError):
+                log.debug("worker %d died late", worker.number)
+            self._replace(worker)
+
+        threading.Thread(target=finish, name=f"late-{worker.number}", daemon=True).start()
 
     def _replace(self, worker: Worker) -> None:
         """Bury a worker and start another in its place, in the background."""
@@ -109,12 +134,14 @@ class BlockingPool:
     def _hire(self, gone: Worker) -> None:
         gone.end()
         while not self._stopping.is_set():
-            worker = self._start_one(gone.number)
+            worker = None
             try:
+                worker = self._start_one(gone.number)
                 await_ready([worker], monotonic() + START_SECONDS)
-            except ServerStartError as error:
+            except (ServerStartError, OSError) as error:
                 log.error("%s", error)  # noqa: TRY400 - the trace is the worker's, not ours
-                worker.end()
+                if worker is not None:
+                    worker.end()
                 self._failed_starts += 1
                 if self._failed_starts >= MAX_FAILED_STARTS:
                     self.on_broken(ServerStartError(f"{MAX_FAILED_STARTS} workers in a row failed to start; giving up"))
@@ -128,6 +155,18 @@ class BlockingPool:
                 self._workers[worker.number] = worker
             self._idle.put(worker)
             return
+
+
+def _limit(worker: Worker, seconds: float) -> None:
+    """Limit each read and write on the worker's pipe: one that hangs would not even take a large request."""
+    limit = max(PIPE_SECONDS, seconds)  # 0 would mean for ever
+    timeval = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+    pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=worker.connection.fileno())
+    try:
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            pipe.setsockopt(socket.SOL_SOCKET, option, timeval)
+    finally:
+        pipe.detach()
 
 
 def _readable(worker: Worker, seconds: float) -> bool:

@@ -112,18 +112,21 @@ class Gateway:
 def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False) -> Flask:
     """Return the application; `profile` has it write the published PROFILE lines to standard error.
 
-    Set `app.config["DRAINING"]` to have it refuse predictions while the last ones are answered.
+    Set `app.config["DRAINING"]` to the time (perf_counter_ns) from which on it refuses predictions that arrive, while
+    those that had arrived are answered.
     """
     app = Flask(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=False)
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=0)
+    app.url_map.merge_slashes = False  # an unknown path is told, not redirected
 
     @app.post(PREDICTION_PATH)
     def predict() -> Response:
         begun = perf_counter_ns()
-        if app.config["DRAINING"]:
+        received = request.environ.get(RECEIVED_NS, begun)
+        if 0 < app.config["DRAINING"] < received:
             raise ServerUnavailable("this server is shutting down; use another one")
-        response = _predict(backend, request.environ.get(RECEIVED_NS, begun), begun)
-        if profile:
+        response = _predict(backend, received, begun)
+        if profile and response.status_code == HTTPStatus.OK:
             _write_profile(begun, response)
         return response
 

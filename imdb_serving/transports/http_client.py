@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from imdb_serving.transports.base import Client
 from imdb_serving.transports.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
 
 RECEIVE_BYTES = 1 << 16
+CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
 _BY_STATUS: dict[int, type[ServingError]] = {503: ServerUnavailable, 504: RequestTimeout}
 
 
@@ -47,8 +49,18 @@ class _Parser:
     def __init__(self) -> None:
         self.timing: list[str] = []
         self.body: list[bytes] = []
-        self.complete = False
-        self.feed = httptools.HttpResponseParser(self)
+        self.answer: Answer | None = None
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as error:  # this one is no HttpParserError
+            raise httptools.HttpParserError("it switched to another protocol") from error
+
+    def on_message_begin(self) -> None:
+        if self.answer is not None:  # more than was asked for: it must not become the next request's answer
+            self.answer = self.answer._replace(keep=False)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"server-timing":
@@ -58,11 +70,12 @@ class _Parser:
         self.body.append(body)
 
     def on_message_complete(self) -> None:
-        self.complete = True
-
-    def answer(self) -> Answer:
-        keep = self.feed.should_keep_alive()
-        return Answer(self.feed.get_status_code(), ", ".join(self.timing), b"".join(self.body), keep)
+        status = self._parser.get_status_code()
+        if self.answer is None and status >= 200:  # below 200 it is interim, and the answer follows
+            keep = self._parser.should_keep_alive()
+            self.answer = Answer(status, ", ".join(self.timing), b"".join(self.body), keep)
+        self.timing.clear()
+        self.body.clear()
 
 
 class _BaseHttpClient(Client):
@@ -74,10 +87,12 @@ class _BaseHttpClient(Client):
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         try:
             parts = urlsplit(endpoint)
-            port = parts.port or 80
+            port = 80 if parts.port is None else parts.port
+            endpoint.encode("ascii")
+            (parts.hostname or "").encode("idna")  # as looking up the host does, which would raise the same
         except ValueError as error:
             raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
-        if parts.scheme != "http" or not parts.hostname:
+        if parts.scheme != "http" or not parts.hostname or " " in endpoint or not endpoint.isprintable():
             raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected http://HOST:PORT")
         self.endpoint = endpoint.rstrip("/")
         self.timeout = timeout
@@ -93,6 +108,8 @@ class _BaseHttpClient(Client):
         arrived = perf_counter_ns()
         self._raise_for(answer)
         outputs = json_wire.decode_reply(answer.body, request.samples)
+        if missing := [name for name in request.fetch if name not in outputs]:
+            raise RemoteFailure(f"{self.endpoint} answered without {', '.join(missing)}; is it another service?")
         server, clock = json_wire.parse_timing(answer.timing)
         received = (arrived, perf_counter_ns())
         if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
@@ -106,7 +123,7 @@ class _BaseHttpClient(Client):
         self._raise_for(answer)
         try:
             return msgspec.json.decode(answer.body, type=_Ready).server
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RemoteFailure(f"{self.endpoint} answered hello with something else: {error}") from error
 
     @abstractmethod
@@ -159,6 +176,8 @@ class HttpClient(_BaseHttpClient):
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: {JSON}\r\n"
             f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n\r\n"
         ).encode("latin-1") + body
+        if self._socket is not None and _readable(self._socket):
+            self.close()  # nothing was asked, so this is its end, or words that are no answer to what we ask now
         kept = self._socket is not None
         try:
             answer = self._send(message, deadline)
@@ -175,6 +194,9 @@ class HttpClient(_BaseHttpClient):
         except httptools.HttpParserError as error:
             self.close()
             raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
+        except BaseException:  # Ctrl-C, say: the answer that comes yet must not be taken for the next one's
+            self.close()
+            raise
         if answer is None or not answer.keep:
             self.close()
         if answer is None:
@@ -193,7 +215,7 @@ class HttpClient(_BaseHttpClient):
             self._socket.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have refused the request while we sent it: what it said is still to be read
-        while not parser.complete:
+        while parser.answer is None:
             self._limit(self._socket, deadline)
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
@@ -204,8 +226,8 @@ class HttpClient(_BaseHttpClient):
                     raise ConnectionError("it closed the connection in the middle of an answer")
                 return None
             begun = True
-            parser.feed.feed_data(data)
-        return parser.answer()
+            parser.feed(data)
+        return parser.answer
 
     @staticmethod
     def _limit(connection: socket.socket, deadline: float) -> None:
@@ -225,7 +247,7 @@ class CurlClient(_BaseHttpClient):
         curl = shutil.which("curl")
         if curl is None:
             raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
-        command = [curl, "--silent", "--show-error", "--include", "--max-time", f"{self.timeout:.3f}"]
+        command = [curl, "--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
         command += ["-H", "Expect:", "--data-binary", "@-"] if body else []
         try:
@@ -236,11 +258,25 @@ class CurlClient(_BaseHttpClient):
             raise self._late() from error
         if done.returncode == 28:  # curl's number for a time-out
             raise self._late()
+        if done.returncode in CURL_NO_HTTP:
+            raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {_words(done.stderr)}")
         if done.returncode:
-            raise self._unavailable(done.stderr.decode("utf-8", "replace").strip())
+            raise self._unavailable(_words(done.stderr))
         parser = _Parser()
         try:
-            parser.feed.feed_data(done.stdout)
+            parser.feed(done.stdout)
         except httptools.HttpParserError as error:
             raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
-        return parser.answer()
+        if parser.answer is None:
+            raise RemoteFailure(f"{self.endpoint} answered with half an answer")
+        return parser.answer
+
+
+def _readable(connection: socket.socket) -> bool:
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def _words(errors: bytes) -> str:
+    return errors.decode("utf-8", "replace").strip()

@@ -25,6 +25,8 @@ JSON = "application/json"
 PROBLEM = "application/problem+json"
 MAX_BODY_BYTES = 16 << 20
 
+_UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, ArithmeticError, RecursionError)
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -53,12 +55,14 @@ def decode_request(body: bytes) -> tuple[Request, Form]:
         raise MalformedBody('"fetch" must be a list of names, for example ["prediction"]')
     if "feed" not in message:
         feeds, batch = _samples(message)
+        _check_values(feeds)
         return make_request(feeds, fetch), Form(batch, feed=False)
     feeds = message.pop("feed")
     if not isinstance(feeds, list) or not all(isinstance(feed, dict) for feed in feeds):
         raise MalformedBody('"feed" must be a list of objects, one a sample')
     if message:
         raise MalformedBody(f"beside feed and fetch there can be no {', '.join(map(repr, message))}")
+    _check_values(feeds)
     return make_request(feeds, fetch), Form(batch=True, feed=True)
 
 
@@ -71,6 +75,15 @@ def _samples(message: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
         if not isinstance(values, list) or len(values) != len(words):
             raise BadRequest(f"words holds {len(words)} samples, so {name!r} must be a list of as many")
     return [{name: values[row] for name, values in message.items()} for row in range(len(words))], True
+
+
+def _check_values(feeds: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what numpy would quietly take for whole numbers: booleans, and lists within a sample's list."""
+    for feed in feeds:
+        for name, value in feed.items():
+            kinds = set(map(type, value if isinstance(value, list) else [value]))
+            if kinds & {bool, list}:
+                raise BadRequest(f"feed {name!r} must be whole numbers or a text, without true, false or inner lists")
 
 
 def encode_request(request: Request) -> bytes:
@@ -99,8 +112,9 @@ def encode_reply(reply: Reply, form: Form) -> bytes:
 def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
     """Return the outputs in a body, the sample as first axis; raise `RemoteFailure` for what is no answer."""
     try:
-        outputs = {name: np.asarray(values, dtype=np.float32) for name, values in dict(_decode(body)).items()}
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+        with np.errstate(over="raise"):  # a number beyond float32 is no answer of ours, and no warning either
+            outputs = {name: np.asarray(values, dtype=np.float32) for name, values in dict(_decode(body)).items()}
+    except _UNREADABLE as error:
         raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
     if samples == 1:
         outputs = {name: values[None] for name, values in outputs.items()}
@@ -127,8 +141,9 @@ def decode_problem(body: bytes) -> tuple[str | None, str]:
     """Return the code (None when there is none) and the words of an error's body, whatever that is."""
     try:
         problem = dict(_decode(body))
-        return problem.get("code"), str(problem.get("detail") or problem.get("title"))
-    except (msgspec.MsgspecError, TypeError, ValueError):
+        code = problem.get("code")
+        return code if isinstance(code, str) else None, str(problem.get("detail") or problem.get("title"))
+    except _UNREADABLE:
         return None, body[:200].decode("utf-8", "replace").strip()
 
 

@@ -18,6 +18,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import create_server
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import BadRequest as MalformedHead
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerStartError
@@ -34,6 +35,8 @@ IDLE_SECONDS = 120
 MAX_CONNECTIONS = 10_000
 DEV_READ_SECONDS = 10.0
 DRAIN_SECONDS = 10.0
+END_SECONDS = 0.5
+BACKLOG, DEV_BACKLOG = 1024, 128
 
 
 class _StampedRequest(HTTPRequestParser):
@@ -42,7 +45,11 @@ class _StampedRequest(HTTPRequestParser):
     received_ns = 0
 
     def received(self, data: bytes) -> int:
-        taken: int = super().received(data)
+        try:
+            taken: int = super().received(data)
+        except ValueError as error:  # for these waitress would close without a word and log a trace
+            self.error, self.completed = MalformedHead(str(error)), True
+            taken = len(data)
         if self.completed:
             self.received_ns = perf_counter_ns()
         return taken
@@ -62,7 +69,11 @@ class _Problem(ErrorTask):
         error = self.request.error
         status = HTTPStatus(error.code)
         code = RemoteFailure.code if status >= HTTPStatus.INTERNAL_SERVER_ERROR else BadRequest.code
-        body = json_wire.encode_problem_details(status, status.phrase, str(error.body), code)
+        detail = str(error.body)
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            limit = self.channel.adj.max_request_body_size
+            detail = f"the body is larger than this server takes, {limit} bytes; send smaller batches"
+        body = json_wire.encode_problem_details(status, status.phrase, detail, code)
         self.status = f"{status.value} {status.phrase}"
         self.response_headers.append(("Content-Type", PROBLEM))
         self.set_close_on_finish()
@@ -86,14 +97,18 @@ class _Dispatcher:
         self.predictions.set_thread_count(threads)
         self.others.set_thread_count(1)
 
+        self.draining_ns = 0
+
     def add_task(self, channel: HTTPChannel) -> None:
         request = channel.requests[0]
-        prediction = request.error is None and request.path == PREDICTION_PATH
-        (self.predictions if prediction else self.others).add_task(channel)
+        # Waitress makes one slash of several at the start, so all these are predictions.
+        prediction = request.error is None and "/" + request.path.lstrip("/") == PREDICTION_PATH
+        refused = 0 < self.draining_ns < request.received_ns  # at once, not behind what is still in work
+        (self.predictions if prediction and not refused else self.others).add_task(channel)
 
     def shutdown(self) -> None:
-        self.others.shutdown()
-        self.predictions.shutdown()
+        self.others.shutdown(timeout=END_SECONDS)
+        self.predictions.shutdown(timeout=END_SECONDS)
 
 
 class HttpServer:
@@ -104,33 +119,31 @@ class HttpServer:
         self._app = app
         self._drain_timeout = drain_timeout
         self._sockets: dict[int, Any] = {}
-        self._stopping = False
+        self._stopping = self._ended = False
+        # Waitress, left to listen by itself, takes one socket an address of the host, each with another free port.
+        listener = _listen(host, port, BACKLOG)
         self._dispatcher = _Dispatcher(threads)
-        try:
-            self._server = create_server(
-                app,
-                self._sockets,
-                _dispatcher=self._dispatcher,
-                host=host,
-                port=port,
-                ident=None,
-                threads=threads,
-                asyncore_use_poll=True,
-                channel_timeout=IDLE_SECONDS,
-                connection_limit=MAX_CONNECTIONS,
-                max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
-                log_socket_errors=False,
-            )
-        except (OSError, ValueError) as error:
-            self._dispatcher.shutdown()
-            raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
+        self._server = create_server(
+            app,
+            self._sockets,
+            _dispatcher=self._dispatcher,
+            sockets=[listener],
+            ident=None,
+            threads=threads,
+            asyncore_use_poll=True,
+            channel_timeout=IDLE_SECONDS,
+            connection_limit=MAX_CONNECTIONS,
+            max_request_body_size=app.config["MAX_CONTENT_LENGTH"],
+            log_socket_errors=False,
+        )
         self._server.channel_class = _Channel
         self.url = _url(host, self._server.effective_port)
 
     def stop(self) -> None:
         """Ask `run` to answer what has arrived, then return."""
         self._stopping = True
-        self._server.pull_trigger()
+        if not self._ended:  # afterwards the trigger's descriptor is closed, or another file's
+            self._server.pull_trigger()
 
     def run(self) -> None:
         """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`."""
@@ -138,11 +151,12 @@ class HttpServer:
             while not self._stopping:
                 self._turn(1.0)
             self._turn(0.0)  # what had arrived before the stop is still answered
-            self._app.config["DRAINING"] = True
+            self._app.config["DRAINING"] = self._dispatcher.draining_ns = perf_counter_ns()
             give_up = monotonic() + self._drain_timeout
             while self._busy() and monotonic() < give_up:
                 self._turn(0.05)
         finally:
+            self._ended = True
             self._dispatcher.shutdown()
             wasyncore.close_all(self._sockets)
 
@@ -165,13 +179,8 @@ class DevServer:
 
     def __init__(self, app: Flask, host: str, port: int) -> None:
         """Listen; raises `ServerStartError` when the address cannot be had."""
-        try:
-            # Werkzeug, left to listen by itself, prints why it cannot and exits.
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.create_server((host, port), family=family, backlog=128)
-        except OSError as error:
-            raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
-        with listener:
+        # Werkzeug, left to listen by itself, prints why it cannot and exits.
+        with _listen(host, port, DEV_BACKLOG) as listener:
             self._server: BaseWSGIServer = make_server(
                 host, port, app, threaded=False, processes=1, request_handler=_DevHandler, fd=listener.fileno()
             )
@@ -188,6 +197,14 @@ class DevServer:
             self._server.serve_forever(poll_interval=0.1)
         finally:
             self._server.server_close()
+
+
+def _listen(host: str, port: int, backlog: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except (OSError, ValueError) as error:
+        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
 
 
 def _url(host: str, port: object) -> str:

@@ -13,7 +13,17 @@ from imdb_serving.timing import CLIENT_STAGES
 
 US = 1000
 COLUMNS = ("prepro", "client_infer", *CLIENT_STAGES, "postpro", "total")
-ROW = {"mode": "rpc", "engine": "null", "net": "cnn", "samples": 2500, "batch": 1, "run": "run-a", "error": ""}
+ROW = {
+    "mode": "rpc",
+    "http_client": "keep-alive",
+    "engine": "null",
+    "net": "cnn",
+    "samples": 2500,
+    "batch": 1,
+    "run": "run-a",
+    "error": "",
+    "answers": "0" * 32,
+}
 
 
 def row(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> dict[str, Any]:
@@ -32,6 +42,12 @@ def failed(server_threads: int, clients: int) -> dict[str, Any]:
     return {**ROW, **key, "status": "failed", "error": "ServerUnavailable: gone"}
 
 
-def grid(servers: tuple[int, ...] = (1, 2), clients: tuple[int, ...] = (1, 2, 4), rounds: int = 3) -> pd.DataFrame:
+def grid(
+    servers: tuple[int, ...] = (1, 2),
+    clients: tuple[int, ...] = (1, 2, 4),
+    rounds: int = 3,
+    modes: tuple[str, ...] = ("rpc",),
+) -> pd.DataFrame:
     """A whole sweep."""
-    return pd.DataFrame([row(s, c, r) for r in range(1, rounds + 1) for s in servers for c in clients])
+    cells = [(m, s, c, r) for r in range(1, rounds + 1) for m in modes for s in servers for c in clients]
+    return pd.DataFrame([row(s, c, r, mode=m) for m, s, c, r in cells])

@@ -12,7 +12,7 @@ from ledger_rows import failed, grid
 from matplotlib.figure import Figure
 
 from imdb_serving.messages import Reply
-from imdb_serving.report import plots, tables
+from imdb_serving.report import curves, plots, tables
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
 
@@ -20,11 +20,13 @@ def reply() -> Reply:
     return Reply({}, [Stage(name, 1000 * n, 1000 * n + 900) for n, name in enumerate(CLIENT_STAGES)])
 
 
+BOTH = grid(modes=("rpc", "flask"))
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "grid": lambda: plots.grid_figure(grid(servers=(2,))),
-    "time": lambda: plots.time_figure(grid(), tables.published_rpc()),
-    "throughput": lambda: plots.throughput_figure(grid()),
-    "stage": lambda: plots.stage_figure(grid()),
+    "time": lambda: curves.time_figure(BOTH, tables.published_rpc(), tables.published_flask()),
+    "throughput": lambda: curves.throughput_figure(grid()),
+    "stage": lambda: curves.stage_figure(BOTH),
     "timeline": lambda: plots.timeline_figure(reply()),
 }
 
@@ -59,8 +61,22 @@ def test_curves_are_told_apart_by_server_threads(name: str, tmp_path: Path) -> N
 
 def test_the_published_curves_stand_beside_ours(tmp_path: Path) -> None:
     figure = plots.save(FIGURES["time"](), tmp_path, "time")
-    assert len(figure.axes[0].lines) == 6 + 2
-    assert sum("published 2020" in text for text in legend(figure)) == 1
+    (axes,) = figure.axes  # one pair of axes for both modes
+    grey = [line for line in axes.lines if line.get_color() == curves.PUBLISHED_GREY]
+    assert (len(grey), len(axes.lines)) == (6 + 1, 6 + 1 + 2 * 2)
+    assert sum("published 2020" in text for text in legend(figure)) == 2
+
+
+def test_modes_are_told_apart_by_the_line_and_server_threads_by_the_colour(tmp_path: Path) -> None:
+    figure = plots.save(FIGURES["time"](), tmp_path, "time")
+    ours = {str(line.get_label()): line for line in figure.axes[0].lines if "server thread" in str(line.get_label())}
+    styles = {name: (line.get_linestyle(), line.get_color()) for name, line in ours.items()}
+    for count in ("1 server thread", "2 server threads"):
+        rpc, flask = styles[f"rpc, {count}"], styles[f"flask, {count}"]
+        assert (rpc[0], flask[0]) == ("-", "--")
+        assert rpc[1] == flask[1]
+    assert len({colour for _, colour in styles.values()}) == 2
+    assert {"rpc", "flask"} <= set(legend(figure))
 
 
 @pytest.mark.parametrize("name", ["grid", "stage"])
@@ -79,20 +95,20 @@ def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
 
 
 def test_a_curve_is_the_measured_medians(tmp_path: Path) -> None:
-    figure = plots.save(plots.throughput_figure(grid()), tmp_path, "throughput")
+    figure = plots.save(curves.throughput_figure(grid()), tmp_path, "throughput")
     clients, spread = tables.by_client(grid(), 1, "throughput")
-    line = next(line for line in figure.axes[0].lines if line.get_label() == "1 server thread")
+    line = next(line for line in figure.axes[0].lines if line.get_label() == "rpc, 1 server thread")
     assert list(line.get_xdata()) == list(clients)
     assert list(line.get_ydata()) == pytest.approx(list(spread["median"]))
 
 
-@pytest.mark.parametrize("draw", [plots.throughput_figure, plots.stage_figure])
+@pytest.mark.parametrize("draw", [curves.throughput_figure, curves.stage_figure])
 def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_path: Path) -> None:
     rows = pd.DataFrame([*grid().to_dict("records"), *[failed(1, 8)]])
     plots.save(draw(rows), tmp_path, "some-failed")
 
 
-@pytest.mark.parametrize("draw", [plots.throughput_figure, plots.stage_figure])
+@pytest.mark.parametrize("draw", [curves.throughput_figure, curves.stage_figure])
 def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
     draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
 ) -> None:

@@ -1,0 +1,199 @@
+"""The pool behind the HTTP server: a worker for each asker, and deadlines that hold whatever a worker does."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import numpy as np
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServingError
+from imdb_serving.messages import Handler, Reply, Request, Tensor
+from imdb_serving.timing import Timeline
+from imdb_serving.transports import blocking_pool, wire
+from imdb_serving.transports.blocking_pool import BlockingPool
+from imdb_serving.transports.workers import WorkerKind
+
+
+def sleeper(request: Request, timeline: Timeline) -> Reply:
+    """Sleep as many milliseconds as the first word says; 13 is the end of the process."""
+    words = request.feed["words"].values
+    if int(words[0]) == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(int(words[0]) / 1000)
+    return Reply({"prediction": np.full((1, 1), os.getpid(), np.float64)}, timeline.stages)
+
+
+def make_sleeper() -> Handler:
+    return sleeper
+
+
+@contextmanager
+def running(
+    count: int, kind: WorkerKind = "process", make: Callable[[], Handler] = make_sleeper
+) -> Iterator[BlockingPool]:
+    pool = BlockingPool(make, count, kind, [])
+    try:
+        pool.start(30)
+        yield pool
+    finally:
+        pool.stop()
+
+
+def ask(pool: BlockingPool, milliseconds: int, seconds: float = 10, length: int = 1) -> int:
+    """Have a worker sleep; its process id."""
+    words = np.full(length, milliseconds)
+    frames = wire.encode_request(Request({"words": Tensor(words, (length,))}, ("prediction",), 1), 0, 1000)
+    _, reply, _ = wire.decode_answer(pool.ask(frames, time.perf_counter_ns(), time.monotonic() + seconds))
+    if isinstance(reply, ServingError):
+        raise reply
+    assert isinstance(reply, Reply)
+    return int(reply.outputs["prediction"][0, 0])
+
+
+def whole(pool: BlockingPool) -> bool:
+    return pool.missing() == 0
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_askers_side_by_side_have_a_worker_each(kind: WorkerKind) -> None:
+    with running(3, kind) as pool, kit.side_by_side(3) as run:
+        answers = {answer.result(20) for answer in [run(ask, pool, 300) for _ in range(3)]}
+        assert len(answers) == (3 if kind == "process" else 1)
+
+
+def test_an_asker_waits_for_the_first_worker_that_is_free() -> None:
+    with running(2, "thread") as pool, kit.side_by_side(3) as run:
+        slow = run(ask, pool, 1500)
+        run(ask, pool, 200)
+        time.sleep(0.1)
+        ask(pool, 0)
+        assert not slow.done()
+
+
+def test_a_deadline_that_passes_in_the_queue_costs_no_worker() -> None:
+    with running(1) as pool, kit.side_by_side(1) as run:
+        slow = run(ask, pool, 600)
+        time.sleep(0.2)
+        with pytest.raises(RequestTimeout, match="waited for a worker"):
+            ask(pool, 0, seconds=0.1)
+        worker = slow.result(10)
+        with pytest.raises(RequestTimeout, match="waited for a worker"):
+            ask(pool, 0, seconds=-1)
+        assert (ask(pool, 0), pool.missing()) == (worker, 0)
+
+
+def test_a_late_worker_finishes_and_is_used_again() -> None:
+    with running(1) as pool:
+        worker = ask(pool, 0)
+        with pytest.raises(RequestTimeout, match="at the request"):
+            ask(pool, 500, seconds=0.1)
+        assert (ask(pool, 0), pool.missing()) == (worker, 0)
+
+
+def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking_pool, "LATE_SECONDS", 0.2)
+    with running(1) as pool:
+        worker = ask(pool, 0)
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(RequestTimeout, match="at the request"):
+            ask(pool, 0, seconds=0.2)
+        assert ask(pool, 0, seconds=20) != worker
+        assert not kit.alive({worker})
+
+
+def test_a_request_too_large_for_the_pipe_of_a_hung_worker_keeps_its_deadline() -> None:
+    with running(1) as pool, kit.side_by_side(1) as run:
+        worker = ask(pool, 0)
+        os.kill(worker, signal.SIGSTOP)
+        error = run(ask, pool, 0, 0.5, 1 << 20).exception(timeout=10)
+        assert isinstance(error, RequestTimeout)
+        assert "did not take the request" in str(error)
+        assert ask(pool, 0, seconds=20) != worker
+
+
+def test_a_worker_that_dies_at_a_request_fails_it_and_is_replaced() -> None:
+    with running(2) as pool:
+        with pytest.raises(RemoteFailure, match="died while working on this request"):
+            ask(pool, 13)
+        assert kit.wait_until(partial(whole, pool))
+        assert ask(pool, 0)
+
+
+def test_a_worker_that_died_while_idle_is_not_asked() -> None:
+    with running(1) as pool:
+        worker = ask(pool, 0)
+        os.kill(worker, signal.SIGKILL)
+        assert kit.wait_until(lambda: not kit.alive({worker}))
+        assert ask(pool, 0, seconds=20) != worker
+
+
+WORK = (0, 1, 30, 2, 13, 0, 30, 1)
+
+
+def test_no_answer_is_lost_or_mixed_up_while_workers_come_late_and_die() -> None:
+    with running(3) as pool, kit.side_by_side(8) as run:
+        asked = [run(ask, pool, WORK[number % 8], (10, 0.005)[number % 5 == 0]) for number in range(40)]
+        outcomes = [type(answer.exception(30)) for answer in asked]
+        assert set(outcomes) <= {type(None), RemoteFailure, RequestTimeout}
+        assert outcomes.count(type(None)) >= 20
+        assert kit.wait_until(partial(whole, pool))
+        assert len({answer.result(20) for answer in [run(ask, pool, 300) for _ in range(3)]}) == 3
+
+
+def test_workers_that_cannot_be_replaced_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking_pool, "LATE_SECONDS", 0.1)
+    made: list[int] = []
+    broken: list[ServerStartError] = []
+    replaced = threading.Event()
+
+    def hang(request: Request, timeline: Timeline) -> Reply:
+        replaced.wait(10)
+        return Reply({})
+
+    def made_once() -> Handler:
+        made.append(1)
+        if len(made) > 1:
+            raise FileNotFoundError("no weights")
+        return hang
+
+    with running(1, "thread", made_once) as pool:
+        pool.on_broken = broken.append
+        with pytest.raises(RequestTimeout):
+            ask(pool, 0, seconds=0.1)
+        assert kit.wait_until(lambda: pool.missing() == 1)
+        replaced.set()
+        assert kit.wait_until(lambda: bool(broken))
+    assert "3 workers in a row failed to start" in str(broken[0])
+    assert len(made) == 4
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    def refuse() -> Handler:
+        raise FileNotFoundError("no weights")
+
+    with (
+        pytest.raises(ServerStartError, match="could not start: FileNotFoundError: no weights"),
+        running(2, "thread", refuse),
+    ):
+        pytest.fail("it cannot be ready")
+
+
+def test_a_pool_needs_a_worker() -> None:
+    with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
+        BlockingPool(make_sleeper, 0, "thread", [])
+
+
+def test_stopping_leaves_no_process_even_while_one_is_replaced() -> None:
+    with running(2) as pool:
+        workers = {worker.runner.pid for worker in pool._workers.values()}
+        with pytest.raises(RemoteFailure):
+            ask(pool, 13)
+    assert kit.wait_until(lambda: not kit.alive(workers))

@@ -1,0 +1,214 @@
+"""Exactly N handlers at work whatever carries the requests, none idle while one waits; one that dies is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import http_kit as http
+import numpy as np
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.errors import RemoteFailure, RequestTimeout, ServingError
+from imdb_serving.messages import Handler, Reply, Request, ServerInfo
+from imdb_serving.timing import Stage, Timeline
+from imdb_serving.transports.blocking_pool import BlockingPool
+from imdb_serving.transports.connect import connect
+from imdb_serving.transports.http import Workers
+from imdb_serving.transports.http_client import HttpClient
+from imdb_serving.transports.workers import WorkerKind
+
+
+def calls(endpoint: str, count: int, timeout: float = 30) -> list[list[Stage]]:
+    """The stages of several requests of one client."""
+    with connect(endpoint, timeout) as client:
+        return [client.call(http.ONE).stages for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "workers"),
+    [("serve", "thread", 1), ("serve", "process", 3), ("flask", "thread", 1), ("flask", "thread", 4),
+     ("flask", "process", 3), ("flask-gateway", "thread", 3), ("flask-dev", "thread", 3)],
+)  # fmt: skip
+def test_as_many_handlers_are_at_work_as_there_are_server_threads(command: str, kind: str, workers: int) -> None:
+    with http.simulated(30, workers, kind, command) as server, kit.side_by_side(2 * workers + 2) as run:
+        answers = [run(calls, server.endpoint, 8) for _ in range(2 * workers + 2)]
+        replies = [stages for answer in answers for stages in answer.result(60)]
+    assert len(replies) == 8 * (2 * workers + 2)
+    assert http.most_at_once(replies) == (1 if command == "flask-dev" else workers)
+
+
+def test_no_worker_idles_while_a_request_waits() -> None:
+    with http.simulated(30, 3) as server, kit.side_by_side(9) as run:
+        answers = [run(calls, server.endpoint, 8) for _ in range(9)]
+        replies = [{stage.name: stage for stage in stages} for answer in answers for stages in answer.result(60)]
+    worked = sorted((stages["op0"].start_ns, stages["op2"].end_ns) for stages in replies)
+    waited = [(stages["queue"].start_ns, stages["op0"].start_ns) for stages in replies]
+    idle = 0
+    for start, end in waited:
+        # Whenever a request waits, the time of all three workers must go into others' requests.
+        busy = sum(max(0, min(end, done) - max(start, began)) for began, done in worked)
+        idle += 3 * (end - start) - busy
+    assert idle / sum(3 * (end - start) for start, end in waited) < 0.15
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_worker_processes_as_asked_for(count: int) -> None:
+    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", str(count)) as server:
+        assert len(kit.workers(server.pid)) == count
+
+
+def outcomes(endpoint: str, until: threading.Event, timeout: float = 20) -> list[ServingError | None]:
+    """What a client under load sees, which goes on after errors."""
+    seen: list[ServingError | None] = []
+    with HttpClient(endpoint, timeout=timeout) as client:
+        while not until.is_set():
+            try:
+                client.predict(http.SAMPLE)
+                seen.append(None)
+            except ServingError as error:
+                seen.append(error)
+    return seen
+
+
+def test_a_worker_killed_under_load_fails_its_request_alone_and_is_replaced() -> None:
+    until = threading.Event()
+    with http.simulated(50, 2, "process") as server, kit.side_by_side(4) as run:
+        before = kit.workers(server.pid)
+        answers = [run(outcomes, server.endpoint, until) for _ in range(4)]
+        try:
+            time.sleep(0.3)
+            os.kill(min(before), signal.SIGKILL)
+            assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 1)
+            assert kit.wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 200)
+        finally:
+            until.set()
+        seen = [outcome for answer in answers for outcome in answer.result(30)]
+        errors = [outcome for outcome in seen if outcome is not None]
+        assert [type(error) for error in errors] == [RemoteFailure]
+        assert "died while working on this request; send it again" in str(errors[0])
+        assert len(seen) > 10
+        assert kit.workers(server.pid) & before == before - {min(before)}
+        replies = [answer.result(30) for answer in [run(calls, server.endpoint, 6) for _ in range(4)]]
+        assert http.most_at_once([stages for reply in replies for stages in reply]) == 2
+
+
+def test_readiness_tells_that_a_worker_is_missing() -> None:
+    with http.simulated(5000, 1, "process") as server, kit.side_by_side(1) as run:
+        answer = run(http.post, server.endpoint)
+        assert not kit.wait_until(answer.done, 0.4)
+        os.kill(*kit.workers(server.pid), signal.SIGKILL)
+        http.assert_problem(answer.result(5), 500, "internal")
+        ready = http.ask(server.endpoint, path="/health/ready")
+        assert http.assert_problem(ready, 503, "unavailable") == "1 of 1 workers are being replaced"
+        assert int(ready.headers["Retry-After"]) > 0
+        assert "cannot predict at the moment" in http.ask(server.endpoint).body.decode()
+        assert kit.wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 200)
+
+
+def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
+    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", "1") as server:
+        (hung,) = kit.workers(server.pid)
+        os.kill(hung, signal.SIGSTOP)
+        response = http.post(server.endpoint, X_Request_Timeout="0.3")
+        assert "while a worker was at the request" in http.assert_problem(response, 504, "timeout")
+        assert http.post(server.endpoint).status == 200
+        assert hung not in kit.workers(server.pid)
+
+
+def test_requests_that_come_late_cost_no_worker() -> None:
+    with http.simulated(200, 2, "process") as server, kit.side_by_side(8) as run:
+        before = kit.workers(server.pid)
+        late = [run(http.post, server.endpoint, X_Request_Timeout=seconds) for seconds in ("0.001", "0.1", "0.3") * 4]
+        assert {answer.result(20).status for answer in late} <= {200, 504}
+        assert http.post(server.endpoint).status == 200
+        assert kit.workers(server.pid) == before
+
+
+INFO = ServerInfo("imdb-serving-http/1", "0", "test", "", 2, "thread", (), (), 1, 1)
+
+
+@contextmanager
+def own_server(handler: Handler, workers: int, kind: WorkerKind = "thread") -> Iterator[str]:
+    pool = BlockingPool(lambda: handler, workers, kind, [])
+    pool.start(20)
+    try:
+        with http.own_server(Workers(pool, INFO), workers) as server:
+            yield server.url
+            options = [channel.socket for channel in server._server.active_channels.values()]
+            assert all(opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for opened in options)
+    finally:
+        pool.stop()
+
+
+def sleeper(request: Request, timeline: Timeline) -> Reply:
+    """Sleep as many milliseconds as the first word says; 0 is a fault."""
+    milliseconds = int(request.feed["words"].values[0])
+    with timeline.stage("op0"):
+        time.sleep(1000 // milliseconds and milliseconds / 1000)
+    return Reply({"prediction": np.full((1, 1), milliseconds, np.float32)}, timeline.stages)
+
+
+def test_the_servers_end_of_every_connection_sends_at_once() -> None:
+    with own_server(sleeper, 1) as url, HttpClient(url, timeout=10) as client:
+        client.predict({"words": [1]})
+        assert client._socket is not None
+        assert client._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
+    with (
+        own_server(sleeper, 2) as url,
+        kit.side_by_side(4) as run,
+        HttpClient(url, timeout=10) as slow,
+        HttpClient(url, timeout=10) as quick,
+    ):
+        waiting = run(slow.predict, {"words": [900]})
+        assert not kit.wait_until(waiting.done, 0.1)
+        for _ in range(10):
+            quick.predict({"words": [20]})
+        assert not waiting.done()
+
+
+def test_a_fault_in_a_handler_is_a_remote_failure_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    with own_server(sleeper, 1) as url, HttpClient(url, timeout=10) as client:
+        for _ in range(3):
+            with pytest.raises(RemoteFailure, match="ZeroDivisionError"):
+                client.predict({"words": [0]})
+            assert client.predict({"words": [7]})["prediction"].tolist() == [7]
+    assert "request 0 failed" in caplog.text
+
+
+def test_every_answer_goes_to_its_own_client_while_many_ask() -> None:
+    def many(url: str, number: int) -> int:
+        right = 0
+        with HttpClient(url, timeout=20) as client:
+            for turn in range(40):
+                milliseconds = 1 + (number * 7 + turn) % 9
+                client.timeout = 20 if turn % 5 else 0.005
+                try:
+                    right += client.predict({"words": [milliseconds]})["prediction"].tolist() == [milliseconds]
+                except RequestTimeout:
+                    right += 1
+        return right
+
+    with own_server(sleeper, 3) as url, kit.side_by_side(8) as run:
+        assert [answer.result(60) for answer in [run(many, url, number) for number in range(8)]] == [40] * 8
+
+
+def test_one_connection_serves_many_requests(null_server: object) -> None:
+    with own_server(sleeper, 2) as url, http.opened(url) as connection:
+        local = connection.getsockname()
+        for milliseconds in range(1, 30):
+            body = b'{"words": [%d], "fetch": ["prediction"]}' % milliseconds
+            connection.sendall(http.message(body))
+            assert http.receive_answer(connection) == b'{"prediction":[%d.0]}' % milliseconds
+        assert connection.getsockname() == local
+        assert urlsplit(url).port == connection.getpeername()[1]
