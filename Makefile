@@ -8,6 +8,7 @@ SAMPLES ?= 2500
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 # Dependencies are compiled when first imported, not all at once; that needs leave to write.
@@ -26,14 +27,14 @@ help: ## list the targets
 # The stamp is newer than the lock and the project file, or the environment is made again.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "error: no Python from 3.10 to 3.13 here; install one, or name it: make PYTHON=/path/to/python ..."; exit 1; }
-	@echo "==> making $(VENV) and installing the locked dependencies (once, about a minute)"
+	@echo "==> making $(VENV) and installing the locked dependencies (once, half a minute or more)"
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile --require-hashes -r requirements.lock \
-		| awk -v total=$$(grep -c '^[a-z0-9].*==' requirements.lock) ' \
-			/^(Collecting|Processing|Ignoring)/ { printf "\r    fetching package %d of %d", ++n, total; fflush() } \
-			/^Installing/ { printf "\n    fetched; unpacking them takes about as long again\n"; fflush() }'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation --editable .
+	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
+	@$(PIP) --quiet --require-hashes -r $(VENV)/uv.lock
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ + /d; s/^/    /' || \
+		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --require-hashes -r requirements.lock; }
+	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment (.venv) with the locked dependencies
@@ -94,7 +95,6 @@ lint: setup ## check style, types and the direction of imports
 	@$(BIN)/lint-imports
 
 lock: setup ## resolve the dependencies anew and write requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.10 --generate-hashes \
 		--no-annotate --custom-compile-command "make lock" --quiet -o requirements.lock
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import socket
@@ -289,7 +290,7 @@ def test_text_without_a_vocabulary_is_refused(bundle: Path, tmp_path: Path, monk
     refused(lone.predict("client", b"Great! | 1\n"), "needs a vocabulary", "--vocab")
 
 
-@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "http://127.0.0.1:80"])
+@pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "https://127.0.0.1:80"])
 def test_an_endpoint_that_is_none_is_said(endpoint: str, bundle: Path, tmp_path: Path) -> None:
     done = Clients(bundle / "inference.conf", endpoint, tmp_path).predict("client", b"1 2 0\n")
     assert done.code not in (0, None)
@@ -387,7 +388,11 @@ def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> No
     assert (done.code, done.out) == (0, ""), done.err
     folder = tmp_path / "out" / "tiny"
     check_report(folder, 4)
-    assert sorted(path.stem for path in (folder / "notebooks").iterdir()) == ["grid-r1-s1", "grid-r1-s2", "report"]
+    assert sorted(path.stem for path in (folder / "notebooks").iterdir()) == [
+        "grid-r1-rpc-s1",
+        "grid-r1-rpc-s2",
+        "report",
+    ]
     assert str(folder / "report.html") in done.err
 
 
@@ -400,10 +405,10 @@ def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sweep, "write_report", reports.append)
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     folder = tmp_path / "out" / "tiny"
-    (folder / "notebooks" / "grid-r1-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
+    (folder / "notebooks" / "grid-r1-rpc-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
     done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
     assert done.code == 1
-    assert "FAILED grid-r1-s1: " in done.err + done.out
+    assert "FAILED grid-r1-rpc-s1: " in done.err + done.out
     assert "1 of 2 runs failed" in done.err
     assert [row["server_threads"] for row in Ledger(folder).rows()] == [2, 2]
     assert reports == [folder]
@@ -414,7 +419,7 @@ def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, monke
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     folder = tmp_path / "out" / "tiny"
     for servers in (1, 2):
-        (folder / "notebooks" / f"grid-r1-s{servers}.ipynb").mkdir(parents=True)
+        (folder / "notebooks" / f"grid-r1-rpc-s{servers}.ipynb").mkdir(parents=True)
     done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
     assert done.code == 1
     assert "2 of 2 runs failed" in done.err
@@ -428,7 +433,8 @@ def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pyt
     from imdb_serving.config import GridParams
 
     def measure_badly(params: GridParams, out: Path) -> None:
-        row = {"run": params.run, "round": 1, "server_threads": params.server_threads, "client_threads": 1}
+        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        row = {"run": params.run, "round": 1, **cell, "client_threads": 1}
         Ledger(Path(params.outputs) / params.sweep).append({**row, "status": "failed", "error": "gone"}, [])
 
     monkeypatch.chdir(ROOT)
@@ -443,13 +449,84 @@ def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pyt
 def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from imdb_serving.bench.cell import measure
     from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.bench.session import LoadSession
     from imdb_serving.config import GridParams
     from imdb_serving.text.lines import Line
+    from imdb_serving.transports.connect import connect
 
     monkeypatch.chdir(ROOT)
     params = GridParams(engine="null", samples=4, client_threads=[1], timeout=0.1)
-    row, records = measure(params, 1, "tcp://127.0.0.1:1", [Line("made", 1, "1 2 0")])
+    with LoadSession({"": functools.partial(connect, "tcp://127.0.0.1:1", 0.1)}, 1, 0.1) as session:
+        row, records = measure(params, 1, session, [Line("made", 1, "1 2 0")])
     Ledger(tmp_path).append(row, records)
     done = run("report", tmp_path)
     assert done.code != 0
     assert "Traceback" not in done.err
+
+
+def test_cells_whose_answers_differ_make_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A faster wrong answer is no speed."""
+    from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.commands import sweep
+    from imdb_serving.config import GridParams
+
+    def measure_wrongly(params: GridParams, out: Path) -> None:
+        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": ""}
+        Ledger(Path(params.outputs) / params.sweep).append({**row, "answers": str(params.server_threads)}, [])
+
+    reports: list[Path] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep, "execute_grid", measure_wrongly)
+    monkeypatch.setattr(sweep, "write_report", reports.append)
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    assert done.code == 1
+    assert "not all cells gave the same answers" in done.err
+    assert reports == [tmp_path / "out" / "tiny"]
+
+
+def test_a_ladder_that_fails_does_not_lose_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.commands import sweep
+    from imdb_serving.config import GridParams
+    from imdb_serving.errors import DataError
+
+    def measure(params: GridParams, out: Path) -> None:
+        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": "", "answers": "a"}
+        Ledger(Path(params.outputs) / params.sweep).append(row, [])
+
+    def fail(name: str, out: Path, parameters: object) -> None:
+        raise DataError("rung flask-dev: gone")
+
+    reports: list[Path] = []
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep, "execute_grid", measure)
+    monkeypatch.setattr(sweep, "execute", fail)
+    monkeypatch.setattr(sweep, "write_report", reports.append)
+    (tmp_path / "tiny.yaml").write_text(TINY + "ladder_rounds: 2\n", encoding="utf-8")
+    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    assert done.code == 1
+    assert "FAILED ladder: rung flask-dev: gone" in done.err
+    assert "1 of 3 runs failed" in done.err
+    assert reports == [tmp_path / "out" / "tiny"]
+
+
+@pytest.mark.parametrize(
+    "command", ["flask", "flask-gateway", "flask-dev", "flask-client", "ladder", "flask-benchmark"]
+)
+def test_the_help_of_an_http_command_has_an_example(command: str) -> None:
+    done = run(command, "--help")
+    assert done.code == 0
+    assert f"imdb-serving {command}" in done.out.split("Example:")[1]
+
+
+def test_flask_benchmark_prints_the_published_table_and_ours(bundle: Path) -> None:
+    done = shell("flask-benchmark", bundle, "--samples", "24", "--server-threads", "2", cwd=ROOT)
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines() if line.split() and line.split()[0].isdigit()]
+    assert [line[0] for line in lines] == ["1", "2", "4", "8", "12", "16", "20", "24"]
+    assert lines[0][1:3] == ["3.285", "33.286"]
+    assert all(float(figure) > 0 for line in lines for figure in line[1:])
+    assert {len(line) for line in lines} == {1 + 2 * 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.config import GridParams, SweepParams, load_sweep, make, model_folder, project_root
+from imdb_serving.config import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder, project_root
 from imdb_serving.errors import ConfigError
 
 PARAMS = sorted((Path(__file__).parents[1] / "params").glob("*.yaml"))
@@ -25,7 +26,7 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
 def test_every_packaged_file_loads(path: Path) -> None:
     params = load_sweep(path)
-    assert params.mode == "rpc"
+    assert params.modes[0] == "rpc"
     assert params.server_threads
     assert params.client_threads
 
@@ -38,8 +39,8 @@ def test_default_is_made_for_two_cores() -> None:
     assert (params.engine, params.net) == ("paddle", "cnn")
 
 
-def test_default_file_says_what_the_defaults_are() -> None:
-    assert load_sweep(BY_NAME["default"]) == SweepParams()
+def test_default_file_says_what_the_defaults_are_and_has_both_modes_and_the_ladder() -> None:
+    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5)
 
 
 def test_published_grid_is_six_by_seven() -> None:
@@ -47,6 +48,43 @@ def test_published_grid_is_six_by_seven() -> None:
     assert params.server_threads == [4, 8, 12, 16, 20, 24]
     assert params.client_threads == [1, 4, 8, 12, 16, 20, 24]
     assert (params.samples, params.rounds, params.net) == (2500, 1, "cnn")
+
+
+def test_the_published_flask_rows_are_there_as_published() -> None:
+    _, flask = load_sweep(BY_NAME["paddle_serving_2020"]).parts()
+    assert (flask.modes, flask.http_client) == (["flask-dev"], "curl")
+    assert flask.client_threads == [1, 2, 4, 8, 12, 16, 20, 24]
+    assert (flask.samples, flask.timeout) == (2500, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mode: flsk", "mode: unknown value 'flsk'; did you mean 'flask'"),
+        ("mode: [rpc, flask, rpc]", "expected different modes"),
+        ("mode: []", "expected different modes"),
+        ("http_client: crul", "http_client: unknown value 'crul'; did you mean 'curl'"),
+        ("ladder_rounds: -1", "ladder_rounds: must be at least 0"),
+        ("also: [{modee: flask}]", "also, entry 1: unknown parameter 'modee'; did you mean 'mode'"),
+        ("also: [{mode: flsk}]", "also, entry 1: mode: unknown value 'flsk'; did you mean 'flask'"),
+        ("also: [{mode: flask}, {rounds: 2}]", "also, entry 2: rounds belongs to the whole sweep"),
+        ("also: [{also: []}]", "also, entry 1: also belongs to the whole sweep"),
+        ("also: [flask]", "also"),
+    ],
+)
+def test_a_wrong_mode_or_further_grid_is_refused_with_what_was_meant(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load_sweep(write(tmp_path, text + "\n"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"engines": []}, {"engines": ["null", "null"]}, {"engines": ["onnx"]}, {"rounds": 1}, {"requests": 0},
+     {"server_threads": 0}, {"timeout": 0}, {"sweep": "../x"}, {"net": "rnn"}],
+)  # fmt: skip
+def test_a_ladder_that_cannot_be_measured_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        make(LadderParams, wrong, "ladder.ipynb")
 
 
 @pytest.mark.parametrize(

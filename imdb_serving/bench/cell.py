@@ -17,7 +17,7 @@ from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.server import ServerProcess
-from imdb_serving.bench.session import run_load
+from imdb_serving.bench.session import LoadSession
 from imdb_serving.bench.summary import answers_digest, summarise
 from imdb_serving.bench.workload import ReviewWorkload, share
 from imdb_serving.config import GridParams, LadderParams, SweepParams, is_project, model_folder, project_root
@@ -78,9 +78,11 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
     rows = []
     with ExitStack() as stack:
         server, lines = _prepare(params, stack)
+        make_client = functools.partial(connect, server.endpoint, params.timeout, params.http_client)
+        session = stack.enter_context(LoadSession({"": make_client}, max(order), params.timeout))
         progress(f"server ready: {params.mode}, {params.engine}, {params.server_threads} server threads")
         for position, clients in enumerate(order):
-            row, records = measure(params, clients, server.endpoint, lines)
+            row, records = measure(params, clients, session, lines)
             row["order"] = position
             ledger.append(row, records)
             rows.append(row)
@@ -99,14 +101,18 @@ def _prepare(params: GridParams, stack: ExitStack) -> tuple[ServerProcess, list[
         return server, reading.result()
 
 
-def measure(params: GridParams, clients: int, endpoint: str, lines: Sequence[Line]) -> tuple[Row, list[ClientRecord]]:
-    """Measure one cell; returns its row and the raw samples. What goes wrong is the row's `error`."""
+def measure(
+    params: GridParams, clients: int, session: LoadSession, lines: Sequence[Line]
+) -> tuple[Row, list[ClientRecord]]:
+    """Measure one cell with the first clients of a session; returns its row and the raw samples.
+
+    What goes wrong is the row's `error`.
+    """
     began = datetime.now(timezone.utc).isoformat(timespec="seconds")
     shares = [ReviewWorkload(part, "ids", None, batch=params.batch) for part in share(lines, clients, params.batch)]
-    make_client = functools.partial(connect, endpoint, params.timeout, params.http_client)
     error, records = "", []
     try:
-        records = run_load(make_client, shares, params.timeout)
+        records = session.run("", shares)
     except (ServingError, OSError) as failure:
         error = f"{type(failure).__name__}: {failure}"
     results = [result for record in records for outcome in record.outcomes for result in outcome]

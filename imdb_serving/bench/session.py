@@ -40,9 +40,14 @@ class LoadSession:
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._lost: dict[int, ServingError | None] = {}
+        self._used = False
 
     def __enter__(self) -> LoadSession:
         """Start the client processes and wait until all are connected, or have said why not."""
+        self._start()
+        return self
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         try:
@@ -59,14 +64,17 @@ class LoadSession:
         except BaseException:
             self.close()
             raise
-        return self
 
     def run(self, target: str, shares: Sequence[Workload]) -> list[ClientRecord]:
         """Have the first clients work through one share each, all started together; returns their records in order.
 
         A client process that dies, or never connected, leaves a record in which all its requests failed; nothing is
-        waited for longer than its requests' deadlines allow.
+        waited for longer than its requests' deadlines allow. Clients lost in a block are back for the next one.
         """
+        if self._used and self._lost:
+            self.close()
+            self._start()
+        self._used = True
         active = range(len(shares))
         for number in active:
             self._tell(number, (target, shares[number]))
@@ -85,6 +93,7 @@ class LoadSession:
             process.terminate()
         for process in self._processes:
             process.join(START_SECONDS)
+        self._pipes, self._processes, self._lost = [], [], {}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,7 +109,7 @@ class LoadSession:
             self._lost[number] = None
 
     def _receive(self, numbers: Iterable[int], seconds: float) -> dict[int, Any]:
-        """Receive one object from each client; one that died or is late is lost for the rest of the session."""
+        """Receive one object from each client; one that died or is late is lost."""
         waiting = {self._pipes[number]: number for number in numbers if number not in self._lost}
         received: dict[int, Any] = {}
         deadline = monotonic() + seconds

@@ -56,7 +56,8 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     if params.ladder_rounds:
         failed += _ladder(params, folder, run)
     if failed:
-        print(f"{failed} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr)
+        planned = len(runs) + bool(params.ladder_rounds)
+        print(f"{failed} of {planned} runs failed; their notebooks in {folder / 'notebooks'} show why", file=sys.stderr)
     rows = [row for row in Ledger(folder).rows() if row["run"] == run] if (folder / FILE).is_file() else []
     bad = [row for row in rows if row["status"] != OK]
     for row in bad:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,10 +18,12 @@ from imdb_serving.bench import cell
 from imdb_serving.bench.cell import ensure_model, measure, run_grid
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.server import ServerProcess
+from imdb_serving.bench.session import LoadSession
 from imdb_serving.config import GridParams
 from imdb_serving.errors import BundleError, ServerStartError
 from imdb_serving.report import tables
 from imdb_serving.text.lines import Line
+from imdb_serving.transports.connect import connect
 
 
 def null_params(folder: Path, **changes: Any) -> GridParams:
@@ -28,10 +31,16 @@ def null_params(folder: Path, **changes: Any) -> GridParams:
     return GridParams(**values | {"outputs": str(folder), "model": str(folder / "no-model")} | changes)
 
 
+def measured(params: GridParams, clients: int, endpoint: str, lines: list[Line]) -> tuple[dict[str, Any], list[Any]]:
+    """Measure one cell with clients of its own."""
+    with LoadSession({"": functools.partial(connect, endpoint, params.timeout)}, clients, params.timeout) as session:
+        return measure(params, clients, session, lines)
+
+
 def test_a_cell_on_a_live_server_is_ok_and_has_what_the_report_needs(
     null_server: ServerProcess, tmp_path: Path
 ) -> None:
-    row, records = measure(null_params(tmp_path), 3, null_server.endpoint, lines_of(30))
+    row, records = measured(null_params(tmp_path), 3, null_server.endpoint, lines_of(30))
     assert (row["status"], row["error"], row["client_threads"]) == ("ok", "", 3)
     assert (row["answered"], row["failed_requests"]) == (30, 0)
     assert len(records) == 3
@@ -45,19 +54,19 @@ def test_a_cell_on_a_live_server_is_ok_and_has_what_the_report_needs(
 
 def test_the_accuracy_is_the_share_of_right_answers(null_server: ServerProcess, tmp_path: Path) -> None:
     # The null engine says 0.5, which is not above one half: every review is taken for negative.
-    row, _ = measure(null_params(tmp_path), 1, null_server.endpoint, lines_of(31))
+    row, _ = measured(null_params(tmp_path), 1, null_server.endpoint, lines_of(31))
     assert row["accuracy"] == pytest.approx(15 / 31)
 
 
 def test_batches_answer_every_sample(null_server: ServerProcess, tmp_path: Path) -> None:
-    row, records = measure(null_params(tmp_path, batch=4), 2, null_server.endpoint, lines_of(30))
+    row, records = measured(null_params(tmp_path, batch=4), 2, null_server.endpoint, lines_of(30))
     assert row["answered"] == 30
     assert sum(len(record.positions) for record in records) == 8
 
 
 def test_a_failed_request_fails_the_cell_and_says_why(null_server: ServerProcess, tmp_path: Path) -> None:
     lines = [*lines_of(9), Line("made", 10, "broken")]
-    row, _ = measure(null_params(tmp_path), 2, null_server.endpoint, lines)
+    row, _ = measured(null_params(tmp_path), 2, null_server.endpoint, lines)
     assert (row["status"], row["answered"], row["failed_requests"]) == ("failed", 9, 1)
     assert row["error"].startswith("1 of 10 requests failed, the first: made:10: ")
 
@@ -65,7 +74,7 @@ def test_a_failed_request_fails_the_cell_and_says_why(null_server: ServerProcess
 def test_a_dead_server_gives_a_failed_row(tmp_path: Path) -> None:
     with ServerProcess(["--engine", "null", "--server-threads", "1"]) as server:
         endpoint = server.endpoint
-    row, _ = measure(null_params(tmp_path, timeout=0.3), 2, endpoint, lines_of(30))
+    row, _ = measured(null_params(tmp_path, timeout=0.3), 2, endpoint, lines_of(30))
     assert (row["status"], row["answered"], row["failed_requests"]) == ("failed", 0, 30)
     assert endpoint in row["error"]
     assert row["accuracy"] is None

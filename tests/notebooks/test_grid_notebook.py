@@ -50,6 +50,33 @@ def test_papermill_from_the_library(bundle: Path, tmp_path: Path) -> None:
     check_grid(tmp_path / "library", tmp_path / "deep" / "out.ipynb", 1, [2])
 
 
+def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
+    given = {"mode": "flask", "server_threads": "2", "client_threads": "1,2", "samples": "40", "model": str(bundle)}
+    done = papermill("grid.ipynb", tmp_path / "out.ipynb", **given, outputs=str(tmp_path), sweep="shell")
+    assert done.returncode == 0, done.stderr
+    check_grid(tmp_path / "shell", tmp_path / "out.ipynb", 2, [1, 2])
+    assert {row["mode"] for row in Ledger(tmp_path / "shell").rows()} == {"flask"}
+    assert len({row["answers"] for row in Ledger(tmp_path / "shell").rows()}) == 1
+
+
+def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
+    given = {"engines": "null", "rounds": "2", "requests": "4", "sweep": "small", "outputs": str(tmp_path)}
+    done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)
+    assert done.returncode == 0, done.stderr
+    page = shown(tmp_path / "out.ipynb")
+    assert page.count("<figure>") == 2
+    assert "flask-dev-curl" in page
+    assert "curl is **" in page
+    names = ("ladder", "ladder-latency")
+    figures = sorted(path.name for path in (tmp_path / "small" / "figures").iterdir())
+    assert figures == sorted(f"{name}.{suffix}" for name in names for suffix in ("png", "svg"))
+
+
+def test_a_mistyped_parameter_of_the_ladder_stops_it(tmp_path: Path) -> None:
+    with pytest.raises(NotebookError, match="'engine'; did you mean 'engines'"):
+        execute("ladder.ipynb", tmp_path / "out.ipynb", {"engine": "null", "outputs": str(tmp_path)})
+
+
 def test_a_mistyped_parameter_stops_the_notebook_and_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(NotebookError, match="'server_thread'; did you mean 'server_threads'"):
         execute("grid.ipynb", tmp_path / "out.ipynb", {"server_thread": 2, "engine": "null", "outputs": str(tmp_path)})

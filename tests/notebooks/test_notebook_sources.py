@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imdb_serving.config import GridParams
+from imdb_serving.config import GridParams, LadderParams
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -28,8 +28,8 @@ def parameters(path: Path) -> list[dict[str, Any]]:
     return [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
 
 
-def test_the_three_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["explore", "grid", "report"]
+def test_the_notebooks_are_there() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["explore", "grid", "ladder", "report"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -51,8 +51,9 @@ def test_one_cell_holds_the_parameters_and_nothing_else(path: Path) -> None:
     assert all(isinstance(node, ast.Assign) for node in ast.parse(source(cell)).body)
 
 
-def test_the_grid_notebook_has_every_parameter_with_its_default() -> None:
-    (cell,) = parameters(FOLDER / "grid.ipynb")
+@pytest.mark.parametrize(("notebook", "kind"), [("grid", GridParams), ("ladder", LadderParams)])
+def test_a_notebook_has_every_parameter_with_its_default(notebook: str, kind: type[GridParams | LadderParams]) -> None:
+    (cell,) = parameters(FOLDER / f"{notebook}.ipynb")
     named = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source(cell)).body}
-    default = GridParams()
-    assert named == {name: getattr(default, name) for name in GridParams.__struct_fields__}
+    default = kind()
+    assert named == {name: getattr(default, name) for name in kind.__struct_fields__}

@@ -20,7 +20,7 @@ PUBLISHED = ["prepro", "client infer", "op0", "op1", "op2", "postpro", "total"]
 
 def test_our_table_has_the_published_columns_in_their_order() -> None:
     table = tables.published_columns(tables.medians(grid()))
-    assert list(table.columns) == ["server threads", "client threads", *PUBLISHED, "wall", "samples/s"]
+    assert list(table.columns) == ["mode", "server threads", "client threads", *PUBLISHED, "wall", "samples/s"]
     assert len(table) == 6
 
 
@@ -40,7 +40,7 @@ def test_medians_are_over_the_rounds_without_failed_cells() -> None:
 def test_failures_are_shown_with_their_reasons() -> None:
     shown = tables.failures(pd.DataFrame([row(1, 1), failed(2, 4)]))
     assert shown.to_dict("records") == [
-        {"server_threads": 2, "client_threads": 4, "round": 1, "error": "ServerUnavailable: gone"}
+        {"mode": "rpc", "server_threads": 2, "client_threads": 4, "round": 1, "error": "ServerUnavailable: gone"}
     ]
 
 
@@ -98,5 +98,38 @@ def test_stages_of_a_reply_are_counted_from_the_first() -> None:
     stages = [Stage(name, 5000 + 1000 * number, 6000 + 1000 * number) for number, name in enumerate(CLIENT_STAGES)]
     table = tables.stages(Reply({}, stages))
     assert list(table["stage"]) == list(CLIENT_STAGES)
-    assert list(table["start [us]"]) == [float(number) for number in range(8)]
+    assert list(table["start [us]"]) == [float(number) for number in range(len(CLIENT_STAGES))]
     assert set(table["time [us]"]) == {1.0}
+
+
+def test_modes_are_kept_apart_and_rpc_comes_first() -> None:
+    rows = grid(modes=("flask-dev", "flask", "rpc"))
+    cells = tables.medians(rows)
+    assert len(cells) == 3 * 6
+    assert list(dict.fromkeys(cells["mode"])) == ["rpc", "flask", "flask-dev"]
+    assert tables.setting(rows).startswith("rpc and flask and flask-dev, ")
+
+
+def test_curl_clients_are_a_mode_of_their_own(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    for way in ("keep-alive", "curl"):
+        ledger.append(row(1, 1, mode="flask-dev", http_client=way), [])
+    assert tables.modes(tables.load(tmp_path)) == ["flask-dev", "flask-dev + curl"]
+    assert len({one["raw"] for one in ledger.rows()}) == 2
+
+
+def test_the_flask_table_sums_serving_over_all_requests() -> None:
+    table = tables.flask_columns(tables.medians(grid(rounds=1, modes=("rpc", "flask"))))
+    assert set(table["mode"]) == {"flask"}
+    cell = row(1, 4, mode="flask")
+    served = 4 * (cell["handover_s"] + cell["op0_s"] + cell["op1_s"] + cell["op2_s"])
+    mine = table[(table["server threads"] == 1) & (table["client threads"] == 4)].iloc[0]
+    assert mine["serving time"] == pytest.approx(served)
+    assert mine["total time"] == pytest.approx(cell["total_s"])
+
+
+def test_answers_that_differ_are_named() -> None:
+    rows = [row(1, 1), row(1, 2), row(2, 4, mode="flask")]
+    assert tables.answers(pd.DataFrame(rows)).startswith("All 3 cells gave the same answers")
+    rows[2]["answers"] = "f" * 32
+    assert "flask 2 x 4, round 1" in tables.answers(pd.DataFrame(rows))
