@@ -32,7 +32,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
 	@$(PIP) --quiet --require-hashes -r $(VENV)/uv.lock
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ + /d; s/^/    /' || \
+	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
 		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --require-hashes -r requirements.lock; }
 	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
