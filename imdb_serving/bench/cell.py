@@ -17,7 +17,7 @@ from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.server import ServerProcess
-from imdb_serving.bench.session import LoadSession
+from imdb_serving.bench.session import LoadSession, prepare_processes
 from imdb_serving.bench.summary import answers_digest, summarise
 from imdb_serving.bench.workload import ReviewWorkload, share
 from imdb_serving.config import GridParams, LadderParams, SweepParams, is_project, model_folder, project_root
@@ -91,7 +91,8 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
 
 
 def _prepare(params: GridParams, stack: ExitStack) -> tuple[ServerProcess, list[Line]]:
-    """Start the server and read the reviews meanwhile, which takes about as long."""
+    """Start the server; meanwhile read the reviews and get ready for client processes, which takes about as long."""
+    prepare_processes()
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     with ThreadPoolExecutor(1) as reader:
         reading = reader.submit(

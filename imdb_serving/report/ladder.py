@@ -30,6 +30,12 @@ MEANING = {
     "flask-dev-curl": "+ a curl process a request",
 }
 
+NARROW: list[Any] = [
+    {"selector": "", "props": "font-size: 80%"},
+    {"selector": "th, td", "props": "text-align: left; white-space: nowrap; padding: 0.25em 0.4em"},
+]
+"""Lets a table of four cases fit a page."""
+
 Case = tuple[str, int]
 
 
@@ -103,7 +109,7 @@ def show(rows: pd.DataFrame) -> Any:
         columns[head, "adds [µs]"].append(f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})")
         columns[head, "share"].append(f"{table['share'].sum():.0%}")
     shown = pd.DataFrame(columns, index=[*RUNGS, "all"])
-    return shown.style.set_table_styles([{"selector": "th, td", "props": "text-align: left; white-space: nowrap"}])
+    return shown.style.set_table_styles([*NARROW, {"selector": "td.col0", "props": "white-space: normal"}])
 
 
 def text(rows: pd.DataFrame) -> str:
@@ -177,8 +183,7 @@ def show_gap(rows: pd.DataFrame) -> Any:
             f"{row['µs a request']:,.0f}  [{row['low']:,.0f}, {row['high']:,.0f}]" for _, row in gap.iterrows()
         ]
         columns[head, "share"] = [f"{share:.1%}" for share in gap["share of the gap"]]
-    shown = pd.DataFrame(columns).style.hide(axis="index")
-    return shown.set_table_styles([{"selector": "th, td", "props": "text-align: left; white-space: nowrap"}])
+    return pd.DataFrame(columns).style.hide(axis="index").set_table_styles(NARROW)
 
 
 def explain_gap(rows: pd.DataFrame) -> str:
