@@ -30,8 +30,9 @@ def process_of(server: ServerProcess) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("command", "number"), [*((command, signal.SIGTERM) for command in COMMANDS), ("flask", signal.SIGINT)]
+)
 def test_a_signal_lets_the_request_in_flight_be_answered(command: str, number: signal.Signals) -> None:
     with http.simulated(700, 2, command=command) as server, kit.side_by_side(1) as run:
         process, family = process_of(server), {server.pid, *kit.descendants(server.pid)}
@@ -44,9 +45,8 @@ def test_a_signal_lets_the_request_in_flight_be_answered(command: str, number: s
         assert kit.wait_until(lambda: not kit.alive(family), 5), "processes are left"
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes(kind: str) -> None:
-    with http.simulated(600, 1, kind) as server, kit.side_by_side(3) as run:
+def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> None:
+    with http.simulated(600, 1, "process") as server, kit.side_by_side(3) as run:
         with HttpClient(server.endpoint, timeout=10) as late:
             late.hello()
             accepted = [run(http.post, server.endpoint) for _ in range(3)]
@@ -85,7 +85,7 @@ def test_a_server_that_ends_does_not_wait_for_idle_and_unfinished_clients() -> N
         assert (process_of(server).wait(10), server.errors()) == (0, "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["flask", "flask-gateway"])
 def test_the_workers_of_a_killed_server_disappear(command: str) -> None:
     with http.simulated(300, 2, "process", command) as server, kit.side_by_side(1) as run:
         family = kit.descendants(server.pid)
@@ -158,11 +158,10 @@ def test_a_gateway_asks_the_rpc_server_it_is_given(null_server: ServerProcess) -
             assert client.predict(http.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("command", ["flask-gateway", "flask-dev"])
-def test_a_gateway_tells_when_the_rpc_server_is_gone_and_goes_on_when_it_is_back(command: str) -> None:
+def test_a_gateway_tells_when_the_rpc_server_is_gone_and_goes_on_when_it_is_back() -> None:
     with http.server("--engine", "null", command="serve") as rpc:
         port = urlsplit(rpc.endpoint).port
-        with http.server("--rpc", rpc.endpoint, "--server-threads", "2", command=command) as server:
+        with http.server("--rpc", rpc.endpoint, "--server-threads", "2", command="flask-gateway") as server:
             assert http.post(server.endpoint).status == 200
             rpc.stop()
             refused = http.post(server.endpoint, X_Request_Timeout="0.5")

@@ -34,14 +34,15 @@ def calls(endpoint: str, count: int, timeout: float = 30) -> list[list[Stage]]:
 
 @pytest.mark.parametrize(
     ("command", "kind", "workers"),
-    [("serve", "thread", 1), ("serve", "process", 3), ("flask", "thread", 1), ("flask", "thread", 4),
+    [("serve", "process", 3), ("flask", "thread", 1), ("flask", "thread", 4),
      ("flask", "process", 3), ("flask-gateway", "thread", 3), ("flask-dev", "thread", 3)],
 )  # fmt: skip
 def test_as_many_handlers_are_at_work_as_there_are_server_threads(command: str, kind: str, workers: int) -> None:
-    with http.simulated(30, workers, kind, command) as server, kit.side_by_side(2 * workers + 2) as run:
-        answers = [run(calls, server.endpoint, 8) for _ in range(2 * workers + 2)]
+    clients = 2 * workers
+    with http.simulated(30, workers, kind, command) as server, kit.side_by_side(clients) as run:
+        answers = [run(calls, server.endpoint, 6) for _ in range(clients)]
         replies = [stages for answer in answers for stages in answer.result(60)]
-    assert len(replies) == 8 * (2 * workers + 2)
+    assert len(replies) == 6 * clients
     assert http.most_at_once(replies) == (1 if command == "flask-dev" else workers)
 
 
@@ -56,7 +57,7 @@ def test_no_worker_idles_while_a_request_waits() -> None:
         # Whenever a request waits, the time of all three workers must go into others' requests.
         busy = sum(max(0, min(end, done) - max(start, began)) for began, done in worked)
         idle += 3 * (end - start) - busy
-    assert idle / sum(3 * (end - start) for start, end in waited) < 0.15
+    assert idle / sum(3 * (end - start) for start, end in waited) < 0.25  # one that idles would make a third
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -152,7 +153,8 @@ def sleeper(request: Request, timeline: Timeline) -> Reply:
     """Sleep as many milliseconds as the first word says; 0 is a fault."""
     milliseconds = int(request.feed["words"].values[0])
     with timeline.stage("op0"):
-        time.sleep(1000 // milliseconds and milliseconds / 1000)
+        1 / milliseconds
+        time.sleep(milliseconds / 1000)
     return Reply({"prediction": np.full((1, 1), milliseconds, np.float32)}, timeline.stages)
 
 
@@ -203,7 +205,7 @@ def test_every_answer_goes_to_its_own_client_while_many_ask() -> None:
         assert [answer.result(60) for answer in [run(many, url, number) for number in range(8)]] == [40] * 8
 
 
-def test_one_connection_serves_many_requests(null_server: object) -> None:
+def test_one_connection_serves_many_requests() -> None:
     with own_server(sleeper, 2) as url, http.opened(url) as connection:
         local = connection.getsockname()
         for milliseconds in range(1, 30):
