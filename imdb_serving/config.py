@@ -51,9 +51,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
             check_choice(name, getattr(self, name), known)
-        for name in ("math_threads", "samples", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        _check_positive(self, "math_threads", "samples", "batch")
         check_counts("client_threads", self.client_threads)
         _check_timeout(self.timeout)
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
@@ -150,9 +148,7 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         check_choice("net", self.net, _CHOICES["net"])
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise ConfigError(f"engines: expected different engines, got {self.engines}")
-        for name in ("server_threads", "math_threads", "requests"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1, got {getattr(self, name)}")
+        _check_positive(self, "server_threads", "math_threads", "requests")
         if self.rounds < 2:
             raise ConfigError(f"rounds: an interval needs at least 2, got {self.rounds}")
         _check_timeout(self.timeout)
@@ -160,6 +156,12 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 Params = TypeVar("Params", GridParams, SweepParams, LadderParams)
+
+
+def _check_positive(params: msgspec.Struct, *names: str) -> None:
+    for name in names:
+        if getattr(params, name) < 1:
+            raise ConfigError(f"{name}: must be at least 1, got {getattr(params, name)}")
 
 
 def _check_timeout(seconds: float) -> None:

@@ -55,8 +55,8 @@ class LoadSession:
         return self
 
     def _start(self) -> None:
+        prepare_processes()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(PRELOAD)
         try:
             for number in range(self._clients):
                 ours, theirs = context.Pipe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from imdb_serving.timing import STAGES
 
 PUBLISHED_COLUMNS = ("prepro", "client_infer", "op0", "op1", "op2", "postpro", "total")
 """The columns of the published tables, in their order."""
+
+SERVING = ("handover", "op0", "op1", "op2")
+"""The stages of the published Flask table's serving time: what Flask waits for, the ops and the way to them."""
 
 COLUMNS = (*STAGES, "client_infer", "total")
 
@@ -50,6 +54,11 @@ def wall_seconds(records: Sequence[ClientRecord]) -> float:
     if not windows:
         return 0.0
     return (max(end for _, end in windows) - min(start for start, _ in windows)) / 1e9
+
+
+def serving_seconds(row: Any) -> Any:
+    """Return the serving time of a cell's row, or of a table of them: summed over all requests of all clients."""
+    return sum(row[f"{name}_s"] for name in SERVING) * row["client_threads"]
 
 
 def answers_digest(results: Sequence[Result]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK, describe, require_model, run_grid
+from imdb_serving.bench.summary import serving_seconds
 from imdb_serving.config import GridParams
 
 CLIENTS = [1, 2, 4, 8, 12, 16, 20, 24]
@@ -52,10 +53,6 @@ def _table(rows: dict[str, list[dict[str, Any]]], samples: int) -> str:
     ]
     for number, clients in enumerate(CLIENTS):
         figures = [(published.loc[clients, "serving_s"], published.loc[clients, "total_s"])]
-        figures += [(_serving(group[number]), group[number]["total_s"]) for group in rows.values()]
+        figures += [(serving_seconds(group[number]), group[number]["total_s"]) for group in rows.values()]
         lines.append("".join([f"{clients:>8}", *(f"{serving:>16.3f}{total:>12.3f}" for serving, total in figures)]))
     return "\n".join(lines)
-
-
-def _serving(row: dict[str, Any]) -> float:
-    return float(sum(row[f"{name}_s"] for name in ("handover", "op0", "op1", "op2")) * row["client_threads"])

@@ -12,7 +12,7 @@ import pandas as pd
 from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
-from imdb_serving.bench.summary import PUBLISHED_COLUMNS
+from imdb_serving.bench.summary import PUBLISHED_COLUMNS, serving_seconds
 from imdb_serving.config import MODES
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
@@ -106,12 +106,10 @@ def failures(rows: pd.DataFrame) -> pd.DataFrame:
 def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the published Flask table's columns for the HTTP modes, in seconds, with wall time and throughput.
 
-    Serving time is what Flask waited for its answer, the ops and the way to them, summed over all requests; total time
-    is what a client needs for its share.
+    Serving time is summed over all requests; total time is what a client needs for its share.
     """
     http = cells[cells["mode"] != "rpc"]
-    waited = http[["handover_s", "op0_s", "op1_s", "op2_s"]].sum(axis=1) * http["client_threads"]
-    table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=waited)
+    table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=serving_seconds(http))
     names = {"total_s": "total time", "serving": "serving time", "wall_s": "wall", "throughput": "samples/s"}
     table = table.rename(columns={**names, "server_threads": "server threads", "client_threads": "client threads"})
     return table[["mode", "server threads", "client threads", "serving time", "total time", "wall", "samples/s"]]
