@@ -99,7 +99,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
             panel.spines["left"].set_visible(False)
             panel.set_ylabel(rung, rotation=0, ha="right", va="center")
         panels[-1].set_xscale("log")
-        panels[-1].set_xlim(0.05, 100)
+        panels[-1].set_xlim(0.02, 100)
         panels[-1].set_xlabel("time of a request [ms]")
         panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         handles, labels = panels[0].get_legend_handles_labels()

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import http_kit as http
@@ -101,17 +103,33 @@ def test_a_worker_killed_under_load_fails_its_request_alone_and_is_replaced() ->
         assert http.most_at_once([stages for reply in replies for stages in reply]) == 2
 
 
-def test_readiness_tells_that_a_worker_is_missing() -> None:
-    with http.simulated(5000, 1, "process") as server, kit.side_by_side(1) as run:
-        answer = run(http.post, server.endpoint)
-        assert not kit.wait_until(answer.done, 0.4)
-        os.kill(*kit.workers(server.pid), signal.SIGKILL)
-        http.assert_problem(answer.result(5), 500, "internal")
-        ready = http.ask(server.endpoint, path="/health/ready")
-        assert http.assert_problem(ready, 503, "unavailable") == "1 of 1 workers are being replaced"
-        assert int(ready.headers["Retry-After"]) > 0
-        assert "cannot predict at the moment" in http.ask(server.endpoint).body.decode()
-        assert kit.wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 200)
+def gated(folder: Path) -> Handler:
+    """Make a handler that ends its process; a second one is made only once the gate is open."""
+    if (folder / "first").exists():
+        assert kit.wait_until((folder / "gate").exists, 60)
+    (folder / "first").touch()
+
+    def die(request: Request, timeline: Timeline) -> Reply:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise NotImplementedError
+
+    return die
+
+
+def test_readiness_tells_that_a_worker_is_missing(tmp_path: Path) -> None:
+    pool = BlockingPool(partial(gated, tmp_path), 1, "process", [])
+    pool.start(30)
+    try:
+        with http.own_server(Workers(pool, INFO), 1) as server:
+            http.assert_problem(http.post(server.url), 500, "internal")
+            ready = http.ask(server.url, path="/health/ready")
+            assert http.assert_problem(ready, 503, "unavailable") == "1 of 2 workers are being replaced"
+            assert int(ready.headers["Retry-After"]) > 0
+            assert "cannot predict at the moment" in http.ask(server.url).body.decode()
+            (tmp_path / "gate").touch()
+            assert kit.wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
+    finally:
+        pool.stop()
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:

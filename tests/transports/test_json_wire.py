@@ -98,7 +98,6 @@ MALFORMED = [
     b"", b"{", b"[]", b"null", b'"x"', b"\xff", b"{}", b'{"words": [NaN], "fetch": ["prediction"]}',
     b'{"words": [Infinity], "fetch": []}', b'{"words": [1e400], "fetch": []}', b"[" * 100_000, b'{"words": [1]}',
     b'{"words": "\xff", "fetch": ["prediction"]}', b'{"words": "\\ud800", "fetch": ["prediction"]}',
-    b'{"words": ' + b"[" * 5000 + b"]" * 5000 + b', "fetch": ["prediction"]}',
     b'{"words": [1], "fetch": "prediction"}', b'{"words": [1], "fetch": [1]}', b'{"words": [1], "fetch": ["a"]} x',
     b'{"feed": {}, "fetch": ["a"]}', b'{"feed": [1], "fetch": ["a"]}', b'{"feed": [{}], "words": 1, "fetch": ["a"]}',
 ]  # fmt: skip
@@ -108,6 +107,12 @@ MALFORMED = [
 def test_what_has_not_the_form_of_a_prediction_is_malformed(malformed: bytes) -> None:
     with pytest.raises(MalformedBody):
         json_wire.decode_request(malformed)
+
+
+@pytest.mark.parametrize("depth", [5_000, 100_000])
+def test_deep_nesting_is_refused_however_deep_the_interpreter_reads(depth: int) -> None:
+    with pytest.raises(BadRequest):
+        json_wire.decode_request(b'{"words": ' + b"[" * depth + b"]" * depth + b', "fetch": ["prediction"]}')
 
 
 IMPOSSIBLE: list[dict[str, Any]] = [
