@@ -12,6 +12,7 @@ import click
 
 import imdb_serving
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.engines.registry import engines_in_words
 from imdb_serving.errors import ServingError
 
 if TYPE_CHECKING:
@@ -93,6 +94,25 @@ def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: 
     train_model(net, epochs, seed, source, out, if_missing=if_missing)
 
 
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--engine", "engines", multiple=True, help="Only this one; may be given several times.")
+@click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor.")
+def tune(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
+    """Measure what each engine does with MODEL on this machine, and keep it beside the model.
+
+    Servers then run the fastest variant of their engine, marked *. What was found holds for this processor and these
+    library versions; anything else is measured anew when a server starts.
+
+    \b
+    Example:
+      imdb-serving tune serving_server_model
+    """
+    from imdb_serving.commands.tune import tune_model
+
+    tune_model(model, engines, math_threads)
+
+
 def _server_options(port: int) -> Callable[[Command], Command]:
     """Add the options that all servers share."""
     options = (
@@ -103,7 +123,7 @@ def _server_options(port: int) -> Callable[[Command], Command]:
                      help="Workers, each with an own predictor."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what the engine runs best in."),
-        click.option("--engine", default="paddle", help="paddle, null (answers at once) or simulated (sleeps)."),
+        click.option("--engine", default="paddle", help=f"{engines_in_words()}."),
         click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
@@ -130,7 +150,7 @@ def _serve_options(
 ) -> ServeOptions:
     """Gather a server's options."""
     from imdb_serving.commands.serve import ServeOptions
-    from imdb_serving.model.engines import EngineSpec
+    from imdb_serving.engines.registry import EngineSpec
 
     return ServeOptions(model, EngineSpec(engine, math_threads, service_time_ms, distribution), **others)
 
@@ -327,8 +347,8 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
     Example:
       imdb-serving ladder --server-threads 2 --rounds 8
     """
+    from imdb_serving.bench.parameters import LadderParams
     from imdb_serving.commands.sweep import run_ladder_notebook
-    from imdb_serving.config import LadderParams
 
     run_ladder_notebook(LadderParams(engines=list(engines), **options))
 

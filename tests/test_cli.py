@@ -429,11 +429,11 @@ def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, monke
 def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The notebook runs through, but what it measured is no measurement: the exit code must tell."""
     from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.bench.parameters import GridParams
     from imdb_serving.commands import sweep
-    from imdb_serving.config import GridParams
 
     def measure_badly(params: GridParams, out: Path) -> None:
-        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
         row = {"run": params.run, "round": 1, **cell, "client_threads": 1}
         Ledger(Path(params.outputs) / params.sweep).append({**row, "status": "failed", "error": "gone"}, [])
 
@@ -449,8 +449,8 @@ def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pyt
 def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from imdb_serving.bench.cell import measure
     from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.bench.parameters import GridParams
     from imdb_serving.bench.session import LoadSession
-    from imdb_serving.config import GridParams
     from imdb_serving.text.lines import Line
     from imdb_serving.transports.connect import connect
 
@@ -467,11 +467,11 @@ def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: 
 def test_cells_whose_answers_differ_make_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A faster wrong answer is no speed."""
     from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.bench.parameters import GridParams
     from imdb_serving.commands import sweep
-    from imdb_serving.config import GridParams
 
     def measure_wrongly(params: GridParams, out: Path) -> None:
-        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
         row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": ""}
         Ledger(Path(params.outputs) / params.sweep).append({**row, "answers": str(params.server_threads)}, [])
 
@@ -488,12 +488,12 @@ def test_cells_whose_answers_differ_make_the_sweep_fail(tmp_path: Path, monkeypa
 
 def test_a_ladder_that_fails_does_not_lose_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from imdb_serving.bench.ledger import Ledger
+    from imdb_serving.bench.parameters import GridParams
     from imdb_serving.commands import sweep
-    from imdb_serving.config import GridParams
     from imdb_serving.errors import DataError
 
     def measure(params: GridParams, out: Path) -> None:
-        cell = {"mode": params.mode, "http_client": params.http_client, "server_threads": params.server_threads}
+        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
         row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": "", "answers": "a"}
         Ledger(Path(params.outputs) / params.sweep).append(row, [])
 

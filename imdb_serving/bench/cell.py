@@ -16,13 +16,16 @@ import msgspec
 from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.loadgen import ClientRecord
+from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.session import LoadSession, prepare_processes
 from imdb_serving.bench.summary import answers_digest, summarise
 from imdb_serving.bench.workload import ReviewWorkload, share
-from imdb_serving.config import GridParams, LadderParams, SweepParams, is_project, model_folder, project_root
+from imdb_serving.config import is_project, project_root
+from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError, ServingError
-from imdb_serving.model.bundle import VOCABULARY, find_server_dir, open_bundle
+from imdb_serving.model.bundle import find_server_dir, open_bundle
+from imdb_serving.model.files import VOCABULARY
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 
@@ -68,7 +71,7 @@ def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> lis
 
     A cell that fails is a row with its reason and does not stop the others. Returns the rows by client count.
     """
-    if params.engine == "paddle":
+    if facts_of(params.engine).needs_model:
         require_model(params)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
         params = msgspec.structs.replace(params, run=new_run())

@@ -9,26 +9,36 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("imdb-serving", "paddlepaddle", "pyzmq", "flask", "waitress", "numpy", "msgspec", "papermill")
+import msgspec
+
+from imdb_serving.engines.tuning import all_known, processor
+from imdb_serving.model.bundle import open_bundle
+
+PACKAGES = (
+    "imdb-serving",
+    "paddlepaddle",
+    "onnxruntime",
+    "numba",
+    "pyzmq",
+    "flask",
+    "waitress",
+    "numpy",
+    "msgspec",
+    "papermill",
+)
 
 
-def environment_card() -> dict[str, Any]:
-    """Return the machine, its load and the versions, as plain values."""
+def environment_card(model: Path | None = None) -> dict[str, Any]:
+    """Return the machine, its load, the versions, and what was found of the engines that run `model`: plain values."""
+    engines = all_known(open_bundle(model)) if model else {}
     return {
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpu": _cpu_model(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "load_before": os.getloadavg()[0],
         "system": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
+        "engines": msgspec.to_builtins(engines),
     }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

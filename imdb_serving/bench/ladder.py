@@ -24,14 +24,15 @@ from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import append_row, store_samples
 from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.local import BareClient, InprocClient, JsonClient
+from imdb_serving.bench.parameters import LadderParams, model_folder
 from imdb_serving.bench.server import COMMANDS, ServerProcess, server_arguments
 from imdb_serving.bench.session import Connect, LoadSession
 from imdb_serving.bench.summary import answers_digest, wall_seconds
 from imdb_serving.bench.workload import ReviewWorkload, share
-from imdb_serving.config import LadderParams, model_folder
+from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import DataError
-from imdb_serving.model.bundle import VOCABULARY, find_server_dir
-from imdb_serving.model.engines import EngineSpec
+from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.model.files import VOCABULARY
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import CURL, connect
 
@@ -74,7 +75,7 @@ def run_ladder(params: LadderParams, folder: Path, progress: Callable[[str], Non
 
 def measure_ladder(params: LadderParams, folder: Path) -> pd.DataFrame:
     """Train the model if need be, measure, and return the rows as a table."""
-    if "paddle" in params.engines:
+    if any(facts_of(engine).needs_model for engine in params.engines):
         require_model(params)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
         params = msgspec.structs.replace(params, run=new_run())
@@ -88,7 +89,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Connect]]:
     The gateway and the development server stand in front of the very RPC server that is a rung of its own.
     """
     spec = EngineSpec(engine, params.math_threads)
-    model = model_folder(params) if engine == "paddle" else None
+    model = model_folder(params) if spec.facts.needs_model else None
     arguments = server_arguments(model, spec, params.server_threads)
     with ExitStack() as stack:
         ipc = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory(prefix='imdb-serving-'))}/ladder"

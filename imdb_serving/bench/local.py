@@ -10,9 +10,9 @@ from time import perf_counter_ns
 import numpy as np
 
 import imdb_serving
+from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
-from imdb_serving.model.engines import EngineSpec
 from imdb_serving.serving.ops import InferOp, ReaderOp, Work
 from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
 from imdb_serving.timing import Stage, Timeline

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from imdb_serving.config import MODES, GridParams, model_folder
+from imdb_serving.bench.parameters import MODES, GridParams, model_folder
+from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServerStartError
-from imdb_serving.model.engines import EngineSpec
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
@@ -64,7 +64,7 @@ class ServerProcess:
     @classmethod
     def for_cell(cls, params: GridParams) -> ServerProcess:
         """Return the server that a grid run measures."""
-        model = model_folder(params) if params.engine == "paddle" else None
+        model = model_folder(params) if facts_of(params.engine).needs_model else None
         arguments = server_arguments(model, engine_spec(params), params.server_threads, params.worker_kind)
         return cls(arguments, command=COMMANDS[params.mode])
 

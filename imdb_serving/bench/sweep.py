@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from imdb_serving.config import GridParams, SweepParams
+from imdb_serving.bench.parameters import GridParams, SweepParams
 
 
 def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridParams]:

@@ -14,8 +14,8 @@ from imdb_serving.bench.session import run_load
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS, stage_sums, wall_seconds
 from imdb_serving.bench.workload import Result, ReviewWorkload, share
 from imdb_serving.errors import BadRequest, DataError
-from imdb_serving.model.bundle import SERVER_DIR, VOCABULARY
 from imdb_serving.model.conf import ModelConf, load_conf
+from imdb_serving.model.files import SERVER_DIR, VOCABULARY
 from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.transports.connect import KEEP_ALIVE, connect

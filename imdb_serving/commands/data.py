@@ -8,7 +8,7 @@ from pathlib import Path
 from imdb_serving.bench.inputs import draw_lines, training_vocabulary
 from imdb_serving.config import project_root
 from imdb_serving.errors import DataError
-from imdb_serving.model.bundle import SERVER_DIR, VOCABULARY
+from imdb_serving.model.files import SERVER_DIR, VOCABULARY
 from imdb_serving.text import reviews
 from imdb_serving.text.lines import LineFormat
 from imdb_serving.text.vocabulary import Vocabulary

@@ -9,8 +9,8 @@ from typing import Any
 
 from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK, describe, require_model, run_grid
+from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.summary import serving_seconds
-from imdb_serving.config import GridParams
 
 CLIENTS = [1, 2, 4, 8, 12, 16, 20, 24]
 TIMEOUT = 60.0

@@ -14,10 +14,10 @@ from types import FrameType
 
 import imdb_serving
 from imdb_serving.config import DEFAULT_ENDPOINT
-from imdb_serving.errors import ConfigError
+from imdb_serving.engines import tuning
+from imdb_serving.engines.registry import EngineSpec, WorkerKind
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
-from imdb_serving.model.engines import ENGINES, EngineSpec, WorkerKind
 from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
 from imdb_serving.serving.pipeline import imdb_pipeline
 from imdb_serving.transports.pool import WorkerPool
@@ -42,15 +42,12 @@ class ServeOptions:
     @property
     def kind(self) -> WorkerKind:
         """The worker kind: as asked, or the one the engine runs best in."""
-        return self.worker_kind or ENGINES[self.engine.name]
+        return self.worker_kind or self.engine.facts.worker_kind
 
-    def bundle(self) -> Bundle | None:
-        """Open the model, if there is one; raise `ConfigError` when the engine needs one."""
-        if self.model:
-            return open_bundle(self.model)
-        if self.engine.name == "paddle":
-            raise ConfigError("the paddle engine needs a model; give its folder, or use --engine null or simulated")
-        return None
+    def opened(self) -> tuple[Bundle | None, EngineSpec]:
+        """Open the model, if there is one, and decide how the engine runs it; raise when they do not fit."""
+        bundle = open_bundle(self.model) if self.model else None
+        return bundle, tuning.resolve(self.engine, bundle)
 
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
@@ -69,16 +66,13 @@ class ServeOptions:
 
     def preload(self) -> list[str]:
         """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
-        return [
-            "imdb_serving.serving.pipeline",
-            *(["imdb_serving.model.framework"] if self.engine.name == "paddle" else []),
-        ]
+        return ["imdb_serving.serving.pipeline", *self.engine.facts.preload]
 
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
-    bundle = options.bundle()
-    handler = functools.partial(make_pipeline, options.engine, bundle)
+    bundle, engine = options.opened()
+    handler = functools.partial(make_pipeline, engine, bundle)
     pool = WorkerPool(handler, options.server_threads, options.kind, options.preload())
     server = RpcServer(options.endpoint, pool, functools.partial(options.describe, bundle))
     stop_when_asked(server.stop, options)

@@ -33,8 +33,8 @@ class _Server(Protocol):
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
-    bundle = options.bundle()
-    handler = functools.partial(make_pipeline, options.engine, bundle)
+    bundle, engine = options.opened()
+    handler = functools.partial(make_pipeline, engine, bundle)
     pool = BlockingPool(handler, options.server_threads, options.kind, options.preload())
     app = make_app(Workers(pool, options.describe(bundle, PROTOCOL, MAX_BODY_BYTES)))
     server = HttpServer(app, options.host, options.port, options.server_threads)
@@ -89,7 +89,7 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
             client.hello()
         yield rpc
         return
-    options.bundle()  # what is wrong with the model is said here, not by the process below
+    options.opened()  # what is wrong with the model is said here, not by the process below
     arguments = server_arguments(options.model, options.engine, options.server_threads, options.kind)
     with ServerProcess(arguments) as server:
         yield server.endpoint

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from imdb_serving.errors import BundleError
-from imdb_serving.model.bundle import CLIENT_DIR, PUBLISHED_CONF, SERVER_DIR, open_bundle
+from imdb_serving.model.bundle import open_bundle
+from imdb_serving.model.files import CLIENT_DIR, PUBLISHED_CONF, SERVER_DIR
 from imdb_serving.text import reviews
 
 

@@ -1,7 +1,7 @@
 """The model bundle on disk: what `train` writes and `serve` reads.
 
-    serving_server_model/   inference.json, inference.pdiparams, imdb.vocab, serving_server_conf.prototxt,
-                            model_card.json
+    serving_server_model/   inference.json, inference.pdiparams (Paddle), inference.onnx, imdb.vocab,
+                            serving_server_conf.prototxt, model_card.json
     serving_client_conf/    serving_client_conf.prototxt, imdb.vocab
     inference.conf          the client conf under its published name
 
@@ -20,20 +20,29 @@ import msgspec
 
 from imdb_serving.errors import BundleError
 from imdb_serving.model.conf import ModelConf, load_conf, save_conf
-from imdb_serving.model.feeds import FeedLayout
+from imdb_serving.model.files import (
+    CARD,
+    CLIENT_CONF,
+    CLIENT_DIR,
+    EXPORTED,
+    FILES,
+    ONNX,
+    PROGRAM,
+    PUBLISHED_CONF,
+    SERVER_CONF,
+    SERVER_DIR,
+    VOCABULARY,
+    WEIGHTS,
+)
 from imdb_serving.text.vocabulary import Vocabulary
 
-SERVER_DIR = "serving_server_model"
-CLIENT_DIR = "serving_client_conf"
-CLIENT_CONF = "serving_client_conf.prototxt"
-SERVER_CONF = "serving_server_conf.prototxt"
-PUBLISHED_CONF = "inference.conf"
-PROGRAM = "inference.json"
-WEIGHTS = "inference.pdiparams"
-VOCABULARY = "imdb.vocab"
-CARD = "model_card.json"
-FILES = (PROGRAM, WEIGHTS, VOCABULARY, SERVER_CONF)
-SCHEMA = 1
+SCHEMA = 2
+
+
+class _Schema(msgspec.Struct):
+    """What every version's card says of itself."""
+
+    schema: int
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +52,6 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     net: str
     vocabulary: int
     sizes: dict[str, int]
-    layout: FeedLayout
-    onednn: bool
     accuracy: float
     validation_accuracy: float
     epochs: int
@@ -56,6 +63,11 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     files: dict[str, str] = {}
     checksum: str = ""
+
+    @property
+    def pad_id(self) -> int:
+        """The padding word's id: behind all words and the unknown one; its vector is zero."""
+        return self.vocabulary + 1
 
     def digest(self) -> str:
         """Return the SHA-256 of the card itself, all but this checksum."""
@@ -80,6 +92,11 @@ class Bundle:
     def weights(self) -> Path:
         """The Paddle inference weights."""
         return self.folder / WEIGHTS
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX graph, weights included."""
+        return self.folder / ONNX
 
 
 def _digest(path: Path) -> str:
@@ -110,11 +127,16 @@ def open_bundle(path: Path) -> Bundle:
 
 def _read_card(path: Path) -> ModelCard:
     try:
-        card = msgspec.json.decode(path.read_bytes(), type=ModelCard)
+        content = path.read_bytes()
+        schema = msgspec.json.decode(content, type=_Schema).schema
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{path} has schema {schema}, this version reads {SCHEMA}; train the model again: "
+                f"imdb-serving train --out {path.parent.parent}"
+            )
+        card = msgspec.json.decode(content, type=ModelCard)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is damaged: {error}; train the model again") from error
-    if card.schema != SCHEMA:
-        raise BundleError(f"{path} has schema {card.schema}, this version reads {SCHEMA}; train the model again")
     if card.checksum != card.digest():
         raise BundleError(f"{path} is damaged: its checksum is wrong; train the model again")
     return card
@@ -135,7 +157,7 @@ def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocab
     fresh = root / f".{SERVER_DIR}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    for name in (PROGRAM, WEIGHTS):
+    for name in EXPORTED:
         shutil.copyfile(program.with_suffix(Path(name).suffix), fresh / name)
     vocabulary.save(fresh / VOCABULARY)
     save_conf(conf, fresh / SERVER_CONF)

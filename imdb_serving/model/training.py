@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -24,8 +25,9 @@ from imdb_serving.errors import BundleError, ConfigError, DataError, did_you_mea
 from imdb_serving.model import nets
 from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
 from imdb_serving.model.conf import IMDB_CONF
-from imdb_serving.model.engines import PaddleEngine
-from imdb_serving.model.feeds import FeedLayout, Words
+from imdb_serving.model.export import to_onnx
+from imdb_serving.model.feeds import pad
+from imdb_serving.model.files import ONNX
 from imdb_serving.model.framework import functional, paddle
 from imdb_serving.text.lines import Example
 from imdb_serving.text.reviews import Reviews
@@ -33,17 +35,10 @@ from imdb_serving.text.vocabulary import Vocabulary
 
 Encoded = tuple[Sequence[NDArray[np.int64]], NDArray[np.int64]]
 
-# Found by comparing every net's answers alone and in batches of 2 to 32, bit by bit: see docs/architecture.md.
-LAYOUTS: dict[str, dict[str, int]] = {
-    "bow": {"max_rows": 7},
-    "cnn": {"length_multiple": 32},
-    "lstm": {"length_multiple": 8, "min_rows": 2, "max_rows": 7},
-    "gru": {"length_multiple": 8, "min_rows": 2, "max_rows": 7},
-}
-ONEDNN = frozenset({"cnn"})
 VALIDATION_SHARE = 0.05
 SORTED_TOGETHER = 50
 EVALUATION_ROWS = 64
+LENGTH_MULTIPLE = 32  # oneDNN prepares a primitive for every shape, so there should be few
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,7 @@ class Trainer:
     def __init__(self, plan: TrainingPlan, vocabulary: Vocabulary) -> None:
         """Make the net with seeded weights."""
         self.plan = plan
-        self.layout = FeedLayout(pad_id=len(vocabulary) + 1, **LAYOUTS[plan.net])
+        self._pad_id = len(vocabulary) + 1
         self._random = np.random.default_rng(plan.seed)
         paddle.seed(plan.seed)
         self.net = nets.NETS[plan.net](len(vocabulary))
@@ -116,13 +111,16 @@ class Trainer:
         return share
 
     def export(self, path: Path) -> None:
-        """Write the net with its softmax as a Paddle inference program."""
+        """Write the net with its softmax as a Paddle inference program, and as an ONNX graph beside it."""
         self.net.eval()
         specs = {
             "words": paddle.static.InputSpec([None, None], "int64", "words"),
             "mask": paddle.static.InputSpec([None, 1, None], "float32", "mask"),
         }
         paddle.jit.save(self.net, str(path), input_spec=[specs[name] for name in self.net.inputs])
+        weights = {name: value.numpy().copy() for name, value in self.net.state_dict().items()}
+        weights["embedding.weight"][self._pad_id] = 0.0  # Paddle takes it for zero, whatever is stored
+        onnx.save_model(to_onnx(self.plan.net, weights), path.with_suffix(Path(ONNX).suffix))
 
     def _batches(self, reviews: Sequence[NDArray[np.int64]]) -> Iterator[NDArray[np.int64]]:
         """Yield shuffled batches of similar lengths: sorting within a shuffled stretch saves padding."""
@@ -137,7 +135,7 @@ class Trainer:
 
     def _step(self, reviews: list[NDArray[np.int64]], labels: NDArray[np.int64], optimiser: Any) -> float:
         logits = self.net(*self._feed([self._window(words) for words in reviews]))
-        loss = functional.cross_entropy(logits[: len(labels)], paddle.to_tensor(labels))
+        loss = functional.cross_entropy(logits, paddle.to_tensor(labels))
         loss.backward()
         optimiser.step()
         optimiser.clear_grad()
@@ -148,21 +146,21 @@ class Trainer:
         start = int(self._random.integers(0, excess + 1)) if excess > 0 else 0
         words = words[start : start + self.plan.window]
         if self.plan.word_dropout:
-            words = np.where(self._random.random(len(words)) < self.plan.word_dropout, self.layout.pad_id, words)
+            words = np.where(self._random.random(len(words)) < self.plan.word_dropout, self._pad_id, words)
         return words
 
     def _feed(self, reviews: Sequence[NDArray[np.int64]]) -> list[Any]:
-        feed = self.layout.pad(reviews)
+        feed = pad(reviews, self._pad_id, LENGTH_MULTIPLE)
         return [paddle.to_tensor(getattr(feed, name)) for name in self.net.inputs]
 
 
-def accuracy(predict: Callable[[list[Words]], NDArray[np.float32]], examples: Encoded) -> float:
+def accuracy(predict: Callable[[list[NDArray[np.int64]]], NDArray[np.float32]], examples: Encoded) -> float:
     """Return the share of reviews whose likelier class by `predict` is the label."""
     order = np.argsort([len(words) for words in examples[0]], kind="stable")
     right = 0
     for start in range(0, len(order), EVALUATION_ROWS):
         rows = order[start : start + EVALUATION_ROWS]
-        answers = predict([examples[0][row] for row in rows])[: len(rows)]
+        answers = predict([examples[0][row] for row in rows])
         right += int((answers.argmax(axis=1) == examples[1][rows]).sum())
     return right / len(order)
 
@@ -196,24 +194,15 @@ def train_bundle(plan: TrainingPlan, reviews: Reviews, root: Path) -> Bundle:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "inference"
         trainer.export(program)
-        held_out = served_accuracy(program, trainer.layout, plan.net in ONEDNN, _encode(reviews.held_out, vocabulary))
-        card = _card(plan, reviews, vocabulary, trainer.layout, validation=validation, held_out=held_out)
+        held_out = trainer.accuracy(_encode(reviews.held_out, vocabulary))
+        card = _card(plan, reviews, vocabulary, validation=validation, held_out=held_out)
         return write_bundle(root, card, IMDB_CONF, vocabulary, program)
-
-
-def served_accuracy(program: Path, layout: FeedLayout, onednn: bool, examples: Encoded) -> float:
-    """Return the accuracy of an exported program in the engine that serves it."""
-    engine = PaddleEngine(
-        program.with_suffix(".json"), program.with_suffix(".pdiparams"), onednn=onednn, math_threads=2
-    )
-    return accuracy(lambda reviews: np.concatenate([engine.run(feed) for feed in layout.calls(reviews)]), examples)
 
 
 def _card(
     plan: TrainingPlan,
     reviews: Reviews,
     vocabulary: Vocabulary,
-    layout: FeedLayout,
     *,
     validation: float,
     held_out: float,
@@ -228,8 +217,6 @@ def _card(
             "window": nets.WINDOW,
             "classes": nets.CLASSES,
         },
-        layout=layout,
-        onednn=plan.net in ONEDNN,
         accuracy=held_out,
         validation_accuracy=validation,
         epochs=plan.epochs,

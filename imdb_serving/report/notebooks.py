@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from imdb_serving.config import GridParams, LadderParams, make, project_root
+from imdb_serving.bench.parameters import GridParams, LadderParams, make
+from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
 
 INJECTED = "# Parameters"

@@ -12,8 +12,8 @@ import pandas as pd
 from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.parameters import MODES
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS, serving_seconds
-from imdb_serving.config import MODES
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
 from imdb_serving.timing import STAGES

@@ -12,16 +12,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imdb_serving.engines.engine import Engine, Words
 from imdb_serving.errors import BadRequest, did_you_mean
 from imdb_serving.messages import Array, Request, Tensor
-from imdb_serving.model.engines import Engine
-from imdb_serving.model.feeds import Feed, FeedLayout
 from imdb_serving.text.vocabulary import Vocabulary
 
 FEED_NAMES = ("words", "label")
 FETCH_NAMES = ("prediction", "acc", "cost")
 NEED_LABEL = frozenset({"acc", "cost"})
-MAX_PADDED_WORDS = 1 << 20
+MAX_SAMPLES = 4096
+MAX_WORDS = 1 << 20
+MAX_REVIEW_WORDS = 1 << 16
+"""What one request may ask for: samples, words in all, words of one review. An engine allocates for one review at a
+time (about 3 KB a word in Paddle, 200 MB at the limit) and works for all of them."""
 
 
 @dataclass(slots=True)
@@ -29,7 +32,7 @@ class Work:
     """A request on its way through the ops: each op reads what it needs and leaves what it made."""
 
     request: Request
-    feeds: list[Feed] = field(default_factory=list)
+    reviews: list[Words] = field(default_factory=list)
     labels: NDArray[np.int64] | None = None
     probabilities: NDArray[np.float32] | None = None
     outputs: dict[str, Array] = field(default_factory=dict)
@@ -45,18 +48,32 @@ class Op(Protocol):
 
 
 class ReaderOp:
-    """op0: from a request's tensors to padded engine feeds, everything checked before the model runs."""
+    """op0: from a request's tensors to the word ids of each review, everything checked before the model runs."""
 
     name = "op0"
 
-    def __init__(self, layout: FeedLayout, vocabulary: Vocabulary | None) -> None:
-        """Take the model's layout; without a vocabulary (stand-in engines) any id from 0 is accepted, no text."""
-        self._layout = layout
+    def __init__(self, vocabulary: Vocabulary | None) -> None:
+        """Take the model's vocabulary; without one (stand-in engines) any id from 0 is accepted, no text."""
         self._vocabulary = vocabulary
+        # An empty review is one padding word: its id is behind all words and the unknown one.
+        self._empty = np.array([vocabulary.unknown + 1 if vocabulary else 0], dtype=np.int64)
 
     def run(self, work: Work) -> None:
-        """Check names, words and labels, and lay out the feeds."""
+        """Check names, sizes, words and labels, and take the reviews apart."""
         request = work.request
+        self._check_names(request)
+        if "label" in request.feed:
+            work.labels = self._labels(request)
+        if request.samples > MAX_SAMPLES:
+            raise BadRequest(f"{request.samples} samples are more than a request's {MAX_SAMPLES}; send smaller batches")
+        reviews = self._words(request.feed["words"])
+        longest = max(map(len, reviews))
+        if longest > MAX_REVIEW_WORDS:
+            raise BadRequest(f"a review of {longest} words is longer than {MAX_REVIEW_WORDS}; send less of it")
+        work.reviews = [review if len(review) else self._empty for review in reviews]
+
+    @staticmethod
+    def _check_names(request: Request) -> None:
         for name in request.feed:
             if name not in FEED_NAMES:
                 raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, FEED_NAMES)}")
@@ -69,23 +86,13 @@ class ReaderOp:
                 raise BadRequest(f"fetch {name!r} needs a 'label' in the feed")
         if "words" not in request.feed:
             raise BadRequest("feed 'words' is missing; send word ids or text")
-        if "label" in request.feed:
-            work.labels = self._labels(request)
-        reviews = self._words(request.feed["words"])
-        longest = max(map(len, reviews))
-        if longest * len(reviews) > MAX_PADDED_WORDS:
-            # A padded batch costs samples x longest, so a small message could ask for any amount of memory.
-            raise BadRequest(
-                f"{len(reviews)} samples padded to the longest review, {longest} words, make more than "
-                f"{MAX_PADDED_WORDS} words; send smaller batches or shorter reviews"
-            )
-        work.feeds = list(self._layout.calls(reviews))
 
     def _words(self, tensor: Tensor) -> list[NDArray[np.int64]]:
         if tensor.lengths is None and tensor.values.ndim != 2:
             raise BadRequest("feed 'words' must be ragged (with lengths) or have shape [samples, words]")
         if tensor.text:
             return self._encode(tensor)
+        self._check_size(tensor.values.size)
         if tensor.values.dtype.kind not in "iu":
             raise BadRequest(f"feed 'words' must be integers or text, got {tensor.values.dtype}")
         if tensor.values.size:
@@ -100,10 +107,20 @@ class ReaderOp:
     def _encode(self, tensor: Tensor) -> list[NDArray[np.int64]]:
         if self._vocabulary is None:
             raise BadRequest("this server has no vocabulary and cannot read text; send word ids")
+        reviews, words = [], 0
         try:
-            return [self._vocabulary.encode(text.tobytes().decode("utf-8")) for text in tensor.split()]
+            for text in tensor.split():
+                reviews.append(self._vocabulary.encode(text.tobytes().decode("utf-8")))
+                words += len(reviews[-1])
+                self._check_size(words)
         except UnicodeDecodeError as error:
             raise BadRequest(f"feed 'words' is not valid UTF-8: {error}") from error
+        return reviews
+
+    @staticmethod
+    def _check_size(words: int) -> None:
+        if words > MAX_WORDS:
+            raise BadRequest(f"more than the {MAX_WORDS} words of a request; send smaller batches")
 
     @staticmethod
     def _labels(request: Request) -> NDArray[np.int64]:
@@ -117,7 +134,7 @@ class ReaderOp:
 
 
 class InferOp:
-    """op1: the engine, called once a feed."""
+    """op1: the engine."""
 
     name = "op1"
 
@@ -127,8 +144,7 @@ class InferOp:
 
     def run(self, work: Work) -> None:
         """Compute the probabilities of all samples, shape [samples, 2]."""
-        answers = [self._engine.run(feed) for feed in work.feeds]
-        work.probabilities = answers[0] if len(answers) == 1 else np.concatenate(answers)
+        work.probabilities = self._engine.run(work.reviews)
 
 
 class ResponseOp:

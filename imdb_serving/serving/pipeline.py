@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from imdb_serving.engines.engine import warm_up
+from imdb_serving.engines.registry import EngineSpec, make_engine
 from imdb_serving.messages import Reply, Request
 from imdb_serving.model.bundle import Bundle
-from imdb_serving.model.engines import EngineSpec, make_engine, warm_up
-from imdb_serving.model.feeds import FeedLayout
 from imdb_serving.serving.ops import InferOp, Op, ReaderOp, ResponseOp, Work
 from imdb_serving.timing import Timeline
 
@@ -33,8 +33,6 @@ class Pipeline:
 
 def imdb_pipeline(spec: EngineSpec, bundle: Bundle | None) -> Pipeline:
     """Make the IMDB pipeline with an engine of its own, warmed up."""
-    layout = bundle.card.layout if bundle else FeedLayout(pad_id=0)
     engine = make_engine(spec, bundle)
-    if spec.name == "paddle":
-        warm_up(engine, layout)
-    return Pipeline([ReaderOp(layout, bundle.vocabulary if bundle else None), InferOp(engine), ResponseOp()])
+    warm_up(engine)
+    return Pipeline([ReaderOp(bundle.vocabulary if bundle else None), InferOp(engine), ResponseOp()])

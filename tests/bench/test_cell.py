@@ -17,9 +17,9 @@ from loads import lines_of
 from imdb_serving.bench import cell
 from imdb_serving.bench.cell import ensure_model, measure, run_grid
 from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.session import LoadSession
-from imdb_serving.config import GridParams
 from imdb_serving.errors import BundleError, ServerStartError
 from imdb_serving.report import tables
 from imdb_serving.text.lines import Line

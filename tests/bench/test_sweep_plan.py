@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imdb_serving.bench.parameters import GridParams, SweepParams
 from imdb_serving.bench.sweep import plan, run_plan
-from imdb_serving.config import GridParams, SweepParams
 
 COUNTS = [1, 2, 4, 8, 16, 32]
 OUTPUTS = Path("/outputs")

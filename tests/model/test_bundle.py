@@ -11,17 +11,14 @@ from imdb_serving.errors import BundleError
 from imdb_serving.model import bundle as bundles
 from imdb_serving.model.bundle import ModelCard, open_bundle, write_bundle
 from imdb_serving.model.conf import IMDB_CONF, load_conf
-from imdb_serving.model.feeds import FeedLayout
 from imdb_serving.text.vocabulary import Vocabulary
 
-SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.VOCABULARY, bundles.SERVER_CONF, bundles.CARD)
+SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.ONNX, bundles.VOCABULARY, bundles.SERVER_CONF, bundles.CARD)
 
 CARD = ModelCard(
     net="bow",
     vocabulary=2,
     sizes={"embedding": 128},
-    layout=FeedLayout(pad_id=3, min_rows=2),
-    onednn=False,
     accuracy=0.75,
     validation_accuracy=0.5,
     epochs=1,
@@ -40,6 +37,7 @@ def written(tmp_path: Path) -> Path:
     program = tmp_path / "program"
     program.with_suffix(".json").write_text('{"a": "program"}', encoding="utf-8")
     program.with_suffix(".pdiparams").write_bytes(b"some weights")
+    program.with_suffix(".onnx").write_bytes(b"a graph")
     root = tmp_path / "root"
     write_bundle(root, CARD, IMDB_CONF, Vocabulary(["film", "great"]), program)
     return root
@@ -80,7 +78,7 @@ def test_client_and_server_have_the_same_vocabulary(bundle: Path) -> None:
 def test_what_is_written_comes_back(written: Path) -> None:
     opened = open_bundle(written)
     assert opened.vocabulary.words == ("film", "great")
-    assert opened.card.layout == CARD.layout
+    assert opened.card.pad_id == 3
     assert (opened.card.accuracy, opened.card.seed, opened.card.net) == (0.75, 7, "bow")
     assert set(opened.card.files) == set(SERVER_FILES) - {bundles.CARD}
     assert (opened.program.name, opened.weights.name) == ("inference.json", "inference.pdiparams")
@@ -126,7 +124,7 @@ def damage_card(root: Path, old: bytes, new: bytes) -> Path:
     ("old", "new"),
     [
         pytest.param(b"{", b"[", id="no JSON"),
-        pytest.param(b'"layout"', b'"leyout"', id="a required key gone"),
+        pytest.param(b'"accuracy"', b'"acuracy"', id="a required key gone"),
         pytest.param(b'"net": "bow"', b'"net": 12345', id="a value of the wrong type"),
     ],
 )

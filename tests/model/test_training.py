@@ -98,7 +98,6 @@ def test_the_card_tells_the_plan_and_the_data(bundle_of: Callable[[str], Path], 
     assert (card.net, card.epochs, card.seed) == ("bow", 2, 2020)
     assert (card.train_reviews, card.held_out_reviews) == (len(small_reviews.train), len(small_reviews.held_out))
     assert (card.data_source, card.data_sha256) == (small_reviews.source, small_reviews.checksum)
-    assert card.layout.pad_id == card.vocabulary + 1
 
 
 def test_an_unknown_net_suggests_the_nearest() -> None:

@@ -12,7 +12,7 @@ from notebook_runs import processes_with, shown
 
 from imdb_serving.bench import cell
 from imdb_serving.bench.cell import run_grid
-from imdb_serving.config import GridParams
+from imdb_serving.bench.parameters import GridParams
 from imdb_serving.report.notebooks import execute, write_page
 from imdb_serving.text.lines import Line
 

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from imdb_serving.engines.engine import Words
+from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Reply, Request, Tensor
-from imdb_serving.model.engines import EngineSpec
-from imdb_serving.model.feeds import Feed, FeedLayout
-from imdb_serving.serving.ops import MAX_PADDED_WORDS, InferOp, Op, ReaderOp, ResponseOp, Work
+from imdb_serving.serving.ops import MAX_REVIEW_WORDS, MAX_SAMPLES, MAX_WORDS, InferOp, Op, ReaderOp, ResponseOp, Work
 from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.timing import Timeline
@@ -24,21 +24,21 @@ PROBABILITIES = np.array([[0.25, 0.75], [0.9, 0.1], [0.4, 0.6], [1.0, 0.0]], dty
 
 
 class FixedEngine:
-    """Answers row i with row i of `PROBABILITIES`, and remembers what it was fed."""
+    """Answers review i with row i of `PROBABILITIES`, and remembers what it was fed."""
 
     def __init__(self) -> None:
         self.fed: list[list[int]] = []
         self.answered = 0
 
-    def run(self, feed: Feed) -> np.ndarray:
-        self.fed += [row.tolist() for row in feed.words[: feed.rows]]
-        answer = PROBABILITIES[self.answered : self.answered + feed.rows]
-        self.answered += feed.rows
+    def run(self, reviews: Sequence[Words]) -> np.ndarray:
+        self.fed += [review.tolist() for review in reviews]
+        answer = PROBABILITIES[self.answered : self.answered + len(reviews)]
+        self.answered += len(reviews)
         return answer
 
 
 def reader() -> ReaderOp:
-    return ReaderOp(FeedLayout(pad_id=4), VOCABULARY)
+    return ReaderOp(VOCABULARY)
 
 
 def ids(*samples: Sequence[int]) -> Tensor:
@@ -144,7 +144,7 @@ def test_dense_words_are_one_review_a_row() -> None:
 
 def test_text_becomes_the_ids_of_its_words() -> None:
     _, engine = run_ask(words=text(b"A GOOD film", b"", b"bad"))
-    assert engine.fed == [[3, 0, 2], [4, 4, 4], [1, 4, 4]]
+    assert engine.fed == [[3, 0, 2], [4], [1]]
 
 
 def test_text_that_is_not_utf8_is_refused_also_when_a_sample_ends_within_a_character() -> None:
@@ -157,13 +157,29 @@ def test_text_without_a_vocabulary_is_refused() -> None:
         ask(imdb_pipeline(EngineSpec("null"), None), words=text(b"good"))
 
 
-def test_a_batch_is_limited_by_its_padded_size() -> None:
-    longest = MAX_PADDED_WORDS // 4
+def zeros(*lengths: int) -> Tensor:
+    return Tensor(np.zeros(sum(lengths), np.int64), lengths)
+
+
+def test_what_a_request_may_ask_for_is_limited_by_what_it_costs_not_by_its_bytes() -> None:
     pipeline = imdb_pipeline(EngineSpec("null"), None)
-    long = Tensor(np.zeros(longest, np.int64), (longest, 0, 0, 0))
-    assert ask(pipeline, words=long).outputs["prediction"].shape == (4, 2)
-    with pytest.raises(BadRequest, match=f"5 samples padded to the longest review, {longest} words"):
-        ask(pipeline, words=Tensor(long.values, (longest, 0, 0, 0, 0)))
+    most = zeros(*[MAX_REVIEW_WORDS] * (MAX_WORDS // MAX_REVIEW_WORDS))
+    assert ask(pipeline, words=most).outputs["prediction"].shape == (most.samples, 2)
+    assert ask(pipeline, words=zeros(*[0] * MAX_SAMPLES)).outputs["prediction"].shape == (MAX_SAMPLES, 2)
+    for words, message in (
+        (zeros(*[0] * (MAX_SAMPLES + 1)), f"{MAX_SAMPLES + 1} samples are more than a request's {MAX_SAMPLES}"),
+        (zeros(*most.lengths or (), 1), f"more than the {MAX_WORDS} words of a request"),
+        (zeros(1, MAX_REVIEW_WORDS + 1), f"a review of {MAX_REVIEW_WORDS + 1} words is longer than {MAX_REVIEW_WORDS}"),
+    ):
+        with pytest.raises(BadRequest, match=message):
+            ask(pipeline, words=words)
+
+
+def test_text_is_limited_by_its_words() -> None:
+    many = b"a " * (MAX_REVIEW_WORDS + 1)
+    assert f"a review of {MAX_REVIEW_WORDS + 1} words is longer" in refusal(words=text(many))
+    many = b"a " * MAX_REVIEW_WORDS
+    assert "words of a request" in refusal(words=text(*[many] * (MAX_WORDS // MAX_REVIEW_WORDS), b"a"))
 
 
 def test_outputs_are_what_their_definitions_say() -> None:
@@ -185,14 +201,6 @@ def test_the_cost_of_an_impossible_label_is_finite() -> None:
 def test_only_what_is_fetched_is_sent() -> None:
     reply, _ = run_ask(["acc"], words=ids([0]), label=labels(1))
     assert list(reply.outputs) == ["acc"]
-
-
-def test_a_request_of_several_engine_calls_keeps_its_order() -> None:
-    engine = FixedEngine()
-    layout = FeedLayout(pad_id=4, max_rows=1)
-    reply = ask(Pipeline([ReaderOp(layout, None), InferOp(engine), ResponseOp()]), words=ids([7], [8], [9]))
-    assert engine.fed == [[7], [8], [9]]
-    assert reply.outputs["prediction"].tolist() == PROBABILITIES[:3].tolist()
 
 
 def test_the_stages_are_the_ops_in_order() -> None:

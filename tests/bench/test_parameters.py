@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.config import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder, project_root
+from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder
+from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError
 
-PARAMS = sorted((Path(__file__).parents[1] / "params").glob("*.yaml"))
+PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))
 BY_NAME = {path.stem: path for path in PARAMS}
 
 

@@ -1,0 +1,44 @@
+"""What an engine is, as an op sees it. This file knows no framework and no model file.
+
+An engine's call computes one review. So no answer can depend on what else is in a batch: there is no padding, no mask,
+and no matrix whose shape the neighbours decide. Batches would save little and padding wastes more: see
+docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.int64]
+"""One review: its word ids, at least one."""
+
+Probabilities = NDArray[np.float32]
+"""Of negative and positive, shape [reviews, 2]."""
+
+
+class Engine(Protocol):
+    """Computes reviews. Used by one thread at a time."""
+
+    @property
+    def lengths(self) -> Iterable[int]:
+        """Lengths of review to run once before the first request, so that no request pays for a first time."""
+
+    def run(self, reviews: Sequence[Words]) -> Probabilities:
+        """Return the class probabilities of the reviews, shape [reviews, 2] float32."""
+
+
+def one_by_one(answer: Callable[[Words], Probabilities], reviews: Sequence[Words]) -> Probabilities:
+    """Return what `answer`, which gives one review's probabilities as [1, 2], says of every review."""
+    if len(reviews) == 1:
+        return answer(reviews[0])
+    return np.concatenate([answer(review) for review in reviews])
+
+
+def warm_up(engine: Engine) -> None:
+    """Run one review of every length that the engine asks for."""
+    for length in engine.lengths:
+        engine.run([np.zeros(length, dtype=np.int64)])

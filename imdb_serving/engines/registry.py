@@ -1,0 +1,178 @@
+"""The engines as a table of facts: what each needs, and what it does to the interpreter lock.
+
+Command line, parameters, grids and documents read this table, and no code elsewhere asks for an engine by its name. To
+add one: a file beside this one, an entry here, and, if it reads a file of its own, that file in the bundle's export.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
+
+from imdb_serving.errors import ConfigError, did_you_mean
+from imdb_serving.model.files import ONNX, PROGRAM
+
+if TYPE_CHECKING:
+    from imdb_serving.engines.engine import Engine
+    from imdb_serving.model.bundle import Bundle
+
+WorkerKind = Literal["thread", "process"]
+
+DISTRIBUTIONS = ("fixed", "exponential")
+"""How the service times of `simulated` vary."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What is known of an engine without loading it.
+
+    `home` is `module:name` of a function or class that makes one from an `EngineSpec` and a `Bundle`. `file` is the
+    bundle's file that it runs, empty for a stand-in, which needs no model. `nets` are those it can run, empty for all.
+    `variants` are ways to run the same model, of which the fastest is found on the machine that serves (tuning.py).
+    """
+
+    name: str
+    about: str
+    home: str
+    releases_lock: bool
+    file: str = ""
+    nets: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+
+    @property
+    def needs_model(self) -> bool:
+        """True for an engine that computes, false for one that stands in."""
+        return bool(self.file)
+
+    @property
+    def worker_kind(self) -> WorkerKind:
+        """Threads for an engine that releases the interpreter lock while it runs, processes for one that holds it."""
+        return "thread" if self.releases_lock else "process"
+
+
+ENGINES: dict[str, EngineFacts] = {}
+"""All engines by name, the published one first."""
+
+
+def register(facts: EngineFacts) -> None:
+    """Add an engine; raise `ConfigError` when its name is taken."""
+    if facts.name in ENGINES:
+        raise ConfigError(f"there is an engine {facts.name!r} already")
+    ENGINES[facts.name] = facts
+
+
+register(
+    EngineFacts(
+        "paddle",
+        "Paddle's inference, as published",
+        "imdb_serving.engines.paddle:make",
+        releases_lock=False,
+        file=PROGRAM,
+        variants=("plain", "onednn", "onednn-32"),
+        packages=("paddlepaddle",),
+        preload=("imdb_serving.engines.paddle",),
+    )
+)
+register(
+    EngineFacts(
+        "onnxruntime",
+        "ONNX Runtime",
+        "imdb_serving.engines.onnxruntime:make",
+        releases_lock=True,
+        file=ONNX,
+        packages=("onnxruntime",),
+        preload=("imdb_serving.engines.onnxruntime",),
+    )
+)
+register(
+    EngineFacts(
+        "folded",
+        "the CNN's convolution folded into its word vectors",
+        "imdb_serving.engines.folded:make",
+        releases_lock=True,
+        file=ONNX,
+        nets=("cnn",),
+        packages=("numba", "llvmlite"),
+        preload=("imdb_serving.engines.folded",),
+    )
+)
+register(EngineFacts("simulated", "sleeps a service time", "imdb_serving.engines.simulated:make", releases_lock=True))
+register(EngineFacts("null", "answers at once", "imdb_serving.engines.null:make", releases_lock=True))
+
+
+def facts_of(name: str) -> EngineFacts:
+    """Return an engine's facts; raise `ConfigError` with the nearest name for an unknown one."""
+    if name not in ENGINES:
+        raise ConfigError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)}")
+    return ENGINES[name]
+
+
+def engines_in_words() -> str:
+    """Return the engines with what each is, for a help text."""
+    return ", ".join(f"{facts.name} ({facts.about})" for facts in ENGINES.values())
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine to make, and how.
+
+    Service times apply to `simulated`, where they are a request's. `variant` is one of the engine's; empty is the
+    fastest on this machine.
+    """
+
+    name: str = "paddle"
+    math_threads: int = 1
+    service_time_ms: float = 5.0
+    distribution: Literal["fixed", "exponential"] = "fixed"
+    seed: int = 2020
+    variant: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what no engine can do."""
+        variants = facts_of(self.name).variants
+        if self.variant and self.variant not in variants:
+            raise ConfigError(
+                f"engine {self.name} has no variant {self.variant!r}{did_you_mean(self.variant, variants)}"
+            )
+        if self.math_threads < 1:
+            raise ConfigError(f"math_threads must be at least 1, got {self.math_threads}")
+        if self.distribution not in DISTRIBUTIONS:
+            raise ConfigError(
+                f"unknown distribution {self.distribution!r}{did_you_mean(self.distribution, DISTRIBUTIONS)}"
+            )
+        if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
+            raise ConfigError(f"service_time_ms must be a finite number of at least 0, got {self.service_time_ms}")
+
+    @property
+    def facts(self) -> EngineFacts:
+        """What the registry says of this engine."""
+        return facts_of(self.name)
+
+
+def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
+    """Raise `ConfigError` when the engine needs a model and there is none, or cannot run the net that there is."""
+    facts = spec.facts
+    if not facts.needs_model:
+        return
+    if bundle is None:
+        without = " or ".join(name for name, other in ENGINES.items() if not other.needs_model)
+        raise ConfigError(f"the {spec.name} engine needs a model; give its folder, or use --engine {without}")
+    if facts.nets and bundle.card.net not in facts.nets:
+        others = ", ".join(name for name, other in ENGINES.items() if other.needs_model and not other.nets)
+        raise ConfigError(
+            f"the {spec.name} engine runs {', '.join(facts.nets)}, and {bundle.folder} is a {bundle.card.net}; "
+            f"use another engine ({others})"
+        )
+
+
+def make_engine(spec: EngineSpec, bundle: Bundle | None) -> Engine:
+    """Make an engine; raises `ConfigError` as `check_model` does."""
+    check_model(spec, bundle)
+    module, _, name = spec.facts.home.partition(":")
+    make: Any = getattr(import_module(module), name)
+    engine: Engine = make(spec, bundle)
+    return engine

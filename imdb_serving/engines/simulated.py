@@ -1,0 +1,40 @@
+"""The engine `simulated`: sleeps a service time, so that few cores measure the schedule of many. No model."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imdb_serving.engines.engine import Probabilities, Words
+from imdb_serving.engines.null import NullEngine
+
+if TYPE_CHECKING:
+    from imdb_serving.engines.registry import EngineSpec
+    from imdb_serving.model.bundle import Bundle
+
+
+class SimulatedEngine(NullEngine):
+    """Sleeps its service time once a request, however many reviews that holds, then answers like `NullEngine`."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        """Take the mean service time, and fixed or exponential."""
+        self._mean = spec.service_time_ms / 1000
+        self._exponential = spec.distribution == "exponential"
+        # Workers must not all sleep the same times: each draws from a stream of its own.
+        worker = f"{multiprocessing.current_process().name}/{threading.current_thread().name}"
+        self._random = random.Random(f"{spec.seed}/{worker}")  # noqa: S311 - service times, not secrets
+
+    def run(self, reviews: Sequence[Words]) -> Probabilities:
+        """Sleep, then return 0.5 for every class."""
+        seconds = self._random.expovariate(1 / self._mean) if self._exponential and self._mean else self._mean
+        time.sleep(seconds)
+        return super().run(reviews)
+
+
+def make(spec: EngineSpec, _bundle: Bundle | None) -> SimulatedEngine:
+    """Make one."""
+    return SimulatedEngine(spec)

@@ -1,0 +1,188 @@
+"""Which variant of an engine is fastest on this machine: a short probe, whose result is kept beside the model.
+
+What wins on one processor loses on another, so nothing found where a model was trained is believed where it is served.
+The result is kept under the processor's name, the library versions and the math threads; where the model's folder
+cannot be written, it is measured at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import platform
+import statistics
+import tempfile
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib import metadata
+from multiprocessing.connection import Connection
+from pathlib import Path
+from time import perf_counter
+
+import msgspec
+import numpy as np
+
+from imdb_serving.engines.engine import Engine
+from imdb_serving.engines.probes import Probes, probe
+from imdb_serving.engines.registry import ENGINES, EngineSpec, check_model, make_engine
+from imdb_serving.errors import ServerStartError
+from imdb_serving.model.bundle import Bundle
+from imdb_serving.model.files import TUNING
+
+log = logging.getLogger(__name__)
+
+LENGTHS = (40, 90, 130, 150, 175, 200, 240, 300, 400, 600, 900)
+"""Words of the reviews that the probe runs, spread as IMDB's are."""
+
+ROUNDS = 5
+TIE = 0.05
+PROBE_SECONDS = 120.0
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What was found: the variant to use, how many reviews a second each gave on one core, and what `tune` tried."""
+
+    variant: str
+    reviews_per_second: dict[str, float]
+    measured: str
+    probes: Probes | None = None
+
+
+Results = dict[str, Result]
+
+
+def processor() -> str:
+    """Return what tells this processor from another: its name, and a short sum of all that it can do."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    name = facts.get("model name") or facts.get("CPU part") or platform.machine()
+    can = [facts.get(key, "") for key in ("cpu family", "model", "CPU implementer", "flags", "Features")]
+    return f"{name} ({hashlib.sha256(' '.join(can).encode()).hexdigest()[:6]})"
+
+
+def key_of(spec: EngineSpec) -> str:
+    """Return under what the result of a probe is kept."""
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in spec.facts.packages)
+    return f"{spec.name}, {processor()}, {versions}, {spec.math_threads} math threads"
+
+
+def _variants(spec: EngineSpec) -> tuple[str, ...]:
+    return spec.facts.variants or ("",)
+
+
+def known(spec: EngineSpec, bundle: Bundle) -> Result | None:
+    """Return what was found here before, or None."""
+    result = _kept(bundle).get(key_of(spec))
+    return result if result and result.variant in _variants(spec) else None
+
+
+def find(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:
+    """Return the fastest variant of an engine here, as found before, else measured now and kept.
+
+    To `renew` it is to measure it anyhow, and to try the engine's other properties as well.
+    """
+    found = None if renew else known(spec, bundle)
+    if found is None:
+        found = measure({name: make_engine(replace(spec, variant=name), bundle) for name in _variants(spec)}, bundle)
+        if renew:
+            chosen = replace(spec, variant=found.variant)
+            probes = probe(lambda math_threads: make_engine(replace(chosen, math_threads=math_threads), bundle))
+            found = msgspec.structs.replace(found, probes=probes)
+        _keep(bundle, {**_kept(bundle), key_of(spec): found})
+    return found
+
+
+def measure(engines: dict[str, Engine], bundle: Bundle) -> Result:
+    """Run every variant in turn, some rounds, and choose by the median; of those within 5 % the first counts.
+
+    Each round has lengths of its own, as reviews have: an engine that prepares something for each length pays for it.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    generator = np.random.default_rng(2020)
+    for round_ in range(ROUNDS + 1):
+        reviews = [generator.integers(0, bundle.card.vocabulary, length + round_) for length in LENGTHS]
+        for name, engine in engines.items():
+            began = perf_counter()
+            for review in reviews:
+                engine.run([review])
+            seconds[name].append(perf_counter() - began)
+    speeds = {name: len(LENGTHS) / statistics.median(times[1:]) for name, times in seconds.items()}
+    best = max(speeds.values())
+    chosen = next(name for name, speed in speeds.items() if speed >= best * (1 - TIE))
+    return Result(chosen, {name: round(speed) for name, speed in speeds.items()}, _now())
+
+
+def resolve(spec: EngineSpec, bundle: Bundle | None) -> EngineSpec:
+    """Return `spec` with its variant decided, so that all workers of a server use the same one.
+
+    Raises as `check_model` and `find_apart` do.
+    """
+    check_model(spec, bundle)
+    if bundle is None or spec.variant or not spec.facts.variants:
+        return spec
+    return replace(spec, variant=(known(spec, bundle) or find_apart(spec, bundle)).variant)
+
+
+def find_apart(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:
+    """Do what `find` does in a process of its own, for a framework takes time and memory that a server does not need.
+
+    Raises `ServerStartError` when that fails.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(spec.facts.preload))
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_find, args=(theirs, spec, bundle, renew), name="tuning", daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        word: Result | str = ours.recv() if ours.poll(PROBE_SECONDS) else f"no result in {PROBE_SECONDS:.0f} s"
+    except EOFError:
+        word = "its process died"
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if isinstance(word, str):
+        raise ServerStartError(f"the engine {spec.name} could not be tuned: {word}")
+    return word
+
+
+def _find(pipe: Connection, spec: EngineSpec, bundle: Bundle, renew: bool) -> None:
+    try:
+        pipe.send(find(spec, bundle, renew=renew))
+    except Exception as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+def all_known(bundle: Bundle) -> dict[str, Result]:
+    """Return what was found on this machine, with the versions there are now, by engine."""
+    specs = [EngineSpec(name) for name, facts in ENGINES.items() if facts.needs_model]
+    found = {spec.name: known(spec, bundle) for spec in specs}
+    return {name: result for name, result in found.items() if result}
+
+
+def _kept(bundle: Bundle) -> Results:
+    """Return all results beside the model; what cannot be read is measured again."""
+    try:
+        return msgspec.json.decode((bundle.folder / TUNING).read_bytes(), type=Results)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return {}
+
+
+def _keep(bundle: Bundle, results: Results) -> None:
+    """Write all results; a reader sees the old file or the new one, never half of one."""
+    try:
+        with tempfile.NamedTemporaryFile("wb", dir=bundle.folder, prefix=f".{TUNING}.", delete=False) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(bundle.folder / TUNING)
+    except OSError as error:
+        log.warning("what was tuned cannot be kept beside the model: %s", error)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
