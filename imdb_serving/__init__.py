@@ -10,22 +10,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from imdb_serving.bench.server import ServerProcess
     from imdb_serving.errors import (
         BadRequest,
+        Overloaded,
         RemoteFailure,
         RequestTimeout,
         ServerUnavailable,
         ServingError,
     )
-    from imdb_serving.transports.http_client import HttpClient
-    from imdb_serving.transports.rpc import RpcClient
+    from imdb_serving.server_process import ServerProcess
+    from imdb_serving.transports.connect import connect
+    from imdb_serving.transports.http.client import HttpClient
+    from imdb_serving.transports.rpc.client import RpcClient
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadRequest",
     "HttpClient",
+    "Overloaded",
     "RemoteFailure",
     "RequestTimeout",
     "RpcClient",
@@ -33,17 +36,20 @@ __all__ = [
     "ServerUnavailable",
     "ServingError",
     "__version__",
+    "connect",
 ]
 
 _HOMES = {
     "BadRequest": "imdb_serving.errors",
-    "HttpClient": "imdb_serving.transports.http_client",
+    "HttpClient": "imdb_serving.transports.http.client",
+    "Overloaded": "imdb_serving.errors",
     "RemoteFailure": "imdb_serving.errors",
     "RequestTimeout": "imdb_serving.errors",
-    "RpcClient": "imdb_serving.transports.rpc",
-    "ServerProcess": "imdb_serving.bench.server",
+    "RpcClient": "imdb_serving.transports.rpc.client",
+    "ServerProcess": "imdb_serving.server_process",
     "ServerUnavailable": "imdb_serving.errors",
     "ServingError": "imdb_serving.errors",
+    "connect": "imdb_serving.transports.connect",
 }
 
 

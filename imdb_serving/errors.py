@@ -33,6 +33,12 @@ class RequestTimeout(ServingError):
     code = "timeout"
 
 
+class Overloaded(ServingError):
+    """More requests wait already than the server lets wait; later, or at another server, it may succeed."""
+
+    code = "overloaded"
+
+
 class RemoteFailure(ServingError):
     """The server failed while working on a well-formed request."""
 
@@ -63,7 +69,7 @@ class ConfigError(ServingError):
     code = "config"
 
 
-_ON_THE_WIRE = (BadRequest, ServerUnavailable, RequestTimeout, RemoteFailure)
+_ON_THE_WIRE = (BadRequest, ServerUnavailable, Overloaded, RequestTimeout, RemoteFailure)
 _BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_WIRE}
 
 

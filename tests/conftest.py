@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imdb_serving.bench.server import ServerProcess
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Example
 from imdb_serving.text.reviews import Reviews, load
 

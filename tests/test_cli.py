@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 import pytest
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.cli import main
+from imdb_serving.server_process import ServerProcess
 
 SAMPLES = 30
 ROOT = Path(__file__).parents[1]

@@ -14,10 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_TIMEOUT
-from imdb_serving.transports import http, json_wire, wire
-from imdb_serving.transports.json_wire import PREDICTION_PATH
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.http import app as http
+from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.json_wire import PREDICTION_PATH
+from imdb_serving.transports.rpc import wire
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 

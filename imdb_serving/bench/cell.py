@@ -8,24 +8,24 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from imdb_serving.bench.folders import new_run, outputs_folder
 from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, model_folder
-from imdb_serving.bench.server import ServerProcess
+from imdb_serving.bench.models import require_model
+from imdb_serving.bench.parameters import GridParams, model_folder
 from imdb_serving.bench.session import LoadSession, prepare_processes
 from imdb_serving.bench.summary import answers_digest, summarise
 from imdb_serving.bench.workload import ReviewWorkload, share
-from imdb_serving.config import is_project, project_root
-from imdb_serving.engines.registry import facts_of
-from imdb_serving.errors import ConfigError, ServingError
-from imdb_serving.model.bundle import find_server_dir, open_bundle
+from imdb_serving.engines.registry import EngineSpec, facts_of
+from imdb_serving.errors import ServingError
+from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
+from imdb_serving.server_process import COMMANDS, ServerProcess, server_arguments
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 
@@ -33,37 +33,12 @@ Row = dict[str, Any]
 OK, FAILED = "ok", "failed"
 
 
-def ensure_model(folder: Path, net: str) -> None:
-    """Train the default model of `net` into `folder` when there is none; a damaged one is an error, not retrained."""
-    if find_server_dir(folder).is_dir() and any(folder.iterdir()):
-        open_bundle(folder)
-        return
-    from imdb_serving.model.training import TrainingPlan, train_bundle
-    from imdb_serving.text.reviews import load
-
-    print(f"no model at {folder}: training {net}, about two minutes, once", flush=True)
-    train_bundle(TrainingPlan(net=net), load("packaged"), folder)
-
-
-def require_model(params: GridParams | SweepParams | LadderParams) -> None:
-    """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
-    if params.model:
-        open_bundle(model_folder(params))
-    elif is_project(project_root()):
-        ensure_model(model_folder(params), params.net)
-    else:
-        raise ConfigError(f"{Path.cwd()} is not within the project's folder; go there, or name a model: -p model DIR")
-
-
-def outputs_folder(params: GridParams | LadderParams) -> Path:
-    """Return the sweep's folder below the outputs folder."""
-    outputs = Path(params.outputs).expanduser() if params.outputs else project_root() / "outputs"
-    return outputs / params.sweep
-
-
-def new_run() -> str:
-    """Return a name that no other run has: the time, to the microsecond."""
-    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+def server_for(params: GridParams) -> ServerProcess:
+    """Return the server that a grid run measures."""
+    engine = EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
+    model = model_folder(params) if engine.facts.needs_model else None
+    arguments = server_arguments(model, engine, params.server_threads, params.worker_kind)
+    return ServerProcess(arguments, command=COMMANDS[params.mode])
 
 
 def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> list[Row]:
@@ -101,7 +76,7 @@ def _prepare(params: GridParams, stack: ExitStack) -> tuple[ServerProcess, list[
         reading = reader.submit(
             measurement_lines, params.samples, params.seed, vocabulary if vocabulary.is_file() else None
         )
-        server = stack.enter_context(ServerProcess.for_cell(params))
+        server = stack.enter_context(server_for(params))
         return server, reading.result()
 
 

@@ -19,13 +19,13 @@ import msgspec
 import numpy as np
 import pandas as pd
 
-from imdb_serving.bench.cell import new_run, require_model
+from imdb_serving.bench.folders import new_run
 from imdb_serving.bench.inputs import measurement_lines
 from imdb_serving.bench.ledger import append_row, store_samples
 from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.local import BareClient, InprocClient, JsonClient
+from imdb_serving.bench.models import require_model
 from imdb_serving.bench.parameters import LadderParams, model_folder
-from imdb_serving.bench.server import COMMANDS, ServerProcess, server_arguments
 from imdb_serving.bench.session import Connect, LoadSession
 from imdb_serving.bench.summary import answers_digest, wall_seconds
 from imdb_serving.bench.workload import ReviewWorkload, share
@@ -33,6 +33,7 @@ from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
+from imdb_serving.server_process import COMMANDS, ServerProcess, server_arguments
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import CURL, connect
 

@@ -16,8 +16,8 @@ from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.serving.ops import InferOp, ReaderOp, Work
 from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
 from imdb_serving.timing import Stage, Timeline
-from imdb_serving.transports import json_wire
 from imdb_serving.transports.base import Client
+from imdb_serving.transports.http import json_wire
 
 
 @functools.lru_cache(maxsize=1)

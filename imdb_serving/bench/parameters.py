@@ -14,10 +14,10 @@ import yaml
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_TIMEOUT, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
+from imdb_serving.server_process import COMMANDS
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
-MODES = ("rpc", "flask", "flask-gateway", "flask-dev")
-"""Ways of serving: RPC; Flask behind a production WSGI server; Flask in front of RPC; the same as published."""
+MODES = tuple(COMMANDS)
 
 _CHOICES = {
     "http_client": ("keep-alive", "curl"),

@@ -10,9 +10,9 @@ import numpy as np
 
 from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request
+from imdb_serving.serving.feeds import make_request
 from imdb_serving.text.lines import Line, LineFormat, parse
 from imdb_serving.text.vocabulary import Vocabulary
-from imdb_serving.transports.base import make_request
 
 
 @dataclass(frozen=True, slots=True)

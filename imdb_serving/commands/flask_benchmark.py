@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from imdb_serving.bench import reference
-from imdb_serving.bench.cell import OK, describe, require_model, run_grid
+from imdb_serving.bench.cell import OK, describe, run_grid
+from imdb_serving.bench.models import require_model
 from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.summary import serving_seconds
 

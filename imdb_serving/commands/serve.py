@@ -20,8 +20,9 @@ from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
 from imdb_serving.serving.pipeline import imdb_pipeline
-from imdb_serving.transports.pool import WorkerPool
-from imdb_serving.transports.rpc import RpcServer
+from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.transports.rpc.server import RpcServer
+from imdb_serving.workers.pool import Pool
 
 MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
 
@@ -49,6 +50,11 @@ class ServeOptions:
         bundle = open_bundle(self.model) if self.model else None
         return bundle, tuning.resolve(self.engine, bundle)
 
+    def pool(self, make_handler: Callable[[], Handler]) -> Pool:
+        """Return the workers, not started yet, each with a handler of its own."""
+        answer = functools.partial(make_answer, make_handler)
+        return Pool(answer, self.server_threads, self.kind, self.preload())
+
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
         return ServerInfo(
@@ -72,8 +78,7 @@ class ServeOptions:
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     bundle, engine = options.opened()
-    handler = functools.partial(make_pipeline, engine, bundle)
-    pool = WorkerPool(handler, options.server_threads, options.kind, options.preload())
+    pool = options.pool(functools.partial(make_pipeline, engine, bundle))
     server = RpcServer(options.endpoint, pool, functools.partial(options.describe, bundle))
     stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce("rpc", endpoint, options))

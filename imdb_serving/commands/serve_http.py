@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from imdb_serving.bench.server import ServerProcess, server_arguments
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
 from imdb_serving.errors import ServerStartError
+from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.serving.pipeline import imdb_pipeline
-from imdb_serving.transports.blocking_pool import START_SECONDS, BlockingPool
-from imdb_serving.transports.http import PROTOCOL, Gateway, Workers, make_app
-from imdb_serving.transports.json_wire import MAX_BODY_BYTES
-from imdb_serving.transports.rpc import RpcClient
-from imdb_serving.transports.wsgi import DevServer, HttpServer
+from imdb_serving.transports.http.app import PROTOCOL, Gateway, Workers, make_app
+from imdb_serving.transports.http.json_wire import MAX_BODY_BYTES
+from imdb_serving.transports.http.wsgi import DevServer, HttpServer
+from imdb_serving.transports.rpc.client import RpcClient
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -34,8 +33,7 @@ class _Server(Protocol):
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
     bundle, engine = options.opened()
-    handler = functools.partial(make_pipeline, engine, bundle)
-    pool = BlockingPool(handler, options.server_threads, options.kind, options.preload())
+    pool = options.pool(functools.partial(make_pipeline, engine, bundle))
     app = make_app(Workers(pool, options.describe(bundle, PROTOCOL, MAX_BODY_BYTES)))
     server = HttpServer(app, options.host, options.port, options.server_threads)
     broken: list[ServerStartError] = []
@@ -47,7 +45,7 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeli
     pool.on_broken = give_up
     stop_when_asked(server.stop, options)
     try:
-        pool.start(START_SECONDS)
+        pool.start()
         _run(server, "flask", options)
     finally:
         pool.stop()

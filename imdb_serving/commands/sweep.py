@@ -13,9 +13,11 @@ from typing import Any
 import msgspec
 from tqdm import tqdm
 
-from imdb_serving.bench.cell import OK, describe, outputs_folder, require_model
+from imdb_serving.bench.cell import OK, describe
 from imdb_serving.bench.environment import environment_card
+from imdb_serving.bench.folders import outputs_folder
 from imdb_serving.bench.ledger import FILE, Ledger
+from imdb_serving.bench.models import require_model
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, model_folder
 from imdb_serving.bench.sweep import plan, run_plan
 from imdb_serving.config import project_root

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from imdb_serving.errors import BadRequest
-from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
+from imdb_serving.messages import Array, Reply, Request, ServerInfo
+from imdb_serving.serving.feeds import Feed, make_request
 
 Self = TypeVar("Self", bound="Client")
-Feed = Mapping[str, Any]
 
 
 class Client(ABC):
@@ -52,50 +48,3 @@ class Client(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
-    """Gather the samples' values into one tensor a feed name; raise `BadRequest` for values that cannot be sent."""
-    if not feeds:
-        raise BadRequest("a request needs at least one sample")
-    if isinstance(fetch, str):
-        raise BadRequest(f"fetch must be a list of names, got the string {fetch!r}; write [{fetch!r}]")
-    names = feeds[0].keys()
-    if any(feed.keys() != names for feed in feeds):
-        raise BadRequest("all samples of a batch must have the same feed names")
-    tensors = {name: _gather(name, [feed[name] for feed in feeds]) for name in names}
-    return Request(tensors, tuple(fetch), len(feeds))
-
-
-def _gather(name: str, values: Sequence[Any]) -> Tensor:
-    if any(isinstance(value, str) for value in values):
-        if not all(isinstance(value, str) for value in values):
-            raise BadRequest(f"feed {name!r}: a batch holds either texts or word ids, not both")
-        texts = [np.frombuffer(_utf8(name, value), dtype=np.uint8) for value in values]
-        return Tensor(_join(texts), tuple(map(len, texts)), text=True)
-    arrays = [_integers(name, value) for value in values]
-    if name == "label":
-        if any(len(array) != 1 for array in arrays):
-            raise BadRequest("feed 'label' must be one whole number a sample")
-        return Tensor(_join(arrays))
-    return Tensor(_join(arrays), tuple(map(len, arrays)))
-
-
-def _utf8(name: str, text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"feed {name!r} cannot be sent as UTF-8: {error}") from error
-
-
-def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _integers(name: str, value: Any) -> NDArray[np.int64]:
-    try:
-        array = np.asarray(value)
-        integers = array.astype(np.int64, casting="same_kind", copy=False) if array.size else np.empty(0, np.int64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadRequest(f"feed {name!r} must be whole numbers or a text: {error}") from error
-    return integers.reshape(-1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from imdb_serving.config import DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest
 from imdb_serving.transports.base import Client
-from imdb_serving.transports.http_client import CurlClient, HttpClient
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.http.client import CurlClient, HttpClient
+from imdb_serving.transports.rpc.client import RpcClient
 
 KEEP_ALIVE, CURL = "keep-alive", "curl"
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from imdb_serving.bench.workload import ReviewWorkload, share
 from imdb_serving.messages import Reply, Request
+from imdb_serving.serving.feeds import make_request
 from imdb_serving.text.lines import Line
-from imdb_serving.transports.base import make_request
 
 
 def lines_of(count: int) -> list[Line]:

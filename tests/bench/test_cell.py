@@ -15,13 +15,14 @@ import pytest
 from loads import lines_of
 
 from imdb_serving.bench import cell
-from imdb_serving.bench.cell import ensure_model, measure, run_grid
+from imdb_serving.bench.cell import measure, run_grid
 from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.models import ensure_model
 from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.session import LoadSession
 from imdb_serving.errors import BundleError, ServerStartError
 from imdb_serving.report import tables
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 
@@ -99,7 +100,7 @@ def test_a_grid_run_measures_every_client_count_and_writes_it_down(tmp_path: Pat
 def quick_grid(null_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grid runs neither read the packaged reviews nor start a server of their own."""
     monkeypatch.setattr(cell, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
-    monkeypatch.setattr(ServerProcess, "for_cell", staticmethod(lambda params: nullcontext(null_server)))
+    monkeypatch.setattr(cell, "server_for", lambda params: nullcontext(null_server))
 
 
 @pytest.mark.usefixtures("quick_grid")

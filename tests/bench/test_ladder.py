@@ -13,10 +13,10 @@ from imdb_serving.bench.ladder import ASIDE, FILE, RUNGS, run_ladder
 from imdb_serving.bench.ledger import read_rows
 from imdb_serving.bench.local import BareClient, InprocClient, JsonClient
 from imdb_serving.bench.parameters import LadderParams
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.session import LoadSession
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 

@@ -13,12 +13,12 @@ import pytest
 from loads import Positions, lines_of, shares_of
 
 from imdb_serving.bench.loadgen import GIVE_UP_AFTER, ClientRecord
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.bench.session import Connect, run_load
 from imdb_serving.bench.summary import wall_seconds
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.timing import CLIENT_STAGES
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.rpc.client import RpcClient
 
 
 def connector(endpoint: str, timeout: float = 5.0) -> Connect:

@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import rpc_kit as kit
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.messages import Request, Tensor
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Stage
 from imdb_serving.transports.base import Client
-from imdb_serving.transports.http import Backend, make_app
-from imdb_serving.transports.wsgi import HttpServer
+from imdb_serving.transports.http.app import Backend, make_app
+from imdb_serving.transports.http.wsgi import HttpServer
 
 PREDICTION = "/PaddleServing/v1.0/prediction"
 JSON = "application/json"

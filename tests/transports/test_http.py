@@ -15,11 +15,11 @@ import pytest
 import rpc_kit as kit
 
 import imdb_serving
-from imdb_serving.bench.server import ServerProcess
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.reviews import Reviews
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http_client import CurlClient, HttpClient
+from imdb_serving.transports.http.client import CurlClient, HttpClient
 
 FETCH = ["prediction", "acc", "cost"]
 

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 import http_kit as http
 import pytest
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.errors import BadRequest, ServerUnavailable
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http_client import CurlClient, HttpClient
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.http.client import CurlClient, HttpClient
+from imdb_serving.transports.rpc.client import RpcClient
 
 CLIENTS = pytest.mark.parametrize("make", [HttpClient, CurlClient])
 MakeClient = type[HttpClient] | type[CurlClient]

@@ -10,7 +10,7 @@ import http_kit as http
 import pytest
 
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
-from imdb_serving.transports.http_client import CurlClient, HttpClient
+from imdb_serving.transports.http.client import CurlClient, HttpClient
 
 CLIENTS = pytest.mark.parametrize("make", [HttpClient, CurlClient])
 MakeClient = type[HttpClient] | type[CurlClient]

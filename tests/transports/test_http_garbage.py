@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import http_kit as http
 import pytest
 
-from imdb_serving.transports.http_client import HttpClient
+from imdb_serving.transports.http.client import HttpClient
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import http_kit as http
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.errors import ServerStartError, ServerUnavailable
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.transports.http import make_app
-from imdb_serving.transports.http_client import HttpClient
-from imdb_serving.transports.wsgi import DevServer, HttpServer
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.http.app import make_app
+from imdb_serving.transports.http.client import HttpClient
+from imdb_serving.transports.http.wsgi import DevServer, HttpServer
 
 COMMANDS = ["flask", "flask-gateway", "flask-dev"]
 PROFILE = re.compile(r"PROFILE flask_cost: (\d+\.\d+) total_cost: (\d+\.\d+)")

@@ -18,14 +18,16 @@ import numpy as np
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.errors import RemoteFailure, RequestTimeout, ServingError
+from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
-from imdb_serving.transports.blocking_pool import BlockingPool
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http import Workers
-from imdb_serving.transports.http_client import HttpClient
-from imdb_serving.transports.workers import WorkerKind
+from imdb_serving.transports.http import wsgi
+from imdb_serving.transports.http.app import Workers
+from imdb_serving.transports.http.client import HttpClient
+from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.seats import WorkerKind
 
 
 def calls(endpoint: str, count: int, timeout: float = 30) -> list[list[Stage]]:
@@ -117,7 +119,7 @@ def gated(folder: Path) -> Handler:
 
 
 def test_readiness_tells_that_a_worker_is_missing(tmp_path: Path) -> None:
-    pool = BlockingPool(partial(gated, tmp_path), 1, "process", [])
+    pool = Pool(partial(make_answer, partial(gated, tmp_path)), 1, "process")
     pool.start(30)
     try:
         with http.own_server(Workers(pool, INFO), 1) as server:
@@ -156,7 +158,7 @@ INFO = ServerInfo("imdb-serving-http/1", "0", "test", "", 2, "thread", (), (), 1
 
 @contextmanager
 def own_server(handler: Handler, workers: int, kind: WorkerKind = "thread") -> Iterator[str]:
-    pool = BlockingPool(lambda: handler, workers, kind, [])
+    pool = Pool(partial(make_answer, lambda: handler), workers, kind)
     pool.start(20)
     try:
         with http.own_server(Workers(pool, INFO), workers) as server:
@@ -242,3 +244,17 @@ def test_one_connection_serves_many_requests() -> None:
             assert http.receive_answer(connection) == b'{"prediction":[%d.0]}' % milliseconds
         assert connection.getsockname() == local
         assert urlsplit(url).port == connection.getpeername()[1]
+
+
+def test_more_requests_than_may_wait_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wsgi, "MAX_QUEUE", 2)
+    with own_server(sleeper, 1) as url, kit.side_by_side(4) as run, HttpClient(url, timeout=20) as client:
+        body = b'{"words": [1500], "fetch": ["prediction"]}'
+        waiting = [run(http.post, url, body) for _ in range(3)]
+        assert not kit.wait_until(waiting[0].done, 0.5)
+        refused = http.post(url, body)
+        assert "wait already" in http.assert_problem(refused, 503, "overloaded")
+        assert int(refused.headers["Retry-After"]) > 0
+        with pytest.raises(Overloaded):
+            client.predict({"words": [1]})
+        assert [answer.result(20).status for answer in waiting] == [200] * 3

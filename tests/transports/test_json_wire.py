@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.messages import Reply, Request, Tensor
+from imdb_serving.serving.feeds import make_request
 from imdb_serving.timing import CLOCK_ID, Stage
-from imdb_serving.transports import json_wire
-from imdb_serving.transports.base import make_request
-from imdb_serving.transports.json_wire import Form, MalformedBody
+from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.json_wire import Form, MalformedBody
 
 WORDS = st.one_of(st.lists(st.integers(0, (1 << 63) - 1), max_size=6), st.text(max_size=8))
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)

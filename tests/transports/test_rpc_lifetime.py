@@ -12,9 +12,9 @@ from urllib.parse import urlparse
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.bench.server import ServerProcess
 from imdb_serving.errors import ServerStartError, ServerUnavailable
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.rpc.client import RpcClient
 
 
 def predict(endpoint: str) -> list[float]:

@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.errors import RemoteFailure, ServerStartError
+from imdb_serving.errors import RemoteFailure, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Timeline
-from imdb_serving.transports.pool import WorkerPool
-from imdb_serving.transports.rpc import RpcClient, RpcServer
+from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.rpc.server import RpcServer
+from imdb_serving.workers.pool import Pool
 
 
 def timed_predict(endpoint: str) -> float:
@@ -105,7 +108,7 @@ def describe(protocol: str, limit: int) -> ServerInfo:
 @contextmanager
 def own_server(make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
     """A server in this process, its workers threads with one's own handler."""
-    server = RpcServer("tcp://127.0.0.1:*", WorkerPool(make_handler, workers, "thread", []), describe)
+    server = RpcServer("tcp://127.0.0.1:*", Pool(partial(make_answer, make_handler), workers, "thread"), describe)
     endpoints: list[str] = []
     ready = threading.Event()
     runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
@@ -123,7 +126,7 @@ def sleeper(request: Request, timeline: Timeline) -> Reply:
     """Sleep as many milliseconds as the first word id says, and return the worker's name as a number."""
     with timeline.stage("op0"):
         time.sleep(int(request.feed["words"].values[0]) / 1000)
-    worker = int(threading.current_thread().name.removeprefix("worker-"))
+    worker = int(threading.current_thread().name.removeprefix("crew-"))
     return Reply({"prediction": np.full((1, 1), worker, np.float32)}, timeline.stages)
 
 
@@ -181,7 +184,7 @@ def test_a_worker_that_cannot_start_says_why() -> None:
     def refuse() -> Handler:
         raise FileNotFoundError("no weights")
 
-    server = RpcServer("tcp://127.0.0.1:*", WorkerPool(refuse, 2, "thread", []), describe)
+    server = RpcServer("tcp://127.0.0.1:*", Pool(partial(make_answer, refuse), 2, "thread"), describe)
     with pytest.raises(ServerStartError, match="could not start: FileNotFoundError: no weights"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
 
@@ -191,12 +194,60 @@ def test_a_worker_that_starts_too_slowly_is_given_up() -> None:
         time.sleep(0.5)
         return sleeper
 
-    pool = WorkerPool(dawdle, 1, "thread", [])
+    pool = Pool(partial(make_answer, dawdle), 1, "thread")
     server = RpcServer("tcp://127.0.0.1:*", pool, describe, start_timeout=0.1)
-    with pytest.raises(ServerStartError, match="1 of 1 workers were not ready in time"):
+    with pytest.raises(ServerStartError, match="worker 0 was not ready in time"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
 
 
 def test_a_pool_needs_a_worker() -> None:
     with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
-        WorkerPool(lambda: sleeper, 0, "thread", [])
+        Pool(partial(make_answer, lambda: sleeper), 0, "thread")
+
+
+def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:
+    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "1")
+    (hung,) = kit.workers(server.pid)
+    os.kill(hung, signal.SIGSTOP)
+    with kit.raw_socket(server.endpoint) as dealer:
+        dealer.send_multipart(kit.raw_message(deadline_ms=300))
+        answer = kit.read_answer(dealer.recv_multipart())
+    assert (answer["code"], answer["message"]) == ("timeout", "the deadline passed while a worker was at the request")
+    assert timed_predict(server.endpoint)
+    assert hung not in kit.workers(server.pid)
+
+
+def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(start_server) -> None:
+    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "1")
+    (hung,) = kit.workers(server.pid)
+    os.kill(hung, signal.SIGSTOP)
+    words = {"name": "words", "dtype": "int64", "shape": [1 << 18], "lengths": [1 << 16] * 4}
+    with kit.raw_socket(server.endpoint) as dealer, RpcClient(server.endpoint, timeout=5) as client:
+        version, header, _ = kit.raw_message(deadline_ms=60_000, samples=4, feed=[words])
+        dealer.send_multipart([version, header, bytes(1 << 21)])
+        time.sleep(0.3)
+        assert client.hello().pid == server.pid
+        process = server._process
+        process.terminate()
+        assert process.wait(30) == 0
+    assert kit.wait_until(lambda: not kit.alive({hung}))
+
+
+def test_hello_is_answered_while_all_workers_are_busy(start_server) -> None:
+    server = start_server(*simulated(3000, 1, "thread"))
+    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=20) as client:
+        answer = run(timed_predict, server.endpoint)
+        assert not kit.wait_until(answer.done, 0.3)
+        assert client.hello().server_threads == 1
+        assert not answer.done()
+
+
+def test_a_client_learns_of_a_lost_connection_from_its_monitor(start_server) -> None:
+    server = start_server(*simulated(20_000, 1, "thread"))
+    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=60) as client:
+        answer = run(client.predict, kit.SAMPLE)
+        assert not kit.wait_until(answer.done, 0.3)
+        server._process.kill()
+        error = answer.exception(timeout=20)
+    assert isinstance(error, ServerUnavailable)
+    assert "the connection to it was lost" in str(error)

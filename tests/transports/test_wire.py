@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
-from imdb_serving.transports import wire
+from imdb_serving.transports.rpc import wire
 
 INFO = ServerInfo("imdb-serving/1", "0.1.0", "null", "cnn", 2, "thread", ("words",), ("acc",), 1 << 24, 7)
 IDS = st.integers(0, (1 << 63) - 1)
@@ -131,12 +131,6 @@ def test_values_travel_little_endian_in_c_order() -> None:
     assert bytes(frames[2]) == struct.pack("<4i", 1, 2, 3, 4)
 
 
-@given(st.integers(-(1 << 63), (1 << 63) - 1), st.lists(st.binary(max_size=9), max_size=5))
-def test_unpack_undoes_pack(prefix: int, frames: list[bytes]) -> None:
-    number, unpacked = wire.unpack(wire.pack(prefix, frames))
-    assert (number, [bytes(frame) for frame in unpacked]) == (prefix, frames)
-
-
 WORDS = {"name": "words", "dtype": "int64", "shape": [3], "lengths": [3]}
 DATA = struct.pack("<3q", 8, 233, 52)
 
@@ -172,9 +166,9 @@ def test_another_version_is_refused_by_name(version: bytes) -> None:
 def test_the_sum_of_all_frames_is_limited() -> None:
     frames = message()
     size = sum(map(len, frames))
-    assert isinstance(wire.read_header(frames, max_bytes=size), wire.Predict)
+    assert wire.read_head(frames, max_bytes=size).kind == wire.PREDICT
     with pytest.raises(BadRequest, match=f"{size} bytes, this server takes at most {size - 1}"):
-        wire.read_header(frames, max_bytes=size - 1)
+        wire.read_head(frames, max_bytes=size - 1)
 
 
 def test_a_header_is_limited() -> None:

@@ -21,10 +21,11 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest as MalformedHead
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from imdb_serving.errors import BadRequest, RemoteFailure, ServerStartError
-from imdb_serving.transports import json_wire
-from imdb_serving.transports.http import RECEIVED_NS
-from imdb_serving.transports.json_wire import PREDICTION_PATH, PROBLEM
+from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, ServerStartError
+from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.app import RECEIVED_NS, RETRY_AFTER_SECONDS
+from imdb_serving.transports.http.json_wire import PREDICTION_PATH, PROBLEM
+from imdb_serving.workers.crew import MAX_QUEUE
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -62,13 +63,23 @@ class _Task(WSGITask):
         return environ
 
 
+class _Full:
+    """What a request is refused with when as many wait as may; has the members of waitress's own errors."""
+
+    code, reason = HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.SERVICE_UNAVAILABLE.phrase
+    body = f"{MAX_QUEUE} requests wait already, as many as this server lets wait; try again later"
+
+
 class _Problem(ErrorTask):
-    """Answers what is no HTTP, or too large, as the application would."""
+    """Answers what is no HTTP, or too large, or too much, as the application would."""
 
     def execute(self) -> None:
         error = self.request.error
         status = HTTPStatus(error.code)
         code = RemoteFailure.code if status >= HTTPStatus.INTERNAL_SERVER_ERROR else BadRequest.code
+        if isinstance(error, _Full):
+            code = Overloaded.code
+            self.response_headers.append(("Retry-After", RETRY_AFTER_SECONDS))
         detail = str(error.body)
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             limit = self.channel.adj.max_request_body_size
@@ -104,6 +115,8 @@ class _Dispatcher:
         # Waitress makes one slash of several at the start, so all these are predictions.
         prediction = request.error is None and "/" + request.path.lstrip("/") == PREDICTION_PATH
         refused = 0 < self.draining_ns < request.received_ns  # at once, not behind what is still in work
+        if prediction and not refused and len(self.predictions.queue) >= MAX_QUEUE:
+            request.error, refused = _Full(), True
         (self.predictions if prediction and not refused else self.others).add_task(channel)
 
     def shutdown(self) -> None:

@@ -18,13 +18,14 @@ from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from imdb_serving.config import MAX_TIMEOUT
-from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import Stage
-from imdb_serving.transports import json_wire, wire
-from imdb_serving.transports.blocking_pool import BlockingPool
-from imdb_serving.transports.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.rpc import RpcClient
+from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.workers.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _STATUS: dict[type[ServingError], HTTPStatus] = {
     json_wire.MalformedBody: HTTPStatus.BAD_REQUEST,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
     ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
@@ -54,7 +56,7 @@ class Backend(Protocol):
 class Workers:
     """A backend of workers in a pool of this server's own."""
 
-    def __init__(self, pool: BlockingPool, info: ServerInfo) -> None:
+    def __init__(self, pool: Pool, info: ServerInfo) -> None:
         """Take the pool, which the server starts and stops."""
         self._pool = pool
         self._info = info
@@ -69,7 +71,7 @@ class Workers:
         """Have a worker answer."""
         begun = perf_counter_ns()
         left_ms = max(1.0, (deadline - monotonic()) * 1000)
-        frames = self._pool.ask(wire.encode_request(request, 0, left_ms), begun, deadline)
+        frames = self._pool.ask(begun, wire.encode_request(request, 0, left_ms), deadline)
         _, reply, _ = wire.decode_answer(frames)
         if isinstance(reply, ServingError):
             raise reply

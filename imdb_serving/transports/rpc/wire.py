@@ -6,9 +6,8 @@ a tensor. Everything received is checked before it is used; what does not fit ra
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -28,8 +27,9 @@ _NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64"
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
+DeadlineMs = Annotated[float, msgspec.Meta(gt=0, le=86_400_000)]
 RequestId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Frame = bytes | memoryview
+Frame = bytes | bytearray | memoryview
 
 
 class TensorHeader(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +45,7 @@ class Predict(msgspec.Struct, frozen=True, tag_field="kind", tag="predict"):
     """Header of a request; `deadline_ms` counts from the moment the server receives it."""
 
     id: RequestId
-    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=86_400_000)]
+    deadline_ms: DeadlineMs
     samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
     fetch: Annotated[list[Name], msgspec.Meta(max_length=64)]
     feed: Annotated[list[TensorHeader], msgspec.Meta(max_length=64)]
@@ -92,6 +92,16 @@ class _AnyId(msgspec.Struct):
     id: RequestId | None = None
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What a server must know of a request before a worker reads it whole."""
+
+    kind: Name
+    id: RequestId
+    deadline_ms: DeadlineMs = 1.0
+
+
+PREDICT, HELLO = "predict", "hello"
+_decode_head = msgspec.msgpack.Decoder(Head).decode
 _decode_id = msgspec.msgpack.Decoder(_AnyId).decode
 
 
@@ -127,14 +137,24 @@ def encode_failure(error: Exception, request_id: int | None) -> list[Frame]:
     return [PROTOCOL, _encoder.encode(Failure(request_id, wire_code(error), message))]
 
 
-def read_header(frames: Sequence[Frame], max_bytes: int = MAX_MESSAGE_BYTES) -> Predict | Hello:
-    """Check size and version of a received request and return its header; tensors are not looked at."""
-    size = sum(len(frame) for frame in frames)
+def read_head(frames: Sequence[Frame], max_bytes: int = MAX_MESSAGE_BYTES) -> Head:
+    """Check size and version of a received message and return what the server must know of it, and no more."""
+    size = sum(map(len, frames))
     if size > max_bytes:
         raise BadRequest(f"the message has {size} bytes, this server takes at most {max_bytes}; send smaller batches")
-    header = _header_frame(frames)
     try:
-        question: Predict | Hello = _decode_question(header)
+        head: Head = _decode_head(_header_frame(frames))
+    except _UNREADABLE as error:
+        raise BadRequest(f"malformed header: {error}") from error
+    if head.kind not in (PREDICT, HELLO):
+        raise BadRequest(f"malformed header: Invalid value {head.kind!r} - at `$.kind`")
+    return head
+
+
+def read_header(frames: Sequence[Frame]) -> Predict | Hello:
+    """Return the whole header of a received request; tensors are not looked at."""
+    try:
+        question: Predict | Hello = _decode_question(_header_frame(frames))
     except _UNREADABLE as error:
         raise BadRequest(f"malformed header: {error}") from error
     return question
@@ -218,21 +238,3 @@ def _decode_tensor(header: TensorHeader, frame: Frame) -> Tensor:
     if header.dtype == TEXT and lengths is None:
         raise BadRequest(f"{header.name!r} is text and needs lengths, the bytes of each sample")
     return Tensor(values, lengths, text=header.dtype == TEXT)
-
-
-def pack(prefix: int, frames: Sequence[Frame]) -> bytes:
-    """Join frames and a number into one string of bytes, for a pipe within the server."""
-    sizes = [len(frame) for frame in frames]
-    return b"".join((struct.pack(f"<qI{len(sizes)}Q", prefix, len(sizes), *sizes), *frames))
-
-
-def unpack(message: bytes) -> tuple[int, list[Frame]]:
-    """Undo `pack`; the frames are views into `message`."""
-    prefix, count = struct.unpack_from("<qI", message)
-    sizes: tuple[Any, ...] = struct.unpack_from(f"<{count}Q", message, 12)
-    view, start = memoryview(message), 12 + 8 * count
-    frames: list[Frame] = []
-    for size in sizes:
-        frames.append(view[start : start + size])
-        start += size
-    return prefix, frames

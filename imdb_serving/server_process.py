@@ -11,20 +11,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from imdb_serving.bench.parameters import MODES, GridParams, model_folder
-from imdb_serving.engines.registry import EngineSpec, facts_of
+from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServerStartError
 
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
-COMMANDS = {mode: "serve" if mode == "rpc" else mode for mode in MODES}
-"""The serving command of each mode."""
-
-
-def engine_spec(params: GridParams) -> EngineSpec:
-    """Return the engine that the parameters name."""
-    return EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
+COMMANDS = {"rpc": "serve", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev"}
+"""The ways of serving, each with its command: RPC; Flask behind a production WSGI server; Flask in front of RPC; the
+same as published."""
 
 
 def server_arguments(model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "") -> list[str]:
@@ -60,13 +55,6 @@ class ServerProcess:
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self.endpoint = ""
-
-    @classmethod
-    def for_cell(cls, params: GridParams) -> ServerProcess:
-        """Return the server that a grid run measures."""
-        model = model_folder(params) if facts_of(params.engine).needs_model else None
-        arguments = server_arguments(model, engine_spec(params), params.server_threads, params.worker_kind)
-        return cls(arguments, command=COMMANDS[params.mode])
 
     @property
     def pid(self) -> int:

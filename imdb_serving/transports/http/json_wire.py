@@ -14,8 +14,8 @@ import numpy as np
 
 from imdb_serving.errors import BadRequest, RemoteFailure, ServingError
 from imdb_serving.messages import Array, Reply, Request, Tensor
+from imdb_serving.serving.feeds import make_request
 from imdb_serving.timing import CLOCK_ID, Stage
-from imdb_serving.transports.base import make_request
 
 PREDICTION_PATH = "/PaddleServing/v1.0/prediction"
 READY_PATH = "/health/ready"

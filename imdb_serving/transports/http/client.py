@@ -25,9 +25,9 @@ from imdb_serving.errors import (
 )
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import CLOCK_ID, Stage, client_stages
-from imdb_serving.transports import json_wire
 from imdb_serving.transports.base import Client
-from imdb_serving.transports.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
 
 RECEIVE_BYTES = 1 << 16
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version

@@ -1,14 +1,14 @@
-"""The pool behind the HTTP server: a worker for each asker, and deadlines that hold whatever a worker does."""
+"""The pool: a worker for each asker, and deadlines that hold whatever a worker does."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,17 +17,20 @@ import rpc_kit as kit
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServingError
 from imdb_serving.messages import Handler, Reply, Request, Tensor
 from imdb_serving.timing import Timeline
-from imdb_serving.transports import blocking_pool, wire
-from imdb_serving.transports.blocking_pool import BlockingPool
-from imdb_serving.transports.workers import WorkerKind
+from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.workers import pool as pools
+from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.seats import ProcessSeat, WorkerKind
 
 
 def sleeper(request: Request, timeline: Timeline) -> Reply:
     """Sleep as many milliseconds as the first word says; 13 is the end of the process."""
     words = request.feed["words"].values
-    if int(words[0]) == 13:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(int(words[0]) / 1000)
+    with timeline.stage("op0"):
+        if int(words[0]) == 13:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(int(words[0]) / 1000)
     return Reply({"prediction": np.full((1, 1), os.getpid(), np.float64)}, timeline.stages)
 
 
@@ -36,10 +39,8 @@ def make_sleeper() -> Handler:
 
 
 @contextmanager
-def running(
-    count: int, kind: WorkerKind = "process", make: Callable[[], Handler] = make_sleeper
-) -> Iterator[BlockingPool]:
-    pool = BlockingPool(make, count, kind, [])
+def running(count: int, kind: WorkerKind = "process", make: Callable[[], Handler] = make_sleeper) -> Iterator[Pool]:
+    pool = Pool(partial(make_answer, make), count, kind)
     try:
         pool.start(30)
         yield pool
@@ -47,18 +48,18 @@ def running(
         pool.stop()
 
 
-def ask(pool: BlockingPool, milliseconds: int, seconds: float = 10, length: int = 1) -> int:
+def ask(pool: Pool, milliseconds: int, seconds: float = 10, length: int = 1) -> int:
     """Have a worker sleep; its process id."""
     words = np.full(length, milliseconds)
     frames = wire.encode_request(Request({"words": Tensor(words, (length,))}, ("prediction",), 1), 0, 1000)
-    _, reply, _ = wire.decode_answer(pool.ask(frames, time.perf_counter_ns(), time.monotonic() + seconds))
+    _, reply, _ = wire.decode_answer(pool.ask(time.perf_counter_ns(), frames, time.monotonic() + seconds))
     if isinstance(reply, ServingError):
         raise reply
     assert isinstance(reply, Reply)
     return int(reply.outputs["prediction"][0, 0])
 
 
-def whole(pool: BlockingPool) -> bool:
+def whole(pool: Pool) -> bool:
     return pool.missing() == 0
 
 
@@ -99,7 +100,7 @@ def test_a_late_worker_finishes_and_is_used_again() -> None:
 
 
 def test_a_worker_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking_pool, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(pools, "LATE_SECONDS", 0.2)
     with running(1) as pool:
         worker = ask(pool, 0)
         os.kill(worker, signal.SIGSTOP)
@@ -115,7 +116,7 @@ def test_a_request_too_large_for_the_pipe_of_a_hung_worker_keeps_its_deadline() 
         os.kill(worker, signal.SIGSTOP)
         error = run(ask, pool, 0, 0.5, 1 << 20).exception(timeout=10)
         assert isinstance(error, RequestTimeout)
-        assert "did not take the request" in str(error)
+        assert "while a worker was at the request" in str(error)
         assert ask(pool, 0, seconds=20) != worker
 
 
@@ -127,11 +128,13 @@ def test_a_worker_that_dies_at_a_request_fails_it_and_is_replaced() -> None:
         assert ask(pool, 0)
 
 
-def test_a_worker_that_died_while_idle_is_not_asked() -> None:
+def test_a_worker_that_dies_while_idle_is_replaced_before_it_is_asked() -> None:
     with running(1) as pool:
         worker = ask(pool, 0)
         os.kill(worker, signal.SIGKILL)
-        assert kit.wait_until(lambda: not kit.alive({worker}))
+        assert kit.wait_until(
+            lambda: [seat.number for seat in pool._idle if getattr(seat, "pid", 0) != worker] == [0], 20
+        )
         assert ask(pool, 0, seconds=20) != worker
 
 
@@ -148,31 +151,44 @@ def test_no_answer_is_lost_or_mixed_up_while_workers_come_late_and_die() -> None
         assert len({answer.result(20) for answer in [run(ask, pool, 300) for _ in range(3)]}) == 3
 
 
-def test_workers_that_cannot_be_replaced_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocking_pool, "LATE_SECONDS", 0.1)
-    made: list[int] = []
+def startable(folder: Path, times: int) -> Handler:
+    """Make a handler, so many times; afterwards it fails."""
+    for number in range(times):
+        try:
+            (folder / str(number)).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return sleeper
+    raise FileNotFoundError("no weights")
+
+
+def test_when_the_last_worker_cannot_be_replaced_the_pool_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "PAUSE_SECONDS", 0.01)
     broken: list[ServerStartError] = []
-    replaced = threading.Event()
-
-    def hang(request: Request, timeline: Timeline) -> Reply:
-        replaced.wait(10)
-        return Reply({})
-
-    def made_once() -> Handler:
-        made.append(1)
-        if len(made) > 1:
-            raise FileNotFoundError("no weights")
-        return hang
-
-    with running(1, "thread", made_once) as pool:
+    with running(1, "process", partial(startable, tmp_path, 1)) as pool:
         pool.on_broken = broken.append
-        with pytest.raises(RequestTimeout):
-            ask(pool, 0, seconds=0.1)
-        assert kit.wait_until(lambda: pool.missing() == 1)
-        replaced.set()
-        assert kit.wait_until(lambda: bool(broken))
-    assert "3 workers in a row failed to start" in str(broken[0])
-    assert len(made) == 4
+        with pytest.raises(RemoteFailure):
+            ask(pool, 13)
+        assert kit.wait_until(lambda: bool(broken), 30)
+        with pytest.raises(RequestTimeout, match="waited for a worker"):
+            ask(pool, 0, seconds=0.05)
+    assert "no worker is left" in str(broken[0])
+    assert caplog.text.count("could not start: FileNotFoundError: no weights") == pools.MAX_FAILED_STARTS
+
+
+def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "PAUSE_SECONDS", 0.01)
+    with running(2, "process", partial(startable, tmp_path, 2)) as pool:
+        pool.on_broken = lambda error: pytest.fail(str(error))
+        with pytest.raises(RemoteFailure):
+            ask(pool, 13)
+        assert kit.wait_until(lambda: "is given up" in caplog.text, 30)
+        assert pool.missing() == 1
+        assert ask(pool, 0) == ask(pool, 0)
 
 
 def test_a_worker_that_cannot_start_says_why() -> None:
@@ -188,12 +204,12 @@ def test_a_worker_that_cannot_start_says_why() -> None:
 
 def test_a_pool_needs_a_worker() -> None:
     with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
-        BlockingPool(make_sleeper, 0, "thread", [])
+        Pool(partial(make_answer, make_sleeper), 0, "thread")
 
 
 def test_stopping_leaves_no_process_even_while_one_is_replaced() -> None:
     with running(2) as pool:
-        workers = {worker.runner.pid for worker in pool._workers.values()}
+        workers = {seat.pid for seat in pool._seats.values() if isinstance(seat, ProcessSeat)}
         with pytest.raises(RemoteFailure):
             ask(pool, 13)
     assert kit.wait_until(lambda: not kit.alive(workers))

@@ -1,0 +1,32 @@
+"""The model that a measurement serves: there, or trained once. It knows bundles and training, and no cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.config import is_project, project_root
+from imdb_serving.errors import ConfigError
+from imdb_serving.model.bundle import find_server_dir, open_bundle
+
+
+def ensure_model(folder: Path, net: str) -> None:
+    """Train the default model of `net` into `folder` when there is none; a damaged one is an error, not retrained."""
+    if find_server_dir(folder).is_dir() and any(folder.iterdir()):
+        open_bundle(folder)
+        return
+    from imdb_serving.model.training import TrainingPlan, train_bundle
+    from imdb_serving.text.reviews import load
+
+    print(f"no model at {folder}: training {net}, about two minutes, once", flush=True)
+    train_bundle(TrainingPlan(net=net), load("packaged"), folder)
+
+
+def require_model(params: GridParams | SweepParams | LadderParams) -> None:
+    """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
+    if params.model:
+        open_bundle(model_folder(params))
+    elif is_project(project_root()):
+        ensure_model(model_folder(params), params.net)
+    else:
+        raise ConfigError(f"{Path.cwd()} is not within the project's folder; go there, or name a model: -p model DIR")

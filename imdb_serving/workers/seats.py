@@ -1,0 +1,207 @@
+"""Seats: places where one request at a time is answered, in the calling thread or in a process of its own.
+
+Server and worker process speak over a socket pair: it has no name that could be left behind, and when one side dies the
+other reads its end at once. Processes come from a fork server that has the engine loaded, so they start at once and
+share its memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Literal, Protocol
+
+from imdb_serving.errors import ServerStartError
+from imdb_serving.workers.channel import Channel, Frame, Frames
+
+log = logging.getLogger(__name__)
+
+WorkerKind = Literal["thread", "process"]
+Answer = Callable[[int, Frames], Frames]
+"""Answers one request: from when it was received (ns) and its frames to the answer's frames. It raises nothing."""
+
+MakeAnswer = Callable[[], Answer]
+STOP_SECONDS = 5.0
+FAILED, READY = 0, 1
+
+
+class Seat(Protocol):
+    """One request at a time."""
+
+    number: int
+
+    def await_ready(self, deadline: float) -> None:
+        """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
+
+    def ask(self, received_ns: int, frames: Frames, deadline: float) -> Frames:
+        """Answer; raise `TimeoutError` when that takes too long, `EOFError` or `OSError` when the worker died."""
+
+    def is_dead(self) -> bool:
+        """Tell, while nothing is asked, whether the worker is gone."""
+
+    def settles(self, seconds: float) -> bool:
+        """Wait for the answer that came too late; tell whether it came, so that the seat can be used again."""
+
+    def end(self, *, gently: bool) -> None:
+        """Give back what it holds: gently, or at once because it is dead or hangs."""
+
+
+class LocalSeat:
+    """Answers in the calling thread. What it is made of is made in a thread of its own name, side by side."""
+
+    def __init__(self, number: int, make_answer: MakeAnswer, _preload: Sequence[str]) -> None:
+        """Begin to make the handler."""
+        self.number = number
+        self._make_answer = make_answer
+        self._answer: Answer | None = None
+        self._error = ""
+        self.thread = 0
+        self._maker = threading.Thread(target=self._make, name=f"worker-{number}", daemon=True)
+        self._maker.start()
+
+    def _make(self) -> None:
+        try:
+            self._answer = self._make_answer()
+        except Exception as error:
+            self._error = f"{type(error).__name__}: {error}"
+
+    def await_ready(self, deadline: float) -> None:
+        """Wait for the handler."""
+        self._maker.join(max(0.0, deadline - monotonic()))
+        if self._answer is None:
+            raise ServerStartError(f"worker {self.number} {_why(self._error)}")
+
+    def ask(self, received_ns: int, frames: Frames, _deadline: float) -> Frames:
+        """Answer, however long that takes."""
+        assert self._answer is not None  # noqa: S101 - it is ready
+        self.thread = threading.get_ident()
+        try:
+            return self._answer(received_ns, frames)
+        finally:
+            self.thread = 0
+
+    def is_dead(self) -> bool:
+        """Return False: a thread does not die alone."""
+        return False
+
+    def settles(self, _seconds: float) -> bool:
+        """Nothing is late: `ask` returned."""
+        return True
+
+    def end(self, *, gently: bool) -> None:
+        """There is nothing to give back."""
+
+
+class ProcessSeat:
+    """Has a process answer."""
+
+    def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
+        """Start the process."""
+        self.number = number
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(preload))
+        ours, theirs = socket.socketpair()
+        self._process: Any = context.Process(
+            target=_work, args=(theirs, make_answer), name=f"worker-{number}", daemon=True
+        )
+        # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
+        # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            theirs.close()
+        self._channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        pid: int = self._process.pid
+        return pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended."""
+        sentinel: int = self._process.sentinel
+        return sentinel
+
+    def await_ready(self, deadline: float) -> None:
+        """Wait for the process's first word."""
+        try:
+            code, reason = self._channel.receive(deadline)
+        except TimeoutError:
+            raise ServerStartError(f"worker {self.number} {_why('')}") from None
+        except (EOFError, OSError) as error:
+            raise ServerStartError(f"worker {self.number} died while starting") from error
+        if code != READY:
+            raise ServerStartError(f"worker {self.number} {_why(bytes(reason[0]).decode('utf-8', 'replace'))}")
+
+    def ask(self, received_ns: int, frames: Frames, deadline: float) -> Frames:
+        """Send the request to the process and wait for its answer."""
+        self._channel.send(received_ns, frames, deadline)
+        return self._channel.receive(deadline)[1]
+
+    def is_dead(self) -> bool:
+        """Tell whether the process said anything unasked: that can only be its end."""
+        return self._channel.has_word()
+
+    def settles(self, seconds: float) -> bool:
+        """Read the late answer. A request that was not taken whole is not answered: then this is the end of it."""
+        try:
+            self._channel.receive(monotonic() + seconds)
+        except (TimeoutError, EOFError, OSError):
+            return False
+        return True
+
+    def end(self, *, gently: bool) -> None:
+        """Close the conversation, which ends the process; one that stays, or hangs, is killed."""
+        self._channel.close()
+        if gently:
+            self._process.join(STOP_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(STOP_SECONDS)
+        self._process.close()
+
+
+SEATS: dict[WorkerKind, type[LocalSeat] | type[ProcessSeat]] = {"thread": LocalSeat, "process": ProcessSeat}
+
+
+def _why(error: str) -> str:
+    return f"could not start: {error}" if error else "was not ready in time"
+
+
+def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
+    """Make the handler, say so, then answer requests until the server closes the conversation or dies."""
+    channel = Channel(connection)
+    try:
+        answer = make_answer()
+    except Exception as error:
+        _say(channel, FAILED, [f"{type(error).__name__}: {error}".encode()])
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    _say(channel, READY, [])
+    while True:
+        try:
+            received_ns, frames = channel.receive()
+        except (EOFError, OSError):
+            return
+        _say(channel, received_ns, answer(received_ns, frames))
+
+
+def _say(channel: Channel, number: int, frames: Sequence[Frame]) -> None:
+    try:
+        channel.send(number, frames)
+    except OSError:
+        log.debug("the server closed the conversation before an answer was sent")

@@ -1,0 +1,204 @@
+"""Leader, followers and keeper: each task answered once, in its time, whatever a thread is stuck at."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
+from imdb_serving.workers import crew as crews
+from imdb_serving.workers.channel import Frames
+from imdb_serving.workers.crew import Crew, Task
+from imdb_serving.workers.pool import Pool
+
+
+class MemoryFront:
+    """A front whose requests are put into a list, and whose answers are kept."""
+
+    submit: Callable[[Task], None]
+
+    def __init__(self) -> None:
+        self.arrived: deque[Task] = deque()
+        self.outcomes: list[tuple[int, str]] = []
+        self.bell = threading.Event()
+
+    def arrive(self, number: int, seconds: float = 10.0, *frames: bytes) -> None:
+        now = time.perf_counter_ns()
+        self.arrived.append(Task(None, number, now, time.monotonic() + seconds, frames or (b"%d" % number,)))
+        self.bell.set()
+
+    def receive(self) -> bool:
+        while self.arrived:
+            try:
+                task = self.arrived.popleft()
+            except IndexError:
+                break
+            try:
+                self.submit(task)
+            except ServingError as error:
+                self.fail(task, error)
+        return False
+
+    def wait(self) -> None:
+        self.bell.wait(10)
+        self.bell.clear()
+
+    def wake(self) -> None:
+        self.bell.set()
+
+    def answer(self, task: Task, frames: Frames) -> None:
+        self.outcomes.append((task.request_id, bytes(frames[0]).decode()))
+        self.receive()
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        self.outcomes.append((task.request_id, error.code))
+
+    def results(self, count: int) -> dict[int, str]:
+        """The outcomes, once there are so many; each task has one."""
+        assert kit.wait_until(lambda: len(self.outcomes) >= count)
+        assert len(self.outcomes) == count
+        assert len(dict(self.outcomes)) == count
+        return dict(self.outcomes)
+
+
+class Gate:
+    """A handler that answers at once, but waits at a gate when its frame says so."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.at_work: list[bytes] = []
+
+    def __call__(self, received_ns: int, frames: Frames) -> Frames:
+        self.at_work.append(bytes(frames[0]))
+        if frames[0] == b"gate":
+            self.gate.wait(20)
+        return [b"done"]
+
+
+@contextmanager
+def running(gate: Gate, threads: int, *, keeper: bool = True, **limits: int) -> Iterator[tuple[Crew, MemoryFront]]:
+    """A crew, with its keeper in a thread unless the test is the keeper."""
+    front = MemoryFront()
+    pool = Pool(lambda: gate, threads, "thread")
+    pool.start()
+    crew = Crew(pool, front, **limits)
+    crew.start()
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.is_set():
+            crew.keep(0.05)
+
+    keeping = threading.Thread(target=keep)
+    if keeper:
+        keeping.start()
+    try:
+        yield crew, front
+    finally:
+        over.set()
+        if keeper:
+            keeping.join(10)
+        gate.gate.set()
+        crew.stop()
+        pool.stop()
+        assert not keeping.is_alive()
+
+
+def test_every_task_is_answered_once() -> None:
+    with running(Gate(), 3) as (_, front):
+        for number in range(500):
+            front.arrive(number)
+        assert front.results(500) == dict.fromkeys(range(500), "done")
+
+
+def test_a_task_that_is_stuck_holds_up_no_other() -> None:
+    gate = Gate()
+    with running(gate, 2) as (_, front):
+        front.arrive(0, 10.0, b"gate")
+        assert kit.wait_until(lambda: gate.at_work == [b"gate"])
+        for number in range(1, 50):
+            front.arrive(number)
+        assert front.results(49) == dict.fromkeys(range(1, 50), "done")
+        gate.gate.set()
+        assert front.results(50)[0] == "done"
+
+
+def test_deadlines_hold_while_every_thread_is_stuck() -> None:
+    gate = Gate()
+    with running(gate, 1) as (_, front):
+        front.arrive(0, 0.3, b"gate")
+        assert kit.wait_until(lambda: bool(gate.at_work))
+        front.arrive(1, 0.1)
+        front.arrive(2, 10.0)
+        assert front.results(2) == {0: "timeout", 1: "timeout"}
+        gate.gate.set()
+        assert front.results(3)[2] == "done"  # and the late answer of the first goes nowhere
+        assert gate.at_work == [b"gate", b"2"]  # what was late is not worked on
+
+
+def test_a_thread_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "LATE_SECONDS", 0.1)
+    gate = Gate()
+    with running(gate, 1) as (crew, front):
+        (stuck,) = crew._members
+        front.arrive(0, 0.1, b"gate")
+        assert kit.wait_until(lambda: stuck not in crew._members)
+        front.arrive(1)
+        assert front.results(2) == {0: "timeout", 1: "done"}
+        gate.gate.set()
+        assert kit.wait_until(lambda: not stuck.thread.is_alive())
+        front.arrive(2)
+        assert front.results(3)[2] == "done"
+
+
+def test_the_queue_is_bounded_by_its_length_and_its_bytes() -> None:
+    gate = Gate()
+    with running(gate, 1, max_queue=3, max_queue_bytes=300_000) as (_, front):
+        front.arrive(0, 10.0, b"gate")
+        assert kit.wait_until(lambda: bool(gate.at_work))
+        front.arrive(1, 10.0, bytes(200_000))
+        front.arrive(2, 10.0, bytes(200_000))
+        assert front.results(1) == {2: Overloaded.code}
+        for number in (3, 4, 5):
+            front.arrive(number)
+        assert front.results(2)[5] == Overloaded.code
+        gate.gate.set()
+        assert front.results(6) == {0: "done", 1: "done", 2: "overloaded", 3: "done", 4: "done", 5: "overloaded"}
+
+
+def test_a_request_larger_than_the_queue_may_hold_is_taken_when_nothing_waits() -> None:
+    with running(Gate(), 1, max_queue_bytes=100_000) as (_, front):
+        front.arrive(0, 10.0, bytes(200_000))
+        assert front.results(1) == {0: "done"}
+
+
+def test_draining_answers_all_that_had_arrived_and_refuses_the_rest() -> None:
+    gate = Gate()
+    with running(gate, 1, keeper=False) as (crew, front), kit.side_by_side(1) as run:
+        front.arrive(0, 10.0, b"gate")
+        assert kit.wait_until(lambda: bool(gate.at_work))
+        for number in range(1, 200):
+            front.arrive(number)
+        drained = run(crew.drain, 10.0)
+        assert kit.wait_until(lambda: crew.draining)
+        front.arrive(200)
+        assert front.results(1) == {200: ServerUnavailable.code}
+        gate.gate.set()
+        drained.result(10)
+        assert front.results(201) == {**dict.fromkeys(range(200), "done"), 200: "unavailable"}
+
+
+def test_what_draining_does_not_come_to_in_its_time_is_refused() -> None:
+    gate = Gate()
+    with running(gate, 1, keeper=False) as (crew, front):
+        front.arrive(0, 10.0, b"gate")
+        assert kit.wait_until(lambda: bool(gate.at_work))
+        front.arrive(1)
+        crew.drain(0.1)
+        assert front.results(2) == {0: "unavailable", 1: "unavailable"}
