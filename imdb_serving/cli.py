@@ -332,7 +332,13 @@ def sweep(params: Path, outputs: Path | None) -> None:
 
 
 @main.command()
-@click.option("--engine", "engines", multiple=True, default=("paddle", "null"), help="May be given several times.")
+@click.option(
+    "--engine",
+    "engines",
+    multiple=True,
+    default=("paddle", "onnxruntime", "folded", "null"),
+    help="May be given several times.",
+)
 @click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers; clients are one, and as many.")
 @click.option("--rounds", type=click.IntRange(min=2), default=8, help="Shuffled passes over all rungs.")
 @click.option("--requests", type=click.IntRange(min=1), default=40, help="Of each client, in each block.")

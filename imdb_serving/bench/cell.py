@@ -115,7 +115,7 @@ def measure(
 
 def describe(row: Row) -> str:
     """Return one line about a measured cell."""
-    cell = f"{row['mode']}, {row['server_threads']} server x {row['client_threads']} client threads"
+    cell = f"{row['mode']}, {row['engine']}, {row['server_threads']} server x {row['client_threads']} client threads"
     if row["status"] != OK:
         return f"{cell}: FAILED, {row['error']}"
     return f"{cell}: {row['throughput']:,.0f} samples/s, total {row['total_s']:.2f} s a client"

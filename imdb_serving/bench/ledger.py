@@ -33,7 +33,7 @@ class Ledger:
     def append(self, row: Mapping[str, Any], records: Sequence[ClientRecord]) -> None:
         """Store the raw samples of a cell, then its row, which names them."""
         mode = row["mode"] if row["http_client"] == "keep-alive" else f"{row['mode']}-{row['http_client']}"
-        cell = f"r{row['round']}-{mode}-s{row['server_threads']}-c{row['client_threads']}"
+        cell = f"r{row['round']}-{mode}-{row['engine']}-s{row['server_threads']}-c{row['client_threads']}"
         raw = store_samples(self.folder, f"{row['run'] or 'adhoc'}-{cell}", records)
         append_row(self.path, {**row, "raw": raw})
 

@@ -126,7 +126,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block."""
 
-    engines: list[str] = msgspec.field(default_factory=lambda: ["paddle", "null"])
+    engines: list[str] = msgspec.field(default_factory=lambda: ["paddle", "onnxruntime", "folded", "null"])
     net: str = "cnn"
     model: str = ""
     server_threads: int = 2

@@ -50,11 +50,6 @@ class ServeOptions:
         bundle = open_bundle(self.model) if self.model else None
         return bundle, tuning.resolve(self.engine, bundle)
 
-    def pool(self, make_handler: Callable[[], Handler]) -> Pool:
-        """Return the workers, not started yet, each with a handler of its own."""
-        answer = functools.partial(make_answer, make_handler)
-        return Pool(answer, self.server_threads, self.kind, self.preload())
-
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
         return ServerInfo(
@@ -78,7 +73,8 @@ class ServeOptions:
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     bundle, engine = options.opened()
-    pool = options.pool(functools.partial(make_pipeline, engine, bundle))
+    answer = functools.partial(make_answer, functools.partial(make_pipeline, engine, bundle))
+    pool = Pool(answer, options.server_threads, options.kind, options.preload())
     server = RpcServer(options.endpoint, pool, functools.partial(options.describe, bundle))
     stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce("rpc", endpoint, options))

@@ -11,7 +11,8 @@ from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, st
 from imdb_serving.errors import ServerStartError
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.serving.pipeline import imdb_pipeline
-from imdb_serving.transports.http.app import PROTOCOL, Gateway, Workers, make_app
+from imdb_serving.transports.http.app import PROTOCOL, make_app
+from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.json_wire import MAX_BODY_BYTES
 from imdb_serving.transports.http.wsgi import DevServer, HttpServer
 from imdb_serving.transports.rpc.client import RpcClient
@@ -33,8 +34,14 @@ class _Server(Protocol):
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
     bundle, engine = options.opened()
-    pool = options.pool(functools.partial(make_pipeline, engine, bundle))
-    app = make_app(Workers(pool, options.describe(bundle, PROTOCOL, MAX_BODY_BYTES)))
+    workers = Workers(
+        functools.partial(make_pipeline, engine, bundle),
+        options.server_threads,
+        options.kind,
+        options.describe(bundle, PROTOCOL, MAX_BODY_BYTES),
+        options.preload(),
+    )
+    app, pool = make_app(workers), workers.pool
     server = HttpServer(app, options.host, options.port, options.server_threads)
     broken: list[ServerStartError] = []
 

@@ -32,9 +32,10 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     params = load_sweep(path)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
     folder = (outputs or project_root() / "outputs").resolve() / path.stem
-    if facts_of(params.engine).needs_model:
-        print(f"model: {model_folder(params)}", file=sys.stderr)
-        require_model(params)
+    with_models = [part for part in params.parts() if facts_of(part.engine).needs_model]
+    for place, part in {model_folder(part): part for part in with_models}.items():
+        print(f"model: {place}", file=sys.stderr)
+        require_model(part)
     run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     runs = plan(params, path.stem, run, folder.parent)
     cells = sum(len(one.client_threads) for one in runs)
@@ -43,7 +44,7 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
         file=sys.stderr,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    card = environment_card(model_folder(params) if facts_of(params.engine).needs_model else None)
+    card = environment_card(model_folder(with_models[0]) if with_models else None)
     (folder / "environment.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -78,8 +79,8 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
 
 
 def _ladder(params: SweepParams, folder: Path, run: str) -> int:
-    """Measure the overhead ladder with the sweep's engine and `null`; returns how many of these runs failed: 0 or 1."""
-    engines = list(dict.fromkeys([params.engine, "null"]))
+    """Measure the overhead ladder with the sweep's engines and `null`; return how many of these runs failed, 0 or 1."""
+    engines = list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "null"]))
     rungs = LadderParams(
         engines=engines,
         net=params.net,
@@ -101,11 +102,11 @@ def _ladder(params: SweepParams, folder: Path, run: str) -> int:
 
 
 def _name(params: GridParams) -> str:
-    return f"grid-r{params.round}-{params.mode}-s{params.server_threads}"
+    return f"grid-r{params.round}-{params.mode}-{params.engine}-s{params.server_threads}"
 
 
 def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
-    bar.set_postfix_str(f"round {params.round}, {params.mode}, {params.server_threads} server threads")
+    bar.set_postfix_str(f"round {params.round}, {params.mode}, {params.engine}, {params.server_threads} server threads")
     try:
         execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
     finally:

@@ -34,7 +34,7 @@ NARROW: list[Any] = [
     {"selector": "", "props": "font-size: 80%"},
     {"selector": "th, td", "props": "text-align: left; white-space: nowrap; padding: 0.25em 0.4em"},
 ]
-"""Lets a table of four cases fit a page."""
+"""Lets a wide table fit a page."""
 
 Case = tuple[str, int]
 
@@ -96,20 +96,30 @@ def additions(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def show(rows: pd.DataFrame) -> Any:
-    """Return one table of all cases: what each rung adds in microseconds, its interval, and its share of the whole."""
-    columns: dict[tuple[str, str], list[str]] = {("", "what the rung is"): [MEANING[rung] for rung in RUNGS]}
-    for case in cases(rows):
-        table = additions(rows, case)
-        head = f"{case[0]}, {plural(case[1], 'client')}"
-        columns[head, "adds [µs]"] = [
-            f"{row['adds']:,.0f}  [{row['adds low']:,.0f}, {row['adds high']:,.0f}]" for _, row in table.iterrows()
-        ]
-        columns[head, "share"] = [f"{share:.1%}" for share in table["share"]]
-        columns["", "what the rung is"] = [*[MEANING[rung] for rung in RUNGS], "the sum, and the last rung's own time"]
-        columns[head, "adds [µs]"].append(f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})")
-        columns[head, "share"].append(f"{table['share'].sum():.0%}")
-    shown = pd.DataFrame(columns, index=[*RUNGS, "all"])
+    """Return a table of all cases, a block an engine: what each rung adds in microseconds, its interval, its share."""
+    blocks = []
+    for engine in dict.fromkeys(engine for engine, _ in cases(rows)):
+        columns: dict[tuple[str, str], list[str]] = {
+            ("", "what the rung is"): [*(MEANING[rung] for rung in RUNGS), "the sum, and the last rung's own time"]
+        }
+        for case in [case for case in cases(rows) if case[0] == engine]:
+            table, head = additions(rows, case), plural(case[1], "client")
+            columns[head, "adds [µs]"] = [
+                *(
+                    f"{row['adds']:,.0f}  [{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
+                    for _, row in table.iterrows()
+                ),
+                f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})",
+            ]
+            columns[head, "share"] = [*(f"{share:.1%}" for share in table["share"]), f"{table['share'].sum():.0%}"]
+        index = pd.MultiIndex.from_product([[engine], [*RUNGS, "all"]], names=["engine", "rung"])
+        blocks.append(pd.DataFrame(columns, index=index))
+    shown = pd.concat(blocks)
     return shown.style.set_table_styles([*NARROW, {"selector": "td.col0", "props": "white-space: normal"}])
+
+
+def _interval(mean: float, low: float, high: float) -> str:
+    return f"{mean:,.0f}  [{low:,.0f}, {high:,.0f}]"
 
 
 def text(rows: pd.DataFrame) -> str:
@@ -180,7 +190,7 @@ def show_gap(rows: pd.DataFrame) -> Any:
         columns["", "part of the gap"] = gap["part of the gap"]
         head = plural(case[1], "client")
         columns[head, "µs a request"] = [
-            f"{row['µs a request']:,.0f}  [{row['low']:,.0f}, {row['high']:,.0f}]" for _, row in gap.iterrows()
+            _interval(row["µs a request"], row["low"], row["high"]) for _, row in gap.iterrows()
         ]
         columns[head, "share"] = [f"{share:.1%}" for share in gap["share of the gap"]]
     return pd.DataFrame(columns).style.hide(axis="index").set_table_styles(NARROW)

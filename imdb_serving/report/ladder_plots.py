@@ -23,10 +23,13 @@ def ladder_figure(rows: pd.DataFrame) -> Figure:
     cases = ladder.cases(rows)
     engines = list(dict.fromkeys(engine for engine, _ in cases))
     with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            1, len(engines), figsize=(5.8 * len(engines), 6.2), sharey=True, squeeze=False, layout="constrained"
-        )
-        for panel, engine in zip(panels[0], engines, strict=True):
+        columns = min(len(engines), 2)
+        lines = -(-len(engines) // columns)
+        size = (5.8 * columns, 0.8 + 5.4 * lines)
+        figure, panels = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+        for panel in panels.flat[len(engines) :]:
+            panel.set_axis_off()
+        for panel, engine in zip(panels.flat, engines, strict=False):
             own = [case for case in cases if case[0] == engine]
             for number, case in enumerate(own):
                 _rungs(panel, ladder.additions(rows, case), case[1], number, (number - (len(own) - 1) / 2) * 0.36)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
 from imdb_serving.bench.parameters import MODES
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS, serving_seconds
+from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
 from imdb_serving.timing import STAGES
@@ -25,25 +26,40 @@ SECONDS = [f"{name}_s" for name in PUBLISHED_COLUMNS]
 
 def load(folder: Path) -> pd.DataFrame:
     """Return the rows of a sweep's newest run, failed cells included; raise `DataError` when there is none."""
-    rows = pd.DataFrame(Ledger(folder).latest_run())
+    return in_order(named_ways(pd.DataFrame(Ledger(folder).latest_run())), [*KEY, "round"])
+
+
+def named_ways(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the client kind, and the engine where there are several, in the mode's name.
+
+    So cells that differ in these are neither averaged together nor drawn as one curve.
+    """
     if "http_client" in rows:
         curl = rows["http_client"] == "curl"
         rows["mode"] = rows["mode"].where(~curl, rows["mode"] + " + curl")
-    return in_order(rows, [*KEY, "round"])
+    if len(set(rows["engine"])) > 1:
+        rows["mode"] = rows["mode"] + ", " + rows["engine"]
+    return rows
+
+
+def _rank(way: str) -> tuple[int, int]:
+    """Return where a mode stands among the others: as in `MODES`, and within one as the engines' table has them."""
+    mode, _, engine = way.partition(", ")
+    return MODE_ORDER.index(mode), list(ENGINES).index(engine) if engine else 0
 
 
 def in_order(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """Return the rows sorted by `keys`, modes in the order of `MODES` and not of the alphabet."""
     return rows.sort_values(
         keys,
-        key=lambda column: column.map(MODE_ORDER.index) if column.name == "mode" else column,
+        key=lambda column: column.map(_rank) if column.name == "mode" else column,
         ignore_index=True,
     )
 
 
 def modes(rows: pd.DataFrame) -> list[str]:
     """Return the modes that were measured, RPC first."""
-    return sorted(rows["mode"].unique(), key=MODE_ORDER.index)
+    return sorted(rows["mode"].unique(), key=_rank)
 
 
 def good(rows: pd.DataFrame) -> pd.DataFrame:
@@ -108,22 +124,36 @@ def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
 
     Serving time is summed over all requests; total time is what a client needs for its share.
     """
-    http = cells[cells["mode"] != "rpc"]
+    http = cells[~cells["mode"].str.startswith("rpc")]
     table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=serving_seconds(http))
     names = {"total_s": "total time", "serving": "serving time", "wall_s": "wall", "throughput": "samples/s"}
     table = table.rename(columns={**names, "server_threads": "server threads", "client_threads": "client threads"})
     return table[["mode", "server threads", "client threads", "serving time", "total time", "wall", "samples/s"]]
 
 
+def has_http(cells: pd.DataFrame) -> bool:
+    """Tell whether any cell was measured over HTTP."""
+    return not cells["mode"].str.startswith("rpc").all()
+
+
 def answers(rows: pd.DataFrame) -> str:
     """Return in words whether all cells gave the same answers, and which did not."""
-    counts = good(rows)["answers"].value_counts()
-    if len(counts) == 1:
-        return f"All {counts.iloc[0]} cells gave the same answers, to six decimals (MD5 {counts.index[0]})."
-    chosen = good(rows)
-    odd = chosen[chosen["answers"] != counts.index[0]]
-    names = [f"{row.mode} {row.server_threads} x {row.client_threads}, round {row.round}" for row in odd.itertuples()]
-    return f"**Cells whose answers differ from the others':** {'; '.join(names)}."
+    words = []
+    several = len(set(good(rows)["engine"])) > 1
+    for engine, chosen in good(rows).groupby("engine", sort=False):
+        counts = chosen["answers"].value_counts()
+        of = f" of engine {engine}" if several else ""
+        if len(counts) == 1:
+            words.append(
+                f"All {counts.iloc[0]} cells{of} gave the same answers, to six decimals (MD5 {counts.index[0]})."
+            )
+            continue
+        odd = chosen[chosen["answers"] != counts.index[0]]
+        names = [
+            f"{row.mode} {row.server_threads} x {row.client_threads}, round {row.round}" for row in odd.itertuples()
+        ]
+        words.append(f"**Cells{of} whose answers differ from the others':** {'; '.join(names)}.")
+    return " ".join(words)
 
 
 def stage_means(cells: pd.DataFrame, server_threads: int, mode: str | None = None) -> pd.DataFrame:
@@ -148,10 +178,17 @@ def setting(rows: pd.DataFrame) -> str:
     """Return what all rows have in common, in words."""
     first = rows.iloc[0]
     rounds = plural(rows["round"].nunique(), "round")
+    plain = dict.fromkeys(mode.partition(", ")[0] for mode in modes(rows))
     return (
-        f"{' and '.join(modes(rows))}, engine {first['engine']}, net {first['net']}, {first['samples']:,} samples, "
+        f"{' and '.join(plain)}, {engines(rows)}, net {first['net']}, {first['samples']:,} samples, "
         f"batch {first['batch']}, {rounds}"
     )
+
+
+def engines(rows: pd.DataFrame) -> str:
+    """Return the engines in words."""
+    names = sorted(rows["engine"].unique(), key=list(ENGINES).index)
+    return f"engine {names[0]}" if len(names) == 1 else f"engines {' and '.join(names)}"
 
 
 def environment(folder: Path) -> pd.DataFrame:
@@ -159,7 +196,19 @@ def environment(folder: Path) -> pd.DataFrame:
     path = folder / "environment.json"
     card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     packages = card.pop("packages", {})
-    return pd.DataFrame([*card.items(), *packages.items()], columns=["what", "value"]).astype(str)
+    tuned = [(f"engine {name}", _in_words(found)) for name, found in card.pop("engines", {}).items()]
+    return pd.DataFrame([*card.items(), *packages.items(), *tuned], columns=["what", "value"]).astype(str)
+
+
+def _in_words(found: Mapping[str, Any]) -> str:
+    """Return what was found of an engine on the machine."""
+    speeds = [f"{variant} {speed:,.0f}".strip() for variant, speed in found["reviews_per_second"].items()]
+    words = [f"{', '.join(speeds)} reviews/s on one core"]
+    if found["variant"]:
+        words.append(f"{found['variant']} is used")
+    if probes := found.get("probes"):
+        words.append(f"the interpreter lock is {'released' if probes['releases_lock'] else 'held'} while it runs")
+    return "; ".join(words)
 
 
 def plural(count: int, noun: str) -> str:

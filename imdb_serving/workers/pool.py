@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from time import monotonic, sleep
+from typing import Any
 
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError
-from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.seats import SEATS, LocalSeat, MakeAnswer, ProcessSeat, Seat, WorkerKind
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Pool:
         """Return how many workers are not there at the moment: dead, and not yet replaced."""
         return self.count - len(self._seats)
 
-    def ask(self, received_ns: int, frames: Frames, deadline: float) -> Frames:
+    def ask(self, received_ns: int, message: Any, deadline: float) -> Any:
         """Have a worker answer one message before `deadline` (monotonic seconds).
 
         Raises `RequestTimeout` when no worker was free or the one asked did not answer in time, and `RemoteFailure`
@@ -89,7 +89,7 @@ class Pool:
             raise RequestTimeout(WAITED)
         seat = self._take(deadline)
         try:
-            answer = seat.ask(received_ns, frames, deadline)
+            answer = seat.ask(received_ns, message, deadline)
         except TimeoutError:
             self._let_finish(seat)
             raise RequestTimeout(AT_WORK) from None

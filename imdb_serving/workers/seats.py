@@ -22,8 +22,9 @@ from imdb_serving.workers.channel import Channel, Frame, Frames
 log = logging.getLogger(__name__)
 
 WorkerKind = Literal["thread", "process"]
-Answer = Callable[[int, Frames], Frames]
-"""Answers one request: from when it was received (ns) and its frames to the answer's frames. It raises nothing."""
+Answer = Callable[[int, Any], Any]
+"""Answers one request: from when it was received (ns) and its message to the answer's. It raises nothing. Between
+processes a message is frames; within a thread it may be anything."""
 
 MakeAnswer = Callable[[], Answer]
 STOP_SECONDS = 5.0
@@ -38,7 +39,7 @@ class Seat(Protocol):
     def await_ready(self, deadline: float) -> None:
         """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
 
-    def ask(self, received_ns: int, frames: Frames, deadline: float) -> Frames:
+    def ask(self, received_ns: int, message: Any, deadline: float) -> Any:
         """Answer; raise `TimeoutError` when that takes too long, `EOFError` or `OSError` when the worker died."""
 
     def is_dead(self) -> bool:
@@ -76,12 +77,12 @@ class LocalSeat:
         if self._answer is None:
             raise ServerStartError(f"worker {self.number} {_why(self._error)}")
 
-    def ask(self, received_ns: int, frames: Frames, _deadline: float) -> Frames:
+    def ask(self, received_ns: int, message: Any, _deadline: float) -> Any:
         """Answer, however long that takes."""
         assert self._answer is not None  # noqa: S101 - it is ready
         self.thread = threading.get_ident()
         try:
-            return self._answer(received_ns, frames)
+            return self._answer(received_ns, message)
         finally:
             self.thread = 0
 
@@ -145,9 +146,9 @@ class ProcessSeat:
         if code != READY:
             raise ServerStartError(f"worker {self.number} {_why(bytes(reason[0]).decode('utf-8', 'replace'))}")
 
-    def ask(self, received_ns: int, frames: Frames, deadline: float) -> Frames:
+    def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
         """Send the request to the process and wait for its answer."""
-        self._channel.send(received_ns, frames, deadline)
+        self._channel.send(received_ns, message, deadline)
         return self._channel.receive(deadline)[1]
 
     def is_dead(self) -> bool:

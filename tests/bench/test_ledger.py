@@ -14,7 +14,13 @@ from imdb_serving.errors import DataError
 
 
 def row(clients: int = 1, **changes: Any) -> dict[str, Any]:
-    cell = {"mode": "rpc", "http_client": "keep-alive", "server_threads": 2, "client_threads": clients}
+    cell = {
+        "mode": "rpc",
+        "engine": "null",
+        "http_client": "keep-alive",
+        "server_threads": 2,
+        "client_threads": clients,
+    }
     return {"run": "run-a", "round": 1, **cell, "status": "ok", **changes}
 
 

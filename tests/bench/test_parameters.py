@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder
 from imdb_serving.config import project_root
+from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ConfigError
 
 PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))
@@ -41,7 +42,13 @@ def test_default_is_made_for_two_cores() -> None:
 
 
 def test_default_file_says_what_the_defaults_are_and_has_both_modes_and_the_ladder() -> None:
-    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5)
+    fastest = {"engine": "folded", "server_threads": [1, 2]}
+    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5, also=[fastest])
+
+
+def test_every_real_engine_has_cells_in_the_sweep_of_engines() -> None:
+    engines = [part.engine for part in load_sweep(BY_NAME["engines"]).parts()]
+    assert engines == [name for name, facts in ENGINES.items() if facts.needs_model or name == "null"]
 
 
 def test_published_grid_is_six_by_seven() -> None:

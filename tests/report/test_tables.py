@@ -133,3 +133,23 @@ def test_answers_that_differ_are_named() -> None:
     assert tables.answers(pd.DataFrame(rows)).startswith("All 3 cells gave the same answers")
     rows[2]["answers"] = "f" * 32
     assert "flask 2 x 4, round 1" in tables.answers(pd.DataFrame(rows))
+
+
+def test_cells_of_several_engines_are_neither_averaged_together_nor_drawn_as_one() -> None:
+    rows = tables.named_ways(
+        pd.concat([grid(modes=("rpc", "flask")).assign(engine=engine) for engine in ("folded", "paddle")])
+    )
+    assert tables.modes(rows) == ["rpc, paddle", "rpc, folded", "flask, paddle", "flask, folded"]
+    assert set(tables.medians(rows)["rounds"]) == {3}
+    assert tables.setting(rows).startswith("rpc and flask, engines paddle and folded, net cnn")
+    assert set(tables.flask_columns(tables.medians(rows))["mode"]) == {"flask, paddle", "flask, folded"}
+
+
+def test_answers_are_compared_within_an_engine() -> None:
+    rows = pd.DataFrame([row(1, 1, engine=engine, answers=engine) for engine in ("paddle", "folded") for _ in range(2)])
+    assert tables.answers(rows) == (
+        "All 2 cells of engine paddle gave the same answers, to six decimals (MD5 paddle). "
+        "All 2 cells of engine folded gave the same answers, to six decimals (MD5 folded)."
+    )
+    rows.loc[0, "answers"] = "other"
+    assert "Cells of engine paddle whose answers differ" in tables.answers(rows)

@@ -20,7 +20,8 @@ from imdb_serving.messages import Request, Tensor
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Stage
 from imdb_serving.transports.base import Client
-from imdb_serving.transports.http.app import Backend, make_app
+from imdb_serving.transports.http.app import make_app
+from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.wsgi import HttpServer
 
 PREDICTION = "/PaddleServing/v1.0/prediction"

@@ -1,17 +1,14 @@
 """The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
 
-It knows no web server: `wsgi.py` puts it behind one. What answers a prediction is a `Backend`: the workers of this
-process, or an RPC server behind it (the gateway).
+It knows no web server: `wsgi.py` puts it behind one. What answers a prediction is a `Backend` of `backends.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-import threading
 from http import HTTPStatus
 from time import monotonic, perf_counter_ns
-from typing import Protocol
 
 import msgspec
 from flask import Flask, Response, render_template, request
@@ -19,13 +16,11 @@ from werkzeug.exceptions import HTTPException
 
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
-from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.messages import ServerInfo
 from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.client import RpcClient
-from imdb_serving.workers.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -41,75 +36,6 @@ _STATUS: dict[type[ServingError], HTTPStatus] = {
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
 }
-
-
-class Backend(Protocol):
-    """What answers predictions; called from several threads at once."""
-
-    def describe(self) -> ServerInfo:
-        """Return who answers; raise a `ServingError` when nobody does."""
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        """Return the reply, its stages beginning with `handover`, or raise a `ServingError`."""
-
-
-class Workers:
-    """A backend of workers in a pool of this server's own."""
-
-    def __init__(self, pool: Pool, info: ServerInfo) -> None:
-        """Take the pool, which the server starts and stops."""
-        self._pool = pool
-        self._info = info
-
-    def describe(self) -> ServerInfo:
-        """Return who answers; raise `ServerUnavailable` while a worker is being replaced."""
-        if missing := self._pool.missing():
-            raise ServerUnavailable(f"{missing} of {self._info.server_threads} workers are being replaced")
-        return self._info
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        """Have a worker answer."""
-        begun = perf_counter_ns()
-        left_ms = max(1.0, (deadline - monotonic()) * 1000)
-        frames = self._pool.ask(begun, wire.encode_request(request, 0, left_ms), deadline)
-        _, reply, _ = wire.decode_answer(frames)
-        if isinstance(reply, ServingError):
-            raise reply
-        if not isinstance(reply, Reply):
-            raise RemoteFailure("the worker answered a prediction with something else")
-        handover, *ops = reply.stages
-        return Reply(reply.outputs, [handover._replace(name="handover"), *ops])
-
-
-class Gateway:
-    """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
-
-    def __init__(self, endpoint: str) -> None:
-        """Take the RPC server's endpoint."""
-        self._endpoint = endpoint
-        self._local = threading.local()
-
-    def _client(self) -> RpcClient:
-        if not hasattr(self._local, "client"):
-            self._local.client = RpcClient(self._endpoint)
-        client: RpcClient = self._local.client
-        return client
-
-    def describe(self) -> ServerInfo:
-        """Ask the RPC server who it is."""
-        client = self._client()
-        client.timeout = 1.0
-        return client.hello()
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
-        begun = perf_counter_ns()
-        client = self._client()
-        # A tenth is kept back, so that the word of a server that is gone still reaches the client in its time.
-        client.timeout = min(max(0.001, 0.9 * (deadline - monotonic())), MAX_TIMEOUT)
-        reply = client.call(request)
-        ops = [stage for stage in reply.stages if stage.name.startswith("op")]
-        return Reply(reply.outputs, [Stage("handover", begun, ops[0].start_ns), *ops])
 
 
 def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False) -> Flask:

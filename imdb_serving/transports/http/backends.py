@@ -1,0 +1,123 @@
+"""What answers a prediction behind the Flask application: this server's own workers, or an RPC server (the gateway)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic, perf_counter_ns
+from typing import Protocol
+
+from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.errors import RemoteFailure, ServerUnavailable, ServingError
+from imdb_serving.messages import Handler, Reply, Request, ServerInfo
+from imdb_serving.timing import Stage, Timeline
+from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.seats import WorkerKind
+
+log = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """What answers predictions; called from several threads at once."""
+
+    def describe(self) -> ServerInfo:
+        """Return who answers; raise a `ServingError` when nobody does."""
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Return the reply, its stages beginning with `handover`, or raise a `ServingError`."""
+
+
+class Workers:
+    """A backend of workers in a pool of this server's own.
+
+    A thread worker takes the request as it is, in the web server's thread; a process gets it in RPC's frames.
+    """
+
+    def __init__(
+        self,
+        make_handler: Callable[[], Handler],
+        count: int,
+        kind: WorkerKind,
+        info: ServerInfo,
+        preload: Sequence[str] = (),
+    ) -> None:
+        """Make the pool; the server starts and stops it."""
+        make = make_answer if kind == "process" else make_local_answer
+        self.pool = Pool(functools.partial(make, make_handler), count, kind, preload)
+        self._ask = self._ask_process if kind == "process" else self.pool.ask
+        self._info = info
+
+    def describe(self) -> ServerInfo:
+        """Return who answers; raise `ServerUnavailable` while a worker is being replaced."""
+        if missing := self.pool.missing():
+            raise ServerUnavailable(f"{missing} of {self._info.server_threads} workers are being replaced")
+        return self._info
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Have a worker answer."""
+        reply = self._ask(perf_counter_ns(), request, deadline)
+        if isinstance(reply, ServingError):
+            raise reply
+        if not isinstance(reply, Reply):
+            raise RemoteFailure("the worker answered a prediction with something else")
+        handover, *ops = reply.stages
+        return Reply(reply.outputs, [handover._replace(name="handover"), *ops])
+
+    def _ask_process(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServerInfo | ServingError:
+        left_ms = max(1.0, (deadline - monotonic()) * 1000)
+        frames = self.pool.ask(begun_ns, wire.encode_request(request, 0, left_ms), deadline)
+        return wire.decode_answer(frames)[1]
+
+
+def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Request], Reply | ServingError]:
+    """Make a handler, and return what answers requests with it; what goes wrong is returned, for it may not raise."""
+    handler = make_handler()
+
+    def answer(begun_ns: int, request: Request) -> Reply | ServingError:
+        timeline = Timeline()
+        timeline.add("handover", begun_ns, perf_counter_ns())
+        try:
+            return handler(request, timeline)
+        except ServingError as error:
+            return error
+        except Exception as error:
+            log.exception("a request failed")
+            return RemoteFailure(f"{type(error).__name__}: {error}")
+
+    return answer
+
+
+class Gateway:
+    """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
+
+    def __init__(self, endpoint: str) -> None:
+        """Take the RPC server's endpoint."""
+        self._endpoint = endpoint
+        self._local = threading.local()
+
+    def _client(self) -> RpcClient:
+        if not hasattr(self._local, "client"):
+            self._local.client = RpcClient(self._endpoint)
+        client: RpcClient = self._local.client
+        return client
+
+    def describe(self) -> ServerInfo:
+        """Ask the RPC server who it is."""
+        client = self._client()
+        client.timeout = 1.0
+        return client.hello()
+
+    def answer(self, request: Request, deadline: float) -> Reply:
+        """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
+        begun = perf_counter_ns()
+        client = self._client()
+        # A tenth is kept back, so that the word of a server that is gone still reaches the client in its time.
+        client.timeout = min(max(0.001, 0.9 * (deadline - monotonic())), MAX_TIMEOUT)
+        reply = client.call(request)
+        ops = [stage for stage in reply.stages if stage.name.startswith("op")]
+        return Reply(reply.outputs, [Stage("handover", begun, ops[0].start_ns), *ops])
