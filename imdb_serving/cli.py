@@ -176,7 +176,7 @@ def serve(endpoint: str | None, **options: Any) -> None:
 @main.command()
 @_server_options(port=9294)
 def flask(**options: Any) -> None:
-    """Serve MODEL over HTTP: Flask behind waitress, with as many workers as server threads.
+    """Serve MODEL over HTTP: Flask with as many workers as server threads.
 
     Predictions are POSTed to /PaddleServing/v1.0/prediction; the page at / shows how, and lets you try.
 
@@ -196,7 +196,7 @@ _rpc = click.option("--rpc", help="The RPC server to ask, as tcp://HOST:PORT; de
 @_server_options(port=9294)
 @_rpc
 def flask_gateway(rpc: str | None, **options: Any) -> None:
-    """Serve over HTTP with Flask in front of an RPC server: the published arrangement, behind waitress.
+    """Serve over HTTP with Flask in front of an RPC server: the published arrangement, on our web server.
 
     \b
     Example:

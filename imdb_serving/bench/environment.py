@@ -21,7 +21,7 @@ PACKAGES = (
     "numba",
     "pyzmq",
     "flask",
-    "waitress",
+    "httptools",
     "numpy",
     "msgspec",
     "papermill",

@@ -15,7 +15,7 @@ from imdb_serving.bench.summary import serving_seconds
 
 CLIENTS = [1, 2, 4, 8, 12, 16, 20, 24]
 TIMEOUT = 60.0
-WAYS = (("as published", "flask-dev", "curl"), ("flask, waitress", "flask", "keep-alive"))
+WAYS = (("as published", "flask-dev", "curl"), ("flask, keep-alive", "flask", "keep-alive"))
 
 
 def run_flask_benchmark(model: Path | None, samples: int, server_threads: int) -> int:

@@ -13,8 +13,9 @@ from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.serving.pipeline import imdb_pipeline
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
+from imdb_serving.transports.http.dev import DevServer
 from imdb_serving.transports.http.json_wire import MAX_BODY_BYTES
-from imdb_serving.transports.http.wsgi import DevServer, HttpServer
+from imdb_serving.transports.http.server import HttpServer
 from imdb_serving.transports.rpc.client import RpcClient
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeli
         options.preload(),
     )
     app, pool = make_app(workers), workers.pool
-    server = HttpServer(app, options.host, options.port, options.server_threads)
+    stuck = pool.replace_stuck if options.kind == "thread" else None
+    server = HttpServer(app, options.host, options.port, options.server_threads, replace_stuck=stuck)
     broken: list[ServerStartError] = []
 
     def give_up(error: ServerStartError) -> None:

@@ -24,7 +24,7 @@ MEANING = {
     "inproc": "+ the ops around it, in the client's process",
     "rpc-ipc": "+ RPC to a worker, over a Unix socket",
     "rpc-tcp": "+ TCP instead of the Unix socket",
-    "flask": "+ HTTP, JSON and Flask (waitress) instead of RPC",
+    "flask": "+ HTTP, JSON and Flask instead of RPC",
     "flask-gateway": "+ an RPC server behind Flask",
     "flask-dev": "+ Werkzeug's one thread, a connection a request",
     "flask-dev-curl": "+ a curl process a request",

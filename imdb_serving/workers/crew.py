@@ -1,4 +1,4 @@
-"""The crew: N threads and a keeper around one pool, for transports whose requests come in through one front.
+"""The crew: N threads and a keeper, for transports whose requests come in through one front.
 
 Threads are leader and followers. An idle thread takes the lead and waits at the front; when requests arrive it takes
 one, hands the lead to the next idle thread, has a seat answer and sends the answer. A thread that has finished first
@@ -22,7 +22,7 @@ from typing import Any, Protocol
 from imdb_serving.errors import Overloaded, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
-from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED, Pool
+from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,8 @@ class Front(Protocol):
     def wake(self) -> None:
         """Have `wait` return."""
 
-    def answer(self, task: Task, frames: Frames) -> None:
-        """Send an answer, then receive: sending may have taken the sign that something arrived."""
+    def answer(self, task: Task, outcome: Any) -> None:
+        """Send what `work` returned, then receive: sending may have taken the sign that something arrived."""
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Send a failure."""
@@ -89,17 +89,28 @@ class Crew:
     """Make it, `start`, and call `keep` until it is time to `drain`; then `stop`."""
 
     def __init__(
-        self, pool: Pool, front: Front, *, max_queue: int = MAX_QUEUE, max_queue_bytes: int = MAX_QUEUE_BYTES
+        self,
+        front: Front,
+        threads: int,
+        work: Callable[[Task], Any],
+        replace_stuck: Callable[[int | None], None] | None = None,
+        *,
+        max_queue: int = MAX_QUEUE,
+        max_queue_bytes: int = MAX_QUEUE_BYTES,
     ) -> None:
-        """Take the pool and the front; there are as many threads as the pool has seats."""
-        self._pool, self._front = pool, front
+        """Take the front, the number of threads, and what they do with a task.
+
+        `work` returns what the front shall answer, or raises a `ServingError`. `replace_stuck` is told of a thread that
+        hangs in it, which is then replaced; without it, `work` is trusted to keep deadlines by itself.
+        """
+        self._front, self._do, self._replace_stuck = front, work, replace_stuck
         front.submit = self.submit
         self._max_queue, self._max_bytes = max_queue, max_queue_bytes
         self._queue: deque[Task] = deque()
         self._lead = threading.Lock()
         self._leading = False
         self._stopping = False
-        self._members = [_Member(self._work, number) for number in range(pool.count)]
+        self._members = [_Member(self._work, number) for number in range(threads)]
         self._alarm = Bell()
         self._asleep = False
         self._roused = False
@@ -116,12 +127,16 @@ class Crew:
         if self.draining:
             raise ServerUnavailable("this server is shutting down; use another one")
         waiting = len(self._queue)
-        if waiting >= self._max_queue:
+        if waiting >= self._max_queue and waiting >= self._max_queue + self._idle():
             raise Overloaded(f"{waiting} requests wait already, as many as this server lets wait; try again later")
         size = sum(map(len, task.frames))
         if waiting and size > LARGE and size + self._bytes_waiting() > self._max_bytes:
             raise Overloaded(f"requests of {self._max_bytes >> 20} MiB wait already; try again later")
         self._queue.append(task)
+
+    def _idle(self) -> int:
+        """Return how many threads will take a task at once."""
+        return sum(member.task is None for member in self._members)
 
     def _bytes_waiting(self) -> int:
         return sum(sum(map(len, task.frames)) for task in list(self._queue))
@@ -132,13 +147,13 @@ class Crew:
             if self._asleep:
                 self._alarm.ring()
             try:
-                frames = self._pool.ask(task.received_ns, task.frames, task.deadline)
+                outcome = self._do(task)
             except ServingError as error:
                 if task.claim():
                     self._front.fail(task, error)
             else:
                 if task.claim():
-                    self._front.answer(task, frames)
+                    self._front.answer(task, outcome)
             member.task = None
 
     def _next(self) -> Task | None:
@@ -198,8 +213,9 @@ class Crew:
             if late is not None and late.deadline < now:
                 if late.claim():
                     self._front.fail(late, RequestTimeout(AT_WORK))
-                if self._pool.kind == "thread" and now > late.deadline + LATE_SECONDS:
+                if self._replace_stuck and now > late.deadline + LATE_SECONDS:
                     self._retire(member)
+                    self._replace_stuck(member.thread.ident)
 
     def _expire(self, task: Task) -> None:
         try:
@@ -216,7 +232,6 @@ class Crew:
         self._members.remove(member)
         fresh = _Member(self._work, int(member.thread.name.rpartition("-")[2]))
         self._members.append(fresh)
-        self._pool.replace_stuck(member.thread.ident)
         fresh.thread.start()
 
     def drain(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ from imdb_serving.timing import Stage
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.http.app import make_app
 from imdb_serving.transports.http.backends import Backend
-from imdb_serving.transports.http.wsgi import HttpServer
+from imdb_serving.transports.http.server import HttpServer
 
 PREDICTION = "/PaddleServing/v1.0/prediction"
 JSON = "application/json"

@@ -100,7 +100,7 @@ def test_an_unknown_path_is_not_found(null_http: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [("GET", http.PREDICTION, "POST"), ("PUT", http.PREDICTION, "POST"), ("DELETE", "/", "GET"),
-     ("POST", "/health/live", "GET"), ("BREW", "/health/ready", "GET")],
+     ("POST", "/health/live", "GET"), ("PROPFIND", "/health/ready", "GET")],
 )  # fmt: skip
 def test_a_wrong_method_is_told_the_right_one(null_http: str, method: str, path: str, allowed: str) -> None:
     response = http.ask(null_http, method, path)
@@ -173,7 +173,7 @@ def test_the_stages_of_a_request_are_contiguous_and_in_order(command: str) -> No
 def test_health_is_told_at_once_while_all_workers_are_busy() -> None:
     with http.simulated(900, 2) as server, kit.side_by_side(4) as run:
         busy = [run(http.post, server.endpoint) for _ in range(2)]
-        busy.append(run(http.ask, server.endpoint, "POST", "/" + http.PREDICTION, http.BODY, Content_Type=http.JSON))
+        busy.append(run(http.ask, server.endpoint, "POST", http.PREDICTION, http.BODY, Content_Type=http.JSON))
         assert not kit.wait_until(lambda: any(answer.done() for answer in busy), 0.3)
         for path in ("/health/live", "/health/ready", "/", "/health/ready"):
             assert http.ask(server.endpoint, path=path).status == 200

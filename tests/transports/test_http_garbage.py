@@ -34,7 +34,7 @@ CHUNKS = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (9, http.BODY[:9], len(http.BODY
         (http.message(head="Content-Length: 3\r\n"), 400), (http.message(head="A: " + "x" * 300_000 + "\r\n"), 431),
         (http.message(head="Content-Length: " + "9" * 5000 + "\r\n"), 400), (b"GET http://[::1/ HTTP/1.1\r\n\r\n", 400),
         (http.message(b"", "Content-Length: " + "9" * 5000 + "\r\n").replace(b"Content-Length: 0\r\n", b""), 400),
-        (http.message(head="Transfer-Encoding: gzip\r\n"), 501), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
+        (http.message(head="Transfer-Encoding: gzip\r\n"), 400), (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (http.message().replace(b"Length: ", b"Length: 1"), 0), (http.message()[:-1], 0), (b"POST /Pad", 0), (b"", 0),
     ],
     ids=lambda value: repr(value)[:60],

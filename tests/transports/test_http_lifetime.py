@@ -18,7 +18,8 @@ from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http.app import make_app
 from imdb_serving.transports.http.client import HttpClient
-from imdb_serving.transports.http.wsgi import DevServer, HttpServer
+from imdb_serving.transports.http.dev import DevServer
+from imdb_serving.transports.http.server import HttpServer
 
 COMMANDS = ["flask", "flask-gateway", "flask-dev"]
 PROFILE = re.compile(r"PROFILE flask_cost: (\d+\.\d+) total_cost: (\d+\.\d+)")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import http_kit as http
@@ -22,9 +23,9 @@ from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, Servi
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http import wsgi
 from imdb_serving.transports.http.backends import Workers
 from imdb_serving.transports.http.client import HttpClient
+from imdb_serving.workers import crew as crews
 from imdb_serving.workers.seats import WorkerKind
 
 
@@ -155,11 +156,12 @@ INFO = ServerInfo("imdb-serving-http/1", "0", "test", "", 2, "thread", (), (), 1
 
 
 @contextmanager
-def own_server(handler: Handler, workers: int, kind: WorkerKind = "thread") -> Iterator[str]:
+def own_server(handler: Handler, workers: int, kind: WorkerKind = "thread", **options: Any) -> Iterator[str]:
     backend = Workers(lambda: handler, workers, kind, INFO)
     backend.pool.start(20)
     try:
-        with http.own_server(backend, workers) as server:
+        stuck = backend.pool.replace_stuck if kind == "thread" else None
+        with http.own_server(backend, workers, replace_stuck=stuck, **options) as server:
             yield server.url
     finally:
         backend.pool.stop()
@@ -187,9 +189,9 @@ class Nobody:
 def test_both_ends_of_every_connection_send_at_once() -> None:
     with http.own_server(Nobody(), 1) as server, HttpClient(server.url, timeout=10) as client:
         client.hello()
-        (channel,) = server._server.active_channels.values()
+        (connection,) = server.front.connections.values()
         assert client._socket is not None
-        for end in (channel.socket, client._socket):
+        for end in (connection.socket, client._socket):
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
@@ -244,9 +246,8 @@ def test_one_connection_serves_many_requests() -> None:
         assert urlsplit(url).port == connection.getpeername()[1]
 
 
-def test_more_requests_than_may_wait_are_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsgi, "MAX_QUEUE", 2)
-    with own_server(sleeper, 1) as url, kit.side_by_side(4) as run, HttpClient(url, timeout=20) as client:
+def test_more_requests_than_may_wait_are_refused_at_once() -> None:
+    with own_server(sleeper, 1, max_queue=2) as url, kit.side_by_side(4) as run, HttpClient(url, timeout=20) as client:
         body = b'{"words": [1500], "fetch": ["prediction"]}'
         waiting = [run(http.post, url, body) for _ in range(3)]
         assert not kit.wait_until(waiting[0].done, 0.5)
@@ -256,3 +257,33 @@ def test_more_requests_than_may_wait_are_refused_at_once(monkeypatch: pytest.Mon
         with pytest.raises(Overloaded):
             client.predict({"words": [1]})
         assert [answer.result(20).status for answer in waiting] == [200] * 3
+
+
+def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crews, "LATE_SECONDS", 0.1)
+    gate = threading.Event()
+
+    def hang(request: Request, timeline: Timeline) -> Reply:
+        if request.feed["words"].values[0] == 8:
+            gate.wait(30)
+        return sleeper(request, timeline)
+
+    try:
+        with own_server(hang, 1) as url:
+            response = http.post(url, X_Request_Timeout="0.3")
+            assert "while a worker was at the request" in http.assert_problem(response, 504, "timeout")
+            assert http.post(url, b'{"words": [1], "fetch": ["prediction"]}').status == 200
+            gate.set()
+            assert http.post(url, b'{"words": [2], "fetch": ["prediction"]}').status == 200
+    finally:
+        gate.set()
+
+
+def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> None:
+    with own_server(sleeper, 1) as url, kit.side_by_side(1) as run:
+        slow = run(http.post, url, b'{"words": [2000], "fetch": ["prediction"]}')
+        assert not kit.wait_until(slow.done, 0.3)
+        late = http.post(url, b'{"words": [1], "fetch": ["prediction"]}', X_Request_Timeout="0.2")
+        assert "waited for a worker" in http.assert_problem(late, 504, "timeout")
+        assert not slow.done()
+        assert slow.result(20).status == 200

@@ -52,8 +52,8 @@ class MemoryFront:
     def wake(self) -> None:
         self.bell.set()
 
-    def answer(self, task: Task, frames: Frames) -> None:
-        self.outcomes.append((task.request_id, bytes(frames[0]).decode()))
+    def answer(self, task: Task, outcome: Frames) -> None:
+        self.outcomes.append((task.request_id, bytes(outcome[0]).decode()))
         self.receive()
 
     def fail(self, task: Task, error: ServingError) -> None:
@@ -87,7 +87,13 @@ def running(gate: Gate, threads: int, *, keeper: bool = True, **limits: int) -> 
     front = MemoryFront()
     pool = Pool(lambda: gate, threads, "thread")
     pool.start()
-    crew = Crew(pool, front, **limits)
+    crew = Crew(
+        front,
+        threads,
+        lambda task: pool.ask(task.received_ns, task.frames, task.deadline),
+        pool.replace_stuck,
+        **limits,
+    )
     crew.start()
     over = threading.Event()
 

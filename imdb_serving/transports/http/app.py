@@ -1,6 +1,6 @@
 """The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
 
-It knows no web server: `wsgi.py` puts it behind one. What answers a prediction is a `Backend` of `backends.py`.
+It knows no web server: `server.py` and `dev.py` put it behind one. What answers is a `Backend` of `backends.py`.
 """
 
 from __future__ import annotations
@@ -14,28 +14,17 @@ import msgspec
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from imdb_serving.config import MAX_TIMEOUT
-from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.http.problems import RECEIVED_NS, retry_after, seconds_in, status_of, words_of
 
 log = logging.getLogger(__name__)
 
-DEFAULT_REQUEST_SECONDS = 30.0
 PROTOCOL = "imdb-serving-http/1"
-RECEIVED_NS = "imdb_serving.received_ns"
-RETRY_AFTER_SECONDS = "1"
-
-_STATUS: dict[type[ServingError], HTTPStatus] = {
-    json_wire.MalformedBody: HTTPStatus.BAD_REQUEST,
-    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
-    ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
-    RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
-}
 
 
 def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False) -> Flask:
@@ -78,7 +67,7 @@ def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES
 
 
 def _predict(backend: Backend, received_ns: int, begun_ns: int) -> Response:
-    deadline = monotonic() + _timeout() - (begun_ns - received_ns) / 1e9
+    deadline = monotonic() + seconds_in(request.headers.get(TIMEOUT_HEADER)) - (begun_ns - received_ns) / 1e9
     if not request.is_json:
         return _problem_response(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -91,22 +80,6 @@ def _predict(backend: Backend, received_ns: int, begun_ns: int) -> Response:
     stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
     headers = {"Server-Timing": json_wire.format_timing(stages)}
     return Response(json_wire.encode_reply(reply, form), headers=headers, content_type=JSON)
-
-
-def _timeout() -> float:
-    """Return the seconds in which the client wants its answer."""
-    given = request.headers.get(TIMEOUT_HEADER)
-    if given is None:
-        return DEFAULT_REQUEST_SECONDS
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= MAX_TIMEOUT:
-        raise json_wire.MalformedBody(
-            f"{TIMEOUT_HEADER} must be seconds above 0 and at most {MAX_TIMEOUT:.0f}, got {given!r}"
-        )
-    return seconds
 
 
 def _who(backend: Backend) -> ServerInfo | None:
@@ -124,12 +97,11 @@ def _problem(error: Exception) -> Response:
     """Answer any error as a problem (RFC 9457); what was not foreseen is logged, and its words stay here."""
     if isinstance(error, HTTPException):
         return _http_problem(error)
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+    status, (code, words) = status_of(error), words_of(error)
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
-    body = json_wire.encode_problem(error, status, status.phrase)
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
-    return Response(body, status, headers, content_type=PROBLEM)
+    body = json_wire.encode_problem(status, status.phrase, words, code)
+    return Response(body, status, retry_after(status), content_type=PROBLEM)
 
 
 def _http_problem(error: HTTPException) -> Response:
@@ -149,7 +121,7 @@ def _http_problem(error: HTTPException) -> Response:
 
 def _problem_response(status: HTTPStatus, detail: str) -> Response:
     code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
-    body = json_wire.encode_problem_details(status, status.phrase, detail, code)
+    body = json_wire.encode_problem(status, status.phrase, detail, code)
     return Response(body, status, content_type=PROBLEM)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from imdb_serving.errors import BadRequest, RemoteFailure, ServingError
+from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.messages import Array, Reply, Request, Tensor
 from imdb_serving.serving.feeds import make_request
 from imdb_serving.timing import CLOCK_ID, Stage
@@ -123,17 +123,8 @@ def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
     return dict(outputs)
 
 
-def encode_problem(error: Exception, status: int, title: str) -> bytes:
+def encode_problem(status: int, title: str, detail: str, code: str) -> bytes:
     """Return the body of an error, as RFC 9457 has it; `code` is the error's name in docs/protocol.md."""
-    if isinstance(error, ServingError):
-        code, detail = error.code, str(error)
-    else:
-        code, detail = RemoteFailure.code, "the server failed while working on this request; its log says why"
-    return encode_problem_details(status, title, detail, code)
-
-
-def encode_problem_details(status: int, title: str, detail: str, code: str) -> bytes:
-    """Return the body of a problem from its members."""
     return _encode({"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code})
 
 

@@ -77,10 +77,10 @@ class ZmqFront:
         """Have `wait` return."""
         self._bell.ring()
 
-    def answer(self, task: Task, frames: Frames) -> None:
+    def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer, then receive; see `Front`."""
         with self._guard:
-            self._send(task.route, frames)
+            self._send(task.route, outcome)
             self._receive()
 
     def fail(self, task: Task, error: ServingError) -> None:
@@ -150,7 +150,9 @@ class RpcServer:
         with zmq.Context() as context:
             router = self._bind(context)
             front = ZmqFront(router, self._info)
-            crew = Crew(self._pool, front)
+            pool = self._pool
+            stuck = pool.replace_stuck if pool.kind == "thread" else None
+            crew = Crew(front, pool.count, lambda task: pool.ask(task.received_ns, task.frames, task.deadline), stuck)
             self._rouse = crew.rouse
             try:
                 self._pool.start(self._start_timeout)

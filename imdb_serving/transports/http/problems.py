@@ -1,0 +1,77 @@
+"""Errors over HTTP: which status an error has, and its problem document. It knows no web server and no Flask."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.transports.http.json_wire import TIMEOUT_HEADER, MalformedBody
+from imdb_serving.transports.http.parsing import HttpRequest
+from imdb_serving.transports.http.responses import problem
+
+DEFAULT_REQUEST_SECONDS = 30.0
+RETRY_AFTER_SECONDS = "1"
+RECEIVED_NS = "imdb_serving.received_ns"
+"""The key of a WSGI environment under which the web server says when the request was complete."""
+
+STATUS: dict[type[ServingError], HTTPStatus] = {
+    MalformedBody: HTTPStatus.BAD_REQUEST,
+    BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+    RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+
+def status_of(error: Exception) -> HTTPStatus:
+    """Return the status of an error; what was not foreseen is the server's own."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def words_of(error: Exception) -> tuple[str, str]:
+    """Return an error's code and words; what was not foreseen keeps its words to itself."""
+    if isinstance(error, ServingError):
+        return error.code, str(error)
+    return RemoteFailure.code, "the server failed while working on this request; its log says why"
+
+
+def retry_after(status: HTTPStatus) -> dict[str, str]:
+    """Return the header that says when to come again, where that is of use."""
+    return {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+
+
+def problem_of(error: Exception, request: HttpRequest) -> bytes:
+    """Return the whole response to a request that failed before or behind the application."""
+    status, (code, words) = status_of(error), words_of(error)
+    return problem(status, words, code, request, list(retry_after(status).items()))
+
+
+def refusal(request: HttpRequest) -> bytes:
+    """Return the response to what can be no request."""
+    assert request.refusal is not None  # noqa: S101 - the caller has looked
+    status, words = request.refusal
+    code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
+    return problem(status, words, code, request)
+
+
+def seconds_in(given: str | None) -> float:
+    """Return the seconds in which the client wants its answer; raise `MalformedBody` when they cannot be read."""
+    if given is None:
+        return DEFAULT_REQUEST_SECONDS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise MalformedBody(f"{TIMEOUT_HEADER} must be seconds above 0 and at most {MAX_TIMEOUT:.0f}, got {given!r}")
+    return seconds
+
+
+def request_seconds(request: HttpRequest) -> float:
+    """Return the same from a request; where it cannot be read, the application will say so, in the usual time."""
+    given = request.header(TIMEOUT_HEADER.lower().encode())
+    try:
+        return seconds_in(None if given is None else given.decode("latin-1"))
+    except MalformedBody:
+        return DEFAULT_REQUEST_SECONDS

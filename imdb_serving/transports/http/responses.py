@@ -1,0 +1,100 @@
+"""HTTP responses as bytes: from a WSGI application, or from an error. No I/O."""
+
+from __future__ import annotations
+
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from imdb_serving.transports.http.json_wire import PROBLEM, encode_problem
+from imdb_serving.transports.http.parsing import HttpRequest
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Headers = Sequence[tuple[str, str]]
+
+
+def call(app: App, request: HttpRequest, base: dict[str, Any]) -> bytes:
+    """Have a WSGI application answer a request, and return the whole response; what it raises is not caught."""
+    environ = environ_of(request, base)
+    started: list[tuple[str, Headers]] = []
+
+    def start_response(status: str, headers: Headers, _error: object = None) -> Callable[[bytes], object]:
+        started[:] = [(status, headers)]
+        return parts.append
+
+    parts: list[bytes] = []
+    answer = app(environ, start_response)
+    try:
+        parts.extend(answer)
+    finally:
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()
+    status, headers = started[0]
+    return response(status, headers, b"".join(parts), request)
+
+
+def environ_of(request: HttpRequest, base: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's WSGI environment; `base` has what all requests of a server share."""
+    environ = {
+        **base,
+        "REQUEST_METHOD": request.method,
+        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "QUERY_STRING": request.query.decode("latin-1"),
+        "SERVER_PROTOCOL": f"HTTP/{request.version}",
+        "CONTENT_LENGTH": str(len(request.body)),
+        "wsgi.input": io.BytesIO(request.body),
+    }
+    for key, value in request.headers:
+        if key == b"content-type":
+            environ["CONTENT_TYPE"] = value.decode("latin-1")
+        elif key not in {b"content-length", b"transfer-encoding"} and b"_" not in key:
+            name = "HTTP_" + key.decode("latin-1").upper().replace("-", "_")
+            text = value.decode("latin-1")
+            environ[name] = f"{environ[name]},{text}" if name in environ else text
+    return environ
+
+
+def base_environ(host: str, port: int) -> dict[str, Any]:
+    """Return what the environments of all requests of a server share."""
+    return {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": str(port),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+
+
+def response(status: str, headers: Headers, body: bytes, request: HttpRequest) -> bytes:
+    """Return a response's bytes, with the headers that are the server's to set."""
+    lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time()))}"]
+    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in {"connection", "content-length"}]
+    lines.append(f"Content-Length: {len(body)}")
+    if not request.keep:
+        lines.append("Connection: close")
+    elif request.version == "1.0":
+        lines.append("Connection: keep-alive")
+    head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
+    return head if request.method == "HEAD" else head + body
+
+
+@functools.lru_cache(maxsize=2)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
+
+
+def problem(status: HTTPStatus, detail: str, code: str, request: HttpRequest, headers: Headers = ()) -> bytes:
+    """Return the response of an error, as RFC 9457 has it."""
+    body = encode_problem(status, status.phrase, detail, code)
+    return response(f"{status.value} {status.phrase}", [("Content-Type", PROBLEM), *headers], body, request)

@@ -1,0 +1,262 @@
+"""The web server that the Flask application runs behind: the crew's threads share one epoll, and answer what they read.
+
+Requests are read whole before a thread works on one, so a slow client holds up nobody; the next free thread takes the
+next request, whoever sent it; what waits carries the stamp of its arrival. Health and the page have a thread of their
+own, so that these are answered while all N are busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import select
+import socket
+import threading
+from collections.abc import Callable
+from time import monotonic, perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from imdb_serving.errors import ServerStartError, ServingError
+from imdb_serving.transports.http.connection import Connection
+from imdb_serving.transports.http.json_wire import PREDICTION_PATH
+from imdb_serving.transports.http.parsing import HttpRequest
+from imdb_serving.transports.http.problems import RECEIVED_NS, problem_of, refusal, request_seconds
+from imdb_serving.transports.http.responses import base_environ, call
+from imdb_serving.workers.bell import Bell
+from imdb_serving.workers.crew import Crew, Task
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 120.0
+LINGER_SECONDS = 2.0
+SWEEP_SECONDS = 1.0
+DRAIN_SECONDS = 10.0
+KEEP_SECONDS = 0.5
+BACKLOG = 1024
+EVENTS_A_TURN = 64
+ACCEPTED_A_TURN = 64
+ONCE = select.EPOLLONESHOT
+
+
+class HttpFront:
+    """The listening socket and all connections.
+
+    A connection is armed for one event at a time, by whoever is done with it; reading and arming are done with `_guard`
+    held, and so is everything else but working on a request and sending its response.
+    """
+
+    submit: Callable[[Task], None]
+
+    def __init__(self, listener: socket.socket, app: Flask) -> None:
+        """Take the listening socket and the application."""
+        self._listener, self._app = listener, app
+        listener.setblocking(False)
+        host, port = listener.getsockname()[:2]
+        self._environ = base_environ(host, port)
+        self._guard = threading.RLock()
+        self._epoll = select.epoll()
+        self._epoll.register(listener.fileno(), select.EPOLLIN)
+        self._bell = Bell(self._epoll.fileno())
+        self.connections: dict[int, Connection] = {}
+        self._others: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._helper = threading.Thread(target=self._help, name="http-helper", daemon=True)
+        self._helper.start()
+        self._swept = monotonic()
+
+    def receive(self) -> bool:
+        """Read what has arrived; see `Front`."""
+        with self._guard:
+            events = self._epoll.poll(0, EVENTS_A_TURN)
+            for descriptor, event in events:
+                if descriptor == self._listener.fileno():
+                    self._accept()
+                elif connection := self.connections.get(descriptor):
+                    if event & select.EPOLLOUT:
+                        connection.flush()
+                    else:
+                        connection.read()
+                    self._advance(connection)
+            self._sweep()
+        return len(events) == EVENTS_A_TURN
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_A_TURN):
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptor is left: the next sweep asks again
+                log.warning("a connection could not be accepted: %s", error)
+                self._epoll.modify(self._listener.fileno(), 0)
+                return
+            connection = Connection(client, self._app.config["MAX_CONTENT_LENGTH"])
+            self.connections[connection.descriptor] = connection
+            self._epoll.register(connection.descriptor, select.EPOLLIN | ONCE)
+
+    def _advance(self, connection: Connection) -> None:
+        """Go on with a connection that nobody works on: the next request, the next event, or its end."""
+        while (request := connection.next()) is not None:
+            if not self._begin(connection, request):
+                return
+        if connection.is_over:
+            self._forget(connection)
+            return
+        connection.end_writing()
+        wanted = select.EPOLLOUT if connection.wants_to_write else select.EPOLLIN
+        self._epoll.modify(connection.descriptor, wanted | ONCE)
+
+    def _begin(self, connection: Connection, request: HttpRequest) -> bool:
+        """Put a request to work; tell whether it is answered already."""
+        if request.refusal is not None:
+            connection.reply(refusal(request))
+            return True
+        if request.path.decode("latin-1") != PREDICTION_PATH or request.method != "POST":
+            self._others.put(connection)
+            return False
+        deadline = monotonic() + request_seconds(request)
+        try:
+            self.submit(Task((connection, request), 0, request.received_ns, deadline, (request.body,)))
+        except ServingError as error:
+            connection.reply(problem_of(error, request))
+            return True
+        return False
+
+    def _help(self) -> None:
+        """Answer what needs no worker."""
+        while (connection := self._others.get()) is not None:
+            if connection.at_work is not None:
+                self._answer(connection, self.respond(connection.at_work))
+
+    def work(self, task: Task) -> bytes:
+        """Have the application answer a prediction."""
+        return self.respond(task.route[1])
+
+    def respond(self, request: HttpRequest) -> bytes:
+        """Have the application answer a request; what it raises has been answered by it, so this is our own fault."""
+        base = {**self._environ, RECEIVED_NS: request.received_ns}
+        try:
+            return call(self._app.wsgi_app, request, base)
+        except Exception as error:
+            log.exception("a request failed")
+            return problem_of(error, request)
+
+    def answer(self, task: Task, outcome: bytes) -> None:
+        """Send a response, and go on with its connection."""
+        self._answer(task.route[0], outcome)
+
+    def _answer(self, connection: Connection, data: bytes) -> None:
+        connection.reply(data)
+        with self._guard:
+            if self.connections.get(connection.descriptor) is connection:
+                self._advance(connection)
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        """Send a problem document in place of a response."""
+        connection, request = task.route
+        self._answer(connection, problem_of(error, request))
+
+    def _sweep(self) -> None:
+        """Close what has been idle for long, or lingers, once a second."""
+        now = monotonic()
+        if now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
+        self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        for connection in list(self.connections.values()):
+            limit = LINGER_SECONDS if connection.lingering else IDLE_SECONDS
+            if connection.at_work is None and now - connection.touched > limit:
+                self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        if self.connections.pop(connection.descriptor, None) is not None:
+            connection.close()
+
+    def wait(self) -> None:
+        """Wait for arrivals; see `Front`."""
+        self._bell.wait(SWEEP_SECONDS)
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        self._bell.ring()
+
+    def is_quiet(self) -> bool:
+        """Tell whether every answer has left."""
+        return all(connection.is_idle for connection in list(self.connections.values()))
+
+    def close(self) -> None:
+        """Close everything."""
+        self._others.put(None)
+        self._helper.join(KEEP_SECONDS)
+        with self._guard:
+            for connection in list(self.connections.values()):
+                self._forget(connection)
+            self._listener.close()
+            self._epoll.close()
+        self._bell.close()
+
+
+class HttpServer:
+    """Serves an application with N threads. Make it, `run` it in one thread; `stop` may be called from anywhere."""
+
+    def __init__(
+        self,
+        app: Flask,
+        host: str,
+        port: int,
+        threads: int,
+        *,
+        replace_stuck: Callable[[int | None], None] | None = None,
+        drain_timeout: float = DRAIN_SECONDS,
+        **limits: int,
+    ) -> None:
+        """Listen; raises `ServerStartError` when the address cannot be had. Nothing is answered before `run`."""
+        self._app = app
+        self._drain_timeout = drain_timeout
+        self._stopping = False
+        listener = listen(host, port, BACKLOG)
+        self.url = url(host, listener.getsockname()[1])
+        self.front = HttpFront(listener, app)
+        self._crew = Crew(self.front, threads, self.front.work, replace_stuck, **limits)
+
+    def stop(self) -> None:
+        """Ask `run` to answer what has arrived, then return."""
+        self._stopping = True
+        self._crew.rouse()
+
+    def run(self) -> None:
+        """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`."""
+        try:
+            self._crew.start()
+            self._serve()
+            while self.front.receive():  # what had arrived before the stop is still answered
+                pass
+            self._app.config["DRAINING"] = perf_counter_ns()
+            until = monotonic() + self._drain_timeout
+            self._crew.drain(self._drain_timeout)
+            while not self.front.is_quiet() and monotonic() < until:
+                self.front.receive()
+                self._crew.keep(0.01)
+        finally:
+            self._crew.stop()
+            self.front.close()
+
+    def _serve(self) -> None:
+        while not self._stopping:
+            self._crew.keep(KEEP_SECONDS)
+
+
+def listen(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a listening socket; raise `ServerStartError` when the address cannot be had."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=backlog)
+    except (OSError, ValueError) as error:
+        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
+
+
+def url(host: str, port: Any) -> str:
+    """Return a server's address as clients write it."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
