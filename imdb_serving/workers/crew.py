@@ -69,6 +69,9 @@ class Front(Protocol):
     def wake(self) -> None:
         """Have `wait` return."""
 
+    def look_after(self) -> None:
+        """Do what must be done now and then, whether anything arrives or not; called by the keeper every tick."""
+
     def answer(self, task: Task, outcome: Any) -> None:
         """Send what `work` returned, then receive: sending may have taken the sign that something arrived."""
 
@@ -200,6 +203,7 @@ class Crew:
     def _tick(self) -> None:
         busy = [member.task for member in self._members if member.task is not None]
         self._quiet = 0 if busy or self._queue else self._quiet + 1
+        self._front.look_after()
         if len(busy) == len(self._members):
             self._front.receive()
         if self._queue and self._leading:

@@ -23,9 +23,11 @@ from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, Servi
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.connect import connect
+from imdb_serving.transports.http import server
 from imdb_serving.transports.http.backends import Workers
 from imdb_serving.transports.http.client import HttpClient
 from imdb_serving.workers import crew as crews
+from imdb_serving.workers.readiness import SelectorReadiness
 from imdb_serving.workers.seats import WorkerKind
 
 
@@ -287,3 +289,11 @@ def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> Non
         assert "waited for a worker" in http.assert_problem(late, 504, "timeout")
         assert not slow.done()
         assert slow.result(20).status == 200
+
+
+def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "make_readiness", SelectorReadiness)
+    with own_server(sleeper, 2) as url, kit.side_by_side(4) as run:
+        answers = [run(calls, url, 5) for _ in range(4)]
+        assert [len(answer.result(30)) for answer in answers] == [5] * 4
+        assert http.ask(url, path="/health/ready").status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import struct
 import time
@@ -290,3 +291,28 @@ def test_garbage_does_not_disturb_a_good_client(null_server: ServerProcess) -> N
         assert client.hello().pid == null_server.pid
     with RpcClient(null_server.endpoint, timeout=10) as newcomer:
         assert newcomer.hello().pid == null_server.pid
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell how much a connection received")
+def test_a_message_that_never_ends_is_cut_off_and_costs_others_nothing(start_server) -> None:
+    server = start_server("--engine", "null", "--server-threads", "1")
+    address = urlparse(server.endpoint)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 32)
+    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
+    frame = b"\x03" + struct.pack(">Q", 1 << 20) + bytes(1 << 20)  # more, and long
+    sent = 0
+    with socket.create_connection((address.hostname, address.port), 20) as flooding, RpcClient(server.endpoint) as good:
+        flooding.sendall(greeting + b"\x04" + bytes([len(ready)]) + ready)
+        try:
+            while sent < 4096:
+                flooding.sendall(frame)
+                sent += 1
+                if sent % 16 == 0:
+                    time.sleep(0.02)
+                    assert good.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+        except ConnectionError:
+            pass
+        assert 2 * 16 <= sent < 4096  # what a message may hold is taken
+        assert good.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+    status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
+    assert int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) < 1_000_000

@@ -27,6 +27,7 @@ class MemoryFront:
         self.arrived: deque[Task] = deque()
         self.outcomes: list[tuple[int, str]] = []
         self.bell = threading.Event()
+        self.looked_after = 0
 
     def arrive(self, number: int, seconds: float = 10.0, *frames: bytes) -> None:
         now = time.perf_counter_ns()
@@ -51,6 +52,9 @@ class MemoryFront:
 
     def wake(self) -> None:
         self.bell.set()
+
+    def look_after(self) -> None:
+        self.looked_after += 1
 
     def answer(self, task: Task, outcome: Frames) -> None:
         self.outcomes.append((task.request_id, bytes(outcome[0]).decode()))
@@ -114,6 +118,11 @@ def running(gate: Gate, threads: int, *, keeper: bool = True, **limits: int) -> 
         crew.stop()
         pool.stop()
         assert not keeping.is_alive()
+
+
+def test_the_keeper_looks_after_the_front_also_when_nothing_arrives() -> None:
+    with running(Gate(), 2) as (_, front):
+        assert kit.wait_until(lambda: front.looked_after > 60)
 
 
 def test_every_task_is_answered_once() -> None:

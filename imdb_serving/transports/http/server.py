@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import select
 import socket
 import threading
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from imdb_serving.transports.http.problems import RECEIVED_NS, problem_of, refus
 from imdb_serving.transports.http.responses import base_environ, call
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.crew import Crew, Task
+from imdb_serving.workers.readiness import EVENTS_A_TURN, make_readiness
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -36,9 +36,8 @@ SWEEP_SECONDS = 1.0
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
 BACKLOG = 1024
-EVENTS_A_TURN = 64
+SHORT_SECONDS = 0.005
 ACCEPTED_A_TURN = 64
-ONCE = select.EPOLLONESHOT
 
 
 class HttpFront:
@@ -57,9 +56,10 @@ class HttpFront:
         host, port = listener.getsockname()[:2]
         self._environ = base_environ(host, port)
         self._guard = threading.RLock()
-        self._epoll = select.epoll()
-        self._epoll.register(listener.fileno(), select.EPOLLIN)
-        self._bell = Bell(self._epoll.fileno())
+        self._readiness = make_readiness()
+        self._readiness.arm(listener.fileno())
+        self._bell = Bell(*self._readiness.descriptors)
+        self._wait_seconds = SWEEP_SECONDS if self._readiness.descriptors else SHORT_SECONDS
         self.connections: dict[int, Connection] = {}
         self._others: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
         self._helper = threading.Thread(target=self._help, name="http-helper", daemon=True)
@@ -69,17 +69,16 @@ class HttpFront:
     def receive(self) -> bool:
         """Read what has arrived; see `Front`."""
         with self._guard:
-            events = self._epoll.poll(0, EVENTS_A_TURN)
-            for descriptor, event in events:
+            events = self._readiness.ready()
+            for descriptor, writable in events:
                 if descriptor == self._listener.fileno():
                     self._accept()
                 elif connection := self.connections.get(descriptor):
-                    if event & select.EPOLLOUT:
+                    if writable:
                         connection.flush()
                     else:
                         connection.read()
                     self._advance(connection)
-            self._sweep()
         return len(events) == EVENTS_A_TURN
 
     def _accept(self) -> None:
@@ -87,14 +86,14 @@ class HttpFront:
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
-                return
-            except OSError as error:  # no descriptor is left: the next sweep asks again
+                break
+            except OSError as error:  # no descriptor is left: the next sweep arms the listener again
                 log.warning("a connection could not be accepted: %s", error)
-                self._epoll.modify(self._listener.fileno(), 0)
                 return
             connection = Connection(client, self._app.config["MAX_CONTENT_LENGTH"])
             self.connections[connection.descriptor] = connection
-            self._epoll.register(connection.descriptor, select.EPOLLIN | ONCE)
+            self._readiness.arm(connection.descriptor)
+        self._readiness.arm(self._listener.fileno())
 
     def _advance(self, connection: Connection) -> None:
         """Go on with a connection that nobody works on: the next request, the next event, or its end."""
@@ -105,8 +104,7 @@ class HttpFront:
             self._forget(connection)
             return
         connection.end_writing()
-        wanted = select.EPOLLOUT if connection.wants_to_write else select.EPOLLIN
-        self._epoll.modify(connection.descriptor, wanted | ONCE)
+        self._readiness.arm(connection.descriptor, write=connection.wants_to_write)
 
     def _begin(self, connection: Connection, request: HttpRequest) -> bool:
         """Put a request to work; tell whether it is answered already."""
@@ -158,13 +156,16 @@ class HttpFront:
         connection, request = task.route
         self._answer(connection, problem_of(error, request))
 
-    def _sweep(self) -> None:
+    def look_after(self) -> None:
         """Close what has been idle for long, or lingers, once a second."""
         now = monotonic()
-        if now - self._swept < SWEEP_SECONDS:
-            return
-        self._swept = now
-        self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            with self._guard:
+                self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        self._readiness.arm(self._listener.fileno())
         for connection in list(self.connections.values()):
             limit = LINGER_SECONDS if connection.lingering else IDLE_SECONDS
             if connection.at_work is None and now - connection.touched > limit:
@@ -172,11 +173,12 @@ class HttpFront:
 
     def _forget(self, connection: Connection) -> None:
         if self.connections.pop(connection.descriptor, None) is not None:
+            self._readiness.forget(connection.descriptor)
             connection.close()
 
     def wait(self) -> None:
         """Wait for arrivals; see `Front`."""
-        self._bell.wait(SWEEP_SECONDS)
+        self._bell.wait(self._wait_seconds)
 
     def wake(self) -> None:
         """Have `wait` return."""
@@ -193,8 +195,8 @@ class HttpFront:
         with self._guard:
             for connection in list(self.connections.values()):
                 self._forget(connection)
+            self._readiness.close()
             self._listener.close()
-            self._epoll.close()
         self._bell.close()
 
 

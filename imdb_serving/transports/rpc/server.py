@@ -12,6 +12,7 @@ import zmq
 from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.flood import FloodGuard
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.crew import Crew, Task
@@ -31,9 +32,9 @@ class ZmqFront:
 
     submit: Callable[[Task], None]
 
-    def __init__(self, router: zmq.Socket[bytes], info: ServerInfo) -> None:
-        """Take the bound socket, and what the server says of itself."""
-        self._router, self._info = router, info
+    def __init__(self, router: zmq.Socket[bytes], info: ServerInfo, flood: FloodGuard) -> None:
+        """Take the bound socket with its guard, and what the server says of itself."""
+        self._router, self._info, self._flood = router, info, flood
         self._guard = threading.Lock()
         self._more = False
         self._bell = Bell(router.fileno())
@@ -49,7 +50,11 @@ class ZmqFront:
             if not _events(self._router) & zmq.POLLIN:
                 self._more = False
                 return False
-            self._accept(self._router.recv_multipart(zmq.NOBLOCK))
+            if self._flood.has_strangers:
+                client = self._flood.meet(self._router.recv(zmq.NOBLOCK, copy=False))
+                self._accept([client, *self._router.recv_multipart(zmq.NOBLOCK)])
+            else:
+                self._accept(self._router.recv_multipart(zmq.NOBLOCK))
         self._more = True
         return True
 
@@ -59,6 +64,7 @@ class ZmqFront:
         # A REQ socket puts an empty frame before its message and expects one before the answer.
         start = 2 if len(parts) > 1 and not parts[1] else 1
         route, frames = tuple(parts[:start]), parts[start:]
+        self._flood.saw(parts[0])
         try:
             head = wire.read_head(frames, self._info.max_message_bytes)
             if head.kind == wire.HELLO:
@@ -67,6 +73,11 @@ class ZmqFront:
             self.submit(Task(route, head.id, received_ns, monotonic() + head.deadline_ms / 1000, frames))
         except ServingError as error:
             self._send(route, wire.encode_failure(error, wire.read_id(frames)))
+
+    def look_after(self) -> None:
+        """Cut connections that send without end; see `Front`."""
+        with self._guard:
+            self._flood.check()
 
     def wait(self) -> None:
         """Wait for arrivals; see `Front`."""
@@ -96,6 +107,7 @@ class ZmqFront:
     def close(self) -> None:
         """Close the socket, once what was answered has had a second to leave."""
         with self._guard:
+            self._flood.close()
             self._router.close(linger=1000)
         self._bell.close()
 
@@ -148,8 +160,8 @@ class RpcServer:
         Raises `ServerStartError` when the endpoint cannot be bound, workers cannot start, or none is left.
         """
         with zmq.Context() as context:
-            router = self._bind(context)
-            front = ZmqFront(router, self._info)
+            router, flood = self._bind(context)
+            front = ZmqFront(router, self._info, flood)
             pool = self._pool
             stuck = pool.replace_stuck if pool.kind == "thread" else None
             crew = Crew(front, pool.count, lambda task: pool.ask(task.received_ns, task.frames, task.deadline), stuck)
@@ -172,12 +184,14 @@ class RpcServer:
             crew.keep(KEEP_SECONDS)
         crew.drain(self._drain_timeout)
 
-    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], FloodGuard]:
         router = context.socket(zmq.ROUTER)
         router.setsockopt(zmq.MAXMSGSIZE, self._info.max_message_bytes)
+        flood = FloodGuard(router, self._info.max_message_bytes)
         try:
             router.bind(self._endpoint)
         except zmq.ZMQError as error:
+            flood.close()
             router.close()
             raise ServerStartError(f"cannot listen on {self._endpoint}: {error}; choose another port") from error
-        return router
+        return router, flood

@@ -1,0 +1,103 @@
+"""Ends connections that send one message without end, which ZeroMQ would keep in memory until there is none left.
+
+ZeroMQ limits frames, not messages, and shows a message only once its last frame has arrived. So the kernel is asked how
+many bytes a connection has received: one that has received more than two whole messages may hold, and of which no
+message was seen meanwhile, is cut. Works where the kernel tells (Linux, TCP); elsewhere it does nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import struct
+from time import monotonic
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 0.1
+BYTES_RECEIVED = 128
+"""Where `tcpi_bytes_received`, 8 bytes, lies in Linux's `tcp_info`."""
+
+TCP_INFO = getattr(socket, "TCP_INFO", None)
+
+
+class FloodGuard:
+    """Watches the connections of one ROUTER. All calls are made with the socket's lock held."""
+
+    def __init__(self, router: zmq.Socket[bytes], max_message_bytes: int) -> None:
+        """Begin to watch; before the socket is bound, or connections are missed."""
+        self._router, self._limit = router, 2 * max_message_bytes
+        self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._floor: dict[int, int] = {}
+        self._descriptors: dict[bytes, int] = {}
+        self._seen: set[bytes] = set()
+        self._checked = monotonic()
+        self.has_strangers = False
+
+    def meet(self, first: zmq.Frame) -> bytes:
+        """Learn from a message's first frame, the client's identity, which connection is whose; return the identity."""
+        client = first.bytes
+        try:
+            self._descriptors[client] = int(first.get(zmq.SRCFD))
+        except (zmq.ZMQError, ValueError):
+            return client
+        self.has_strangers = bool(self._floor.keys() - self._descriptors.values())
+        return client
+
+    def saw(self, client: bytes) -> None:
+        """Take note that a message of a client was whole."""
+        self._seen.add(client)
+
+    def check(self) -> None:
+        """Cut what floods, now and then."""
+        now = monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        self._checked = now
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor)
+            descriptor = int(event["value"])
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._floor[descriptor] = 0
+            else:
+                self._floor.pop(descriptor, None)
+                self._descriptors = {who: which for who, which in self._descriptors.items() if which != descriptor}
+        seen, self._seen = {self._descriptors.get(client) for client in self._seen}, set()
+        for descriptor, floor in self._floor.items():
+            received = _received(descriptor)
+            if descriptor in seen:
+                self._floor[descriptor] = received
+            elif received - floor > self._limit:
+                _cut(descriptor)
+        self.has_strangers = bool(self._floor.keys() - self._descriptors.values())
+
+    def close(self) -> None:
+        """Watch no more; before the socket is closed."""
+        self._router.disable_monitor()
+        self._monitor.close(linger=0)
+
+
+def _received(descriptor: int) -> int:
+    """Return how many bytes a connection has received, 0 where that is not told."""
+    if TCP_INFO is None:
+        return 0
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 256)
+        count: int = struct.unpack_from("=Q", info, BYTES_RECEIVED)[0]
+    except (OSError, struct.error):
+        return 0
+    return count
+
+
+def _cut(descriptor: int) -> None:
+    log.warning("a connection sends a message without end and is cut")
+    try:
+        with socket.socket(fileno=os.dup(descriptor)) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("it had gone by itself")
