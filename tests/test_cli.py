@@ -389,8 +389,8 @@ def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> No
     folder = tmp_path / "out" / "tiny"
     check_report(folder, 4)
     assert sorted(path.stem for path in (folder / "notebooks").iterdir()) == [
-        "grid-r1-rpc-s1",
-        "grid-r1-rpc-s2",
+        "grid-r1-rpc-null-s1",
+        "grid-r1-rpc-null-s2",
         "report",
     ]
     assert str(folder / "report.html") in done.err
@@ -405,10 +405,10 @@ def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sweep, "write_report", reports.append)
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     folder = tmp_path / "out" / "tiny"
-    (folder / "notebooks" / "grid-r1-rpc-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
+    (folder / "notebooks" / "grid-r1-rpc-null-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
     done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
     assert done.code == 1
-    assert "FAILED grid-r1-rpc-s1: " in done.err + done.out
+    assert "FAILED grid-r1-rpc-null-s1: " in done.err + done.out
     assert "1 of 2 runs failed" in done.err
     assert [row["server_threads"] for row in Ledger(folder).rows()] == [2, 2]
     assert reports == [folder]
@@ -419,7 +419,7 @@ def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, monke
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     folder = tmp_path / "out" / "tiny"
     for servers in (1, 2):
-        (folder / "notebooks" / f"grid-r1-rpc-s{servers}.ipynb").mkdir(parents=True)
+        (folder / "notebooks" / f"grid-r1-rpc-null-s{servers}.ipynb").mkdir(parents=True)
     done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
     assert done.code == 1
     assert "2 of 2 runs failed" in done.err

@@ -17,7 +17,7 @@ import pytest
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_TIMEOUT
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http import app as http
-from imdb_serving.transports.http import json_wire
+from imdb_serving.transports.http import json_wire, problems
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.rpc import wire
 
@@ -135,4 +135,4 @@ def test_the_documented_paths_limits_and_defaults_are_those_of_the_code() -> Non
     assert HTTP.startswith(f"`{http.PROTOCOL}`")
     assert f"at most {json_wire.MAX_BODY_BYTES >> 20} MiB" in HTTP
     assert f"`{json_wire.TIMEOUT_HEADER}` | seconds, above 0 and at most {MAX_TIMEOUT:,.0f}" in HTTP
-    assert f"{http.DEFAULT_REQUEST_SECONDS:.0f} when absent" in HTTP
+    assert f"{problems.DEFAULT_REQUEST_SECONDS:.0f} when absent" in HTTP

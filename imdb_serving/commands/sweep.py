@@ -21,8 +21,10 @@ from imdb_serving.bench.models import require_model
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, model_folder
 from imdb_serving.bench.sweep import plan, run_plan
 from imdb_serving.config import project_root
-from imdb_serving.engines.registry import facts_of
+from imdb_serving.engines import tuning
+from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import DataError, ServingError
+from imdb_serving.model.bundle import open_bundle
 from imdb_serving.report import ladder
 from imdb_serving.report.notebooks import execute, execute_grid, notebook_path, write_page
 
@@ -36,6 +38,8 @@ def run_sweep(path: Path, outputs: Path | None) -> int:
     for place, part in {model_folder(part): part for part in with_models}.items():
         print(f"model: {place}", file=sys.stderr)
         require_model(part)
+    for part in with_models:  # before anything is measured, and for the environment card
+        tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)))
     run = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     runs = plan(params, path.stem, run, folder.parent)
     cells = sum(len(one.client_threads) for one in runs)

@@ -124,7 +124,13 @@ def resolve(spec: EngineSpec, bundle: Bundle | None) -> EngineSpec:
     check_model(spec, bundle)
     if bundle is None or spec.variant or not spec.facts.variants:
         return spec
-    return replace(spec, variant=(known(spec, bundle) or find_apart(spec, bundle)).variant)
+    return replace(spec, variant=ensure(spec, bundle).variant)
+
+
+def ensure(spec: EngineSpec, bundle: Bundle) -> Result:
+    """Return what is known of an engine here, finding it out in a process of its own where nothing is."""
+    check_model(spec, bundle)
+    return known(spec, bundle) or find_apart(spec, bundle)
 
 
 def find_apart(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:

@@ -30,7 +30,7 @@ def time_figure(rows: pd.DataFrame, rpc: pd.DataFrame, flask: pd.DataFrame) -> F
         clients = sorted({*rows["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
         log_axes(axes, clients, "total time per client [s]")
         _legend(figure, rows, published)
-        axes.set_title(f"Time against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11)
+        axes.set_title(_title("Time against threads", rows), loc="left", fontsize=11)
     return figure
 
 
@@ -45,9 +45,7 @@ def throughput_figure(rows: pd.DataFrame) -> Figure:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set_ylabel("throughput [samples/s]")
         _legend(figure, rows, [])
-        axes.set_title(
-            f"Throughput against threads · {tables.setting(rows)}\n{machine_note()}", loc="left", fontsize=11
-        )
+        axes.set_title(_title("Throughput against threads", rows), loc="left", fontsize=11)
     return figure
 
 
@@ -82,6 +80,12 @@ def stage_figure(rows: pd.DataFrame) -> Figure:
         figure.legend([entries[name] for name in order], order, loc="outside right center", fontsize=9.5)
         figure.suptitle(f"Where a request's time goes · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
     return figure
+
+
+def _title(what: str, rows: pd.DataFrame) -> str:
+    """Return a title of two or three lines, short enough to stay beside the legend."""
+    ways, comma, rest = tables.setting(rows).partition(", net ")
+    return f"{what} · {ways}\n{comma.removeprefix(', ')}{rest} · {machine_note()}"
 
 
 def _curves(axes: Axes, rows: pd.DataFrame, column: str) -> None:

@@ -15,13 +15,12 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from imdb_serving.errors import Overloaded, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.workers.bell import Bell
-from imdb_serving.workers.channel import Frames
+from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 
 log = logging.getLogger(__name__)
@@ -34,49 +33,6 @@ MAX_QUEUE = 1000
 MAX_QUEUE_BYTES = 256 << 20
 LARGE = 1 << 16
 """Bytes of a request from which on the bytes that wait are counted; below, the number of requests bounds them."""
-
-
-@dataclass(eq=False, slots=True)
-class Task:
-    """A received request. `route` is whatever its front needs to send the answer back."""
-
-    route: Any
-    request_id: int
-    received_ns: int
-    deadline: float
-    frames: Frames
-    _open: threading.Lock = field(default_factory=threading.Lock)
-
-    def claim(self) -> bool:
-        """Tell once, to one thread, that it is the one to answer."""
-        return self._open.acquire(blocking=False)
-
-
-class Front(Protocol):
-    """Where requests come from and answers go; called from all threads, and keeps its socket to itself.
-
-    The crew sets `submit`, which takes a request or raises a `ServingError` that refuses it.
-    """
-
-    submit: Callable[[Task], None]
-
-    def receive(self) -> bool:
-        """Take in what has arrived, without waiting; `submit` what is for a worker. Tell whether there may be more."""
-
-    def wait(self) -> None:
-        """Wait until there may be something to receive, or `wake`."""
-
-    def wake(self) -> None:
-        """Have `wait` return."""
-
-    def look_after(self) -> None:
-        """Do what must be done now and then, whether anything arrives or not; called by the keeper every tick."""
-
-    def answer(self, task: Task, outcome: Any) -> None:
-        """Send what `work` returned, then receive: sending may have taken the sign that something arrived."""
-
-    def fail(self, task: Task, error: ServingError) -> None:
-        """Send a failure."""
 
 
 class _Member:

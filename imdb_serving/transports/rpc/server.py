@@ -15,7 +15,8 @@ from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.flood import FloodGuard
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
-from imdb_serving.workers.crew import Crew, Task
+from imdb_serving.workers.crew import Crew
+from imdb_serving.workers.front import Task
 from imdb_serving.workers.pool import START_SECONDS, Pool
 
 log = logging.getLogger(__name__)

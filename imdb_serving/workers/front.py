@@ -1,0 +1,54 @@
+"""A task, and the front by which it comes in and its answer goes out: what a transport gives a crew. No sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from imdb_serving.errors import ServingError
+from imdb_serving.workers.channel import Frames
+
+
+@dataclass(eq=False, slots=True)
+class Task:
+    """A received request. `route` is whatever its front needs to send the answer back."""
+
+    route: Any
+    request_id: int
+    received_ns: int
+    deadline: float
+    frames: Frames
+    _open: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self) -> bool:
+        """Tell once, to one thread, that it is the one to answer."""
+        return self._open.acquire(blocking=False)
+
+
+class Front(Protocol):
+    """Where requests come from and answers go; called from all threads, and keeps its socket to itself.
+
+    The crew sets `submit`, which takes a request or raises a `ServingError` that refuses it.
+    """
+
+    submit: Callable[[Task], None]
+
+    def receive(self) -> bool:
+        """Take in what has arrived, without waiting; `submit` what is for a worker. Tell whether there may be more."""
+
+    def wait(self) -> None:
+        """Wait until there may be something to receive, or `wake`."""
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+
+    def look_after(self) -> None:
+        """Do what must be done now and then, whether anything arrives or not; called by the keeper every tick."""
+
+    def answer(self, task: Task, outcome: Any) -> None:
+        """Send what `work` returned, then receive: sending may have taken the sign that something arrived."""
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        """Send a failure."""
