@@ -95,7 +95,8 @@ class _Stamps(threading.Thread):
 
 
 def _cores_of_two_math_threads(make: Callable[[int], Engine], review: Words) -> float | None:
-    if len(os.sched_getaffinity(0)) < 2:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < 2:
         return None
     engine = make(2)
     engine.run([review])

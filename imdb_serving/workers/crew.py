@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from imdb_serving.errors import Overloaded, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
@@ -105,15 +105,24 @@ class Crew:
             member.task = task
             if self._asleep:
                 self._alarm.ring()
-            try:
-                outcome = self._do(task)
-            except ServingError as error:
-                if task.claim():
-                    self._front.fail(task, error)
-            else:
-                if task.claim():
-                    self._front.answer(task, outcome)
+            self._answer(task)
             member.task = None
+
+    def _answer(self, task: Task) -> None:
+        failure: ServingError
+        try:
+            outcome = self._do(task)
+        except ServingError as error:
+            failure = error
+        except Exception as error:  # a fault of ours must cost this request, and not the thread
+            log.exception("request %s failed", task.request_id)
+            failure = RemoteFailure(f"{type(error).__name__} in the server; its log says more")
+        else:
+            if task.claim():
+                self._front.answer(task, outcome)
+            return
+        if task.claim():
+            self._front.fail(task, failure)
 
     def _next(self) -> Task | None:
         """Return the task that has waited longest, waiting for one if need be; None when it is time to end."""

@@ -62,9 +62,15 @@ class Pool:
     def _watch(self) -> None:
         """Replace workers that die while nobody asks them anything; of one at work, the asker sees the end."""
         while not self._stopping:
-            sentinels = {seat.sentinel: seat for seat in list(self._seats.values()) if isinstance(seat, ProcessSeat)}
-            for sentinel in wait(list(sentinels), WATCH_SECONDS):
-                seat = sentinels[sentinel]  # type: ignore[index]
+            try:
+                seats = {seat.sentinel: seat for seat in list(self._seats.values()) if isinstance(seat, ProcessSeat)}
+                ended = wait(list(seats), WATCH_SECONDS)
+            except (OSError, ValueError):  # one was buried just now
+                continue
+            if not seats:
+                sleep(WATCH_SECONDS)
+            for sentinel in ended:
+                seat = seats[sentinel]  # type: ignore[index]
                 try:
                     self._idle.remove(seat)
                 except ValueError:

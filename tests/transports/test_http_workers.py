@@ -119,14 +119,14 @@ def gated(folder: Path) -> Handler:
     return die
 
 
-def test_readiness_tells_that_a_worker_is_missing(tmp_path: Path) -> None:
+def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
     workers = Workers(partial(gated, tmp_path), 1, "process", INFO)
     workers.pool.start(30)
     try:
         with http.own_server(workers, 1) as server:
             http.assert_problem(http.post(server.url), 500, "internal")
             ready = http.ask(server.url, path="/health/ready")
-            assert http.assert_problem(ready, 503, "unavailable") == "1 of 2 workers are being replaced"
+            assert http.assert_problem(ready, 503, "unavailable") == "no worker is there: 1 being replaced"
             assert int(ready.headers["Retry-After"]) > 0
             assert "cannot predict at the moment" in http.ask(server.url).body.decode()
             (tmp_path / "gate").touch()

@@ -218,3 +218,20 @@ def test_what_draining_does_not_come_to_in_its_time_is_refused() -> None:
         front.arrive(1)
         crew.drain(0.1)
         assert front.results(2) == {0: "unavailable", 1: "unavailable"}
+
+
+def test_a_fault_in_the_work_costs_its_request_and_not_the_thread(caplog: pytest.LogCaptureFixture) -> None:
+    front = MemoryFront()
+
+    def work(task: Task) -> Frames:
+        if task.request_id == 0:
+            raise ZeroDivisionError("secret")
+        return [b"done"]
+
+    crew = Crew(front, 1, work)
+    crew.start()
+    front.arrive(0)
+    front.arrive(1)
+    assert front.results(2) == {0: "internal", 1: "done"}
+    crew.stop()
+    assert "ZeroDivisionError: secret" in caplog.text

@@ -53,9 +53,9 @@ class Workers:
         self._info = info
 
     def describe(self) -> ServerInfo:
-        """Return who answers; raise `ServerUnavailable` while a worker is being replaced."""
-        if missing := self.pool.missing():
-            raise ServerUnavailable(f"{missing} of {self._info.server_threads} workers are being replaced")
+        """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
+        if self.pool.missing() == self.pool.count:
+            raise ServerUnavailable(f"no worker is there: {self.pool.count} being replaced")
         return self._info
 
     def answer(self, request: Request, deadline: float) -> Reply:

@@ -117,7 +117,7 @@ class RpcClient(Client):
     def _look_at_monitor(self) -> bool:
         """Read what the monitor has to say; tell whether the connection was lost."""
         lost = False
-        while self._monitor.poll(0):
+        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             lost = lost or not self._connected
         return lost
