@@ -98,6 +98,8 @@ def _cut(descriptor: int) -> None:
     log.warning("a connection sends a message without end and is cut")
     try:
         with socket.socket(fileno=os.dup(descriptor)) as connection:
+            # With this the close that follows resets the connection, and the sender learns of it at once.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.shutdown(socket.SHUT_RDWR)
     except OSError:
         log.debug("it had gone by itself")
