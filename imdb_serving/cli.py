@@ -12,7 +12,7 @@ import click
 
 import imdb_serving
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
-from imdb_serving.engines.registry import engines_in_words
+from imdb_serving.engines.registry import engines_for, engines_in_words
 from imdb_serving.errors import ServingError
 
 if TYPE_CHECKING:
@@ -336,7 +336,7 @@ def sweep(params: Path, outputs: Path | None) -> None:
     "--engine",
     "engines",
     multiple=True,
-    default=("paddle", "onnxruntime", "folded", "null"),
+    default=(*engines_for("cnn"), "null"),
     help="May be given several times.",
 )
 @click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers; clients are one, and as many.")

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_TIMEOUT, project_root
-from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
+from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES, check_net, engines_for
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.server_process import COMMANDS
 
@@ -48,6 +48,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for name, known in _CHOICES.items():
             check_choice(name, getattr(self, name), known)
         check_choice("engine", self.engine, ENGINES)
+        check_net(self.engine, self.net)
         _check_positive(self, "math_threads", "samples", "batch")
         check_counts("client_threads", self.client_threads)
         _check_timeout(self.timeout)
@@ -126,7 +127,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block."""
 
-    engines: list[str] = msgspec.field(default_factory=lambda: ["paddle", "onnxruntime", "folded", "null"])
+    engines: list[str] = msgspec.field(default_factory=lambda: [*engines_for("cnn"), "null"])
     net: str = "cnn"
     model: str = ""
     server_threads: int = 2
@@ -143,6 +144,8 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for engine in self.engines:
             check_choice("engines", engine, ENGINES)
         check_choice("net", self.net, _CHOICES["net"])
+        for engine in self.engines:
+            check_net(engine, self.net)
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise ConfigError(f"engines: expected different engines, got {self.engines}")
         _check_positive(self, "server_threads", "math_threads", "requests")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from imdb_serving.engines import tuning
-from imdb_serving.engines.registry import ENGINES, EngineSpec
+from imdb_serving.engines.registry import EngineSpec, engines_for
 from imdb_serving.engines.tuning import Result
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
@@ -18,7 +18,7 @@ HEAD = f"{'engine':<12} {'variant':<10} {'reviews/s':>10}  {'lock':<8} {'workers
 def tune_model(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
     """Measure every engine that runs this model, or those named; print a table."""
     bundle = open_bundle(model)
-    specs = [EngineSpec(name, math_threads) for name in engines or _engines_for(bundle.card.net)]
+    specs = [EngineSpec(name, math_threads) for name in engines or engines_for(bundle.card.net)]
     if standing_in := [spec.name for spec in specs if not spec.facts.needs_model]:
         raise ConfigError(f"{standing_in[0]} runs no model: there is nothing to tune")
     print(f"{tuning.processor()}; {bundle.card.net}, {math_threads} math threads, one core")
@@ -27,10 +27,6 @@ def tune_model(model: Path, engines: tuple[str, ...], math_threads: int) -> None
         print(f"{spec.name} ...", end="\r", file=sys.stderr, flush=True)
         print("\n".join(_lines(spec, tuning.find_apart(spec, bundle, renew=True))))
     print(f"kept in {bundle.folder / TUNING}", file=sys.stderr)
-
-
-def _engines_for(net: str) -> list[str]:
-    return [name for name, facts in ENGINES.items() if facts.needs_model and net in (facts.nets or (net,))]
 
 
 def _lines(spec: EngineSpec, found: Result) -> list[str]:

@@ -153,6 +153,21 @@ class EngineSpec:
         return facts_of(self.name)
 
 
+def engines_for(net: str) -> list[str]:
+    """Return the engines that compute a net, in the table's order; stand-ins are not among them."""
+    return [name for name, facts in ENGINES.items() if facts.needs_model and net in (facts.nets or (net,))]
+
+
+def check_net(name: str, net: str, where: str = "this model") -> None:
+    """Raise `ConfigError`, naming engines that could, when an engine cannot run a net."""
+    nets = facts_of(name).nets
+    if nets and net not in nets:
+        others = ", ".join(engines_for(net))
+        raise ConfigError(
+            f"the {name} engine runs {', '.join(nets)}, and {where} is a {net}; use another engine ({others})"
+        )
+
+
 def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
     """Raise `ConfigError` when the engine needs a model and there is none, or cannot run the net that there is."""
     facts = spec.facts
@@ -161,12 +176,7 @@ def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
     if bundle is None:
         without = " or ".join(name for name, other in ENGINES.items() if not other.needs_model)
         raise ConfigError(f"the {spec.name} engine needs a model; give its folder, or use --engine {without}")
-    if facts.nets and bundle.card.net not in facts.nets:
-        others = ", ".join(name for name, other in ENGINES.items() if other.needs_model and not other.nets)
-        raise ConfigError(
-            f"the {spec.name} engine runs {', '.join(facts.nets)}, and {bundle.folder} is a {bundle.card.net}; "
-            f"use another engine ({others})"
-        )
+    check_net(spec.name, bundle.card.net, str(bundle.folder))
 
 
 def make_engine(spec: EngineSpec, bundle: Bundle | None) -> Engine:

@@ -228,3 +228,10 @@ def test_the_project_is_found_from_below(tmp_path: Path, monkeypatch: pytest.Mon
 def test_outside_a_project_the_current_folder_is_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert project_root() == tmp_path
+
+
+def test_an_engine_that_cannot_run_the_net_is_refused_before_anything_starts() -> None:
+    for kind, values in ((SweepParams, {"engine": "folded"}), (GridParams, {"engine": "folded"}), (LadderParams, {})):
+        with pytest.raises(ConfigError, match=r"the folded engine runs cnn, .* a lstm; .*\(paddle, onnxruntime\)"):
+            make(kind, {"net": "lstm", **values}, "here")
+    assert LadderParams(net="lstm", engines=["paddle", "onnxruntime"]).net == "lstm"

@@ -60,11 +60,6 @@ class RequestParser:
         self._body_bytes = self._head_bytes = 0
         self._in_head = True
 
-    @property
-    def is_idle(self) -> bool:
-        """True while nothing of a request has arrived."""
-        return self._in_head and not self._head_bytes
-
     def feed(self, data: bytes) -> None:
         """Read more bytes. What cannot be read becomes a request with a `refusal`, the last one."""
         try:
