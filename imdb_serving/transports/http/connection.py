@@ -39,8 +39,9 @@ class Connection:
             data = self.socket.recv(CHUNK)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
+        except OSError:  # reset: nothing can be said any more either
+            self.closed = True
+            return
         if not data:
             self._ended = True
         elif not self.lingering:
