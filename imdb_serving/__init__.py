@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from imdb_serving.server_process import ServerProcess
     from imdb_serving.transports.connect import connect
     from imdb_serving.transports.http.client import HttpClient
-    from imdb_serving.transports.rpc.client import RpcClient
+    from imdb_serving.transports.rpc.socket_client import SocketClient
+    from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,7 @@ __all__ = [
     "ServerProcess",
     "ServerUnavailable",
     "ServingError",
+    "SocketClient",
     "__version__",
     "connect",
 ]
@@ -45,10 +47,11 @@ _HOMES = {
     "Overloaded": "imdb_serving.errors",
     "RemoteFailure": "imdb_serving.errors",
     "RequestTimeout": "imdb_serving.errors",
-    "RpcClient": "imdb_serving.transports.rpc.client",
+    "RpcClient": "imdb_serving.transports.rpc.zeromq_client",
     "ServerProcess": "imdb_serving.server_process",
     "ServerUnavailable": "imdb_serving.errors",
     "ServingError": "imdb_serving.errors",
+    "SocketClient": "imdb_serving.transports.rpc.socket_client",
     "connect": "imdb_serving.transports.connect",
 }
 

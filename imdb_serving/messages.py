@@ -1,14 +1,16 @@
 """What travels between a client and a pipeline, whatever carries it.
 
 A `Request` and a `Reply` hold numpy arrays and no bytes of any protocol; transports encode them, pipelines compute on
-them. Both are frozen and checked when made, so code that receives one need not check its form again.
+them. Both are frozen. Whoever reads a request from bytes checks it (`Request.check`), so that code behind need not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +20,7 @@ from imdb_serving.timing import Stage, Timeline
 Array = NDArray[np.generic]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, gc=False):
     """Values of one feed variable for all samples of a request.
 
     `lengths` is None for a dense tensor, whose first axis is the sample. A ragged tensor (word ids, or UTF-8 text as
@@ -31,18 +32,17 @@ class Tensor:
     lengths: tuple[int, ...] | None = None
     text: bool = False
 
-    def __post_init__(self) -> None:
-        """Check that the lengths describe the values."""
-        if self.lengths is None:
-            if self.values.ndim == 0:
+    def check(self) -> None:
+        """Check that the lengths describe the values; raise `BadRequest` when they do not."""
+        lengths, values = self.lengths, self.values
+        if lengths is None:
+            if values.ndim == 0:
                 raise BadRequest("a dense tensor needs at least one axis, the samples")
             return
-        if self.values.ndim != 1:
-            raise BadRequest(f"a ragged tensor must be one-dimensional, got shape {list(self.values.shape)}")
-        if min(self.lengths, default=0) < 0 or sum(self.lengths) != len(self.values):
-            raise BadRequest(
-                f"lengths must be at least 0 and sum to {len(self.values)}, got a sum of {sum(self.lengths)}"
-            )
+        if values.ndim != 1:
+            raise BadRequest(f"a ragged tensor must be one-dimensional, got shape {list(values.shape)}")
+        if sum(lengths) != len(values) or min(lengths, default=0) < 0:
+            raise BadRequest(f"lengths must be at least 0 and sum to {len(values)}, got a sum of {sum(lengths)}")
 
     @property
     def samples(self) -> int:
@@ -53,35 +53,53 @@ class Tensor:
         """Return one view per sample."""
         if self.lengths is None:
             return list(self.values)
+        if len(self.lengths) == 1:
+            return [self.values]
         ends = np.cumsum(self.lengths)
         return [self.values[end - length : end] for end, length in zip(ends, self.lengths, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """`samples` inputs to predict together, and the names of the outputs to send back."""
 
     feed: Mapping[str, Tensor]
     fetch: tuple[str, ...]
     samples: int
 
-    def __post_init__(self) -> None:
-        """Check that every tensor holds all samples."""
+    def check(self) -> None:
+        """Check that every tensor holds all samples; raise `BadRequest` when one does not."""
         if self.samples < 1:
             raise BadRequest("a request needs at least one sample")
         if not self.fetch:
             raise BadRequest("a request needs at least one fetch name")
         for name, tensor in self.feed.items():
+            if self.samples == 1 and tensor.values.shape == tensor.lengths:
+                continue  # one ragged sample, what most requests are
+            tensor.check()
             if tensor.samples != self.samples:
                 raise BadRequest(f"feed {name!r} holds {tensor.samples} samples, the request says {self.samples}")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The outputs of a request, each with the sample as first axis, and where the time went."""
+class Record(Protocol):
+    """Stamps of a request, from which its stages are made when somebody asks for them: later, and seldom."""
+
+    def stages(self) -> list[Stage]:
+        """Return the stages; raise `RemoteFailure` when the server's part cannot be read."""
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """The outputs of a request, each with the sample as first axis, and where the time went.
+
+    That is a list of stages, or a record from which they can be made.
+    """
 
     outputs: Mapping[str, Array]
-    stages: list[Stage] = field(default_factory=list)
+    record: list[Stage] | Record = []
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages, in order."""
+        return self.record if isinstance(self.record, list) else self.record.stages()
 
 
 @dataclass(frozen=True, slots=True)

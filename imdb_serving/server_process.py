@@ -17,9 +17,15 @@ from imdb_serving.errors import ServerStartError
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
 
-COMMANDS = {"rpc": "serve", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev"}
-"""The ways of serving, each with its command: RPC; Flask behind a production WSGI server; Flask in front of RPC; the
-same as published."""
+MODES: dict[str, tuple[str, ...]] = {
+    "rpc": ("serve",),
+    "socket": ("serve", "--endpoint", "socket://127.0.0.1:0"),
+    "flask": ("flask",),
+    "flask-gateway": ("flask-gateway",),
+    "flask-dev": ("flask-dev",),
+}
+"""The ways of serving, each with its command: RPC over ZeroMQ, and over a plain socket; Flask; Flask in front of RPC;
+the same as published."""
 
 
 def server_arguments(model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "") -> list[str]:
@@ -62,6 +68,12 @@ class ServerProcess:
         if self._process is None:
             raise ServerStartError("the server is not running")
         return self._process.pid
+
+    @classmethod
+    def of_mode(cls, mode: str, arguments: Sequence[str]) -> ServerProcess:
+        """Return a server of one of the `MODES`; arguments that the mode has as well overrule it."""
+        command, *own = MODES[mode]
+        return cls([*own, *arguments], command=command)
 
     def start(self) -> ServerProcess:
         """Start the server and wait until it says that it is ready; raise `ServerStartError` with its own words."""

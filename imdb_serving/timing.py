@@ -7,10 +7,12 @@ the server can be subtracted from one taken by the client; `CLOCK_ID` tells whet
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
-from typing import NamedTuple
+
+import msgspec
 
 CLIENT_STAGES = ("encode", "send", "queue", "parse", "handover", "op0", "op1", "op2", "reply", "decode")
 """The parts of `client_infer`, in the order in which a request passes them; RPC has no `parse` and no `handover`."""
@@ -30,15 +32,19 @@ def _clock_id() -> str:
 CLOCK_ID = _clock_id()
 
 
-class Stage(NamedTuple):
+class Stage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One timed step: its name, and when it began and ended (ns)."""
 
     name: str
     start_ns: int
     end_ns: int
 
+    def __iter__(self) -> Iterator[str | int]:
+        """Unpack as name, start, end."""
+        return iter((self.name, self.start_ns, self.end_ns))
 
-class Timeline:
+
+class Timeline(msgspec.Struct):
     """The stages of one request, appended in order.
 
     >>> timeline = Timeline()
@@ -48,13 +54,9 @@ class Timeline:
     ['op0']
     """
 
-    __slots__ = ("_name", "_start", "stages")
-
-    def __init__(self) -> None:
-        """Start with no stage."""
-        self.stages: list[Stage] = []
-        self._name = ""
-        self._start = 0
+    stages: list[Stage] = []
+    _name: str = ""
+    _start: int = 0
 
     def stage(self, name: str) -> Timeline:
         """Time the `with` block that follows under `name`. Stages do not nest, so the timeline is its own context."""
@@ -90,7 +92,7 @@ def client_stages(
     first, last = server[0].start_ns, server[-1].end_ns
     if not same_host:
         shift = encode_end + (arrived - encode_end - (last - first)) // 2 - first
-        server = [Stage(name, start + shift, end + shift) for name, start, end in server]
+        server = [Stage(stage.name, stage.start_ns + shift, stage.end_ns + shift) for stage in server]
         first, last = first + shift, last + shift
     return [
         Stage("encode", encode_start, encode_end),

@@ -1,4 +1,4 @@
-"""Tensors and requests are checked when they are made."""
+"""Tensors and requests are checked before anybody relies on them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_tensor_whose_lengths_do_not_fit_is_refused(
     values: np.ndarray, lengths: tuple[int, ...] | None, message: str
 ) -> None:
     with pytest.raises(BadRequest, match=message):
-        Tensor(values, lengths)
+        Tensor(values, lengths).check()
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,14 @@ def test_a_tensor_whose_lengths_do_not_fit_is_refused(
 )
 def test_a_request_that_does_not_fit_its_tensors_is_refused(fetch: tuple[str, ...], samples: int, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
-        Request({"words": words(2, 1)}, fetch, samples)
+        Request({"words": words(2, 1)}, fetch, samples).check()
 
 
 def test_a_request_that_fits_is_made() -> None:
-    assert Request({"words": words(2, 1)}, ("prediction",), 2).samples == 2
+    for request in (Request({"words": words(2, 1)}, ("prediction",), 2), Request({"words": words(3)}, ("acc",), 1)):
+        request.check()
+
+
+def test_one_sample_is_not_taken_for_two() -> None:
+    with pytest.raises(BadRequest, match="holds 2 samples, the request says 1"):
+        Request({"words": words(2, 1)}, ("prediction",), 1).check()

@@ -19,7 +19,7 @@ from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http import app as http
 from imdb_serving.transports.http import json_wire, problems
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
-from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc import framing, headers, socket_front, tensors, wire
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -27,8 +27,8 @@ PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="
 RPC, HTTP = PAGE.split("\n# HTTP: ")
 
 
-def block(language: str, page: str = RPC) -> str:
-    code, *_ = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+def block(language: str, page: str = RPC, number: int = 0) -> str:
+    code: str = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[number]
     return code
 
 
@@ -52,30 +52,55 @@ def test_the_example_runs_against_a_server(null_server: ServerProcess) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("probability of positive: 0.500000\n", "", 0)
 
 
+def test_the_example_over_a_plain_socket_runs_against_a_server() -> None:
+    code = block("python", number=1)
+    with ServerProcess(["--engine", "null", "--endpoint", "socket://127.0.0.1:0"]) as server:
+        port = server.endpoint.rpartition(":")[2]
+        assert '("127.0.0.1", 9293)' in code
+        code = code.replace('("127.0.0.1", 9293)', f'("127.0.0.1", {port})')
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    assert (done.stdout, done.stderr, done.returncode) == ("probability of positive: 0.500000\n", "", 0)
+
+
+def test_the_example_in_one_piece_is_the_same_request() -> None:
+    header = msgspec.msgpack.encode(json.loads(block("json")))
+    (prefix,) = re.findall(r"^\| 0 to 23 \| `([0-9a-f ]+)` \|$", PAGE, re.MULTILINE)
+    piece = bytes.fromhex(prefix) + header + bytes(4) + frame_bytes(2)
+    assert len(piece) == 160
+    opened = wire.open_frames([piece])
+    question = wire.read_question(opened.header)
+    assert isinstance(question, headers.Predict)
+    assert wire.decode_request(question, opened.tensors).feed["words"].values.tolist() == [8, 233, 52]
+
+
 def test_the_version_bytes_are_the_protocol() -> None:
-    assert frame_bytes(0) == wire.PROTOCOL
-    assert f"# RPC: `{wire.PROTOCOL.decode()}`" in PAGE.splitlines()
+    assert frame_bytes(0) == framing.PROTOCOL
+    assert f"# RPC: `{framing.PROTOCOL.decode()}`" in PAGE.splitlines()
 
 
 def test_the_example_bytes_are_the_request_they_describe() -> None:
     header = msgspec.msgpack.encode(json.loads(block("json")))
     frames = [frame_bytes(0), header, frame_bytes(2)]
-    question = wire.read_header(frames)
-    assert isinstance(question, wire.Predict)
-    assert wire.decode_request(question, frames).feed["words"].values.tolist() == [8, 233, 52]
+    opened = wire.open_frames(frames)
+    question = wire.read_question(opened.header)
+    assert isinstance(question, headers.Predict)
+    assert wire.decode_request(question, opened.tensors).feed["words"].values.tolist() == [8, 233, 52]
 
 
 @pytest.mark.parametrize(
-    ("title", "header"), [("`predict`", wire.Predict), ("`answer`", wire.Answer), ("`failure`", wire.Failure)]
+    ("title", "header"), [("`predict`", headers.Predict), ("`answer`", headers.Answer), ("`failure`", headers.Failure)]
 )
 def test_the_documented_keys_are_those_of_the_headers(title: str, header: type[msgspec.Struct]) -> None:
     assert rows(title) == {"kind", *header.__struct_fields__}
 
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
-    assert wire.MAX_HEADER_BYTES == 1 << 20
-    assert f"{wire.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
-    assert set(wire.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
+    assert framing.MAX_HEADER_BYTES == 1 << 20
+    assert f"{framing.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
+    assert f"while {socket_front.MAX_UNDER_WAY:,} of its requests are under way" in PAGE
+    assert socket_front.MAX_UNSENT_BYTES == 1 << 20
+    assert socket_front.HALF_MESSAGE_SECONDS == 60
+    assert set(tensors.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
 
 
 @pytest.fixture(scope="module")

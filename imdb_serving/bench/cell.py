@@ -25,7 +25,7 @@ from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServingError
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
-from imdb_serving.server_process import COMMANDS, ServerProcess, server_arguments
+from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 
@@ -38,7 +38,7 @@ def server_for(params: GridParams) -> ServerProcess:
     engine = EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
     model = model_folder(params) if engine.facts.needs_model else None
     arguments = server_arguments(model, engine, params.server_threads, params.worker_kind)
-    return ServerProcess(arguments, command=COMMANDS[params.mode])
+    return ServerProcess.of_mode(params.mode, arguments)
 
 
 def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> list[Row]:

@@ -33,11 +33,11 @@ from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
-from imdb_serving.server_process import COMMANDS, ServerProcess, server_arguments
+from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import CURL, connect
 
-RUNGS = ("bare", "inproc", "rpc-ipc", "rpc-tcp", "flask", "flask-gateway", "flask-dev", "flask-dev-curl")
+RUNGS = ("bare", "inproc", "socket", "rpc-ipc", "rpc-tcp", "flask", "flask-gateway", "flask-dev", "flask-dev-curl")
 """The rungs, each adding one thing to the one before."""
 
 ASIDE = "inproc-json"
@@ -93,10 +93,11 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Connect]]:
     model = model_folder(params) if spec.facts.needs_model else None
     arguments = server_arguments(model, spec, params.server_threads)
     with ExitStack() as stack:
-        ipc = f"ipc://{stack.enter_context(tempfile.TemporaryDirectory(prefix='imdb-serving-'))}/ladder"
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="imdb-serving-"))
         start = functools.partial(_start, stack)
         with ThreadPoolExecutor() as pool:
-            rpc_ipc = pool.submit(start, "rpc", [*arguments, "--endpoint", ipc])
+            plain = pool.submit(start, "socket", [*arguments, "--endpoint", f"socket+unix://{place}/plain"])
+            rpc_ipc = pool.submit(start, "rpc", [*arguments, "--endpoint", f"ipc://{place}/zeromq"])
             rpc_tcp = pool.submit(start, "rpc", arguments)
             flask = pool.submit(start, "flask", arguments)
             tcp = rpc_tcp.result()
@@ -104,6 +105,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Connect]]:
             gateway = pool.submit(start, "flask-gateway", front)
             dev = pool.submit(start, "flask-dev", front)
         endpoints = {
+            "socket": plain.result(),
             "rpc-ipc": rpc_ipc.result(),
             "rpc-tcp": tcp,
             "flask": flask.result(),
@@ -120,7 +122,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Connect]]:
 
 
 def _start(stack: ExitStack, mode: str, arguments: Sequence[str]) -> str:
-    return stack.enter_context(ServerProcess(arguments, command=COMMANDS[mode])).endpoint
+    return stack.enter_context(ServerProcess.of_mode(mode, arguments)).endpoint
 
 
 def _round(

@@ -71,7 +71,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
     """
     record = ClientRecord()
     stamps: list[_Stamps] = []
-    stages: list[list[Stage]] = []
+    replies: list[Reply] = []
     in_a_row = 0
     begin = perf_counter_ns()
     for position in range(len(workload)):
@@ -93,11 +93,11 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
             continue
         in_a_row = 0
         stamps.append((start, prepared, answered, perf_counter_ns()))
-        stages.append(reply.stages)
+        replies.append(reply)
         record.outcomes.append(outcome)
         record.positions.append(position)
     record.window_ns = (begin, perf_counter_ns())
-    _tabulate(record, stamps, stages)
+    _tabulate(record, stamps, [reply.stages for reply in replies])
     return record
 
 

@@ -14,10 +14,9 @@ import yaml
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_TIMEOUT, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES, check_net, engines_for
 from imdb_serving.errors import ConfigError, did_you_mean
-from imdb_serving.server_process import COMMANDS
+from imdb_serving.server_process import MODES
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
-MODES = tuple(COMMANDS)
 
 _CHOICES = {
     "http_client": ("keep-alive", "curl"),

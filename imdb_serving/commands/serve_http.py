@@ -16,7 +16,7 @@ from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
 from imdb_serving.transports.http.json_wire import MAX_BODY_BYTES
 from imdb_serving.transports.http.server import HttpServer
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 if TYPE_CHECKING:
     from flask import Flask

@@ -17,7 +17,7 @@ from imdb_serving.report import tables
 from imdb_serving.report.plots import COLOURS, MARKERS, STYLE, client_axis, log_axes, machine_note, stack, used
 from imdb_serving.timing import STAGES
 
-LINES = ("-", "--", ":", "-.")
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PUBLISHED_GREY = "#b8b8b8"
 
 
@@ -90,7 +90,7 @@ def _title(what: str, rows: pd.DataFrame) -> str:
 
 def _curves(axes: Axes, rows: pd.DataFrame, column: str) -> None:
     """Draw a median and a band from the least to the greatest round for each mode and server-thread count."""
-    for line, mode in zip(LINES * 2, tables.modes(rows), strict=False):
+    for line, mode in zip(LINES * 3, tables.modes(rows), strict=False):
         for number, count in enumerate(sorted(rows["server_threads"].unique())):
             clients, spread = tables.by_client(rows, int(count), column, mode)
             if not clients:
@@ -131,6 +131,6 @@ def _legend(figure: Figure, rows: pd.DataFrame, published: list[Line2D]) -> None
     ]
     lines = [
         Line2D([], [], color="#444444", ls=line, lw=1.8, label=mode)
-        for line, mode in zip(LINES * 2, tables.modes(rows), strict=False)
+        for line, mode in zip(LINES * 3, tables.modes(rows), strict=False)
     ]
     figure.legend(handles=[*lines, *colours, *published], loc="outside right upper", fontsize=9.5)

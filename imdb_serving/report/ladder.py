@@ -22,7 +22,8 @@ ACK_MS = (35.0, 50.0)
 MEANING = {
     "bare": "the engine alone, its feed laid out beforehand",
     "inproc": "+ the ops around it, in the client's process",
-    "rpc-ipc": "+ RPC to a worker, over a Unix socket",
+    "socket": "+ RPC to a worker, over a plain Unix socket",
+    "rpc-ipc": "+ ZeroMQ instead of the plain socket",
     "rpc-tcp": "+ TCP instead of the Unix socket",
     "flask": "+ HTTP, JSON and Flask instead of RPC",
     "flask-gateway": "+ an RPC server behind Flask",
@@ -172,7 +173,8 @@ def published_gap(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
         "the extra hop: an RPC server behind Flask": times["flask-gateway"] - times["flask"],
         "JSON, both ends": json,
         "HTTP and Flask, in place of RPC": times["flask"] - times["rpc-tcp"] - json,
-        "RPC itself: socket and worker": times["rpc-tcp"] - times["inproc"],
+        "ZeroMQ, in place of a plain socket, and TCP": times["rpc-tcp"] - times["socket"],
+        "RPC itself: socket and worker": times["socket"] - times["inproc"],
         "the ops around the model": times["inproc"] - times["bare"],
     }
     whole = float((times["flask-dev-curl"] - times["bare"]).mean())

@@ -12,15 +12,18 @@ import pandas as pd
 from imdb_serving.bench import reference
 from imdb_serving.bench.cell import OK
 from imdb_serving.bench.ledger import Ledger
-from imdb_serving.bench.parameters import MODES
 from imdb_serving.bench.summary import PUBLISHED_COLUMNS, serving_seconds
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
+from imdb_serving.server_process import MODES
 from imdb_serving.timing import STAGES
 
 KEY = ["mode", "server_threads", "client_threads"]
 MODE_ORDER = [mode + way for mode in MODES for way in ("", " + curl")]
+HTTP = "flask"
+"""How the modes over HTTP begin."""
+
 SECONDS = [f"{name}_s" for name in PUBLISHED_COLUMNS]
 
 
@@ -124,7 +127,7 @@ def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
 
     Serving time is summed over all requests; total time is what a client needs for its share.
     """
-    http = cells[~cells["mode"].str.startswith("rpc")]
+    http = cells[cells["mode"].str.startswith(HTTP)]
     table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=serving_seconds(http))
     names = {"total_s": "total time", "serving": "serving time", "wall_s": "wall", "throughput": "samples/s"}
     table = table.rename(columns={**names, "server_threads": "server threads", "client_threads": "client threads"})
@@ -133,7 +136,7 @@ def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
 
 def has_http(cells: pd.DataFrame) -> bool:
     """Tell whether any cell was measured over HTTP."""
-    return not cells["mode"].str.startswith("rpc").all()
+    return bool(cells["mode"].str.startswith(HTTP).any())
 
 
 def answers(rows: pd.DataFrame) -> str:

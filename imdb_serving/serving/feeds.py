@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Request, Tensor
 
+INT64 = np.dtype(np.int64)
+
 Feed = Mapping[str, Any]
 """One sample: `words`, a list of word ids or a text, and maybe `label`, 0 or 1."""
 
@@ -21,6 +23,16 @@ def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
         raise BadRequest("a request needs at least one sample")
     if isinstance(fetch, str):
         raise BadRequest(f"fetch must be a list of names, got the string {fetch!r}; write [{fetch!r}]")
+    if not fetch:
+        raise BadRequest("a request needs at least one fetch name")
+    if len(feeds) == 1:
+        tensors = {}
+        for name, value in feeds[0].items():
+            if type(value) is np.ndarray and value.dtype is INT64 and value.ndim == 1 and name != "label":
+                tensors[name] = Tensor(value, value.shape)  # word ids as most clients send them, taken as they are
+            else:
+                tensors[name] = _gather(name, [value])
+        return Request(tensors, tuple(fetch), 1)
     names = feeds[0].keys()
     if any(feed.keys() != names for feed in feeds):
         raise BadRequest("all samples of a batch must have the same feed names")

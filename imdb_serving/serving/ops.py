@@ -5,10 +5,11 @@ An op is one small class with a `name` and a `run` that works on a `Work`; one's
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +17,9 @@ from imdb_serving.engines.engine import Engine, Words
 from imdb_serving.errors import BadRequest, did_you_mean
 from imdb_serving.messages import Array, Request, Tensor
 from imdb_serving.text.vocabulary import Vocabulary
+
+INT64 = np.dtype(np.int64)
+UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 FEED_NAMES = ("words", "label")
 FETCH_NAMES = ("prediction", "acc", "cost")
@@ -26,16 +30,18 @@ MAX_REVIEW_WORDS = 1 << 16
 """What one request may ask for: samples, words in all, words of one review. An engine allocates for one review at a
 time (about 3 KB a word in Paddle, 200 MB at the limit) and works for all of them."""
 
+MAX_SOUND = 64
+"""How many combinations of names are remembered as sound."""
 
-@dataclass(slots=True)
-class Work:
+
+class Work(msgspec.Struct):
     """A request on its way through the ops: each op reads what it needs and leaves what it made."""
 
     request: Request
-    reviews: list[Words] = field(default_factory=list)
-    labels: NDArray[np.int64] | None = None
+    reviews: list[Words] = []
+    labels: list[int] | None = None
     probabilities: NDArray[np.float32] | None = None
-    outputs: dict[str, Array] = field(default_factory=dict)
+    outputs: dict[str, Array] = {}
 
 
 class Op(Protocol):
@@ -55,54 +61,63 @@ class ReaderOp:
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         """Take the model's vocabulary; without one (stand-in engines) any id from 0 is accepted, no text."""
         self._vocabulary = vocabulary
+        self._highest = vocabulary.unknown if vocabulary else np.iinfo(np.int64).max
+        self._range = range(self._highest + 1)
+        self._sound: set[tuple[str, ...]] = set()  # combinations of feed and fetch names that were found sound
         # An empty review is one padding word: its id is behind all words and the unknown one.
         self._empty = np.array([vocabulary.unknown + 1 if vocabulary else 0], dtype=np.int64)
 
     def run(self, work: Work) -> None:
         """Check names, sizes, words and labels, and take the reviews apart."""
         request = work.request
-        self._check_names(request)
-        if "label" in request.feed:
-            work.labels = self._labels(request)
+        feed = request.feed
+        names = (*feed, "", *request.fetch)
+        if names not in self._sound:
+            _check_names(request)
+            if len(self._sound) < MAX_SOUND:
+                self._sound.add(names)
+        if len(feed) > 1:
+            work.labels = _labels(request)
+        words = feed["words"]
+        if (
+            words.values.dtype is INT64
+            and words.lengths == words.values.shape
+            and 0 < words.values.size <= MAX_REVIEW_WORDS
+        ):
+            # One review as ids, as most clients send: all that follows is for others.
+            self._check_ids(words.values)
+            work.reviews = [words.values]  # type: ignore[list-item]
+            return
         if request.samples > MAX_SAMPLES:
             raise BadRequest(f"{request.samples} samples are more than a request's {MAX_SAMPLES}; send smaller batches")
-        reviews = self._words(request.feed["words"])
-        longest = max(map(len, reviews))
-        if longest > MAX_REVIEW_WORDS:
-            raise BadRequest(f"a review of {longest} words is longer than {MAX_REVIEW_WORDS}; send less of it")
-        work.reviews = [review if len(review) else self._empty for review in reviews]
-
-    @staticmethod
-    def _check_names(request: Request) -> None:
-        for name in request.feed:
-            if name not in FEED_NAMES:
-                raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, FEED_NAMES)}")
-        if len(set(request.fetch)) != len(request.fetch):
-            raise BadRequest(f"a fetch name is asked for twice: {', '.join(request.fetch)}")
-        for name in request.fetch:
-            if name not in FETCH_NAMES:
-                raise BadRequest(f"unknown fetch name {name!r}{did_you_mean(name, FETCH_NAMES)}")
-            if name in NEED_LABEL and "label" not in request.feed:
-                raise BadRequest(f"fetch {name!r} needs a 'label' in the feed")
-        if "words" not in request.feed:
-            raise BadRequest("feed 'words' is missing; send word ids or text")
+        reviews = self._words(words)
+        lengths = [len(review) for review in reviews]
+        if max(lengths) > MAX_REVIEW_WORDS:
+            raise BadRequest(f"a review of {max(lengths)} words is longer than {MAX_REVIEW_WORDS}; send less of it")
+        work.reviews = reviews if all(lengths) else [review if len(review) else self._empty for review in reviews]
 
     def _words(self, tensor: Tensor) -> list[NDArray[np.int64]]:
-        if tensor.lengths is None and tensor.values.ndim != 2:
+        values = tensor.values
+        if tensor.lengths is None and values.ndim != 2:
             raise BadRequest("feed 'words' must be ragged (with lengths) or have shape [samples, words]")
         if tensor.text:
             return self._encode(tensor)
-        self._check_size(tensor.values.size)
-        if tensor.values.dtype.kind not in "iu":
-            raise BadRequest(f"feed 'words' must be integers or text, got {tensor.values.dtype}")
-        if tensor.values.size:
-            lowest, highest = int(tensor.values.min()), int(tensor.values.max())
-            if lowest < 0:
-                raise BadRequest(f"word id {lowest} is below 0")
-            if self._vocabulary is not None and highest > self._vocabulary.unknown:
-                unknown = self._vocabulary.unknown
-                raise BadRequest(f"word id {highest} is outside 0..{unknown} ({unknown} is the unknown word)")
+        if values.size > MAX_WORDS:
+            raise _too_many_words()
+        if values.dtype is not INT64 and values.dtype.kind not in "iu":
+            raise BadRequest(f"feed 'words' must be integers or text, got {values.dtype}")
+        if values.size:
+            self._check_ids(values)
         return [words.astype(np.int64, copy=False) for words in tensor.split()]
+
+    def _check_ids(self, values: Array) -> None:
+        # Seen as unsigned, what is below 0 is above everything: one pass finds both.
+        if values.item(values.view(UNSIGNED[values.itemsize]).argmax()) in self._range:
+            return
+        lowest, highest = int(values.min()), int(values.max())
+        if lowest < 0:
+            raise BadRequest(f"word id {lowest} is below 0")
+        raise BadRequest(f"word id {highest} is outside 0..{self._highest} ({self._highest} is the unknown word)")
 
     def _encode(self, tensor: Tensor) -> list[NDArray[np.int64]]:
         if self._vocabulary is None:
@@ -112,25 +127,41 @@ class ReaderOp:
             for text in tensor.split():
                 reviews.append(self._vocabulary.encode(text.tobytes().decode("utf-8")))
                 words += len(reviews[-1])
-                self._check_size(words)
+                if words > MAX_WORDS:
+                    raise _too_many_words()
         except UnicodeDecodeError as error:
             raise BadRequest(f"feed 'words' is not valid UTF-8: {error}") from error
         return reviews
 
-    @staticmethod
-    def _check_size(words: int) -> None:
-        if words > MAX_WORDS:
-            raise BadRequest(f"more than the {MAX_WORDS} words of a request; send smaller batches")
 
-    @staticmethod
-    def _labels(request: Request) -> NDArray[np.int64]:
-        values, lengths = request.feed["label"].values, request.feed["label"].lengths
-        if lengths is not None or values.dtype.kind not in "iu" or values.size != request.samples:
-            raise BadRequest(f"feed 'label' must be one integer a sample, got {values.dtype} {list(values.shape)}")
-        labels = values.reshape(-1).astype(np.int64, copy=False)
-        if not np.isin(labels, (0, 1)).all():
-            raise BadRequest("feed 'label' must be 0 (negative) or 1 (positive)")
-        return labels
+def _too_many_words() -> BadRequest:
+    return BadRequest(f"more than the {MAX_WORDS} words of a request; send smaller batches")
+
+
+def _check_names(request: Request) -> None:
+    feed, fetch = request.feed, request.fetch
+    for name in feed:
+        if name not in FEED_NAMES:
+            raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, FEED_NAMES)}")
+    if len(set(fetch)) != len(fetch):
+        raise BadRequest(f"a fetch name is asked for twice: {', '.join(fetch)}")
+    for name in fetch:
+        if name not in FETCH_NAMES:
+            raise BadRequest(f"unknown fetch name {name!r}{did_you_mean(name, FETCH_NAMES)}")
+        if name in NEED_LABEL and "label" not in feed:
+            raise BadRequest(f"fetch {name!r} needs a 'label' in the feed")
+    if "words" not in feed:
+        raise BadRequest("feed 'words' is missing; send word ids or text")
+
+
+def _labels(request: Request) -> list[int]:
+    values, lengths = request.feed["label"].values, request.feed["label"].lengths
+    if lengths is not None or values.dtype.kind not in "iu" or values.size != request.samples:
+        raise BadRequest(f"feed 'label' must be one integer a sample, got {values.dtype} {list(values.shape)}")
+    labels: list[int] = values.reshape(-1).tolist()
+    if any(label not in (0, 1) for label in labels):
+        raise BadRequest("feed 'label' must be 0 (negative) or 1 (positive)")
+    return labels
 
 
 class InferOp:
@@ -161,14 +192,23 @@ class ResponseOp:
         probabilities = work.probabilities
         if probabilities is None:
             raise RuntimeError("op2 runs behind an op that fills work.probabilities")
-        outputs: Mapping[str, Array] = {"prediction": probabilities}
-        if work.labels is not None:
-            rows = np.arange(len(probabilities))
-            right = probabilities.argmax(axis=1) == work.labels
-            likelihood = np.maximum(probabilities[rows, work.labels], np.finfo(np.float32).tiny)
-            outputs = {
-                **outputs,
-                "acc": right.astype(np.float32)[:, None],
-                "cost": -np.log(likelihood)[:, None],
-            }
-        work.outputs.update({name: outputs[name] for name in work.request.fetch})
+        outputs = work.outputs
+        for name in work.request.fetch:
+            if name == "prediction":
+                outputs[name] = probabilities
+            elif work.labels is not None:
+                outputs[name] = _SCORES[name](probabilities, work.labels)
+
+
+def _accuracy(probabilities: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float32]:
+    rows = probabilities.tolist()
+    return np.array([[float((row[1] > row[0]) == label)] for row, label in zip(rows, labels, strict=True)], np.float32)
+
+
+def _cost(probabilities: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float32]:
+    rows = probabilities.tolist()
+    return np.array([[-math.log(max(row[label], _TINY))] for row, label in zip(rows, labels, strict=True)], np.float32)
+
+
+_TINY = float(np.finfo(np.float32).tiny)
+_SCORES = {"acc": _accuracy, "cost": _cost}

@@ -18,6 +18,11 @@ class Bell:
         for descriptor in (self._receiver.fileno(), *descriptors):
             self._poll.register(descriptor, select.POLLIN)
 
+    @property
+    def descriptor(self) -> int:
+        """What is readable once it was rung."""
+        return self._receiver.fileno()
+
     def ring(self) -> None:
         """End a wait, the next one if nobody waits now."""
         try:
@@ -30,11 +35,14 @@ class Bell:
         ready = self._poll.poll(None if seconds is None else seconds * 1000)
         if not any(descriptor == self._receiver.fileno() for descriptor, _ in ready):
             return False
+        return self.hush()
+
+    def hush(self) -> bool:
+        """Forget that it was rung; tell whether it was."""
         try:
-            self._receiver.recv(4096)
+            return bool(self._receiver.recv(4096))
         except BlockingIOError:
             return False
-        return True
 
     def close(self) -> None:
         """Give back its descriptors."""

@@ -1,12 +1,13 @@
 """The crew: N threads and a keeper, for transports whose requests come in through one front.
 
-Threads are leader and followers. An idle thread takes the lead and waits at the front; when requests arrive it takes
-one, hands the lead to the next idle thread, has a seat answer and sends the answer. A thread that has finished first
-looks for what waits or has just arrived, so under load nobody waits for anybody to be woken.
+One idle thread leads: it waits at the front, and the others are parked. When requests arrive the leader takes one and
+passes the lead on to a parked thread before it works; a thread that has finished first looks for what waits or has just
+arrived, so under load nobody waits for anybody to be woken. Where work is brief, to wake another thread costs more than
+the work does: then the leader keeps the lead and answers one request after another.
 
-While all threads are busy nobody leads. Then the keeper, which runs no request, looks at the front every few
-milliseconds: it takes in what has arrived, so that its wait is known and bounded, answers what is not for a worker, and
-fails what is past its deadline, whether it waits or a thread is at it.
+While nobody can lead, because all threads are at work or the leader is at something longer than it thought, the keeper,
+which runs no request, helps every few milliseconds: it passes the lead on, takes in what has arrived, so that its wait
+is known and bounded, answers what is not for a worker, and fails what is past its deadline, at work or waiting.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
 from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
@@ -34,13 +35,21 @@ MAX_QUEUE_BYTES = 256 << 20
 LARGE = 1 << 16
 """Bytes of a request from which on the bytes that wait are counted; below, the number of requests bounds them."""
 
+BRIEF_SECONDS = 70e-6
+"""Work that is shorter is done by the leader itself: to wake another thread takes as long (docs/performance.md)."""
+
+STEP = 1.05
+"""By how much one request moves the typical duration of work, which so follows the median."""
+
 
 class _Member:
-    """A thread of the crew, as the keeper sees it: the task it is at."""
+    """A thread of the crew, as the others see it: the task it is at, and how to call it when it is parked."""
 
     def __init__(self, work: Callable[[_Member], None], number: int) -> None:
         self.task: Task | None = None
         self.retired = False
+        self.call = threading.Lock()
+        self.call.acquire()
         self.thread = threading.Thread(target=work, args=(self,), name=f"crew-{number}", daemon=True)
 
 
@@ -60,15 +69,21 @@ class Crew:
         """Take the front, the number of threads, and what they do with a task.
 
         `work` returns what the front shall answer, or raises a `ServingError`. `replace_stuck` is told of a thread that
-        hangs in it, which is then replaced; without it, `work` is trusted to keep deadlines by itself.
+        hangs in it, which is then replaced; without it, `work` waits for another process, is trusted to keep deadlines
+        by itself, and is never brief.
         """
         self._front, self._do, self._replace_stuck = front, work, replace_stuck
         front.submit = self.submit
         self._max_queue, self._max_bytes = max_queue, max_queue_bytes
         self._queue: deque[Task] = deque()
-        self._lead = threading.Lock()
-        self._leading = False
+        self._turn = threading.Lock()  # held to change who leads and who is parked
+        self._leader: _Member | None = None
+        self._parked: list[_Member] = []  # the last one first: its caches are warm
+        self._waiting = False
         self._stopping = False
+        self._can_be_brief = replace_stuck is not None
+        self._typical = 1.0
+        self._leaders_task: Task | None = None  # what the leader was at when the keeper looked last
         self._members = [_Member(self._work, number) for number in range(threads)]
         self._alarm = Bell()
         self._asleep = False
@@ -88,8 +103,7 @@ class Crew:
         waiting = len(self._queue)
         if waiting >= self._max_queue and waiting >= self._max_queue + self._idle():
             raise Overloaded(f"{waiting} requests wait already, as many as this server lets wait; try again later")
-        size = sum(map(len, task.frames))
-        if waiting and size > LARGE and size + self._bytes_waiting() > self._max_bytes:
+        if waiting and task.size > LARGE and task.size + self._bytes_waiting() > self._max_bytes:
             raise Overloaded(f"requests of {self._max_bytes >> 20} MiB wait already; try again later")
         self._queue.append(task)
 
@@ -98,58 +112,79 @@ class Crew:
         return sum(member.task is None for member in self._members)
 
     def _bytes_waiting(self) -> int:
-        return sum(sum(map(len, task.frames)) for task in list(self._queue))
+        return sum(task.size for task in list(self._queue))
 
     def _work(self, member: _Member) -> None:
-        while not member.retired and (task := self._next()) is not None:
-            member.task = task
-            if self._asleep:
-                self._alarm.ring()
-            self._answer(task)
-            member.task = None
+        queue = self._queue
+        while not (self._stopping or member.retired):
+            if not queue:
+                self._look_out(member)
+            try:
+                task = queue.popleft()
+            except IndexError:
+                continue
+            self._take(member, task)
 
-    def _answer(self, task: Task) -> None:
-        failure: ServingError
+    def _look_out(self, member: _Member) -> None:
+        """Look for what has just arrived; if there is nothing, lead until there is, or be parked until called."""
+        if self._leader is not member:
+            self._front.receive()
+            if self._queue or not self._lead_or_park(member):
+                return
+        while not (self._queue or self._stopping or member.retired):
+            self._waiting = True
+            if not self._queue:  # else it was put there just before, by one that saw nobody wait
+                self._front.wait()
+            self._waiting = False
+            self._front.receive()
+
+    def _lead_or_park(self, member: _Member) -> bool:
+        """Become the leader if there is none, else park until called; tell whether the member leads now."""
+        with self._turn:
+            if self._leader is None and not member.retired:
+                self._leader = member
+                return True
+            if self._stopping or member.retired:
+                return False
+            self._parked.append(member)
+        member.call.acquire()
+        return self._leader is member
+
+    def _pass_lead(self, member: _Member) -> None:
+        """Have a parked thread lead instead of this one, or nobody."""
+        with self._turn:
+            if self._leader is member:
+                self._leader = self._parked.pop() if self._parked else None
+                if self._leader is not None:
+                    self._leader.call.release()
+
+    def _take(self, member: _Member, task: Task) -> None:
+        member.task = task
+        if self._asleep:
+            self._alarm.ring()
+        if self._leader is member:
+            if self._typical > BRIEF_SECONDS:
+                self._pass_lead(member)
+        elif self._waiting and self._queue:
+            self._front.wake()
+        begun = perf_counter()
         try:
             outcome = self._do(task)
         except ServingError as error:
-            failure = error
+            self._fail(task, error)
         except Exception as error:  # a fault of ours must cost this request, and not the thread
             log.exception("request %s failed", task.request_id)
-            failure = RemoteFailure(f"{type(error).__name__} in the server; its log says more")
+            self._fail(task, RemoteFailure(f"{type(error).__name__} in the server; its log says more"))
         else:
+            if self._can_be_brief:
+                self._typical *= STEP if perf_counter() - begun > self._typical else 1 / STEP
             if task.claim():
                 self._front.answer(task, outcome)
-            return
+        member.task = None
+
+    def _fail(self, task: Task, error: ServingError) -> None:
         if task.claim():
-            self._front.fail(task, failure)
-
-    def _next(self) -> Task | None:
-        """Return the task that has waited longest, waiting for one if need be; None when it is time to end."""
-        while not self._stopping:
-            if not self._queue:
-                self._front.receive()
-            task = self._first()
-            if task is not None:
-                if self._queue and self._leading:
-                    self._front.wake()
-                return task
-            with self._lead:
-                self._leading = True
-                while not self._queue and not self._stopping:
-                    self._front.wait()
-                    self._front.receive()
-                task = self._first()
-                self._leading = False
-            if task is not None:
-                return task
-        return None
-
-    def _first(self) -> Task | None:
-        try:
-            return self._queue.popleft()
-        except IndexError:
-            return None
+            self._front.fail(task, error)
 
     def keep(self, seconds: float) -> None:
         """Be the keeper for some seconds, or until woken by `rouse`."""
@@ -169,9 +204,13 @@ class Crew:
         busy = [member.task for member in self._members if member.task is not None]
         self._quiet = 0 if busy or self._queue else self._quiet + 1
         self._front.look_after()
+        leader = self._leader
+        if leader is not None and leader.task is not None and leader.task is self._leaders_task:
+            self._pass_lead(leader)
+        self._leaders_task = None if leader is None else leader.task
         if len(busy) == len(self._members):
             self._front.receive()
-        if self._queue and self._leading:
+        if self._queue and self._waiting:
             self._front.wake()
         now = monotonic()
         for task in list(self._queue):
@@ -180,8 +219,7 @@ class Crew:
         for member in list(self._members):
             late = member.task
             if late is not None and late.deadline < now:
-                if late.claim():
-                    self._front.fail(late, RequestTimeout(AT_WORK))
+                self._fail(late, RequestTimeout(AT_WORK))
                 if self._replace_stuck and now > late.deadline + LATE_SECONDS:
                     self._retire(member)
                     self._replace_stuck(member.thread.ident)
@@ -191,13 +229,13 @@ class Crew:
             self._queue.remove(task)
         except ValueError:
             return  # a thread took it just now, and will see for itself
-        if task.claim():
-            self._front.fail(task, RequestTimeout(WAITED))
+        self._fail(task, RequestTimeout(WAITED))
 
     def _retire(self, member: _Member) -> None:
         """Have another thread take the place of one that hangs; should it ever come back, it ends."""
         log.warning("%s hangs and is replaced", member.thread.name)
         member.retired = True
+        self._pass_lead(member)
         self._members.remove(member)
         fresh = _Member(self._work, int(member.thread.name.rpartition("-")[2]))
         self._members.append(fresh)
@@ -216,14 +254,17 @@ class Crew:
         late = ServerUnavailable("this server is shutting down and did not come to this request; use another one")
         at_work = [member.task for member in self._members if member.task]
         for unanswered in [*self._queue, *at_work]:
-            if unanswered.claim():
-                self._front.fail(unanswered, late)
+            self._fail(unanswered, late)
         self._queue.clear()
 
     def stop(self) -> None:
         """End the threads; one that hangs ends with its process."""
         self._stopping = True
         until = monotonic() + END_SECONDS
+        with self._turn:
+            parked, self._parked = self._parked, []
+        for member in parked:
+            member.call.release()
         for member in self._members:
             while member.thread.is_alive() and monotonic() < until:
                 self._front.wake()

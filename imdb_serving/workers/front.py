@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
+
 from imdb_serving.errors import ServingError
-from imdb_serving.workers.channel import Frames
 
 
-@dataclass(eq=False, slots=True)
-class Task:
-    """A received request. `route` is whatever its front needs to send the answer back."""
+class Task(msgspec.Struct, gc=False, eq=False):
+    """A received request: a message that is passed on to a worker as it is, and its size in bytes.
+
+    `route` is whatever its front needs to send the answer back; `deadline` is in monotonic seconds.
+    """
 
     route: Any
     request_id: int
     received_ns: int
     deadline: float
-    frames: Frames
-    _open: threading.Lock = field(default_factory=threading.Lock)
+    message: Any
+    size: int
+    open: Any = msgspec.field(default_factory=threading.Lock)
 
     def claim(self) -> bool:
         """Tell once, to one thread, that it is the one to answer."""
-        return self._open.acquire(blocking=False)
+        return bool(self.open.acquire(False))
 
 
 class Front(Protocol):

@@ -18,7 +18,7 @@ from imdb_serving.bench.summary import wall_seconds
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.timing import CLIENT_STAGES
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 
 def connector(endpoint: str, timeout: float = 5.0) -> Connect:

@@ -41,9 +41,11 @@ def test_default_is_made_for_two_cores() -> None:
     assert (params.engine, params.net) == ("paddle", "cnn")
 
 
-def test_default_file_says_what_the_defaults_are_and_has_both_modes_and_the_ladder() -> None:
+def test_default_file_says_what_the_defaults_are_and_has_all_modes_and_the_ladder() -> None:
     fastest = {"engine": "folded", "server_threads": [1, 2]}
-    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5, also=[fastest])
+    assert load_sweep(BY_NAME["default"]) == SweepParams(
+        mode=["rpc", "socket", "flask"], ladder_rounds=5, also=[fastest]
+    )
 
 
 def test_every_real_engine_has_cells_in_the_sweep_of_engines() -> None:

@@ -1,18 +1,21 @@
-"""What the RPC tests share: raw sockets written from docs/protocol.md alone, and a look at processes through /proc."""
+"""What the RPC tests share: raw clients written from docs/protocol.md alone, and a look at processes through /proc."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
@@ -37,9 +40,69 @@ def read_answer(frames: list[bytes]) -> dict[str, Any]:
     return {**msgspec.msgpack.decode(frames[1]), "data": frames[2:]}
 
 
+class Carrier(NamedTuple):
+    """What carries messages: the name of its mode, and its endpoints' scheme."""
+
+    mode: str
+    scheme: str
+
+    def endpoint(self, port: int = 0) -> str:
+        """An endpoint on this host."""
+        return f"{self.scheme}://127.0.0.1:{port}"
+
+
+ZEROMQ, SOCKET = CARRIERS = (Carrier("rpc", "tcp"), Carrier("socket", "socket"))
+VALUE_BYTES = {"int32": 4, "int64": 8, "float32": 4, "float64": 8, "utf8": 1}
+
+
+def in_one_piece(frames: Sequence[bytes]) -> bytes:
+    """A message's frames in one piece."""
+    header = frames[1] if len(frames) > 1 else b""
+    body = b"".join(frame + bytes(-len(frame) % 8) for frame in frames[2:])
+    sizes = struct.pack("<II", len(header), len(body))
+    return frames[0].ljust(16, b"\0")[:16] + sizes + header + bytes(-len(header) % 8) + body
+
+
+class RawConnection:
+    """A plain socket that is used as a ZeroMQ one is."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, _, port = endpoint.removeprefix("socket://").rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), 10)
+
+    def send_multipart(self, frames: Sequence[bytes]) -> None:
+        self.socket.sendall(in_one_piece(frames))
+
+    def recv_multipart(self) -> list[bytes]:
+        """The next message, taken apart into frames."""
+        version, header_bytes, body_bytes = struct.unpack("<16sII", self._exactly(24))
+        header = self._exactly(header_bytes + -header_bytes % 8)[:header_bytes]
+        body = self._exactly(body_bytes)
+        tensors = []
+        for tensor in msgspec.msgpack.decode(header).get("fetch", []):
+            size = VALUE_BYTES[tensor["dtype"]] * math.prod(tensor["shape"])
+            tensors.append(body[:size])
+            body = body[size + -size % 8 :]
+        assert body == b""
+        return [version.rstrip(b"\0"), header, *tensors]
+
+    def _exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            more = self.socket.recv(count - len(data))
+            assert more, "the server closed the connection"
+            data += more
+        return data
+
+
 @contextmanager
-def raw_socket(endpoint: str, kind: int = zmq.DEALER) -> Iterator[zmq.Socket[bytes]]:
-    """A plain ZeroMQ socket whose receiving gives up after ten seconds."""
+def raw_socket(endpoint: str, kind: int = zmq.DEALER) -> Iterator[Any]:
+    """A client without this package's code, whose receiving gives up after ten seconds."""
+    if endpoint.startswith("socket://"):
+        connection = RawConnection(endpoint)
+        with connection.socket:
+            yield connection
+        return
     with zmq.Context() as context, context.socket(kind) as opened:
         opened.linger = 0
         opened.rcvtimeo = opened.sndtimeo = 10_000
@@ -48,11 +111,13 @@ def raw_socket(endpoint: str, kind: int = zmq.DEALER) -> Iterator[zmq.Socket[byt
 
 
 @contextmanager
-def launched(*arguments: str, folder: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def launched(
+    carrier: Carrier, *arguments: str, folder: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in a session of its own, as from a shell: the process and its ready line."""
     environment = {**os.environ, **({"TMPDIR": str(folder)} if folder else {})}
     process = subprocess.Popen(
-        [sys.executable, "-m", "imdb_serving", "serve", "--port", "0", *arguments],
+        [sys.executable, "-m", "imdb_serving", "serve", "--endpoint", carrier.endpoint(), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ from imdb_serving.errors import BadRequest, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
 from imdb_serving.transports.http.client import CurlClient, HttpClient
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 CLIENTS = pytest.mark.parametrize("make", [HttpClient, CurlClient])
 MakeClient = type[HttpClient] | type[CurlClient]

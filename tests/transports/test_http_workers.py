@@ -23,11 +23,11 @@ from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, Servi
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http import front
 from imdb_serving.transports.http.backends import Workers
 from imdb_serving.transports.http.client import HttpClient
+from imdb_serving.transports.streams import front
+from imdb_serving.transports.streams.readiness import SelectorReadiness
 from imdb_serving.workers import crew as crews
-from imdb_serving.workers.readiness import SelectorReadiness
 from imdb_serving.workers.seats import WorkerKind
 
 

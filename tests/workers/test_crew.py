@@ -32,7 +32,8 @@ class MemoryFront:
 
     def arrive(self, number: int, seconds: float = 10.0, *frames: bytes) -> None:
         now = time.perf_counter_ns()
-        self.arrived.append(Task(None, number, now, time.monotonic() + seconds, frames or (b"%d" % number,)))
+        message = frames or (b"%d" % number,)
+        self.arrived.append(Task(None, number, now, time.monotonic() + seconds, message, sum(map(len, message))))
         self.bell.set()
 
     def receive(self) -> bool:
@@ -95,7 +96,7 @@ def running(gate: Gate, threads: int, *, keeper: bool = True, **limits: int) -> 
     crew = Crew(
         front,
         threads,
-        lambda task: pool.ask(task.received_ns, task.frames, task.deadline),
+        pool.ask_here,
         pool.replace_stuck,
         **limits,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError,
 from imdb_serving.messages import Handler, Reply, Request, Tensor
 from imdb_serving.timing import Timeline
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.transports.rpc.answering import Parsed, answer_maker, make_answer
+from imdb_serving.transports.rpc.headers import Predict
 from imdb_serving.workers import pool as pools
+from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.pool import Pool
 from imdb_serving.workers.seats import ProcessSeat, WorkerKind
 
@@ -40,7 +43,7 @@ def make_sleeper() -> Handler:
 
 @contextmanager
 def running(count: int, kind: WorkerKind = "process", make: Callable[[], Handler] = make_sleeper) -> Iterator[Pool]:
-    pool = Pool(partial(make_answer, make), count, kind)
+    pool = Pool(partial(answer_maker(kind), make), count, kind)
     try:
         pool.start(30)
         yield pool
@@ -48,14 +51,25 @@ def running(count: int, kind: WorkerKind = "process", make: Callable[[], Handler
         pool.stop()
 
 
+def message(pool: Pool, frames: Frames) -> Any:
+    """What a worker of the pool takes."""
+    if pool.kind == "process":
+        return frames
+    header, tensors, one_piece = wire.open_frames(frames)
+    question = wire.read_question(header)
+    assert isinstance(question, Predict)
+    return Parsed(question, tensors, one_piece)
+
+
 def ask(pool: Pool, milliseconds: int, seconds: float = 10, length: int = 1) -> int:
     """Have a worker sleep; its process id."""
     words = np.full(length, milliseconds)
     frames = wire.encode_request(Request({"words": Tensor(words, (length,))}, ("prediction",), 1), 0, 1000)
-    _, reply, _ = wire.decode_answer(pool.ask(time.perf_counter_ns(), frames, time.monotonic() + seconds))
+    opened = wire.open_frames(pool.ask(time.perf_counter_ns(), message(pool, frames), time.monotonic() + seconds))
+    _, reply = wire.decode_answer(opened.header, opened.tensors)
     if isinstance(reply, ServingError):
         raise reply
-    assert isinstance(reply, Reply)
+    assert isinstance(reply, wire.Answered)
     return int(reply.outputs["prediction"][0, 0])
 
 

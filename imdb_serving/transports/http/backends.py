@@ -15,7 +15,7 @@ from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import make_answer
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.rpc.zeromq_client import RpcClient
 from imdb_serving.workers.pool import Pool
 from imdb_serving.workers.seats import WorkerKind
 
@@ -66,12 +66,14 @@ class Workers:
         if not isinstance(reply, Reply):
             raise RemoteFailure("the worker answered a prediction with something else")
         handover, *ops = reply.stages
-        return Reply(reply.outputs, [handover._replace(name="handover"), *ops])
+        return Reply(reply.outputs, [Stage("handover", handover.start_ns, handover.end_ns), *ops])
 
     def _ask_process(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServerInfo | ServingError:
         left_ms = max(1.0, (deadline - monotonic()) * 1000)
         frames = self.pool.ask(begun_ns, wire.encode_request(request, 0, left_ms), deadline)
-        return wire.decode_answer(frames)[1]
+        opened = wire.open_frames(frames)
+        answer = wire.decode_answer(opened.header, opened.tensors)[1]
+        return Reply(answer.outputs, answer.stages()) if isinstance(answer, wire.Answered) else answer
 
 
 def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Request], Reply | ServingError]:

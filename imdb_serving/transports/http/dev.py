@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from imdb_serving.transports.http.server import listen, url
+from imdb_serving.transports.http.server import url
+from imdb_serving.transports.streams.listening import listen
 
 if TYPE_CHECKING:
     from flask import Flask

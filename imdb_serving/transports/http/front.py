@@ -1,4 +1,4 @@
-"""Where HTTP requests come in and responses go out: the listening socket, all connections, and what each waits for."""
+"""Where HTTP requests come in and responses go out: all connections, and what each waits for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,8 @@ from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.http.parsing import HttpRequest
 from imdb_serving.transports.http.problems import RECEIVED_NS, problem_of, refusal, request_seconds
 from imdb_serving.transports.http.responses import base_environ, call
-from imdb_serving.workers.bell import Bell
+from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.front import Task
-from imdb_serving.workers.readiness import EVENTS_A_TURN, make_readiness
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -26,78 +24,36 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 120.0
-LINGER_SECONDS = 2.0
-SWEEP_SECONDS = 1.0
-SHORT_SECONDS = 0.005
 END_SECONDS = 0.5
-ACCEPTED_A_TURN = 64
 
 
-class HttpFront:
-    """The listening socket and all connections.
-
-    A connection is armed for one event at a time, by whoever is done with it; reading and arming are done with `_guard`
-    held, and so is everything else but working on a request and sending its response.
-    """
-
-    submit: Callable[[Task], None]
+class HttpFront(StreamFront[Connection]):
+    """All connections of an application; a connection's requests are answered one at a time, in order."""
 
     def __init__(self, listener: socket.socket, app: Flask) -> None:
         """Take the listening socket and the application."""
-        self._listener, self._app = listener, app
-        listener.setblocking(False)
+        super().__init__(listener)
+        self._app = app
         host, port = listener.getsockname()[:2]
         self._environ = base_environ(host, port)
-        self._guard = threading.RLock()
-        self._readiness = make_readiness()
-        self._readiness.arm(listener.fileno())
-        self._bell = Bell(*self._readiness.descriptors)
-        self._wait_seconds = SWEEP_SECONDS if self._readiness.descriptors else SHORT_SECONDS
-        self.connections: dict[int, Connection] = {}
         self._others: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
         self._helper = threading.Thread(target=self._help, name="http-helper", daemon=True)
         self._helper.start()
-        self._swept = monotonic()
 
-    def receive(self) -> bool:
-        """Read what has arrived; see `Front`."""
-        with self._guard:
-            events = self._readiness.ready()
-            for descriptor, writable in events:
-                if descriptor == self._listener.fileno():
-                    self._accept()
-                elif connection := self.connections.get(descriptor):
-                    if writable:
-                        connection.flush()
-                    else:
-                        connection.read()
-                    self._advance(connection)
-        return len(events) == EVENTS_A_TURN
+    def _open(self, client: socket.socket) -> Connection:
+        return Connection(client, self._app.config["MAX_CONTENT_LENGTH"])
 
-    def _accept(self) -> None:
-        for _ in range(ACCEPTED_A_TURN):
-            try:
-                client, _ = self._listener.accept()
-            except BlockingIOError:
-                break
-            except OSError as error:  # no descriptor is left: the next sweep arms the listener again
-                log.warning("a connection could not be accepted: %s", error)
-                return
-            connection = Connection(client, self._app.config["MAX_CONTENT_LENGTH"])
-            self.connections[connection.descriptor] = connection
-            self._readiness.arm(connection.descriptor)
-        self._readiness.arm(self._listener.fileno())
+    def _is_stale(self, connection: Connection, idle_seconds: float) -> bool:
+        return connection.at_work is None and idle_seconds > IDLE_SECONDS
 
     def _advance(self, connection: Connection) -> None:
-        """Go on with a connection that nobody works on: the next request, the next event, or its end."""
+        """Begin the next request, or send a refusal."""
         while (request := connection.next()) is not None:
             if not self._begin(connection, request):
-                return
-        if connection.is_over:
-            self._forget(connection)
-            return
-        connection.end_writing()
-        self._readiness.arm(connection.descriptor, write=connection.wants_to_write)
+                break
+        if connection.lingering and not connection.wants_to_write:
+            connection.end_writing()
+        self._settle(connection)
 
     def _begin(self, connection: Connection, request: HttpRequest) -> bool:
         """Put a request to work; tell whether it is answered already."""
@@ -109,7 +65,7 @@ class HttpFront:
             return False
         deadline = monotonic() + request_seconds(request)
         try:
-            self.submit(Task((connection, request), 0, request.received_ns, deadline, (request.body,)))
+            self.submit(Task((connection, request), 0, request.received_ns, deadline, None, len(request.body)))
         except ServingError as error:
             connection.reply(problem_of(error, request))
             return True
@@ -141,7 +97,7 @@ class HttpFront:
     def _answer(self, connection: Connection, data: bytes) -> None:
         connection.reply(data)
         with self._guard:
-            if self.connections.get(connection.descriptor) is connection:
+            if self._knows(connection):
                 self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
@@ -149,45 +105,8 @@ class HttpFront:
         connection, request = task.route
         self._answer(connection, problem_of(error, request))
 
-    def look_after(self) -> None:
-        """Close what has been idle for long, or lingers, once a second."""
-        now = monotonic()
-        if now - self._swept >= SWEEP_SECONDS:
-            self._swept = now
-            with self._guard:
-                self._sweep(now)
-
-    def _sweep(self, now: float) -> None:
-        self._readiness.arm(self._listener.fileno())
-        for connection in list(self.connections.values()):
-            limit = LINGER_SECONDS if connection.lingering else IDLE_SECONDS
-            if connection.at_work is None and now - connection.touched > limit:
-                self._forget(connection)
-
-    def _forget(self, connection: Connection) -> None:
-        if self.connections.pop(connection.descriptor, None) is not None:
-            self._readiness.forget(connection.descriptor)
-            connection.close()
-
-    def wait(self) -> None:
-        """Wait for arrivals; see `Front`."""
-        self._bell.wait(self._wait_seconds)
-
-    def wake(self) -> None:
-        """Have `wait` return."""
-        self._bell.ring()
-
-    def is_quiet(self) -> bool:
-        """Tell whether every answer has left."""
-        return all(connection.is_idle for connection in list(self.connections.values()))
-
     def close(self) -> None:
         """Close everything."""
         self._others.put(None)
         self._helper.join(END_SECONDS)
-        with self._guard:
-            for connection in list(self.connections.values()):
-                self._forget(connection)
-            self._readiness.close()
-            self._listener.close()
-        self._bell.close()
+        super().close()

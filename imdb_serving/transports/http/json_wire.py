@@ -140,7 +140,7 @@ def decode_problem(body: bytes) -> tuple[str | None, str]:
 
 def format_timing(stages: Sequence[Stage]) -> str:
     """Return the stages as a `Server-Timing` header: durations in ms, and when each began in ns of `clock`."""
-    entries = [f"{name};dur={(end - start) / 1e6:.6f};start={start}" for name, start, end in stages]
+    entries = [f"{at.name};dur={(at.end_ns - at.start_ns) / 1e6:.6f};start={at.start_ns}" for at in stages]
     return ", ".join([*entries, f'clock;desc="{CLOCK_ID}"'])
 
 

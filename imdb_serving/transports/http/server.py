@@ -7,13 +7,12 @@ own, so that these are answered while all N are busy.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from imdb_serving.errors import ServerStartError
 from imdb_serving.transports.http.front import HttpFront
+from imdb_serving.transports.streams.listening import listen
 from imdb_serving.workers.crew import Crew
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
-BACKLOG = 1024
 
 
 class HttpServer:
@@ -42,7 +40,7 @@ class HttpServer:
         self._app = app
         self._drain_timeout = drain_timeout
         self._stopping = False
-        listener = listen(host, port, BACKLOG)
+        listener = listen(host, port)
         self.url = url(host, listener.getsockname()[1])
         self.front = HttpFront(listener, app)
         self._crew = Crew(self.front, threads, self.front.work, replace_stuck, **limits)
@@ -72,15 +70,6 @@ class HttpServer:
     def _serve(self) -> None:
         while not self._stopping:
             self._crew.keep(KEEP_SECONDS)
-
-
-def listen(host: str, port: int, backlog: int) -> socket.socket:
-    """Return a listening socket; raise `ServerStartError` when the address cannot be had."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=backlog)
-    except (OSError, ValueError) as error:
-        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
 
 
 def url(host: str, port: Any) -> str:

@@ -1,4 +1,7 @@
-"""A worker's part of RPC: from a request's frames to its answer's, with a handler of its own. It does no I/O."""
+"""A worker's part of RPC: from a request to its answer, with a handler of its own. It does no I/O.
+
+A thread worker gets the header that the server has read already, a process worker reads it itself.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +9,71 @@ import logging
 from collections.abc import Callable
 from time import perf_counter_ns
 
+import msgspec
+
 from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler
-from imdb_serving.timing import Timeline
+from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.headers import Predict
+from imdb_serving.transports.rpc.tensors import Tensors
 from imdb_serving.workers.channel import Frames
-from imdb_serving.workers.seats import Answer
+from imdb_serving.workers.seats import Answer, WorkerKind
 
 log = logging.getLogger(__name__)
 
 
+class Parsed(msgspec.Struct, frozen=True, gc=False):
+    """A request whose header has been read, and whether it came in one piece."""
+
+    header: Predict
+    tensors: Tensors
+    one_piece: bool
+
+
+def answer_maker(kind: WorkerKind) -> Callable[[Callable[[], Handler]], Answer]:
+    """Return what makes a worker's `answer` from what makes its handler."""
+    return make_parsed_answer if kind == "thread" else make_answer
+
+
 def make_answer(make_handler: Callable[[], Handler]) -> Answer:
-    """Make a handler, and return what answers frames with it; whatever goes wrong becomes a failure for its client."""
+    """Make a handler, and return what answers messages with it; whatever goes wrong becomes a failure."""
+    answer_parsed = make_parsed_answer(make_handler)
+
+    def answer(received_ns: int, message: Frames) -> Frames:
+        one_piece = wire.is_one_piece(message)
+        try:
+            opened = wire.open_frames(message)
+            header = wire.read_question(opened.header)
+            if not isinstance(header, Predict):
+                raise TypeError("only predictions are passed to workers")
+        except Exception as error:
+            log.exception("a message from the server cannot be read")
+            return wire.encode_failure(error, None, one_piece=one_piece)
+        return answer_parsed(received_ns, Parsed(header, opened.tensors, one_piece))  # type: ignore[no-any-return]
+
+    return answer
+
+
+def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
+    """Make a handler, and return what answers requests with it whose header has been read."""
     handler = make_handler()
 
-    def answer(received_ns: int, frames: Frames) -> Frames:
-        request_id = None
+    def answer(received_ns: int, parsed: Parsed) -> Frames:
+        begun_ns = perf_counter_ns()
+        header, one_piece = parsed.header, parsed.one_piece
+        timeline = Timeline([Stage("queue", received_ns, begun_ns)])
         try:
-            begun_ns = perf_counter_ns()
-            header = wire.read_header(frames)
-            request_id = header.id
-            if not isinstance(header, wire.Predict):
-                raise TypeError("only predictions are passed to workers")
-            timeline = Timeline()
-            timeline.add("queue", received_ns, begun_ns)
-            reply = handler(wire.decode_request(header, frames), timeline)
-            # Reading the frames belongs to the first op: nothing of a request lies between two stages.
-            if len(reply.stages) > 1:
-                reply.stages[1] = reply.stages[1]._replace(start_ns=begun_ns)
-            return wire.encode_reply(reply, request_id)
+            reply = handler(wire.decode_request(header, parsed.tensors), timeline)
+            # Reading the tensors belongs to the first op: nothing of a request lies between two stages.
+            stages = reply.stages
+            if len(stages) > 1:
+                stages[1] = Stage(stages[1].name, begun_ns, stages[1].end_ns)
+            return wire.encode_reply(reply, header.id, one_piece=one_piece)
         except ServingError as error:
-            return wire.encode_failure(error, request_id)
+            return wire.encode_failure(error, header.id, one_piece=one_piece)
         except Exception as error:
-            log.exception("request %s failed", request_id)
-            return wire.encode_failure(error, request_id)
+            log.exception("request %s failed", header.id)
+            return wire.encode_failure(error, header.id, one_piece=one_piece)
 
     return answer

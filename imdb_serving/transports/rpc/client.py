@@ -1,131 +1,108 @@
-"""The client's end of RPC over ZeroMQ. The frames are specified in docs/protocol.md; `server.py` is the other end."""
+"""The client's end of RPC, whatever carries it: from a request to a reply with its stages, or a typed error."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from time import monotonic, perf_counter_ns
+from abc import abstractmethod
+from time import perf_counter_ns
 
-import zmq
-from zmq.utils.monitor import recv_monitor_message
+import msgspec
 
-from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.config import DEFAULT_TIMEOUT, MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.timing import CLOCK_ID, client_stages
+from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.framing import Piece
+
+RESTED_NS = 1_000_000
+"""After how long without a request it is worth a look at what became of the connection meanwhile."""
 
 
-class RpcClient(Client):
-    """A client of one RPC server, for use in one thread.
+class _Record(msgspec.Struct, frozen=True, gc=False):
+    """A request's stamps as the client took them, and the answer with the server's."""
 
-    >>> with RpcClient("tcp://127.0.0.1:9292") as client:  # doctest: +SKIP
-    ...     client.predict({"words": [8, 233, 52], "label": 0}, ["prediction", "acc"])
+    start_ns: int
+    encoded_ns: int
+    arrived_ns: int
+    decoded_ns: int
+    answer: wire.Answered
 
-    `timeout` is each request's deadline in seconds. After an error the same object can be used again.
+    def stages(self) -> list[Stage]:
+        """Return the stages of `client_infer`."""
+        return client_stages(
+            (self.start_ns, self.encoded_ns),
+            self.answer.stages(),
+            (self.arrived_ns, self.decoded_ns),
+            self.answer.clock == CLOCK_ID,
+        )
+
+
+class MessageClient(Client):
+    """A client of one RPC server, for use in one thread. `timeout` is each request's deadline in seconds.
+
+    After an error the same object can be used again. A carrier sends and receives messages, and no more.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Open a socket; the connection is made in the background and needs no running server yet."""
+    def __init__(self, endpoint: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Take the endpoint; raise `BadRequest` for a timeout that is none."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         self.endpoint = endpoint
         self.timeout = timeout
         self._last_id = 0
-        self._context = zmq.Context()
-        try:
-            self._open()
-        except zmq.ZMQError as error:
-            self.close()
-            raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
+        self._arrived_ns = 0
 
-    def _open(self) -> None:
-        """Open a socket that connects and reconnects by itself, and a monitor that tells whether it is connected.
+    @abstractmethod
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened | Piece:
+        """Send a message in one piece and return the next one that arrives; errors as of `_receive`."""
 
-        The option IMMEDIATE would tell the same, but with it ZeroMQ throws away an answer that has arrived and was
-        not yet read when the server closes the connection.
+    @abstractmethod
+    def _receive(self, deadline_ns: int) -> wire.Opened | Piece:
+        """Return the next message, opened.
+
+        Raises `RequestTimeout` at the deadline (of `perf_counter_ns`), `ServerUnavailable` when there is no server.
         """
-        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._sources = [(self._socket, zmq.POLLIN), (self._monitor, zmq.POLLIN)]
-        self._connected = False
-        self._socket.connect(self.endpoint)
 
     def call(self, request: Request) -> Reply:
         """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
         start = perf_counter_ns()
-        request_id = self._next_id()
-        frames = wire.encode_request(request, request_id, self.timeout * 1000)
+        self._last_id += 1
+        piece = wire.encode_request(request, self._last_id, self.timeout * 1000, one_piece=True)[0]
         encoded = perf_counter_ns()
-        answer = self._exchange(frames, request_id)
-        arrived = perf_counter_ns()
-        _, reply, clock = wire.decode_answer(answer)
-        if isinstance(reply, ServingError):
-            raise reply
-        if not isinstance(reply, Reply) or not reply.stages:
+        answer = self._exchange(piece, encoded)
+        if type(answer) is not wire.Answered:
             raise RemoteFailure(f"{self.endpoint} answered a prediction with something else")
-        stages = client_stages((start, encoded), reply.stages, (arrived, perf_counter_ns()), clock == CLOCK_ID)
-        return Reply(reply.outputs, stages)
+        return Reply(answer.outputs, _Record(start, encoded, self._arrived_ns, perf_counter_ns(), answer))
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""
-        request_id = self._next_id()
-        _, info, _ = wire.decode_answer(self._exchange(wire.encode_hello(request_id), request_id))
-        if isinstance(info, ServingError):
-            raise info
+        self._last_id += 1
+        info = self._exchange(wire.encode_hello(self._last_id, one_piece=True)[0], perf_counter_ns())
         if not isinstance(info, ServerInfo):
             raise RemoteFailure(f"{self.endpoint} answered hello with something else")
         return info
 
-    def close(self) -> None:
-        """Close the socket; a request that was not answered is forgotten."""
-        self._close_socket()
-        self._context.term()
+    def _exchange(self, piece: bytes, begun_ns: int) -> wire.Answered | ServerInfo:
+        """Send a message and return the answer with its id, decoded; `_arrived_ns` is when it arrived.
 
-    def _close_socket(self) -> None:
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-            self._monitor.close(linger=0)
-            self._socket.close()
+        Late answers, to requests given up before, are skipped.
+        """
+        deadline_ns = begun_ns + int(self.timeout * 1e9)
+        message = self._send_and_receive(piece, begun_ns, deadline_ns)
+        while True:
+            self._arrived_ns = perf_counter_ns()
+            number, answer = wire.decode_answer(message[0], message[1])
+            if number == self._last_id or number is None:
+                if isinstance(answer, ServingError):
+                    raise answer
+                return answer
+            message = self._receive(deadline_ns)
 
-    def _next_id(self) -> int:
-        self._last_id += 1
-        return self._last_id
+    def _late(self) -> RequestTimeout:
+        return RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
 
-    def _exchange(self, frames: Sequence[wire.Frame], request_id: int) -> list[bytes]:
-        """Send one message and return the answer with its id, skipping late answers to requests given up before."""
-        deadline = monotonic() + self.timeout
-        self._look_at_monitor()
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
-            raise self._unavailable(f"no server took the request within {self.timeout} s") from None
-        while (left := deadline - monotonic()) > 0:
-            ready = dict(zmq.zmq_poll(self._sources, math.ceil(left * 1000)))
-            if self._socket in ready:
-                answer: list[bytes] = self._socket.recv_multipart()
-                if wire.read_id(answer) in (request_id, None):
-                    return answer
-            elif self._monitor in ready and self._look_at_monitor():
-                raise self._unavailable("the connection to it was lost")
-        if not self._connected:
-            raise self._unavailable(f"none answers within {self.timeout} s")
-        raise RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
-
-    def _look_at_monitor(self) -> bool:
-        """Read what the monitor has to say; tell whether the connection was lost."""
-        lost = False
-        while int(self._monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
-            lost = lost or not self._connected
-        return lost
-
-    def _unavailable(self, why: str) -> ServerUnavailable:
-        """Throw away the socket with the request it still holds: a server that comes back must not work on it."""
-        self._close_socket()
-        self._open()
+    def _no_server(self, why: object) -> ServerUnavailable:
         return ServerUnavailable(
             f'no server answers at {self.endpoint}: {why}; start one with "imdb-serving serve ..." or raise the timeout'
         )

@@ -1,240 +1,168 @@
-"""The wire format: messages to frames and back, no I/O. Specified in docs/protocol.md.
+"""The wire format: messages to bytes and back, no I/O. Specified in docs/protocol.md.
 
-A message is a list of frames: the protocol version, a MessagePack header, then one frame of raw little-endian values
-a tensor. Everything received is checked before it is used; what does not fit raises `BadRequest`.
+A message is the protocol's version, a MessagePack header, and raw little-endian values a tensor. It is carried in
+several frames, or in one piece (`framing.py`); to be sent, both are a list, `[version, header, tensor, ...]` or
+`[piece]`. What was received is opened first, and then the same for both: the header, and what lies behind it.
+Everything received is checked before it is used; what does not fit raises `BadRequest`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
 from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code
-from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
+from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.transports.rpc.framing import (
+    MAX_HEADER_BYTES,
+    PROTOCOL,
+    Frame,
+    is_piece,
+    pack,
+    unknown_version,
+    unpack,
+)
+from imdb_serving.transports.rpc.headers import Answer, AnyId, Failure, Hello, Info, Predict, ReceivedAnswer
+from imdb_serving.transports.rpc.tensors import (
+    Tensors,
+    decode_arrays,
+    decode_tensors,
+    encode_arrays,
+    encode_tensors,
+)
 
-PROTOCOL = b"imdb-serving/1"
-MAX_HEADER_BYTES = 1 << 20
-MAX_MESSAGE_BYTES = 16 << 20
-TEXT = "utf8"
-DTYPES = {name: np.dtype(code) for name, code in (
-    ("int32", "<i4"), ("int64", "<i8"), ("float32", "<f4"), ("float64", "<f8"), (TEXT, "u1"),
-)}  # fmt: skip
-_NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64")}
-
-Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
-Name = Annotated[str, msgspec.Meta(max_length=256)]
-DeadlineMs = Annotated[float, msgspec.Meta(gt=0, le=86_400_000)]
-RequestId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-Frame = bytes | bytearray | memoryview
-
-
-class TensorHeader(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Describes one tensor frame; `lengths` makes it ragged."""
-
-    name: Name
-    dtype: Name
-    shape: Annotated[list[Count], msgspec.Meta(max_length=8)]
-    lengths: list[Count] | None = None
-
-
-class Predict(msgspec.Struct, frozen=True, tag_field="kind", tag="predict"):
-    """Header of a request; `deadline_ms` counts from the moment the server receives it."""
-
-    id: RequestId
-    deadline_ms: DeadlineMs
-    samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-    fetch: Annotated[list[Name], msgspec.Meta(max_length=64)]
-    feed: Annotated[list[TensorHeader], msgspec.Meta(max_length=64)]
-
-
-class Hello(msgspec.Struct, frozen=True, tag_field="kind", tag="hello"):
-    """Header of the question who is there."""
-
-    id: RequestId
-
-
-class Answer(msgspec.Struct, frozen=True, tag_field="kind", tag="answer"):
-    """Header of a reply: its tensors, and the server's stamps by its own clock."""
-
-    id: RequestId
-    fetch: list[TensorHeader]
-    stages: list[Stage]
-    clock: str
-
-
-class Failure(msgspec.Struct, frozen=True, tag_field="kind", tag="failure"):
-    """Header of a refusal; `id` is None when the request's id could not be read."""
-
-    id: RequestId | None
-    code: str
-    message: str
-
-
-class Info(msgspec.Struct, frozen=True, tag_field="kind", tag="info"):
-    """Header of the answer to `hello`."""
-
-    id: RequestId
-    server: ServerInfo
-
-
+Question = Predict | Hello
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
-_encoder = msgspec.msgpack.Encoder()
-_decode_question = msgspec.msgpack.Decoder(Predict | Hello).decode
-_decode_answer = msgspec.msgpack.Decoder(Answer | Failure | Info).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_question = msgspec.msgpack.Decoder(Question).decode
+_decode_answer = msgspec.msgpack.Decoder(ReceivedAnswer | Failure | Info).decode
+_decode_stages = msgspec.msgpack.Decoder(list[Stage]).decode
+_decode_id = msgspec.msgpack.Decoder(AnyId).decode
 
 
-class _AnyId(msgspec.Struct):
-    id: RequestId | None = None
+class Opened(NamedTuple):
+    """A received message: its header, what lies behind it, and whether it came in one piece, as the answer shall."""
+
+    header: Frame
+    tensors: Tensors
+    one_piece: bool
 
 
-class Head(msgspec.Struct, frozen=True):
-    """What a server must know of a request before a worker reads it whole."""
-
-    kind: Name
-    id: RequestId
-    deadline_ms: DeadlineMs = 1.0
+def is_one_piece(message: Sequence[Frame]) -> bool:
+    """Tell whether a message came in one piece; then its answer goes out in one too."""
+    return len(message) == 1 and is_piece(message[0])
 
 
-PREDICT, HELLO = "predict", "hello"
-_decode_head = msgspec.msgpack.Decoder(Head).decode
-_decode_id = msgspec.msgpack.Decoder(_AnyId).decode
+def open_frames(message: Sequence[Frame]) -> Opened:
+    """Open a message that came in frames, be it in one piece or several; raise `BadRequest` for what is none."""
+    if is_one_piece(message):
+        piece = unpack(message[0])
+        if piece is None or piece[2] != len(message[0]):
+            raise BadRequest(f"the message has {len(message[0])} bytes, and its prefix says otherwise")
+        return Opened(piece[0], piece[1], one_piece=True)
+    version = bytes(message[0][:64]) if message else b""
+    if version != PROTOCOL:
+        raise unknown_version(version)
+    if len(message) < 2 or len(message[1]) > MAX_HEADER_BYTES:
+        raise BadRequest(f"a message needs a header of at most {MAX_HEADER_BYTES} bytes as its second frame")
+    return Opened(message[1], message[2:], one_piece=False)
 
 
-def encode_request(request: Request, request_id: int, deadline_ms: float) -> list[Frame]:
-    """Return the frames of a request."""
-    headers, frames = _encode_tensors(request.feed)
-    header = Predict(request_id, deadline_ms, request.samples, list(request.fetch), headers)
-    return [PROTOCOL, _encoder.encode(header), *frames]
+def _frames(header: bytes, arrays: Sequence[Array]) -> list[bytes]:
+    return [PROTOCOL, header, *[array.tobytes() for array in arrays]]
 
 
-def encode_hello(request_id: int) -> list[Frame]:
-    """Return the frames that ask a server for its `ServerInfo`."""
-    return [PROTOCOL, _encoder.encode(Hello(request_id))]
+def _build(header: object, *, one_piece: bool) -> list[bytes]:
+    return [pack(_encode(header), ())] if one_piece else [PROTOCOL, _encode(header)]
 
 
-def encode_reply(reply: Reply, request_id: int) -> list[Frame]:
-    """Return the frames of a reply."""
+def encode_request(request: Request, request_id: int, deadline_ms: float, *, one_piece: bool = False) -> list[bytes]:
+    """Return a request."""
+    headers, arrays = encode_tensors(request.feed)
+    header = _encode(Predict(request_id, deadline_ms, request.samples, request.fetch, headers))
+    return [pack(header, arrays)] if one_piece else _frames(header, arrays)
+
+
+def encode_hello(request_id: int, *, one_piece: bool = False) -> list[bytes]:
+    """Return the question for a server's `ServerInfo`."""
+    return _build(Hello(request_id), one_piece=one_piece)
+
+
+def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> list[bytes]:
+    """Return a reply."""
     try:
-        headers, frames = _encode_tensors({name: Tensor(values) for name, values in reply.outputs.items()})
+        headers, arrays = encode_arrays(reply.outputs)
     except BadRequest as error:  # an op made what cannot be sent: the server's fault, not the client's
         raise RemoteFailure(f"output {error}") from error
-    return [PROTOCOL, _encoder.encode(Answer(request_id, headers, reply.stages, CLOCK_ID)), *frames]
+    header = _encode(Answer(request_id, headers, reply.stages, CLOCK_ID))
+    return [pack(header, arrays)] if one_piece else _frames(header, arrays)
 
 
-def encode_info(info: ServerInfo, request_id: int) -> list[Frame]:
-    """Return the frames of the answer to `hello`."""
-    return [PROTOCOL, _encoder.encode(Info(request_id, info))]
+def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -> list[bytes]:
+    """Return the answer to `hello`."""
+    return _build(Info(request_id, info), one_piece=one_piece)
 
 
-def encode_failure(error: Exception, request_id: int | None) -> list[Frame]:
-    """Return the frames that tell a client of an error; what is not a `ServingError` shows its type and text."""
+def encode_failure(error: Exception, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
+    """Return what tells a client of an error; what is not a `ServingError` shows its type and text."""
     message = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-    return [PROTOCOL, _encoder.encode(Failure(request_id, wire_code(error), message))]
+    return _build(Failure(request_id, wire_code(error), message), one_piece=one_piece)
 
 
-def read_head(frames: Sequence[Frame], max_bytes: int = MAX_MESSAGE_BYTES) -> Head:
-    """Check size and version of a received message and return what the server must know of it, and no more."""
-    size = sum(map(len, frames))
-    if size > max_bytes:
-        raise BadRequest(f"the message has {size} bytes, this server takes at most {max_bytes}; send smaller batches")
+def read_question(header: Frame) -> Question:
+    """Return the header of a received request, typed."""
     try:
-        head: Head = _decode_head(_header_frame(frames))
-    except _UNREADABLE as error:
-        raise BadRequest(f"malformed header: {error}") from error
-    if head.kind not in (PREDICT, HELLO):
-        raise BadRequest(f"malformed header: Invalid value {head.kind!r} - at `$.kind`")
-    return head
-
-
-def read_header(frames: Sequence[Frame]) -> Predict | Hello:
-    """Return the whole header of a received request; tensors are not looked at."""
-    try:
-        question: Predict | Hello = _decode_question(_header_frame(frames))
+        question: Question = _decode_question(header)
     except _UNREADABLE as error:
         raise BadRequest(f"malformed header: {error}") from error
     return question
 
 
-def read_id(frames: Sequence[Frame]) -> int | None:
-    """Return the id in a message's header, however wrong the rest may be, or None."""
+def read_id(header: Frame) -> int | None:
+    """Return the id in a header, however wrong the rest may be, or None."""
     try:
-        return _decode_id(_header_frame(frames)).id
-    except (*_UNREADABLE, BadRequest):
+        return _decode_id(header).id
+    except _UNREADABLE:
         return None
 
 
-def decode_request(header: Predict, frames: Sequence[Frame]) -> Request:
-    """Return the request that `header` and the tensor frames behind it (`frames[2:]`) describe."""
-    return Request(_decode_tensors(header.feed, frames[2:]), tuple(header.fetch), header.samples)
+def decode_request(header: Predict, tensors: Tensors) -> Request:
+    """Return the request that a header and the tensors behind it describe."""
+    request = Request(decode_tensors(header.feed, tensors), header.fetch, header.samples)
+    request.check()
+    return request
 
 
-def decode_answer(frames: Sequence[Frame]) -> tuple[int | None, Reply | ServerInfo | ServingError, str]:
-    """Return a received answer: the request's id, the reply, info or typed error, and the server's clock id."""
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """An answer to a prediction: the outputs, the server's stamps as they came, and its clock's id."""
+
+    outputs: dict[str, Array]
+    stamps: msgspec.Raw
+    clock: str
+
+    def stages(self) -> list[Stage]:
+        """Return the server's stages, at least one; raise `RemoteFailure` when they cannot be read."""
+        try:
+            stages: list[Stage] = _decode_stages(self.stamps)
+        except _UNREADABLE as error:
+            raise RemoteFailure(f"the stamps of the server's answer cannot be read: {error}") from error
+        if not stages:
+            raise RemoteFailure("the server answered a prediction without a stage")
+        return stages
+
+
+def decode_answer(header: Frame, tensors: Tensors) -> tuple[int | None, Answered | ServerInfo | ServingError]:
+    """Return a received answer: the request's id, and the outputs, info or typed error."""
     try:
-        header = _decode_answer(_header_frame(frames))
-        if isinstance(header, Failure):
-            return header.id, from_code(header.code, header.message), ""
-        if isinstance(header, Info):
-            return header.id, header.server, ""
-        tensors = _decode_tensors(header.fetch, frames[2:])
+        answer = _decode_answer(header)
+        if type(answer) is ReceivedAnswer:
+            return answer.id, Answered(decode_arrays(answer.fetch, tensors), answer.stages, answer.clock)
     except (*_UNREADABLE, BadRequest) as error:
-        return None, RemoteFailure(f"the server's answer cannot be read: {error}"), ""
-    return header.id, Reply({name: tensor.values for name, tensor in tensors.items()}, header.stages), header.clock
-
-
-def _header_frame(frames: Sequence[Frame]) -> Frame:
-    version = bytes(frames[0][:64]) if frames else b""
-    if version != PROTOCOL:
-        raise BadRequest(f"unknown protocol {version!r}; this end speaks {PROTOCOL.decode()}")
-    if len(frames) < 2 or len(frames[1]) > MAX_HEADER_BYTES:
-        raise BadRequest(f"a message needs a header of at most {MAX_HEADER_BYTES} bytes as its second frame")
-    return frames[1]
-
-
-def _encode_tensors(tensors: Mapping[str, Tensor]) -> tuple[list[TensorHeader], list[Frame]]:
-    headers: list[TensorHeader] = []
-    frames: list[Frame] = []
-    for name, tensor in tensors.items():
-        values = tensor.values
-        dtype = TEXT if tensor.text else _NAMES.get(values.dtype)
-        if dtype is None:
-            raise BadRequest(f"{name!r} is {values.dtype}; only {', '.join(DTYPES)} can be sent")
-        lengths = None if tensor.lengths is None else list(tensor.lengths)
-        headers.append(TensorHeader(name, dtype, list(values.shape), lengths))
-        frames.append(values.tobytes())
-    return headers, frames
-
-
-def _decode_tensors(headers: Sequence[TensorHeader], frames: Sequence[Frame]) -> dict[str, Tensor]:
-    if len(headers) != len(frames):
-        raise BadRequest(f"the header describes {len(headers)} tensors, {len(frames)} frames follow")
-    tensors = {header.name: _decode_tensor(header, frame) for header, frame in zip(headers, frames, strict=True)}
-    if len(tensors) != len(headers):
-        raise BadRequest("two tensors have the same name")
-    return tensors
-
-
-def _decode_tensor(header: TensorHeader, frame: Frame) -> Tensor:
-    dtype = DTYPES.get(header.dtype)
-    if dtype is None:
-        raise BadRequest(f"{header.name!r} has dtype {header.dtype!r}; known: {', '.join(DTYPES)}")
-    expected = dtype.itemsize
-    for extent in header.shape:
-        expected *= extent
-    if expected != len(frame):
-        raise BadRequest(
-            f"{header.name!r} has {len(frame)} bytes; {header.dtype} of shape {header.shape} takes {expected}"
-        )
-    try:
-        values: Array = np.frombuffer(frame, dtype=dtype).reshape(header.shape)
-    except ValueError as error:  # no values, but extents beyond what an array can have
-        raise BadRequest(f"{header.name!r} cannot have the shape {header.shape}: {error}") from error
-    lengths = None if header.lengths is None else tuple(header.lengths)
-    if header.dtype == TEXT and lengths is None:
-        raise BadRequest(f"{header.name!r} is text and needs lengths, the bytes of each sample")
-    return Tensor(values, lengths, text=header.dtype == TEXT)
+        return None, RemoteFailure(f"the server's answer cannot be read: {error}")
+    if isinstance(answer, Failure):
+        return answer.id, from_code(answer.code, answer.message)
+    return answer.id, answer.server

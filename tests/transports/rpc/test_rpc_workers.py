@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 
 import numpy as np
@@ -17,15 +17,15 @@ import rpc_kit as kit
 from imdb_serving.errors import RemoteFailure, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Timeline
-from imdb_serving.transports.rpc.answering import make_answer
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.connect import connect
+from imdb_serving.transports.rpc.answering import make_parsed_answer
 from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.workers.pool import Pool
 
 
 def timed_predict(endpoint: str) -> float:
     """Predict once; when the answer came."""
-    with RpcClient(endpoint, timeout=20) as client:
+    with connect(endpoint, timeout=20) as client:
         client.predict(kit.SAMPLE)
         return time.monotonic()
 
@@ -67,13 +67,13 @@ def test_a_killed_worker_fails_its_request_alone_and_is_replaced(start_server) -
 
 def test_a_request_of_a_killed_worker_fails_long_before_its_deadline(start_server) -> None:
     server = start_server(*simulated(60_000, 1, "process"))
-    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=120) as client:
+    with kit.side_by_side(1) as run, connect(server.endpoint, timeout=120) as client:
         answer = run(client.predict, kit.SAMPLE)
         assert not kit.wait_until(answer.done, 0.4)
         (worker,) = kit.workers(server.pid)
         os.kill(worker, signal.SIGKILL)
         assert isinstance(answer.exception(timeout=30), RemoteFailure)
-    with RpcClient(server.endpoint, timeout=10) as client:
+    with connect(server.endpoint, timeout=10) as client:
         assert client.hello().server_threads == 1
 
 
@@ -90,10 +90,18 @@ def describe(protocol: str, limit: int) -> ServerInfo:
     return ServerInfo(protocol, "0", "test", "", 2, "thread", (), (), limit, os.getpid())
 
 
+OwnServer = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture
+def own_server(carrier: kit.Carrier) -> OwnServer:
+    """A function that runs a server in this process, its workers threads with one's own handler."""
+    return partial(_own_server, carrier.endpoint())
+
+
 @contextmanager
-def own_server(make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
-    """A server in this process, its workers threads with one's own handler."""
-    server = RpcServer("tcp://127.0.0.1:*", Pool(partial(make_answer, make_handler), workers, "thread"), describe)
+def _own_server(at: str, make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
+    server = RpcServer(at, Pool(partial(make_parsed_answer, make_handler), workers, "thread"), describe)
     endpoints: list[str] = []
     ready = threading.Event()
     runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
@@ -116,12 +124,12 @@ def sleeper(request: Request, timeline: Timeline) -> Reply:
 
 
 def sleep_at(endpoint: str, milliseconds: int) -> float:
-    with RpcClient(endpoint, timeout=20) as client:
+    with connect(endpoint, timeout=20) as client:
         client.predict({"words": [milliseconds]})
         return time.monotonic()
 
 
-def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
+def test_a_slow_request_holds_up_nobody_while_a_worker_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(7) as run:
         slow = run(sleep_at, endpoint, 5000)
         assert not kit.wait_until(slow.done, 0.2)
@@ -130,7 +138,7 @@ def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
         assert not slow.done()
 
 
-def test_a_request_that_waits_goes_to_the_first_worker_that_is_free() -> None:
+def test_a_request_that_waits_goes_to_the_first_worker_that_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(3) as run:
         slow = run(sleep_at, endpoint, 5000)
         assert not kit.wait_until(slow.done, 0.1)
@@ -139,7 +147,7 @@ def test_a_request_that_waits_goes_to_the_first_worker_that_is_free() -> None:
         assert not slow.done()
 
 
-def test_each_worker_has_a_handler_of_its_own() -> None:
+def test_each_worker_has_a_handler_of_its_own(own_server: OwnServer) -> None:
     made: list[object] = []
 
     def make_handler() -> Handler:
@@ -153,12 +161,14 @@ def test_each_worker_has_a_handler_of_its_own() -> None:
     assert len(made) == 3
 
 
-def test_a_fault_in_a_handler_is_a_remote_failure_and_the_worker_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_in_a_handler_is_a_remote_failure_and_the_worker_goes_on(
+    own_server: OwnServer, caplog: pytest.LogCaptureFixture
+) -> None:
     def divide(request: Request, timeline: Timeline) -> Reply:
         1 / int(request.feed["words"].values[0])
         return sleeper(request, timeline)
 
-    with own_server(lambda: divide, 1) as endpoint, RpcClient(endpoint, timeout=10) as client:
+    with own_server(lambda: divide, 1) as endpoint, connect(endpoint, timeout=10) as client:
         with pytest.raises(RemoteFailure, match="ZeroDivisionError: division by zero"):
             client.predict({"words": [0]})
         assert client.predict({"words": [1]})["prediction"].tolist() == [0.0]
@@ -169,7 +179,7 @@ def test_a_worker_that_cannot_start_says_why() -> None:
     def refuse() -> Handler:
         raise FileNotFoundError("no weights")
 
-    server = RpcServer("tcp://127.0.0.1:*", Pool(partial(make_answer, refuse), 2, "thread"), describe)
+    server = RpcServer("tcp://127.0.0.1:*", Pool(partial(make_parsed_answer, refuse), 2, "thread"), describe)
     with pytest.raises(ServerStartError, match="could not start: FileNotFoundError: no weights"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
 
@@ -179,7 +189,7 @@ def test_a_worker_that_starts_too_slowly_is_given_up() -> None:
         time.sleep(0.5)
         return sleeper
 
-    pool = Pool(partial(make_answer, dawdle), 1, "thread")
+    pool = Pool(partial(make_parsed_answer, dawdle), 1, "thread")
     server = RpcServer("tcp://127.0.0.1:*", pool, describe, start_timeout=0.1)
     with pytest.raises(ServerStartError, match="worker 0 was not ready in time"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
@@ -187,7 +197,7 @@ def test_a_worker_that_starts_too_slowly_is_given_up() -> None:
 
 def test_a_pool_needs_a_worker() -> None:
     with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
-        Pool(partial(make_answer, lambda: sleeper), 0, "thread")
+        Pool(partial(make_parsed_answer, lambda: sleeper), 0, "thread")
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:
@@ -207,7 +217,7 @@ def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(s
     (hung,) = kit.workers(server.pid)
     os.kill(hung, signal.SIGSTOP)
     words = {"name": "words", "dtype": "int64", "shape": [1 << 18], "lengths": [1 << 16] * 4}
-    with kit.raw_socket(server.endpoint) as dealer, RpcClient(server.endpoint, timeout=5) as client:
+    with kit.raw_socket(server.endpoint) as dealer, connect(server.endpoint, timeout=5) as client:
         version, header, _ = kit.raw_message(deadline_ms=60_000, samples=4, feed=[words])
         dealer.send_multipart([version, header, bytes(1 << 21)])
         time.sleep(0.3)
@@ -220,16 +230,16 @@ def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(s
 
 def test_hello_is_answered_while_all_workers_are_busy(start_server) -> None:
     server = start_server(*simulated(3000, 1, "thread"))
-    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=20) as client:
+    with kit.side_by_side(1) as run, connect(server.endpoint, timeout=20) as client:
         answer = run(timed_predict, server.endpoint)
         assert not kit.wait_until(answer.done, 0.3)
         assert client.hello().server_threads == 1
         assert not answer.done()
 
 
-def test_a_client_learns_of_a_lost_connection_from_its_monitor(start_server) -> None:
+def test_a_client_learns_of_a_lost_connection_at_once(start_server) -> None:
     server = start_server(*simulated(20_000, 1, "thread"))
-    with kit.side_by_side(1) as run, RpcClient(server.endpoint, timeout=60) as client:
+    with kit.side_by_side(1) as run, connect(server.endpoint, timeout=60) as client:
         answer = run(client.predict, kit.SAMPLE)
         assert not kit.wait_until(answer.done, 0.3)
         server._process.kill()

@@ -14,30 +14,40 @@ import rpc_kit as kit
 
 from imdb_serving.errors import ServerStartError, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.rpc.client import RpcClient
+from imdb_serving.transports.connect import connect
 
 
 def predict(endpoint: str) -> list[float]:
-    with RpcClient(endpoint, timeout=10) as client:
+    with connect(endpoint, timeout=10) as client:
         values: list[float] = client.predict(kit.SAMPLE)["prediction"].tolist()
         return values
 
 
-def test_the_ready_line_says_where_and_what() -> None:
-    with kit.launched("--engine", "null", "--server-threads", "3") as (process, ready):
+def test_the_ready_line_says_where_and_what(carrier: kit.Carrier) -> None:
+    with kit.launched(carrier, "--engine", "null", "--server-threads", "3") as (
+        process,
+        ready,
+    ):
         match = re.fullmatch(
-            r"ready rpc tcp://127\.0\.0\.1:(\d+) engine=null server_threads=3 worker_kind=thread pid=(\d+)\n", ready
+            rf"ready {carrier.mode} {carrier.scheme}://127\.0\.0\.1:(\d+) engine=null "
+            r"server_threads=3 worker_kind=thread pid=(\d+)\n",
+            ready,
         )
         assert match
         assert int(match[2]) == process.pid
-        assert predict(f"tcp://127.0.0.1:{match[1]}") == [0.5, 0.5]
+        assert predict(carrier.endpoint(int(match[1]))) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("kind", ["thread", "process"])
-def test_a_signal_lets_the_request_in_flight_be_answered(tmp_path: Path, kind: str, number: signal.Signals) -> None:
+def test_a_signal_lets_the_request_in_flight_be_answered(
+    tmp_path: Path, kind: str, number: signal.Signals, carrier: kit.Carrier
+) -> None:
     arguments = ["--engine", "simulated", "--service-time-ms", "900", "--server-threads", "2", "--worker-kind", kind]
-    with kit.launched(*arguments, folder=tmp_path) as (process, ready), kit.side_by_side(1) as run:
+    with (
+        kit.launched(carrier, *arguments, folder=tmp_path) as (process, ready),
+        kit.side_by_side(1) as run,
+    ):
         family = {process.pid, *kit.descendants(process.pid)}
         assert len(family) == (1 if kind == "thread" else len(family))
         answer = run(predict, kit.endpoint_of(ready))
@@ -52,11 +62,11 @@ def test_a_signal_lets_the_request_in_flight_be_answered(tmp_path: Path, kind: s
     assert list(tmp_path.iterdir()) == []
 
 
-def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait() -> None:
+def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait(carrier: kit.Carrier) -> None:
     arguments = ["--engine", "simulated", "--service-time-ms", "700", "--server-threads", "1"]
-    with kit.launched(*arguments) as (process, ready), kit.side_by_side(2) as run:
+    with kit.launched(carrier, *arguments) as (process, ready), kit.side_by_side(2) as run:
         endpoint = kit.endpoint_of(ready)
-        with RpcClient(endpoint, timeout=10) as late:
+        with connect(endpoint, timeout=10) as late:
             late.hello()
             accepted = [run(predict, endpoint) for _ in range(2)]
             time.sleep(0.3)
@@ -68,7 +78,7 @@ def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait
         assert process.wait(10) == 0
 
 
-def test_the_workers_of_a_killed_server_disappear(tmp_path: Path) -> None:
+def test_the_workers_of_a_killed_server_disappear(tmp_path: Path, carrier: kit.Carrier) -> None:
     arguments = [
         "--worker-kind",
         "process",
@@ -79,10 +89,13 @@ def test_the_workers_of_a_killed_server_disappear(tmp_path: Path) -> None:
         "--server-threads",
         "2",
     ]
-    with kit.launched(*arguments, folder=tmp_path) as (process, ready), kit.side_by_side(1) as run:
+    with (
+        kit.launched(carrier, *arguments, folder=tmp_path) as (process, ready),
+        kit.side_by_side(1) as run,
+    ):
         family = kit.descendants(process.pid)
         assert len(kit.workers(process.pid)) == 2
-        with RpcClient(kit.endpoint_of(ready), timeout=1) as client:
+        with connect(kit.endpoint_of(ready), timeout=1) as client:
             answer = run(client.predict, kit.SAMPLE)
             time.sleep(0.2)
             process.kill()
@@ -121,12 +134,13 @@ def test_a_server_process_is_gone_when_its_block_ends() -> None:
         _ = server.pid
 
 
-def test_a_taken_port_is_told(null_server: ServerProcess) -> None:
-    port = str(urlparse(null_server.endpoint).port)
-    code, errors = kit.serve_and_fail("--engine", "null", "--port", port)
+def test_a_taken_port_is_told(null_server: ServerProcess, carrier: kit.Carrier) -> None:
+    port = urlparse(null_server.endpoint).port
+    code, errors = kit.serve_and_fail("--engine", "null", "--endpoint", carrier.endpoint(port or 0))
     assert code == 2
-    assert errors.startswith(
-        f"imdb-serving: ServerStartError: cannot listen on tcp://127.0.0.1:{port}: Address already"
+    assert re.match(
+        rf"imdb-serving: ServerStartError: cannot listen on (tcp://)?127\.0\.0\.1:{port}: .*Address already in use",
+        errors,
     )
     assert errors.endswith("choose another port\n")
     assert errors.count("\n") == 1

@@ -1,0 +1,41 @@
+"""Endpoints of RPC: ZeroMQ's, `tcp://` and `ipc://`, and plain sockets', `socket://HOST:PORT` and `socket+unix://PATH`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from imdb_serving.errors import BadRequest
+
+SOCKET, UNIX = "socket", "socket+unix"
+SCHEMES = ("tcp", "ipc", SOCKET, UNIX)
+
+
+class Address(NamedTuple):
+    """Where a plain socket listens: a host and a port, or a path."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
+def is_socket(endpoint: str) -> bool:
+    """Tell whether an endpoint is a plain socket's."""
+    return endpoint.partition("://")[0] in {SOCKET, UNIX}
+
+
+def socket_address(endpoint: str) -> Address:
+    """Take a plain socket's endpoint apart; raise `BadRequest` for one that is none."""
+    scheme, found, rest = endpoint.partition("://")
+    if found and scheme == UNIX and rest and "\0" not in rest:
+        return Address(path=rest)
+    host, _, port = rest.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (found and scheme == SOCKET and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected socket://HOST:PORT or socket+unix:///PATH")
+    return Address("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 - asked for, as ZeroMQ has it
+
+
+def socket_endpoint(host: str, port: int) -> str:
+    """Return a plain socket's endpoint over TCP."""
+    return f"{SOCKET}://{f'[{host}]' if ':' in host else host}:{port}"

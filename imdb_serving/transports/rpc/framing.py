@@ -1,0 +1,93 @@
+"""A message in one piece: how a plain socket carries it, and ZeroMQ in a single frame. No I/O, and no look at headers.
+
+    PROTOCOL, zeros up to 16 bytes | header's bytes (uint32) | body's bytes (uint32) | header | body
+
+Header and body, and every tensor in the body, are followed by zeros up to the next multiple of eight bytes, so that
+arrays lie where processors want them. Specified in docs/protocol.md.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from imdb_serving.errors import BadRequest
+from imdb_serving.messages import Array
+
+Frame = bytes | bytearray | memoryview
+
+PROTOCOL = b"imdb-serving/1"
+MAX_HEADER_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 16 << 20
+MAX_BYTES = (1 << 32) + MAX_HEADER_BYTES
+PREFIX = struct.Struct("<16sII")
+PREFIX_BYTES = PREFIX.size
+_VERSION = PROTOCOL + bytes(16 - len(PROTOCOL))
+_PADDING = [bytes(count) for count in range(8)]
+_pack_prefix, _unpack_prefix = PREFIX.pack, PREFIX.unpack_from
+
+
+def pack(header: bytes, arrays: Iterable[Array]) -> bytes:
+    """Return a message in one piece."""
+    parts = [b"", header, _PADDING[-len(header) & 7]]
+    size = 0
+    for array in arrays:
+        data = array.tobytes()
+        parts += data, _PADDING[-len(data) & 7]
+        size += len(data) + 7 & ~7
+    parts[0] = _pack_prefix(_VERSION, len(header), size)
+    return b"".join(parts)
+
+
+def is_piece(frame: Frame) -> bool:
+    """Tell whether a frame begins as a message in one piece does."""
+    return frame[:16] == _VERSION
+
+
+Piece = tuple[memoryview, memoryview, int]
+"""A whole message: its header and its body, as views, and its size in bytes."""
+
+
+def unpack(begun: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
+    """Return the message that `begun` begins with, or None while bytes of it are missing.
+
+    Raises `BadRequest` as soon as it can be told that it is no message, or one of more than `max_bytes`.
+    """
+    if len(begun) < PREFIX_BYTES:
+        return None
+    version, header_bytes, body_bytes = _unpack_prefix(begun)
+    begin = PREFIX_BYTES + (header_bytes + 7 & ~7)
+    size = begin + body_bytes
+    if version != _VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
+        raise _unreadable(version, header_bytes, size, max_bytes)
+    if size > len(begun):
+        return None
+    view = memoryview(begun)
+    return view[PREFIX_BYTES : PREFIX_BYTES + header_bytes], view[begin:size], size
+
+
+def missing(begun: Frame) -> int:
+    """Return how many bytes the message is short of that `begun` begins with, as far as can be told."""
+    if len(begun) < PREFIX_BYTES:
+        return PREFIX_BYTES - len(begun)
+    _, header_bytes, body_bytes = _unpack_prefix(begun)
+    size: int = PREFIX_BYTES + (header_bytes + 7 & ~7) + body_bytes
+    return size - len(begun)
+
+
+def _unreadable(version: bytes, header_bytes: int, size: int, max_bytes: int) -> BadRequest:
+    if version != _VERSION:
+        return unknown_version(version)
+    if header_bytes > MAX_HEADER_BYTES:
+        return BadRequest(f"the header has {header_bytes} bytes, at most {MAX_HEADER_BYTES} are read")
+    return too_large(size, max_bytes)
+
+
+def unknown_version(version: bytes) -> BadRequest:
+    """Return the refusal of what does not begin as a message of this protocol does."""
+    return BadRequest(f"unknown protocol {version.rstrip(bytes(1))!r}; this end speaks {PROTOCOL.decode()}")
+
+
+def too_large(size: int, max_bytes: int) -> BadRequest:
+    """Return the refusal of a message beyond the limit."""
+    return BadRequest(f"the message has {size} bytes, this server takes at most {max_bytes}; send smaller batches")

@@ -1,0 +1,111 @@
+"""The client's end of RPC over ZeroMQ; `zeromq_front.py` is the other end."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter_ns
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
+from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
+from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.client import RESTED_NS, MessageClient
+from imdb_serving.transports.rpc.framing import PREFIX_BYTES
+
+SLICE_MS = 100
+"""How long a wait for an answer goes on before a look at whether the connection is still there."""
+
+SLICE_NS = SLICE_MS * 1_000_000
+
+# As plain numbers: pyzmq's enumerations cost more than the calls they are for.
+NOBLOCK, EVENTS, RCVMORE, POLLIN = (int(value) for value in (zmq.NOBLOCK, zmq.EVENTS, zmq.RCVMORE, zmq.POLLIN))
+
+
+class RpcClient(MessageClient):
+    """A client of one RPC server over ZeroMQ, for use in one thread.
+
+    >>> with RpcClient("tcp://127.0.0.1:9292") as client:  # doctest: +SKIP
+    ...     client.predict({"words": [8, 233, 52], "label": 0}, ["prediction", "acc"])
+
+    `timeout` is each request's deadline in seconds. After an error the same object can be used again.
+    """
+
+    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Open a socket; the connection is made in the background and needs no running server yet."""
+        super().__init__(endpoint, timeout)
+        self._context = zmq.Context()
+        try:
+            self._open()
+        except zmq.ZMQError as error:
+            self.close()
+            raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
+
+    def _open(self) -> None:
+        """Open a socket that connects and reconnects by itself, and a monitor that tells whether it is connected.
+
+        The option IMMEDIATE would tell the same, but with it ZeroMQ throws away an answer that has arrived and was
+        not yet read when the server closes the connection.
+        """
+        self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.rcvtimeo = SLICE_MS
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._connected = False
+        self._socket.connect(self.endpoint)
+
+    def close(self) -> None:
+        """Close the socket; a request that was not answered is forgotten."""
+        self._close_socket()
+        self._context.term()
+
+    def _close_socket(self) -> None:
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
+            self._socket.close()
+
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened:
+        if begun_ns > self._arrived_ns + RESTED_NS:
+            self._look_at_monitor()  # what happened before this request does not concern it
+        try:
+            self._socket.send(piece, NOBLOCK)
+        except zmq.Again:
+            raise self._unavailable("it takes no more requests") from None
+        return self._receive(deadline_ns)
+
+    def _receive(self, deadline_ns: int) -> wire.Opened:
+        while (left := deadline_ns - perf_counter_ns()) > 0:
+            if left < SLICE_NS and not self._socket.poll(math.ceil(left / 1e6)):
+                break
+            try:
+                message = [self._socket.recv()]
+            except zmq.Again:
+                if self._look_at_monitor():
+                    raise self._unavailable("the connection to it was lost") from None
+                continue
+            if len(message[0]) < PREFIX_BYTES:  # not one of those in one piece, as ours are
+                while self._socket.get(RCVMORE):
+                    message.append(self._socket.recv())
+            try:
+                return wire.open_frames(message)
+            except BadRequest as error:
+                raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
+        if self._look_at_monitor() or not self._connected:
+            raise self._unavailable(f"none answers within {self.timeout} s")
+        raise self._late()
+
+    def _look_at_monitor(self) -> bool:
+        """Read what the monitor has to say; tell whether the connection was lost."""
+        lost = False
+        while self._monitor.get(EVENTS) & POLLIN:  # type: ignore[operator]
+            self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            lost = lost or not self._connected
+        return lost
+
+    def _unavailable(self, why: str) -> ServerUnavailable:
+        """Throw away the socket with the request it still holds: a server that comes back must not work on it."""
+        self._close_socket()
+        self._open()
+        return self._no_server(why)

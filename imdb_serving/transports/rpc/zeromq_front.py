@@ -1,0 +1,137 @@
+"""Where RPC's requests come in over ZeroMQ: one ROUTER socket, which all threads of the crew share under one lock."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from imdb_serving.errors import BadRequest, ServerStartError, ServingError
+from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.framing import Frame
+from imdb_serving.transports.rpc.intake import Intake
+from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
+from imdb_serving.workers.bell import Bell
+from imdb_serving.workers.channel import Frames
+from imdb_serving.workers.front import Task
+
+log = logging.getLogger(__name__)
+
+RECEIVED_A_TURN = 64
+LINGER_MS = 1000
+
+# As plain numbers: pyzmq's enumerations cost more than the calls they are for.
+NOBLOCK, SNDMORE, EVENTS, RCVMORE, POLLIN = (
+    int(value) for value in (zmq.NOBLOCK, zmq.SNDMORE, zmq.EVENTS, zmq.RCVMORE, zmq.POLLIN)
+)
+
+Route = tuple[bytes, ...]
+
+
+class ZmqFront:
+    """The ROUTER socket. Every call on it is made under `_guard`, for ZeroMQ's sockets are no threads' playground."""
+
+    submit: Callable[[Task], None]
+
+    def __init__(self, endpoint: str, intake: Intake) -> None:
+        """Bind; raise `ServerStartError` when the endpoint cannot be had."""
+        self._context = zmq.Context()
+        self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.MAXMSGSIZE, intake.info.max_message_bytes)
+        self._flood = FloodGuard(self._router, intake.info.max_message_bytes)
+        self._intake = intake
+        self._guard = threading.Lock()
+        self._more = False
+        self._bell = Bell(self._router.fileno())
+        try:
+            self._router.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ServerStartError(f"cannot listen on {endpoint}: {error}; choose another port") from error
+        self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def receive(self) -> bool:
+        """Take in what has arrived; see `Front`."""
+        with self._guard:
+            return self._receive()
+
+    def _receive(self) -> bool:
+        """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
+        router = self._router
+        for _ in range(RECEIVED_A_TURN):
+            if not router.get(EVENTS) & POLLIN:  # type: ignore[operator]
+                self._more = False
+                return False
+            if self._flood.has_strangers:
+                first = self._flood.meet(router.recv(NOBLOCK, copy=False))
+            else:
+                first = router.recv(NOBLOCK)
+            parts = [router.recv(NOBLOCK)]
+            while router.get(RCVMORE):
+                parts.append(router.recv(NOBLOCK))
+            self._accept(first, parts)
+        self._more = True
+        return True
+
+    def _accept(self, client: bytes, message: list[bytes]) -> None:
+        self._flood.saw(client)
+        route: Route = (client,)
+        if len(message) > 1 and not message[0]:
+            # A REQ socket puts an empty frame before its message and expects one before the answer.
+            route = (client, message.pop(0))
+        try:
+            header, tensors, one_piece = wire.open_frames(message)
+        except BadRequest as error:
+            answer = wire.encode_failure(error, None, one_piece=wire.is_one_piece(message))
+        else:
+            answer = self._intake.take(header, tensors, message, (route, one_piece), self.submit)
+        if answer is not None:
+            self._send(route, answer)
+
+    def look_after(self) -> None:
+        """Cut connections that send without end; see `Front`."""
+        with self._guard:
+            self._flood.check()
+
+    def wait(self) -> None:
+        """Wait for arrivals; see `Front`."""
+        if not self._more:
+            self._bell.wait()
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        self._bell.ring()
+
+    def answer(self, task: Task, outcome: Frames) -> None:
+        """Send an answer, then receive; see `Front`."""
+        with self._guard:
+            self._send(task.route[0], outcome)
+            self._receive()
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        """Send a failure."""
+        self.answer(task, wire.encode_failure(error, task.request_id, one_piece=task.route[1]))
+
+    def _send(self, route: Route, frames: Sequence[Frame]) -> None:
+        try:
+            for part in route:
+                self._router.send(part, SNDMORE | NOBLOCK)
+            for frame in frames[:-1]:
+                self._router.send(frame, SNDMORE | NOBLOCK)
+            self._router.send(frames[-1], NOBLOCK)
+        except zmq.ZMQError as error:
+            log.warning("an answer could not be delivered: %s", error)
+
+    def is_quiet(self) -> bool:
+        """Tell whether every answer has left: ZeroMQ sees to that when it is closed."""
+        return True
+
+    def close(self) -> None:
+        """Close the socket, once what was answered has had a second to leave."""
+        with self._guard:
+            self._flood.close()
+            self._router.close(linger=LINGER_MS)
+        self._bell.close()
+        self._context.term()

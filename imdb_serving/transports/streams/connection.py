@@ -1,0 +1,128 @@
+"""One client's connection as a server sees it: bytes in, bytes out, and a clean end. It never blocks.
+
+Reading is done with the front's lock held; `send` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from abc import ABC, abstractmethod
+from time import monotonic
+
+from imdb_serving.workers.channel import Frame
+
+CHUNK = 1 << 16
+
+
+class StreamConnection(ABC):
+    """The server's side of a connection; what its bytes mean is for whoever derives from it."""
+
+    def __init__(self, client: socket.socket) -> None:
+        """Take an accepted socket."""
+        client.setblocking(False)
+        if client.family != getattr(socket, "AF_UNIX", None):
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.socket = client
+        self.descriptor = client.fileno()
+        self.touched = monotonic()
+        self.lingering = False
+        self.closed = False
+        self.is_settled = False
+        self.watched = (False, False)
+        self._unsent = b""
+        self._ended = False
+        self._sending = threading.Lock()
+
+    @abstractmethod
+    def feed(self, data: bytes) -> None:
+        """Take in what has arrived."""
+
+    @property
+    @abstractmethod
+    def wants_to_read(self) -> bool:
+        """False while so much is at work, or unsent, that no more shall be taken in."""
+
+    @property
+    @abstractmethod
+    def is_idle(self) -> bool:
+        """True when there is nothing to answer and nothing to send."""
+
+    def read(self) -> None:
+        """Take in what has arrived. While lingering it is thrown away: the client shall read our last word in peace."""
+        try:
+            data = self.socket.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:  # reset: nothing can be said any more either
+            self.closed, self.is_settled = True, False
+            return
+        if not data:
+            self._ended, self.is_settled = True, False
+        elif not self.lingering:
+            self.feed(data)
+
+    def send(self, data: Frame) -> None:
+        """Send; what does not fit now is kept, for `flush`."""
+        with self._sending:
+            if self._unsent:
+                self._unsent += bytes(data)
+                return
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._ended = self.closed = True
+                sent = 0
+            if sent != len(data):
+                self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
+
+    def flush(self) -> None:
+        """Send more of what is kept."""
+        self.touched = monotonic()
+        with self._sending:
+            unsent, self._unsent = self._unsent, b""
+        self.send(unsent)
+
+    @property
+    def wants_to_write(self) -> bool:
+        """True while a part of an answer is kept."""
+        return bool(self._unsent)
+
+    @property
+    def has_ended(self) -> bool:
+        """True when the client will send no more."""
+        return self._ended
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing more can come of it, or need be said."""
+        return self.closed or (self._ended and self.is_idle)
+
+    def end_writing(self) -> None:
+        """Tell the client that this was the last word."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.closed = True
+
+    def part(self) -> None:
+        """Say the last word, and throw away what has arrived: a close with that unread would reset the connection.
+
+        Then the client could lose the answers which it has not read yet.
+        """
+        self.lingering = True
+        self.end_writing()
+        while not (self.closed or self._ended):
+            try:
+                self._ended = not self.socket.recv(CHUNK)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close it, while nobody sends."""
+        with self._sending:
+            self.closed = True
+            self.socket.close()

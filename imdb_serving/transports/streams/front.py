@@ -1,0 +1,139 @@
+"""A front over a listening socket: it accepts, reads and closes connections. What they say is for who derives from it.
+
+A connection is watched as long as it may be read from; reading and all that follows from it is done with `_guard` held,
+and so is everything else but working on a request and sending its answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from time import monotonic
+from typing import Generic, TypeVar
+
+from imdb_serving.transports.streams.connection import StreamConnection
+from imdb_serving.transports.streams.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
+from imdb_serving.workers.front import Task
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2.0
+SWEEP_SECONDS = 1.0
+ACCEPTED_A_TURN = 64
+
+C = TypeVar("C", bound=StreamConnection)
+
+
+class StreamFront(ABC, Generic[C]):
+    """The listening socket and all connections; see `Front`."""
+
+    submit: Callable[[Task], None]
+
+    def __init__(self, listener: socket.socket) -> None:
+        """Take the listening socket."""
+        listener.setblocking(False)
+        self._listener = listener
+        self._guard = threading.RLock()
+        self._readiness = make_readiness()
+        self._readiness.watch(listener.fileno(), read=True, write=False)
+        self._found: list[Event] = []
+        self.connections: dict[int, C] = {}
+        self._swept = monotonic()
+
+    @abstractmethod
+    def _open(self, client: socket.socket) -> C:
+        """Make a connection of an accepted socket."""
+
+    @abstractmethod
+    def _advance(self, connection: C) -> None:
+        """Go on with a connection that has read something, or may go on for another reason; then `_settle` it."""
+
+    @abstractmethod
+    def _is_stale(self, connection: C, idle_seconds: float) -> bool:
+        """Tell whether a connection on which nothing moves shall be closed."""
+
+    def receive(self) -> bool:
+        """Read what has arrived; see `Front`."""
+        with self._guard:
+            events, self._found = self._found or self._readiness.ready(), []
+            for descriptor, event in events:
+                connection = self.connections.get(descriptor)
+                if connection is not None:
+                    if event != READ and event & WRITE:
+                        connection.flush()
+                    if event != WRITE:
+                        connection.read()
+                    self._advance(connection)
+                elif descriptor == self._listener.fileno():
+                    self._accept()
+        return len(events) == EVENTS_A_TURN
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_A_TURN):
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # no descriptor is left: the next sweep watches the listener again
+                log.warning("a connection could not be accepted: %s", error)
+                self._readiness.forget(self._listener.fileno())
+                return
+            connection = self._open(client)
+            self.connections[connection.descriptor] = connection
+            self._settle(connection)
+
+    def _settle(self, connection: C) -> None:
+        """Watch a connection for what it waits for now, or forget it when it is over."""
+        if connection.is_over:
+            self._forget(connection)
+            return
+        wanted = (connection.wants_to_read, connection.wants_to_write)
+        if wanted != connection.watched:
+            connection.watched = wanted
+            self._readiness.watch(connection.descriptor, read=wanted[0], write=wanted[1])
+        connection.is_settled = wanted == (True, False) and not connection.lingering and not connection.has_ended
+
+    def _forget(self, connection: C) -> None:
+        if self.connections.pop(connection.descriptor, None) is not None:
+            self._readiness.forget(connection.descriptor)
+            connection.close()
+
+    def _knows(self, connection: C) -> bool:
+        return self.connections.get(connection.descriptor) is connection
+
+    def look_after(self) -> None:
+        """Close what has been idle for long, or lingers, once a second; see `Front`."""
+        now = monotonic()
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            with self._guard:
+                self._readiness.watch(self._listener.fileno(), read=True, write=False)
+                for connection in list(self.connections.values()):
+                    idle = now - connection.touched
+                    if (connection.lingering and idle > LINGER_SECONDS) or self._is_stale(connection, idle):
+                        self._forget(connection)
+
+    def wait(self) -> None:
+        """Wait for arrivals; see `Front`."""
+        self._found = self._readiness.wait(SWEEP_SECONDS)
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        self._readiness.ring()
+
+    def is_quiet(self) -> bool:
+        """Tell whether every answer has left."""
+        return all(connection.is_idle for connection in list(self.connections.values()))
+
+    def close(self) -> None:
+        """Close everything."""
+        with self._guard:
+            self._readiness.forget(self._listener.fileno())
+            self._listener.close()
+            for connection in list(self.connections.values()):
+                connection.part()
+                self._forget(connection)
+            self._readiness.close()
