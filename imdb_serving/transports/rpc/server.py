@@ -107,6 +107,8 @@ class RpcServer:
                 self._serve(crew, front)
         finally:
             crew.stop()
+            if crew.draining:
+                front.receive()  # what came while the threads ended is refused, as all that came since the stop
             pool.stop()
             front.close()
         for error in self._broken:
