@@ -36,6 +36,8 @@ class Tensor(msgspec.Struct, frozen=True, gc=False):
         """Check that the lengths describe the values; raise `BadRequest` when they do not."""
         lengths, values = self.lengths, self.values
         if lengths is None:
+            if self.text:
+                raise BadRequest("a text needs lengths, the bytes of each sample")
             if values.ndim == 0:
                 raise BadRequest("a dense tensor needs at least one axis, the samples")
             return
@@ -75,7 +77,10 @@ class Request(msgspec.Struct, frozen=True, gc=False):
         for name, tensor in self.feed.items():
             if self.samples == 1 and tensor.values.shape == tensor.lengths:
                 continue  # one ragged sample, what most requests are
-            tensor.check()
+            try:
+                tensor.check()
+            except BadRequest as error:
+                raise BadRequest(f"feed {name!r}: {error}") from error
             if tensor.samples != self.samples:
                 raise BadRequest(f"feed {name!r} holds {tensor.samples} samples, the request says {self.samples}")
 

@@ -22,16 +22,17 @@ class Pipeline:
         if len(set(names)) != len(names):
             raise ValueError(f"two ops share a name: {names}")
         self.ops = tuple(ops)
+        self._steps = [(op.name, op.run) for op in ops]
 
     def __call__(self, request: Request, timeline: Timeline) -> Reply:
         """Return the reply to `request`; a `ServingError` of an op refuses it."""
         work = Work(request)
         add, now = timeline.stages.append, perf_counter_ns
         begun = now()
-        for op in self.ops:
-            op.run(work)
+        for name, run in self._steps:
+            run(work)
             ended = now()
-            add(Stage(op.name, begun, ended))
+            add(Stage(name, begun, ended))
             begun = ended
         return Reply(work.outputs, timeline.stages)
 

@@ -69,20 +69,31 @@ def parse(line: Line, kind: LineFormat) -> Example:
     return _parse_ids(line) if kind == "ids" else _parse_text(line)
 
 
-_IDS = re.compile(r"\s*[0-9]{1,18}(?:\s+[0-9]{1,18})*\s*", re.ASCII)
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_DIGITS_AND_SPACE = b"0123456789 \t\n\r\f\v"
+_TOO_LARGE = 10**18
 
 
 def _parse_ids(line: Line) -> Example:
-    if not _IDS.fullmatch(line.content):
-        # White space beyond ASCII separates words for str.split, and is no separator of this format.
-        fields = line.content.split()
-        wrong = next((field for field in fields if not _NUMBER.fullmatch(field)), line.content)
-        raise line.refuse("ids", f"{wrong[:40]!r} is not a whole number of at least 0")
-    values = np.fromstring(line.content, dtype=np.int64, sep=" ")
-    if len(values) != values[0] + 2:
-        raise line.refuse("ids", f"{max(len(values) - 2, 0)} word ids where N says {values[0]}")
-    return Example(label=_label(str(values[-1]), line, "ids"), words=values[1:-1])
+    content = line.content
+    if not content.isascii() or content.encode("ascii").translate(None, _DIGITS_AND_SPACE):
+        raise _refuse_ids(line)
+    values = np.fromstring(content, dtype=np.int64, sep=" ")
+    if not len(values) or values.item(values.argmax()) >= _TOO_LARGE:
+        raise _refuse_ids(line)
+    count, label = values.item(0), values.item(-1)
+    if len(values) != count + 2:
+        raise line.refuse("ids", f"{max(len(values) - 2, 0)} word ids where N says {count}")
+    if label not in (0, 1):
+        raise line.refuse("ids", f"the label is '{label}'")
+    return Example(label=label, words=values[1:-1])
+
+
+def _refuse_ids(line: Line) -> DataError:
+    # White space beyond ASCII separates words for str.split, and is no separator of this format.
+    fields = line.content.split()
+    wrong = next((field for field in fields if not _NUMBER.fullmatch(field)), line.content)
+    return line.refuse("ids", f"{wrong[:40]!r} is not a whole number of at least 0")
 
 
 def _parse_text(line: Line) -> Example:

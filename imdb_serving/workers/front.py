@@ -41,6 +41,9 @@ class Front(Protocol):
     def receive(self) -> bool:
         """Take in what has arrived, without waiting; `submit` what is for a worker. Tell whether there may be more."""
 
+    def glance(self) -> None:
+        """Do as `receive`, unless another thread is at it: its turn covers what has arrived until now."""
+
     def wait(self) -> None:
         """Wait until there may be something to receive, or `wake`."""
 
@@ -51,7 +54,7 @@ class Front(Protocol):
         """Do what must be done now and then, whether anything arrives or not; called by the keeper every tick."""
 
     def answer(self, task: Task, outcome: Any) -> None:
-        """Send what `work` returned, then receive: sending may have taken the sign that something arrived."""
+        """Send what `work` returned. Where sending may take the sign that something arrived, then receive as well."""
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Send a failure."""

@@ -48,6 +48,9 @@ class MemoryFront:
                 self.fail(task, error)
         return False
 
+    def glance(self) -> None:
+        self.receive()
+
     def wait(self) -> None:
         self.bell.wait(10)
         self.bell.clear()

@@ -29,14 +29,12 @@ _pack_prefix, _unpack_prefix = PREFIX.pack, PREFIX.unpack_from
 
 def pack(header: bytes, arrays: Iterable[Array]) -> bytes:
     """Return a message in one piece."""
-    parts = [b"", header, _PADDING[-len(header) & 7]]
-    size = 0
+    parts = []
     for array in arrays:
         data = array.tobytes()
-        parts += data, _PADDING[-len(data) & 7]
-        size += len(data) + 7 & ~7
-    parts[0] = _pack_prefix(_VERSION, len(header), size)
-    return b"".join(parts)
+        parts.append(data if not len(data) & 7 else data + _PADDING[-len(data) & 7])
+    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    return _pack_prefix(_VERSION, len(header), len(body)) + header + _PADDING[-len(header) & 7] + body
 
 
 def is_piece(frame: Frame) -> bool:

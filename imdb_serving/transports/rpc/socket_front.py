@@ -31,7 +31,7 @@ class SocketConnection(StreamConnection):
         super().__init__(client)
         self.messages: list[tuple[Piece, Frame]] = []
         self.refusal: BadRequest | None = None
-        self.under_way = 0
+        self.taken = self.answered = 0  # the one changes under the front's lock, the other under `_sending`
         self._limit = max_message_bytes
         self._half = bytearray()
         self._missing = 0
@@ -61,6 +61,12 @@ class SocketConnection(StreamConnection):
             self.messages.append((unpack(whole), whole))  # type: ignore[arg-type]
         self._missing = missing(self._half)
 
+    def answer(self, data: Frame) -> None:
+        """Send the answer to a request; see `send`."""
+        with self._sending:
+            self._send(data)
+            self.answered += 1
+
     @property
     def is_half(self) -> bool:
         """True while a message has not arrived whole."""
@@ -69,12 +75,12 @@ class SocketConnection(StreamConnection):
     @property
     def wants_to_read(self) -> bool:
         """False while the client does not read its answers, or asks more than anyone could answer."""
-        return self.under_way < MAX_UNDER_WAY and len(self._unsent) < MAX_UNSENT_BYTES
+        return self.taken - self.answered < MAX_UNDER_WAY and len(self._unsent) < MAX_UNSENT_BYTES
 
     @property
     def is_idle(self) -> bool:
         """True when there is nothing to answer and nothing to send."""
-        return not (self.under_way or self._unsent or self.messages)
+        return not (self.taken != self.answered or self._unsent or self.messages)
 
 
 class SocketFront(StreamFront[SocketConnection]):
@@ -98,10 +104,10 @@ class SocketFront(StreamFront[SocketConnection]):
             for (header, body, _), whole in messages:
                 answer = self._intake.take(header, body, (whole,), connection, self.submit)
                 if answer is None:
-                    connection.under_way += 1
+                    connection.taken += 1
                 else:
                     connection.send(answer[0])
-            if connection.is_settled and connection.under_way < MAX_UNDER_WAY:
+            if connection.is_settled and connection.wants_to_read:
                 return
         if connection.refusal is not None and not connection.lingering:
             connection.send(wire.encode_failure(connection.refusal, None, one_piece=True)[0])
@@ -113,11 +119,11 @@ class SocketFront(StreamFront[SocketConnection]):
     def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer; see `Front`."""
         connection: SocketConnection = task.route
-        connection.send(outcome[0])
-        with self._guard:
-            connection.under_way -= 1
-            if not connection.is_settled and self._knows(connection):
-                self._advance(connection)
+        connection.answer(outcome[0])
+        if not connection.is_settled:
+            with self._guard:
+                if self._knows(connection):
+                    self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Send a failure."""

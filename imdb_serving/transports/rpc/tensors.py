@@ -59,15 +59,9 @@ def decode_arrays(headers: Sequence[TensorHeader], source: Tensors) -> dict[str,
 
 
 def decode_tensors(headers: Sequence[TensorHeader], source: Tensors) -> Mapping[str, Tensor]:
-    """Return the tensors by name, their lengths not yet checked; raise `BadRequest` as `decode_arrays` does."""
+    """Return the tensors by name, not yet checked; raise `BadRequest` as `decode_arrays` does."""
     arrays = decode_arrays(headers, source)
-    tensors = {}
-    for header in headers:
-        name, is_text = header.name, header.dtype == TEXT
-        if is_text and header.lengths is None:
-            raise BadRequest(f"{name!r} is text and needs lengths, the bytes of each sample")
-        tensors[name] = Tensor(arrays[name], header.lengths, is_text)
-    return tensors
+    return {header.name: Tensor(arrays[header.name], header.lengths, header.dtype == TEXT) for header in headers}
 
 
 def _in_body(headers: Sequence[TensorHeader], body: memoryview) -> dict[str, Array]:

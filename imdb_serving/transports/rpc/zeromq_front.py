@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import zmq
@@ -44,6 +45,8 @@ class ZmqFront:
         self._intake = intake
         self._guard = threading.Lock()
         self._more = False
+        self._outbox: deque[tuple[Route, Frames]] = deque()
+        self._asked = False
         self._bell = Bell(self._router.fileno())
         try:
             self._router.bind(endpoint)
@@ -55,7 +58,28 @@ class ZmqFront:
     def receive(self) -> bool:
         """Take in what has arrived; see `Front`."""
         with self._guard:
-            return self._receive()
+            more = self._receive()
+        self._turn_back()
+        return more
+
+    def glance(self) -> None:
+        """Send what is to be sent and take in what has arrived, unless another thread is at it; see `Front`.
+
+        Nobody waits for the lock, which would cost more than what is done under it: whoever had it looks, once it is
+        given back, whether somebody asked meanwhile.
+        """
+        self._asked = True
+        self._turn_back()
+
+    def _turn_back(self) -> None:
+        while self._asked and self._guard.acquire(blocking=False):
+            try:
+                self._asked = False
+                while self._outbox:
+                    self._send(*self._outbox.popleft())
+                self._receive()
+            finally:
+                self._guard.release()
 
     def _receive(self) -> bool:
         """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
@@ -94,6 +118,7 @@ class ZmqFront:
         """Cut connections that send without end; see `Front`."""
         with self._guard:
             self._flood.check()
+        self._turn_back()
 
     def wait(self) -> None:
         """Wait for arrivals; see `Front`."""
@@ -106,9 +131,8 @@ class ZmqFront:
 
     def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer, then receive; see `Front`."""
-        with self._guard:
-            self._send(task.route[0], outcome)
-            self._receive()
+        self._outbox.append((task.route[0], outcome))
+        self.glance()
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Send a failure."""
@@ -125,11 +149,12 @@ class ZmqFront:
             log.warning("an answer could not be delivered: %s", error)
 
     def is_quiet(self) -> bool:
-        """Tell whether every answer has left: ZeroMQ sees to that when it is closed."""
-        return True
+        """Tell whether every answer was given to ZeroMQ, which sees to the rest when it is closed."""
+        return not self._outbox
 
     def close(self) -> None:
         """Close the socket, once what was answered has had a second to leave."""
+        self.glance()
         with self._guard:
             self._flood.close()
             self._router.close(linger=LINGER_MS)

@@ -66,25 +66,28 @@ class StreamConnection(ABC):
     def send(self, data: Frame) -> None:
         """Send; what does not fit now is kept, for `flush`."""
         with self._sending:
-            if self._unsent:
-                self._unsent += bytes(data)
-                return
-            try:
-                sent = self.socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._ended = self.closed = True
-                sent = 0
-            if sent != len(data):
-                self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
+            self._send(data)
+
+    def _send(self, data: Frame) -> None:
+        if self._unsent:
+            self._unsent += bytes(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._ended = self.closed = True
+            sent = 0
+        if sent != len(data):
+            self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
 
     def flush(self) -> None:
         """Send more of what is kept."""
         self.touched = monotonic()
         with self._sending:
             unsent, self._unsent = self._unsent, b""
-        self.send(unsent)
+            self._send(unsent)
 
     @property
     def wants_to_write(self) -> bool:

@@ -58,17 +58,28 @@ class StreamFront(ABC, Generic[C]):
     def receive(self) -> bool:
         """Read what has arrived; see `Front`."""
         with self._guard:
-            events, self._found = self._found or self._readiness.ready(), []
-            for descriptor, event in events:
-                connection = self.connections.get(descriptor)
-                if connection is not None:
-                    if event != READ and event & WRITE:
-                        connection.flush()
-                    if event != WRITE:
-                        connection.read()
-                    self._advance(connection)
-                elif descriptor == self._listener.fileno():
-                    self._accept()
+            return self._receive()
+
+    def glance(self) -> None:
+        """Read what has arrived, unless another thread does; see `Front`."""
+        if self._guard.acquire(blocking=False):
+            try:
+                self._receive()
+            finally:
+                self._guard.release()
+
+    def _receive(self) -> bool:
+        events, self._found = self._found or self._readiness.ready(), []
+        for descriptor, event in events:
+            connection = self.connections.get(descriptor)
+            if connection is not None:
+                if event != READ and event & WRITE:
+                    connection.flush()
+                if event != WRITE:
+                    connection.read()
+                self._advance(connection)
+            elif descriptor == self._listener.fileno():
+                self._accept()
         return len(events) == EVENTS_A_TURN
 
     def _accept(self) -> None:

@@ -205,7 +205,7 @@ def test_a_message_needs_a_version_and_a_header(frames: list[Any]) -> None:
         (message(**tensor(lengths=[2])), "sum to 3, got a sum of 2"),
         (message(**tensor(lengths=[1, 2])), "holds 2 samples, the request says 1"),
         (message(**tensor(shape=[1, 3])), "one-dimensional"),
-        (message(**tensor(dtype="utf8", shape=[24], lengths=None)), "text and needs lengths"),
+        (message(**tensor(dtype="utf8", shape=[24], lengths=None)), "'words': a text needs lengths"),
         (message(data=[DATA[:8]], **tensor(shape=[], lengths=None)), "at least one axis"),
         (message(fetch=[]), "at least one fetch name"),
         (message(samples=0), "malformed header"),
