@@ -193,7 +193,7 @@ def test_both_ends_of_every_connection_send_at_once() -> None:
         client.hello()
         (connection,) = server.front.connections.values()
         assert client._socket is not None
-        for end in (connection.socket, client._socket):
+        for end in (connection.socket, client._socket.connection):
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import select
 import shutil
 import socket
 import subprocess
 from abc import abstractmethod
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,8 +27,9 @@ from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.streams.client_socket import RESTED_NS, KernelTimedSocket
 
-RECEIVE_BYTES = 1 << 16
+RECEIVE_BYTES = 1 << 14
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
 _BY_STATUS: dict[int, type[ServingError]] = {503: ServerUnavailable, 504: RequestTimeout}
 
@@ -78,6 +78,24 @@ class _Parser:
         self.body.clear()
 
 
+class _Record(msgspec.Struct, frozen=True, gc=False):
+    """A request's stamps as the client took them, and the `Server-Timing` header with the server's."""
+
+    start_ns: int
+    encoded_ns: int
+    arrived_ns: int
+    decoded_ns: int
+    timing: str
+
+    def stages(self) -> list[Stage]:
+        """Return the stages of `client_infer`; raise `RemoteFailure` when the header cannot be read."""
+        server, clock = json_wire.parse_timing(self.timing)
+        sent, received = (self.start_ns, self.encoded_ns), (self.arrived_ns, self.decoded_ns)
+        if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
+            return [Stage("encode", *sent), Stage("send", sent[1], received[0]), Stage("decode", *received)]
+        return client_stages(sent, server, received, clock == CLOCK_ID)
+
+
 class _BaseHttpClient(Client):
     """What both clients share: the endpoint, and the way from a request to a reply or a typed error."""
 
@@ -110,12 +128,7 @@ class _BaseHttpClient(Client):
         outputs = json_wire.decode_reply(answer.body, request.samples)
         if missing := [name for name in request.fetch if name not in outputs]:
             raise RemoteFailure(f"{self.endpoint} answered without {', '.join(missing)}; is it another service?")
-        server, clock = json_wire.parse_timing(answer.timing)
-        received = (arrived, perf_counter_ns())
-        if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
-            waited = [Stage("encode", start, encoded), Stage("send", encoded, arrived), Stage("decode", *received)]
-            return Reply(outputs, waited)
-        return Reply(outputs, client_stages((start, encoded), server, received, clock == CLOCK_ID))
+        return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer.timing))
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""
@@ -162,7 +175,8 @@ class HttpClient(_BaseHttpClient):
     After an error the same object can be used again.
     """
 
-    _socket: socket.socket | None = None
+    _socket: KernelTimedSocket | None = None
+    _used_ns = 0
 
     def close(self) -> None:
         """Close the connection."""
@@ -171,21 +185,22 @@ class HttpClient(_BaseHttpClient):
             self._socket = None
 
     def _exchange(self, method: str, path: str, body: bytes) -> Answer:
-        deadline = monotonic() + self.timeout
+        begun_ns = perf_counter_ns()
+        deadline_ns = begun_ns + int(self.timeout * 1e9)
         message = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: {JSON}\r\n"
             f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n\r\n"
         ).encode("latin-1") + body
-        if self._socket is not None and _readable(self._socket):
+        if self._socket is not None and begun_ns > self._used_ns + RESTED_NS and self._socket.is_readable():
             self.close()  # nothing was asked, so this is its end, or words that are no answer to what we ask now
         kept = self._socket is not None
         try:
-            answer = self._send(message, deadline)
+            answer = self._send(message, deadline_ns)
             if answer is None and kept:
                 # The server closed a connection that had been idle; it never saw the request, so it is sent again.
                 self.close()
-                answer = self._send(message, deadline)
-        except TimeoutError:
+                answer = self._send(message, deadline_ns)
+        except (TimeoutError, BlockingIOError):
             self.close()
             raise self._late() from None
         except OSError as error:
@@ -203,20 +218,21 @@ class HttpClient(_BaseHttpClient):
             raise self._unavailable("it closed the connection without an answer")
         return answer
 
-    def _send(self, message: bytes, deadline: float) -> Answer | None:
+    def _send(self, message: bytes, deadline_ns: int) -> Answer | None:
         """Send and receive on the one connection; returns None when it was closed before an answer began."""
         if self._socket is None:
-            self._socket = socket.create_connection((self._host, self._port), max(0.001, deadline - monotonic()))
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            left = max(0.001, (deadline_ns - perf_counter_ns()) / 1e9)
+            self._socket = KernelTimedSocket(socket.create_connection((self._host, self._port), left))
         parser = _Parser()
         begun = False
         try:
-            self._limit(self._socket, deadline)
+            self._socket.limit(self.timeout)
             self._socket.sendall(message)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have refused the request while we sent it: what it said is still to be read
         while parser.answer is None:
-            self._limit(self._socket, deadline)
+            if begun:
+                self._socket.await_more(deadline_ns)
             try:
                 data = self._socket.recv(RECEIVE_BYTES)
             except ConnectionResetError:
@@ -227,14 +243,8 @@ class HttpClient(_BaseHttpClient):
                 return None
             begun = True
             parser.feed(data)
+        self._used_ns = perf_counter_ns()
         return parser.answer
-
-    @staticmethod
-    def _limit(connection: socket.socket, deadline: float) -> None:
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimeoutError
-        connection.settimeout(left)
 
 
 class CurlClient(_BaseHttpClient):
@@ -270,12 +280,6 @@ class CurlClient(_BaseHttpClient):
         if parser.answer is None:
             raise RemoteFailure(f"{self.endpoint} answered with half an answer")
         return parser.answer
-
-
-def _readable(connection: socket.socket) -> bool:
-    poller = select.poll()
-    poller.register(connection, select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def _words(errors: bytes) -> str:

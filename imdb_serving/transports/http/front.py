@@ -13,7 +13,7 @@ from imdb_serving.errors import ServingError
 from imdb_serving.transports.http.connection import Connection
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.http.parsing import HttpRequest
-from imdb_serving.transports.http.problems import RECEIVED_NS, problem_of, refusal, request_seconds
+from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, problem_of, refusal, request_seconds
 from imdb_serving.transports.http.responses import base_environ, call
 from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.front import Task
@@ -83,7 +83,7 @@ class HttpFront(StreamFront[Connection]):
 
     def respond(self, request: HttpRequest) -> bytes:
         """Have the application answer a request; what it raises has been answered by it, so this is our own fault."""
-        base = {**self._environ, RECEIVED_NS: request.received_ns}
+        base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body}
         try:
             return call(self._app.wsgi_app, request, base)
         except Exception as error:

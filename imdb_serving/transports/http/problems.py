@@ -15,6 +15,9 @@ RETRY_AFTER_SECONDS = "1"
 RECEIVED_NS = "imdb_serving.received_ns"
 """The key of a WSGI environment under which the web server says when the request was complete."""
 
+BODY = "imdb_serving.body"
+"""The key under which it gives the whole body."""
+
 STATUS: dict[type[ServingError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -15,9 +15,6 @@ from imdb_serving.transports.base import Client
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.framing import Piece
 
-RESTED_NS = 1_000_000
-"""After how long without a request it is worth a look at what became of the connection meanwhile."""
-
 
 class _Record(msgspec.Struct, frozen=True, gc=False):
     """A request's stamps as the client took them, and the answer with the server's."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import select
 import socket
-import struct
-from time import perf_counter_ns
 
 from imdb_serving.config import DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure
-from imdb_serving.transports.rpc.client import RESTED_NS, MessageClient
+from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.endpoints import socket_address
 from imdb_serving.transports.rpc.framing import Piece, missing, unpack
-
-log = logging.getLogger(__name__)
+from imdb_serving.transports.streams.client_socket import RESTED_NS, KernelTimedSocket
 
 CHUNK = 1 << 14
 
@@ -28,14 +23,13 @@ class SocketClient(MessageClient):
     `timeout` is each request's deadline in seconds. After an error the same object can be used again.
     """
 
-    _socket: socket.socket | None = None
+    _socket: KernelTimedSocket | None = None
 
     def __init__(self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Take the endpoint; the connection is made with the first request, and kept."""
         super().__init__(endpoint, timeout)
         self._address = socket_address(endpoint)
         self._begun = bytearray()
-        self._limit = 0.0
 
     def close(self) -> None:
         """Close the connection; a request that was not answered is forgotten."""
@@ -44,34 +38,28 @@ class SocketClient(MessageClient):
             self._socket = None
         self._begun.clear()
 
-    def _connect(self, seconds: float) -> socket.socket:
+    def _connect(self) -> KernelTimedSocket:
         host, port, path = self._address
-        if path:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(seconds)
-            try:
-                connection.connect(path)
-            except OSError:
-                connection.close()
-                raise
-        else:
-            connection = socket.create_connection((host, port), seconds)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
-        self._socket = connection
-        self._limit = 0.0
-        return connection
+        if not path:
+            return KernelTimedSocket(socket.create_connection((host, port), self.timeout))
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(self.timeout)
+        try:
+            connection.connect(path)
+        except OSError:
+            connection.close()
+            raise
+        return KernelTimedSocket(connection)
 
     def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> Piece:
         connection = self._socket
-        if connection is not None and begun_ns > self._arrived_ns + RESTED_NS:
-            connection = self._still_there(connection)
+        if connection is not None and begun_ns > self._arrived_ns + RESTED_NS and connection.has_ended():
+            self.close()
+            connection = None
         try:
             if connection is None:
-                connection = self._connect(self.timeout)
-            if self._limit != self.timeout:
-                self._set_limit(connection)
+                connection = self._socket = self._connect()
+            connection.limit(self.timeout)
             connection.sendall(piece)
         except (TimeoutError, BlockingIOError):
             self.close()
@@ -86,26 +74,6 @@ class SocketClient(MessageClient):
             raise
         return self._receive(deadline_ns)
 
-    def _still_there(self, connection: socket.socket) -> socket.socket | None:
-        """Return the connection, or None when the server has closed it; a late answer is no end."""
-        try:
-            if self._begun or connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
-                return connection
-        except BlockingIOError:
-            return connection
-        except OSError:
-            log.debug("the connection was reset")
-        self.close()
-        return None
-
-    def _set_limit(self, connection: socket.socket) -> None:
-        """Have the kernel keep the deadline: with a time-out of Python's every call would be two."""
-        connection.settimeout(None)
-        seconds = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6) or 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, seconds)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
-        self._limit = self.timeout
-
     def _receive(self, deadline_ns: int) -> Piece:
         connection, begun = self._socket, self._begun
         if connection is None:
@@ -118,10 +86,9 @@ class SocketClient(MessageClient):
                     return piece
                 self._add(data)
             while unpack(begun) is None:
-                if not self._poll.poll(max(0.0, (deadline_ns - perf_counter_ns()) / 1e6)):
-                    raise self._late()
+                connection.await_more(deadline_ns)
                 self._add(connection.recv(max(missing(begun), CHUNK)))
-        except BlockingIOError:
+        except (TimeoutError, BlockingIOError):
             raise self._late() from None
         except OSError:
             self._add(b"")

@@ -11,8 +11,9 @@ from zmq.utils.monitor import recv_monitor_message
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.client import RESTED_NS, MessageClient
+from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.framing import PREFIX_BYTES
+from imdb_serving.transports.streams.client_socket import RESTED_NS
 
 SLICE_MS = 100
 """How long a wait for an answer goes on before a look at whether the connection is still there."""
