@@ -3,7 +3,8 @@
 One idle thread leads: it waits at the front, and the others are parked. When requests arrive the leader takes one and
 passes the lead on to a parked thread before it works; a thread that has finished first looks for what waits or has just
 arrived, so under load nobody waits for anybody to be woken. Where work is brief, to wake another thread costs more than
-the work does: then the leader keeps the lead and answers one request after another.
+the work does: then the leader keeps the lead and answers one request after another. So it is where nearly all of a
+request is Python, which only one thread can run at a time, however long it takes (`pace.py`).
 
 While nobody can lead, because all threads are at work or the leader is at something longer than it thought, the keeper,
 which runs no request, helps every few milliseconds: it passes the lead on, takes in what has arrived, so that its wait
@@ -16,10 +17,11 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, perf_counter
+from time import monotonic, perf_counter_ns
 from typing import Any
 
 from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.workers import pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
@@ -35,11 +37,15 @@ MAX_QUEUE_BYTES = 256 << 20
 LARGE = 1 << 16
 """Bytes of a request from which on the bytes that wait are counted; below, the number of requests bounds them."""
 
-BRIEF_SECONDS = 70e-6
-"""Work that is shorter is done by the leader itself: to wake another thread takes as long (docs/performance.md)."""
+BRIEF_NS = 70_000
+"""A request that leaves the interpreter to others for a shorter time is answered by the leader itself: to wake another
+thread takes as long, and then both would wait for Python's lock (docs/performance.md)."""
 
 STEP = 1.05
-"""By how much one request moves the typical duration of work, which so follows the median."""
+"""By how much one request moves what is typical, which so follows the median."""
+
+LOOK_AT_EVERY = 4
+NOT_KNOWN = 1e18
 
 
 class _Member:
@@ -82,13 +88,14 @@ class Crew:
         self._waiting = False
         self._stopping = False
         self._can_be_brief = replace_stuck is not None
-        self._typical = 1.0
+        self._typical_ns = NOT_KNOWN
         self._leaders_task: Task | None = None  # what the leader was at when the keeper looked last
         self._members = [_Member(self._work, number) for number in range(threads)]
         self._alarm = Bell()
         self._asleep = False
         self._roused = False
         self._quiet = 0
+        self._count = 0
         self.draining = False
 
     def start(self) -> None:
@@ -163,8 +170,10 @@ class Crew:
         if self._asleep:
             self._alarm.ring()
         self._see_to_the_rest(member)
-        if looks := self._can_be_brief and not task.request_id & 3:  # a look at every fourth is enough
-            begun = perf_counter()
+        self._count += 1
+        if looks := self._can_be_brief and not self._count % LOOK_AT_EVERY:
+            begun_ns = perf_counter_ns()
+            pace.ask()
         try:
             outcome = self._do(task)
         except ServingError as error:
@@ -174,17 +183,26 @@ class Crew:
             self._fail(task, RemoteFailure(f"{type(error).__name__} in the server; its log says more"))
         else:
             if looks:
-                self._typical *= STEP if perf_counter() - begun > self._typical else 1 / STEP
+                self._learn(perf_counter_ns() - begun_ns)
             if task.claim():
                 self._front.answer(task, outcome)
         member.task = None
+
+    def _learn(self, whole_ns: int) -> None:
+        """Learn from a request how long one leaves the interpreter to others: all its time, if nobody knows better."""
+        longest_ns = pace.told()
+        left_ns = whole_ns if longest_ns is None else longest_ns
+        if self._typical_ns == NOT_KNOWN:
+            self._typical_ns = float(left_ns)
+        else:
+            self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
 
     def _see_to_the_rest(self, member: _Member) -> None:
         """Have somebody else look after what waits and what comes, while this thread is at work."""
         if self._leader is not member:
             if self._waiting and self._queue:
                 self._front.wake()
-        elif self._typical > BRIEF_SECONDS:
+        elif self._typical_ns > BRIEF_NS:
             self._pass_lead(member)
 
     def _fail(self, task: Task, error: ServingError) -> None:

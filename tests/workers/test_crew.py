@@ -12,7 +12,9 @@ import pytest
 import rpc_kit as kit
 
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
+from imdb_serving.timing import Stage
 from imdb_serving.workers import crew as crews
+from imdb_serving.workers import pace
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.front import Task
@@ -239,3 +241,54 @@ def test_a_fault_in_the_work_costs_its_request_and_not_the_thread(caplog: pytest
     assert front.results(2) == {0: "internal", 1: "done"}
     crew.stop()
     assert "ZeroDivisionError: secret" in caplog.text
+
+
+class Told:
+    """A handler that says of its requests how long they leave the interpreter to others, and by whom it was called."""
+
+    def __init__(self, nanoseconds: int) -> None:
+        self.nanoseconds = nanoseconds
+        self.threads: list[str] = []
+        self.gate = threading.Event()
+
+    def __call__(self, received_ns: int, frames: Frames) -> Frames:
+        self.threads.append(threading.current_thread().name)
+        if frames[0] == b"gate":
+            self.gate.wait(20)
+        pace.tell([Stage("op1", 0, self.nanoseconds)])
+        return [b"done"]
+
+
+def one_after_another(front: MemoryFront, count: int, begin: int = 0) -> None:
+    for number in range(begin, begin + count):
+        front.arrive(number)
+        assert kit.wait_until(lambda wanted=number + 1: len(front.outcomes) == wanted, 8)
+
+
+def test_brief_work_is_done_by_the_leader_alone() -> None:
+    told = Told(1000)
+    with running(told, 3) as (_, front):  # type: ignore[arg-type]
+        one_after_another(front, 20)  # learns
+        told.threads.clear()
+        one_after_another(front, 50, 20)
+        assert len(set(told.threads)) == 1
+
+
+def test_work_that_leaves_the_interpreter_to_others_is_shared() -> None:
+    told = Told(10_000_000)
+    with running(told, 3) as (_, front):  # type: ignore[arg-type]
+        one_after_another(front, 40)
+        assert len(set(told.threads)) > 1
+
+
+def test_a_leader_that_is_at_something_longer_than_it_thought_gives_up_the_lead() -> None:
+    told = Told(1000)
+    with running(told, 2) as (_, front):  # type: ignore[arg-type]
+        one_after_another(front, 20)
+        front.arrive(20, 10.0, b"gate")
+        assert kit.wait_until(lambda: len(told.threads) == 21)
+        for number in range(21, 50):
+            front.arrive(number)
+        assert kit.wait_until(lambda: len(front.outcomes) == 49)  # all but the one at the gate
+        told.gate.set()
+        assert front.results(50)[20] == "done"

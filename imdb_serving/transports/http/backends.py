@@ -16,6 +16,7 @@ from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import make_answer
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
+from imdb_serving.workers import pace
 from imdb_serving.workers.pool import Pool
 from imdb_serving.workers.seats import WorkerKind
 
@@ -84,12 +85,14 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Req
         timeline = Timeline()
         timeline.add("handover", begun_ns, perf_counter_ns())
         try:
-            return handler(request, timeline)
+            reply = handler(request, timeline)
         except ServingError as error:
             return error
         except Exception as error:
             log.exception("a request failed")
             return RemoteFailure(f"{type(error).__name__}: {error}")
+        pace.tell(reply.stages[1:])
+        return reply
 
     return answer
 

@@ -17,6 +17,7 @@ from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.headers import Predict
 from imdb_serving.transports.rpc.tensors import Tensors
+from imdb_serving.workers import pace
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.seats import Answer, WorkerKind
 
@@ -67,6 +68,7 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
             reply = handler(wire.decode_request(header, parsed.tensors), timeline)
             # Reading the tensors belongs to the first op: nothing of a request lies between two stages.
             stages = reply.stages
+            pace.tell(stages[1:])
             if len(stages) > 1:
                 stages[1] = Stage(stages[1].name, begun_ns, stages[1].end_ns)
             return wire.encode_reply(reply, header.id, one_piece=one_piece)
