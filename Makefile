@@ -5,6 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PARAMS ?= params/default.yaml
 SAMPLES ?= 2500
+ENGINES ?= null onnxruntime
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
@@ -19,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder flask-benchmark test test-all browser lint train lab report clean lock
+.PHONY: help setup sweep ladder bench flask-benchmark test test-all browser lint train lab report clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -50,6 +51,9 @@ sweep: setup ## measure PARAMS (default params/default.yaml) and write the repor
 ladder: train ## measure what each layer between the bare model and the published Flask service costs
 	@echo "==> the overhead ladder"
 	@$(RUN) ladder
+
+bench: train ## measure our servers beside others: raw echoes, raw ASGI, plain Flask on gunicorn (ENGINES="null onnxruntime")
+	@for engine in $(ENGINES); do echo "==> our servers beside others, engine $$engine"; $(RUN) bench --engine $$engine || exit 1; done
 
 flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500: some minutes)
 	@echo "==> Flask benchmark"
@@ -95,7 +99,7 @@ lint: setup ## check style, types and the direction of imports
 	@$(BIN)/lint-imports
 
 lock: setup ## resolve the dependencies anew and write requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.10 --generate-hashes \
+	@$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --universal --python-version 3.10 --generate-hashes \
 		--no-annotate --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)

@@ -359,6 +359,36 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
     run_ladder_notebook(LadderParams(engines=list(engines), **options))
 
 
+@main.command()
+@click.option("--engine", default="null", help=f"{engines_in_words()}.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, help="Of every server.")
+@click.option(
+    "--clients",
+    "client_threads",
+    type=click.IntRange(min=1),
+    multiple=True,
+    default=(1, 8),
+    help="Client processes; may be given several times.",
+)
+@click.option("--rounds", type=click.IntRange(min=2), default=6, help="Shuffled passes over all systems.")
+@click.option("--requests", type=click.IntRange(min=1), default=2500, help="Of a block, shared by its clients.")
+@click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
+def bench(client_threads: tuple[int, ...], **options: Any) -> None:
+    """Measure our servers beside others in one interleaved run: raw echoes, raw ASGI, plain Flask on gunicorn.
+
+    Writes rows, raw samples and a figure to outputs/bench/ENGINE and prints the tables. Ratios within a round are what
+    counts; a machine's own speed drifts.
+
+    \b
+    Example:
+      imdb-serving bench --engine onnxruntime --rounds 6
+    """
+    from imdb_serving.bench.parameters import CompareParams
+    from imdb_serving.commands.bench import run_bench
+
+    run_bench(CompareParams(client_threads=list(client_threads), **options))
+
+
 @main.command("flask-benchmark")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=24), default=2500, help="As published: 2,500.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,6 +58,8 @@ class ClientRecord:
     outcomes: list[Any] = field(default_factory=list)
     failures: list[FailedRequest] = field(default_factory=list)
     window_ns: tuple[int, int] = (0, 0)
+    cpu_s: float = 0.0
+    """CPU time of the client's process within the window, its threads included."""
 
 
 _Stamps = tuple[int, int, int, int]
@@ -73,6 +75,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
     stamps: list[_Stamps] = []
     replies: list[Reply] = []
     in_a_row = 0
+    cpu = process_time()
     begin = perf_counter_ns()
     for position in range(len(workload)):
         start = perf_counter_ns()
@@ -97,6 +100,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
         record.outcomes.append(outcome)
         record.positions.append(position)
     record.window_ns = (begin, perf_counter_ns())
+    record.cpu_s = process_time() - cpu
     _tabulate(record, stamps, [reply.stages for reply in replies])
     return record
 

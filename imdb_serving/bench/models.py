@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.bench.parameters import CompareParams, GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.config import is_project, project_root
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import find_server_dir, open_bundle
@@ -22,7 +22,7 @@ def ensure_model(folder: Path, net: str) -> None:
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
-def require_model(params: GridParams | SweepParams | LadderParams) -> None:
+def require_model(params: GridParams | SweepParams | LadderParams | CompareParams) -> None:
     """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
     if params.model:
         open_bundle(model_folder(params))

@@ -148,19 +148,49 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise ConfigError(f"engines: expected different engines, got {self.engines}")
         _check_positive(self, "server_threads", "math_threads", "requests")
-        if self.rounds < 2:
-            raise ConfigError(f"rounds: an interval needs at least 2, got {self.rounds}")
+        _check_rounds(self.rounds)
         _check_timeout(self.timeout)
         _check_names(self.sweep, self.run)
 
 
-Params = TypeVar("Params", GridParams, SweepParams, LadderParams)
+class CompareParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One comparison of our servers with others; the `requests` of a block are shared by its clients."""
+
+    engine: str = "null"
+    net: str = "cnn"
+    model: str = ""
+    workers: int = 2
+    client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 8])
+    rounds: int = 6
+    requests: int = 2500
+    seed: int = 2020
+    timeout: float = 30.0
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("engine", self.engine, ENGINES)
+        check_choice("net", self.net, _CHOICES["net"])
+        check_net(self.engine, self.net)
+        check_counts("client_threads", self.client_threads)
+        _check_positive(self, "workers", "requests")
+        if max(*self.client_threads, self.workers) > self.requests:
+            raise ConfigError(f"requests: {self.requests} are too few for so many clients")
+        _check_rounds(self.rounds)
+        _check_timeout(self.timeout)
+
+
+Params = TypeVar("Params", GridParams, SweepParams, LadderParams, CompareParams)
 
 
 def _check_positive(params: msgspec.Struct, *names: str) -> None:
     for name in names:
         if getattr(params, name) < 1:
             raise ConfigError(f"{name}: must be at least 1, got {getattr(params, name)}")
+
+
+def _check_rounds(rounds: int) -> None:
+    if rounds < 2:
+        raise ConfigError(f"rounds: an interval needs at least 2, got {rounds}")
 
 
 def _check_timeout(seconds: float) -> None:
@@ -215,6 +245,6 @@ def load_sweep(path: Path) -> SweepParams:
     return make(SweepParams, values, str(path))
 
 
-def model_folder(params: _Measured | LadderParams) -> Path:
+def model_folder(params: _Measured | LadderParams | CompareParams) -> Path:
     """Return where the bundle of these parameters is, or will be once it is trained."""
     return Path(params.model).expanduser() if params.model else project_root() / "outputs" / "models" / params.net

@@ -1,0 +1,1 @@
+"""What serving is compared with: the smallest servers that do the same work, and their clients. No part of serving."""

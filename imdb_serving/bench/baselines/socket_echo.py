@@ -1,0 +1,40 @@
+"""A plain socket's limit: one process that sends back what it receives, whole messages of `<I` bytes. `... PORT`."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import sys
+
+
+def main(port: str) -> None:
+    """Serve until killed."""
+    listener = socket.create_server(("127.0.0.1", int(port)), backlog=1024)
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    connections: dict[int, socket.socket] = {}
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == listener.fileno():
+                client, _ = listener.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connections[client.fileno()] = client
+                poll.register(client, select.POLLIN)
+            elif not echo(connections[descriptor]):
+                poll.unregister(descriptor)
+                connections.pop(descriptor).close()
+
+
+def echo(connection: socket.socket) -> bool:
+    """Send one message back; tell whether there was one."""
+    data = connection.recv(1 << 16)
+    while data and len(data) < 4 + struct.unpack_from("<I", data)[0]:
+        data += connection.recv(1 << 16)
+    if data:
+        connection.sendall(data)
+    return bool(data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

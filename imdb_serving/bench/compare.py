@@ -1,0 +1,159 @@
+"""Our servers beside the limits and the smallest servers of others, in one interleaved run (`imdb-serving bench`).
+
+All servers run at once and idle while another is measured; every round is one shuffled pass over all systems and client
+counts in short blocks, so that the drift of a shared machine hits all alike, and only ratios within a round are told.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from imdb_serving.bench.baselines.servers import BASELINES, running
+from imdb_serving.bench.inputs import measurement_lines
+from imdb_serving.bench.ledger import append_row, store_samples
+from imdb_serving.bench.loadgen import ClientRecord
+from imdb_serving.bench.local import BareClient
+from imdb_serving.bench.parameters import CompareParams, model_folder
+from imdb_serving.bench.session import Connect, LoadSession
+from imdb_serving.bench.summary import latency, wall_seconds
+from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import DataError
+from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.model.files import VOCABULARY
+from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.text.lines import Line
+from imdb_serving.transports.connect import connect
+
+OURS = {"rpc": "ours: RPC over ZeroMQ", "socket": "ours: RPC over a plain socket", "flask": "ours: Flask"}
+BARE = "bare"
+WHAT = {
+    BARE: "the engine alone, a loop a worker",
+    **{name: baseline.what for name, baseline in BASELINES.items()},
+    **OURS,
+}
+"""All systems, in words, in the order in which tables and figures have them."""
+
+FILE = "bench.jsonl"
+TOLERANCE = 1e-4
+Row = dict[str, Any]
+
+
+class System(NamedTuple):
+    """How a client connects, and the server's process id (none for `bare`)."""
+
+    connect: Connect
+    pid: int | None
+
+
+def compare(params: CompareParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
+    """Measure all systems, append every block to `folder`, and return the rows.
+
+    Raises `DataError` when a request fails or an answer is not the bare engine's: wrong answers are no speed.
+    """
+    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
+    lines = measurement_lines(params.requests, params.seed, vocabulary if vocabulary.is_file() else None)
+    rows = []
+    with _systems(params) as systems:
+        targets = {name: system.connect for name, system in systems.items()}
+        with LoadSession(targets, max(*params.client_threads, params.workers), params.timeout) as session:
+            progress(f"{params.engine}: {len(systems)} systems, {params.workers} workers")
+            for round_ in range(params.rounds + 1):  # the first warms up
+                measured = _round(params, round_, systems, session, lines)
+                _check_answers(measured)
+                for row, records in measured if round_ else []:
+                    name = f"{params.run}-r{round_}-{row['system']}-c{row['client_threads']}"
+                    row["raw"] = store_samples(folder, name, records)
+                    append_row(folder / FILE, row)
+                    rows.append(row)
+                progress(f"round {round_} of {params.rounds}" if round_ else "warmed up")
+    return rows
+
+
+@contextmanager
+def _systems(params: CompareParams) -> Iterator[dict[str, System]]:
+    """Start all servers, ours and the others', with as many workers each."""
+    spec = EngineSpec(params.engine)
+    model = model_folder(params) if spec.facts.needs_model else None
+    arguments = server_arguments(model, spec, params.workers)
+    with ExitStack() as stack:
+        systems = {BARE: System(functools.partial(BareClient, spec, model), None)}
+        for name, baseline in BASELINES.items():
+            pid, port = stack.enter_context(running(baseline, params.workers, params.engine, model))
+            systems[name] = System(functools.partial(baseline.client, port), pid)
+        for name in OURS:
+            server = stack.enter_context(ServerProcess.of_mode(name, arguments))
+            systems[name] = System(functools.partial(connect, server.endpoint, params.timeout), server.pid)
+        yield systems
+
+
+def _round(
+    params: CompareParams, round_: int, systems: dict[str, System], session: LoadSession, lines: Sequence[Line]
+) -> list[tuple[Row, list[ClientRecord]]]:
+    """Measure every system with every client count once, in an order of this round's own."""
+    blocks = [(name, count) for name in systems if name != BARE for count in params.client_threads]
+    blocks.append((BARE, params.workers))
+    random.Random(f"{params.seed}/{params.engine}/{round_}").shuffle(blocks)  # noqa: S311 - an order, not a secret
+    results = []
+    for name, clients in blocks:
+        shares = [ReviewWorkload(part, "ids", None, ("prediction",)) for part in share(lines, clients, 1)]
+        before = cpu_seconds(systems[name].pid)
+        records = session.run(name, shares)
+        server_cpu = cpu_seconds(systems[name].pid) - before
+        failures = [failure for record in records for failure in record.failures]
+        if failures:
+            raise DataError(f"{name}, engine {params.engine}: {failures[0].message}")
+        requests = sum(len(record.positions) for record in records)
+        row = {
+            "run": params.run,
+            "engine": params.engine,
+            "round": round_,
+            "system": name,
+            "workers": params.workers,
+            "client_threads": clients,
+            "requests": requests,
+            "throughput": requests / wall_seconds(records),
+            "client_cpu_us": sum(record.cpu_s for record in records) / requests * 1e6,
+            "server_cpu_us": server_cpu / requests * 1e6,
+            **{column.replace("_ms", "_us"): 1000 * value for column, value in latency(records).items()},
+        }
+        results.append((row, records))
+    return results
+
+
+def cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of a process and all its children until now."""
+    if pid is None:
+        return 0.0
+    total = 0.0
+    server = psutil.Process(pid)
+    for process in [server, *server.children(recursive=True)]:
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _check_answers(measured: Sequence[tuple[Row, list[ClientRecord]]]) -> None:
+    """Compare every answer with the bare engine's to the same review; an echo has none."""
+    bare = next(_probabilities(records) for row, records in measured if row["system"] == BARE)
+    for row, records in measured:
+        if row["system"] != BARE and (row["system"] in OURS or BASELINES[row["system"]].predicts):
+            given = _probabilities(records)
+            difference = float(np.abs(given - bare).max())
+            if difference > TOLERANCE:
+                raise DataError(f"{row['system']} answers otherwise than the bare engine: by {difference:.1e}")
+
+
+def _probabilities(records: Sequence[ClientRecord]) -> Any:
+    return np.array([result.probability for record in records for outcome in record.outcomes for result in outcome])
