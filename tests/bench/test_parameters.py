@@ -42,10 +42,9 @@ def test_default_is_made_for_two_cores() -> None:
 
 
 def test_default_file_says_what_the_defaults_are_and_has_all_modes_and_the_ladder() -> None:
-    fastest = {"engine": "folded", "server_threads": [1, 2]}
-    assert load_sweep(BY_NAME["default"]) == SweepParams(
-        mode=["rpc", "socket", "flask"], ladder_rounds=5, also=[fastest]
-    )
+    plain = {"mode": "socket", "server_threads": [1, 2]}
+    fastest = {"mode": ["rpc", "socket", "flask"], "engine": "folded", "server_threads": [1]}
+    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5, also=[plain, fastest])
 
 
 def test_every_real_engine_has_cells_in_the_sweep_of_engines() -> None:

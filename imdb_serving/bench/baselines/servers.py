@@ -50,7 +50,7 @@ BASELINES: Mapping[str, Baseline] = {
         "raw ASGI on uvicorn, JSON, a process a worker",
         lambda workers, port: [
             *("-m", "uvicorn", f"{HERE}.asgi_plain:app", "--port", str(port), "--workers", str(workers)),
-            *("--no-access-log", "--log-level", "warning"),
+            *("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "600"),
         ],
         JsonClient,
         predicts=True,
