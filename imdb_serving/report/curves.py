@@ -97,7 +97,7 @@ def _curves(axes: Axes, rows: pd.DataFrame, column: str) -> None:
                 continue
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             label = f"{mode}, {tables.plural(int(count), 'server thread')}"
-            axes.plot(clients, spread["median"], line, marker=marker, color=colour, label=label, lw=1.8, ms=6)
+            axes.plot(clients, spread["median"], ls=line, marker=marker, color=colour, label=label, lw=1.8, ms=6)
             axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.14, lw=0)
 
 

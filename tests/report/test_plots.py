@@ -114,3 +114,11 @@ def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
 ) -> None:
     rows = pd.DataFrame([*grid().to_dict("records"), *[failed(4, 1), failed(4, 2)]])
     plots.save(draw(rows), tmp_path, "one-gone")
+
+
+def test_more_ways_than_common_line_styles_are_drawn_apart() -> None:
+    rows = pd.concat([grid(modes=("rpc", "socket", "flask")).assign(engine=engine) for engine in ("paddle", "folded")])
+    rows = tables.named_ways(rows)
+    figure = curves.throughput_figure(rows)
+    styles = {str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}
+    assert len(styles) == 6
