@@ -17,14 +17,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from time import monotonic, perf_counter_ns
+from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.workers import pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
-from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
+from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, PAUSE_SECONDS, WAITED
 
 log = logging.getLogger(__name__)
 
@@ -124,13 +124,18 @@ class Crew:
     def _work(self, member: _Member) -> None:
         queue = self._queue
         while not (self._stopping or member.retired):
-            if not queue:
-                self._look_out(member)
             try:
-                task = queue.popleft()
-            except IndexError:
-                continue
-            self._take(member, task)
+                if not queue:
+                    self._look_out(member)
+                try:
+                    task = queue.popleft()
+                except IndexError:
+                    continue
+                self._take(member, task)
+            except Exception:  # a fault in the front must not cost the thread, and with it maybe the lead
+                log.exception("%s goes on behind a fault", member.thread.name)
+                member.task, self._waiting = None, False
+                sleep(PAUSE_SECONDS)  # one that stays shall not take the processor as well
 
     def _look_out(self, member: _Member) -> None:
         """Look for what has just arrived; if there is nothing, lead until there is, or be parked until called."""

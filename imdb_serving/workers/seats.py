@@ -80,9 +80,10 @@ class LocalSeat:
     def ask(self, received_ns: int, message: Any, _deadline: float) -> Any:
         """Answer, however long that takes."""
         self.thread = threading.get_ident()
-        answer = self._answer(received_ns, message)  # type: ignore[misc]  # it is ready
-        self.thread = 0
-        return answer
+        try:
+            return self._answer(received_ns, message)  # type: ignore[misc]  # it is ready
+        finally:
+            self.thread = 0
 
     def is_dead(self) -> bool:
         """Return False: a thread does not die alone."""

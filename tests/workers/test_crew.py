@@ -292,3 +292,37 @@ def test_a_leader_that_is_at_something_longer_than_it_thought_gives_up_the_lead(
         assert kit.wait_until(lambda: len(front.outcomes) == 49)  # all but the one at the gate
         told.gate.set()
         assert front.results(50)[20] == "done"
+
+
+class FaultyFront(MemoryFront):
+    """A front that fails, as no front should, while there are faults left."""
+
+    def __init__(self, faults: int) -> None:
+        super().__init__()
+        self.faults = faults
+
+    def receive(self) -> bool:
+        self._fail_maybe()
+        return super().receive()
+
+    def answer(self, task: Task, outcome: Frames) -> None:
+        super().answer(task, outcome)
+        self._fail_maybe()
+
+    def _fail_maybe(self) -> None:
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError("in the front")
+
+
+def test_a_fault_in_the_front_costs_neither_a_thread_nor_the_lead(caplog: pytest.LogCaptureFixture) -> None:
+    front = FaultyFront(5)
+    crew = Crew(front, 2, lambda task: [b"done"])
+    crew.start()
+    for number in range(20):
+        front.arrive(number)
+        assert kit.wait_until(lambda wanted=number + 1: len(front.outcomes) == wanted)
+    assert front.faults == 0
+    assert all(member.thread.is_alive() for member in crew._members)
+    crew.stop()
+    assert "goes on behind a fault" in caplog.text
