@@ -49,11 +49,14 @@ class Estimate(NamedTuple):
 
 
 def load(folder: Path) -> pd.DataFrame:
-    """Return the rows of the newest ladder in a folder; raise `DataError` when there is none."""
+    """Return the rows of the newest ladder in a folder; raise `DataError` when there is none, or a rung is missing."""
     rows = read_rows(folder / FILE)
     if not rows:
         raise DataError(f"{folder / FILE} holds no complete row; measure the ladder again")
-    return pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+    newest = pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+    if missing := [rung for rung in (*RUNGS, ASIDE) if rung not in set(newest["rung"])]:
+        raise DataError(f"{folder / FILE} has no rung {', '.join(missing)}; measure the ladder again")
+    return newest
 
 
 def cases(rows: pd.DataFrame) -> list[Case]:

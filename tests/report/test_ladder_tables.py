@@ -95,7 +95,18 @@ def test_the_figures_are_saved(tmp_path: Path) -> None:
 
 def test_the_newest_ladder_is_loaded(tmp_path: Path) -> None:
     for run in ("old", "new"):
-        append_row(tmp_path / FILE, {"run": run, "rung": "bare"})
-    assert list(ladder.load(tmp_path)["run"]) == ["new"]
+        for rung in (*RUNGS, ASIDE):
+            append_row(tmp_path / FILE, {"run": run, "rung": rung})
+    loaded = ladder.load(tmp_path)
+    assert set(loaded["run"]) == {"new"}
+    assert list(loaded["rung"]) == [*RUNGS, ASIDE]
     with pytest.raises(DataError, match="no ledger"):
         ladder.load(tmp_path / "elsewhere")
+
+
+def test_a_ladder_that_lacks_a_rung_is_told(tmp_path: Path) -> None:
+    for rung in RUNGS:
+        if rung != "socket":
+            append_row(tmp_path / FILE, {"run": "one", "rung": rung})
+    with pytest.raises(DataError, match=f"has no rung socket, {ASIDE}; measure the ladder again"):
+        ladder.load(tmp_path)
