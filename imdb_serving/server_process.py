@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServerStartError
@@ -39,6 +39,16 @@ def server_arguments(model: Path | None, engine: EngineSpec, server_threads: int
         *("--service-time-ms", str(engine.service_time_ms)),
         *("--distribution", engine.distribution),
     ]
+
+
+def end(process: subprocess.Popen[Any], seconds: float) -> None:
+    """Ask a process to end; one that does not in time is killed."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 class ServerProcess:
@@ -120,12 +130,7 @@ class ServerProcess:
             errors.close()
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, STOP_SECONDS)
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()

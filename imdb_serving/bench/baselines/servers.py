@@ -17,6 +17,7 @@ from typing import IO
 from imdb_serving.bench.baselines import engine
 from imdb_serving.bench.baselines.clients import BaselineClient, JsonClient, SocketEchoClient, ZmqEchoClient
 from imdb_serving.errors import ServerStartError, ServingError
+from imdb_serving.server_process import end
 
 UP_SECONDS = 60.0
 STOP_SECONDS = 5.0
@@ -84,12 +85,7 @@ def running(baseline: Baseline, workers: int, engine_name: str, model: Path | No
             _await_answer(baseline, process, port, errors)
             yield process.pid, port
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, STOP_SECONDS)
 
 
 def _await_answer(baseline: Baseline, process: subprocess.Popen[bytes], port: int, errors: IO[str]) -> None:
