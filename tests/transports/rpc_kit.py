@@ -20,6 +20,9 @@ from typing import Any, NamedTuple
 import msgspec
 import zmq
 
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.connect import connect
+
 VERSION = b"imdb-serving/1"
 WORDS = {"name": "words", "dtype": "int64", "shape": [1], "lengths": [1]}
 ONE_WORD = b"\x08" + bytes(7)
@@ -216,3 +219,18 @@ def side_by_side(count: int) -> Iterator[Callable[..., Future[Any]]]:
     """A function that runs others in threads; the block ends when all have returned."""
     with ThreadPoolExecutor(count) as threads:
         yield threads.submit
+
+
+def assert_undisturbed(server: ServerProcess, noises: Sequence[Callable[[], None]]) -> None:
+    """A good client is answered rightly while the noises last, and the server is the same one afterwards."""
+    with connect(server.endpoint, timeout=10) as client, side_by_side(len(noises)) as run:
+        running = [run(noise) for noise in noises]
+        answered = 0
+        while answered < 50 or not all(noise.done() for noise in running):
+            assert client.predict(SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+            answered += 1
+        for noise in running:
+            noise.result()
+        assert client.hello().pid == server.pid
+    with connect(server.endpoint, timeout=10) as newcomer:
+        assert newcomer.hello().pid == server.pid

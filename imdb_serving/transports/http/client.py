@@ -27,7 +27,7 @@ from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.streams.client_socket import RESTED_NS, KernelTimedSocket
+from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 RECEIVE_BYTES = 1 << 14
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
@@ -227,11 +227,11 @@ class HttpClient(_BaseHttpClient):
         begun = False
         try:
             self._socket.limit(self.timeout)
-            self._socket.sendall(message)
+            self._socket.send(message, deadline_ns)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have refused the request while we sent it: what it said is still to be read
         while parser.answer is None:
-            if begun:
+            if begun or len(message) >= LONG:
                 self._socket.await_more(deadline_ns)
             try:
                 data = self._socket.recv(RECEIVE_BYTES)

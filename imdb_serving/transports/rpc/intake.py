@@ -35,12 +35,12 @@ class Intake:
         received_ns = perf_counter_ns()
         one_piece = len(whole) == 1
         try:
-            question = wire.read_question(header)
-            if type(question) is not Predict:
-                return wire.encode_info(self.info, question.id, one_piece=one_piece)
             size = len(whole[0]) if one_piece else sum(map(len, whole))
             if size > self._max_bytes:
                 raise too_large(size, self._max_bytes)
+            question = wire.read_question(header)
+            if type(question) is not Predict:
+                return wire.encode_info(self.info, question.id, one_piece=one_piece)
             content: Any = Parsed(question, tensors, one_piece) if self._for_threads else whole
             submit(Task(route, question.id, received_ns, monotonic() + question.deadline_ms / 1000, content, size))
         except ServingError as error:

@@ -47,7 +47,8 @@ def open_front(endpoint: str, intake: Intake) -> RpcFront:
     except BadRequest as error:
         raise ServerStartError(str(error)) from error
     if address.path:
-        return SocketFront(listen_at(address.path), endpoint, intake, Path(address.path).unlink)
+        place = Path(address.path)
+        return SocketFront(listen_at(address.path), endpoint, intake, lambda: place.unlink(missing_ok=True))
     listener = listen(address.host, address.port)
     return SocketFront(listener, socket_endpoint(*listener.getsockname()[:2]), intake, lambda: None)
 

@@ -9,7 +9,7 @@ from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.endpoints import socket_address
 from imdb_serving.transports.rpc.framing import Piece, missing, unpack
-from imdb_serving.transports.streams.client_socket import RESTED_NS, KernelTimedSocket
+from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 CHUNK = 1 << 14
 
@@ -60,7 +60,7 @@ class SocketClient(MessageClient):
             if connection is None:
                 connection = self._socket = self._connect()
             connection.limit(self.timeout)
-            connection.sendall(piece)
+            connection.send(piece, deadline_ns)
         except (TimeoutError, BlockingIOError):
             self.close()
             raise self._late() from None
@@ -72,14 +72,20 @@ class SocketClient(MessageClient):
         except BaseException:  # Ctrl-C, say: half a message was sent, maybe
             self.close()
             raise
-        return self._receive(deadline_ns)
+        return self._next(deadline_ns, at_once=len(piece) < LONG)
 
     def _receive(self, deadline_ns: int) -> Piece:
+        return self._next(deadline_ns, at_once=False)
+
+    def _next(self, deadline_ns: int, *, at_once: bool) -> Piece:
+        """Return the next message. `at_once` leaves the first wait to the kernel, whose limit begins anew."""
         connection, begun = self._socket, self._begun
         if connection is None:
             raise self._no_server("the connection to it was lost")
         try:
             if not begun:
+                if not at_once:
+                    connection.await_more(deadline_ns)
                 data = connection.recv(CHUNK)
                 piece = unpack(data)
                 if piece is not None and piece[2] == len(data):

@@ -5,16 +5,20 @@ from __future__ import annotations
 import select
 import socket
 import struct
+from contextlib import suppress
 from time import perf_counter_ns
 
 RESTED_NS = 1_000_000
 """After how long without a request it is worth a look at what became of the connection meanwhile."""
 
+LONG = 1 << 16
+"""Bytes of a message from which on sending may itself take a part of the time that is left."""
+
 
 class KernelTimedSocket:
     """A connected socket whose time-outs are the kernel's: with Python's every call would be two.
 
-    `sendall` and `recv` are the socket's own; they raise `BlockingIOError` when the limit has passed.
+    `recv` is the socket's own; it raises `BlockingIOError` when the limit has passed.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -23,10 +27,11 @@ class KernelTimedSocket:
         if connection.family != getattr(socket, "AF_UNIX", None):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = connection
-        self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(connection, select.POLLIN)
+        self._writable.register(connection, select.POLLOUT)
         self._limit = 0.0
-        self.sendall, self.recv = connection.sendall, connection.recv
+        self.recv = connection.recv
 
     def limit(self, seconds: float) -> None:
         """Have every single call wait at most so long."""
@@ -36,14 +41,26 @@ class KernelTimedSocket:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
             self._limit = seconds
 
+    def send(self, data: bytes, deadline_ns: int) -> None:
+        """Send all; what does not leave in one call, as nearly all does, has until the deadline (of `perf_counter_ns`).
+
+        Raises `TimeoutError`, or `BlockingIOError` when nothing at all was taken within the limit.
+        """
+        sent = self.connection.send(data)
+        while sent < len(data):
+            if not self._writable.poll(_left_ms(deadline_ns)):
+                raise TimeoutError
+            with suppress(BlockingIOError):
+                sent += self.connection.send(memoryview(data)[sent:], socket.MSG_DONTWAIT)
+
     def await_more(self, deadline_ns: int) -> None:
         """Wait until there is something to read; raise `TimeoutError` at the deadline (of `perf_counter_ns`)."""
-        if not self._poll.poll(max(0.0, (deadline_ns - perf_counter_ns()) / 1e6)):
+        if not self._readable.poll(_left_ms(deadline_ns)):
             raise TimeoutError
 
     def is_readable(self) -> bool:
         """Tell whether there is something to read, its end included."""
-        return bool(self._poll.poll(0))
+        return bool(self._readable.poll(0))
 
     def has_ended(self) -> bool:
         """Tell whether the other end has closed the connection, and all it said was read."""
@@ -55,3 +72,7 @@ class KernelTimedSocket:
     def close(self) -> None:
         """Close it."""
         self.connection.close()
+
+
+def _left_ms(deadline_ns: int) -> float:
+    return max(0.0, (deadline_ns - perf_counter_ns()) / 1e6)

@@ -82,6 +82,15 @@ class StreamConnection(ABC):
         if sent != len(data):
             self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
 
+    def settle(self) -> None:
+        """Note whether nothing is pending: then whoever sends need not look after the connection.
+
+        That, and what a thread that sends meanwhile leaves behind, must not cross each other.
+        """
+        with self._sending:
+            pending = self._unsent or self._ended or self.closed or self.lingering
+            self.is_settled = self.watched == (True, False) and not pending
+
     def flush(self) -> None:
         """Send more of what is kept."""
         self.touched = monotonic()
@@ -93,11 +102,6 @@ class StreamConnection(ABC):
     def wants_to_write(self) -> bool:
         """True while a part of an answer is kept."""
         return bool(self._unsent)
-
-    @property
-    def has_ended(self) -> bool:
-        """True when the client will send no more."""
-        return self._ended
 
     @property
     def is_over(self) -> bool:

@@ -105,7 +105,7 @@ class StreamFront(ABC, Generic[C]):
         if wanted != connection.watched:
             connection.watched = wanted
             self._readiness.watch(connection.descriptor, read=wanted[0], write=wanted[1])
-        connection.is_settled = wanted == (True, False) and not connection.lingering and not connection.has_ended
+        connection.settle()
 
     def _forget(self, connection: C) -> None:
         if self.connections.pop(connection.descriptor, None) is not None:

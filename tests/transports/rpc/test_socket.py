@@ -24,6 +24,7 @@ from imdb_serving.transports.rpc import socket_front
 from imdb_serving.transports.rpc.answering import make_parsed_answer
 from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.transports.streams import front
+from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import SelectorReadiness
 from imdb_serving.workers.pool import Pool
 
@@ -115,15 +116,7 @@ def test_garbage_does_not_disturb_a_good_client(socket_server: ServerProcess) ->
                     connection.shutdown(socket.SHUT_WR)
                     everything(connection)
 
-    with connect(socket_server.endpoint, timeout=10) as client, kit.side_by_side(2) as run:
-        noise = [run(disturb) for _ in range(2)]
-        answered = 0
-        while answered < 50 or not all(noisy.done() for noisy in noise):
-            assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
-            answered += 1
-        for noisy in noise:
-            noisy.result()
-        assert client.hello().pid == socket_server.pid
+    kit.assert_undisturbed(socket_server, [disturb, disturb])
 
 
 def test_a_client_that_does_not_read_costs_little_and_others_nothing(socket_server: ServerProcess) -> None:
@@ -333,6 +326,48 @@ def test_a_server_that_takes_no_bytes_is_a_timeout() -> None:
         endpoint = kit.SOCKET.endpoint(listener.getsockname()[1])
         with connect(endpoint, timeout=0.3) as client, pytest.raises(RequestTimeout):
             client.predict_batch([{"words": np.arange(60_000)}] * 30)
+
+
+def trickle(listener: socket.socket, ended: threading.Event) -> None:
+    """Take a client's bytes so slowly that it is never done."""
+    client, _ = listener.accept()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with client:
+        while not ended.wait(0.05):
+            client.recv(2048)
+
+
+def test_a_server_that_takes_bytes_ever_so_slowly_is_a_timeout() -> None:
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener, kit.side_by_side(1) as run:
+        run(trickle, listener, ended)
+        endpoint = kit.SOCKET.endpoint(listener.getsockname()[1])
+        with connect(endpoint, timeout=0.5) as client, pytest.raises(RequestTimeout):
+            client.predict_batch([{"words": np.arange(60_000)}] * 30)
+        ended.set()
+
+
+class Pipe(StreamConnection):
+    """A connection of which nothing is read."""
+
+    wants_to_read = True
+    is_idle = False
+
+    def feed(self, data: bytes) -> None:
+        """Do nothing."""
+
+
+def test_what_a_sender_leaves_behind_is_seen_by_who_settles_and_by_the_sender() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Pipe(ours)
+        connection.watched = (True, False)
+        connection.settle()
+        assert connection.is_settled
+        connection.send(bytes(1 << 24))  # more than fits
+        assert not connection.is_settled
+        connection.settle()  # by a thread that looked before the other sent
+        assert not connection.is_settled
 
 
 def test_a_server_that_ends_under_load_leaves_no_client_without_a_word() -> None:

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -74,17 +75,8 @@ def send_plain_bytes(endpoint: str) -> None:
 
 
 def test_garbage_does_not_disturb_a_good_client(zeromq_server: ServerProcess) -> None:
-    with connect(zeromq_server.endpoint, timeout=10) as client, kit.side_by_side(2) as run:
-        noise = [run(send_garbage, zeromq_server.endpoint), run(send_plain_bytes, zeromq_server.endpoint)]
-        answered = 0
-        while answered < 50 or not all(noisy.done() for noisy in noise):
-            assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
-            answered += 1
-        for noisy in noise:
-            noisy.result()
-        assert client.hello().pid == zeromq_server.pid
-    with connect(zeromq_server.endpoint, timeout=10) as newcomer:
-        assert newcomer.hello().pid == zeromq_server.pid
+    noises = [partial(noise, zeromq_server.endpoint) for noise in (send_garbage, send_plain_bytes)]
+    kit.assert_undisturbed(zeromq_server, noises)
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell how much a connection received")
