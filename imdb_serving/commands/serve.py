@@ -89,7 +89,7 @@ def _let_wakers_finish() -> None:
     """Have a thread of this server that is woken wait until the one that woke it rests, where Linux lets us ask for it.
 
     ZeroMQ wakes a thread of its own and one of ours for every message. Where cores are scarce, each would interrupt the
-    other, or the client, in the middle of its work: 10 to 20 % more requests are answered so (docs/performance.md).
+    other, or the client, in the middle of its work (docs/performance.md).
     """
     if hasattr(os, "SCHED_BATCH"):
         with suppress(OSError):
