@@ -19,6 +19,7 @@ from imdb_serving.messages import Array, Request, Tensor
 from imdb_serving.text.vocabulary import Vocabulary
 
 INT64 = np.dtype(np.int64)
+UINT64 = np.dtype(np.uint64)
 UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 FEED_NAMES = ("words", "label")
@@ -31,7 +32,7 @@ MAX_REVIEW_WORDS = 1 << 16
 time (about 3 KB a word in Paddle, 200 MB at the limit) and works for all of them."""
 
 MAX_SOUND = 64
-"""How many combinations of names are remembered as sound."""
+"""How many combinations of fetch names are remembered as sound."""
 
 
 class Work(msgspec.Struct):
@@ -63,7 +64,7 @@ class ReaderOp:
         self._vocabulary = vocabulary
         self._highest = vocabulary.unknown if vocabulary else np.iinfo(np.int64).max
         self._range = range(self._highest + 1)
-        self._sound: set[tuple[str, ...]] = set()  # combinations of feed and fetch names that were found sound
+        self._sound: set[tuple[str, ...]] = set()  # combinations of fetch names that were found sound without a label
         # An empty review is one padding word: its id is behind all words and the unknown one.
         self._empty = np.array([vocabulary.unknown + 1 if vocabulary else 0], dtype=np.int64)
 
@@ -71,13 +72,12 @@ class ReaderOp:
         """Check names, sizes, words and labels, and take the reviews apart."""
         request = work.request
         feed = request.feed
-        names = (*feed, "", *request.fetch)
-        if names not in self._sound:
+        if len(feed) > 1 or request.fetch not in self._sound or "words" not in feed:
             _check_names(request)
-            if len(self._sound) < MAX_SOUND:
-                self._sound.add(names)
-        if len(feed) > 1:
-            work.labels = _labels(request)
+            if len(feed) > 1:
+                work.labels = _labels(request)
+            elif len(self._sound) < MAX_SOUND:
+                self._sound.add(request.fetch)
         words = feed["words"]
         if (
             words.values.dtype is INT64
@@ -85,8 +85,10 @@ class ReaderOp:
             and 0 < words.values.size <= MAX_REVIEW_WORDS
         ):
             # One review as ids, as most clients send: all that follows is for others.
-            self._check_ids(words.values)
-            work.reviews = [words.values]  # type: ignore[list-item]
+            values = words.values
+            if values.item(values.view(UINT64).argmax()) not in self._range:  # as in `_check_ids`
+                self._check_ids(values)
+            work.reviews = [values]  # type: ignore[list-item]
             return
         if request.samples > MAX_SAMPLES:
             raise BadRequest(f"{request.samples} samples are more than a request's {MAX_SAMPLES}; send smaller batches")

@@ -34,8 +34,10 @@ class Client(ABC):
         `feed` has `words`, a list of word ids or a text, and for `acc` and `cost` a `label`, 0 or 1. Returns one
         array a fetch name: `prediction` [2] (negative, positive), `acc` [1], `cost` [1].
         """
-        reply = self.call(make_request((feed,), fetch))
-        return {name: values[0] for name, values in reply.outputs.items()}
+        outputs = dict(self.call(make_request((feed,), fetch)).outputs)
+        for name, values in outputs.items():
+            outputs[name] = values[0]
+        return outputs
 
     def predict_batch(self, feeds: Sequence[Feed], fetch: Sequence[str] = ("prediction",)) -> list[dict[str, Array]]:
         """Predict several samples in one request; returns what `predict` does, a sample each, in order."""

@@ -14,14 +14,10 @@ class Bell:
         self._receiver, self._sender = socket.socketpair()
         for end in (self._receiver, self._sender):
             end.setblocking(False)
+        self.descriptor = self._receiver.fileno()  # what is readable once it was rung
         self._poll = select.poll()
         for descriptor in (self._receiver.fileno(), *descriptors):
             self._poll.register(descriptor, select.POLLIN)
-
-    @property
-    def descriptor(self) -> int:
-        """What is readable once it was rung."""
-        return self._receiver.fileno()
 
     def ring(self) -> None:
         """End a wait, the next one if nobody waits now."""
@@ -33,9 +29,10 @@ class Bell:
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until rung, or another descriptor is readable, or the time is over; tell whether it was rung."""
         ready = self._poll.poll(None if seconds is None else seconds * 1000)
-        if not any(descriptor == self._receiver.fileno() for descriptor, _ in ready):
-            return False
-        return self.hush()
+        for descriptor, _ in ready:
+            if descriptor == self.descriptor:
+                return self.hush()
+        return False
 
     def hush(self) -> bool:
         """Forget that it was rung; tell whether it was."""

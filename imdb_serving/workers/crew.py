@@ -170,11 +170,15 @@ class Crew:
                 if self._leader is not None:
                     self._leader.call.release()
 
-    def _take(self, member: _Member, task: Task) -> None:
+    def _take(self, member: _Member, task: Task) -> None:  # noqa: C901 - every function more is paid for by each request
         member.task = task
         if self._asleep:
             self._alarm.ring()
-        self._see_to_the_rest(member)
+        if self._leader is not member:  # somebody else shall see to what waits and what comes meanwhile
+            if self._waiting and self._queue:
+                self._front.wake()
+        elif self._typical_ns > BRIEF_NS:
+            self._pass_lead(member)
         self._count += 1
         if looks := self._can_be_brief and not self._count % LOOK_AT_EVERY:
             begun_ns = perf_counter_ns()
@@ -189,7 +193,7 @@ class Crew:
         else:
             if looks:
                 self._learn(perf_counter_ns() - begun_ns)
-            if task.claim():
+            if task.open.acquire(False):  # see `claim`
                 self._front.answer(task, outcome)
         member.task = None
 
@@ -201,14 +205,6 @@ class Crew:
             self._typical_ns = float(left_ns)
         else:
             self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
-
-    def _see_to_the_rest(self, member: _Member) -> None:
-        """Have somebody else look after what waits and what comes, while this thread is at work."""
-        if self._leader is not member:
-            if self._waiting and self._queue:
-                self._front.wake()
-        elif self._typical_ns > BRIEF_NS:
-            self._pass_lead(member)
 
     def _fail(self, task: Task, error: ServingError) -> None:
         if task.claim():

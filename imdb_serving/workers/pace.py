@@ -17,21 +17,22 @@ class _Asked(threading.local):
     longest_ns: int | None = None
 
 
-_here = _Asked()
+here = _Asked()
+"""Whether this thread was asked, and what was told: who has nothing to tell looks at `asked` first."""
 
 
 def ask() -> None:
     """Have the next `tell` of this thread be heard."""
-    _here.asked, _here.longest_ns = True, None
+    here.asked, here.longest_ns = True, None
 
 
 def tell(steps: Sequence[Stage]) -> None:
-    """Say how long a request's steps took; it costs next to nothing when nobody has asked."""
-    if _here.asked:
-        _here.asked = False
-        _here.longest_ns = max((step.end_ns - step.start_ns for step in steps), default=0)
+    """Say how long a request's steps took, if that was asked."""
+    if here.asked:
+        here.asked = False
+        here.longest_ns = max((step.end_ns - step.start_ns for step in steps), default=0)
 
 
 def told() -> int | None:
     """Return the longest step in nanoseconds, or None when nobody told."""
-    return _here.longest_ns
+    return here.longest_ns

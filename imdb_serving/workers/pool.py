@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
+from threading import get_ident
 from time import monotonic, sleep
 from typing import Any
 
@@ -115,12 +116,14 @@ class Pool:
         if monotonic() >= task.deadline:
             raise RequestTimeout(WAITED)
         try:
-            seat = self._idle.pop()
+            seat: LocalSeat = self._idle.pop()  # type: ignore[assignment]  # of all kinds only this one is asked here
         except IndexError:
             return self.ask(task.received_ns, task.message, task.deadline)
+        seat.thread = get_ident()
         try:
-            return seat.ask(task.received_ns, task.message, 0.0)
+            return seat.answer(task.received_ns, task.message)
         finally:
+            seat.thread = 0
             if seat is self._seats.get(seat.number):
                 self._idle.append(seat)
 

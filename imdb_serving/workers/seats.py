@@ -59,7 +59,7 @@ class LocalSeat:
         """Begin to make the handler."""
         self.number = number
         self._make_answer = make_answer
-        self._answer: Answer | None = None
+        self.answer: Any = None
         self._error = ""
         self.thread = 0
         self._maker = threading.Thread(target=self._make, name=f"worker-{number}", daemon=True)
@@ -67,21 +67,21 @@ class LocalSeat:
 
     def _make(self) -> None:
         try:
-            self._answer = self._make_answer()
+            self.answer = self._make_answer()
         except Exception as error:
             self._error = f"{type(error).__name__}: {error}"
 
     def await_ready(self, deadline: float) -> None:
         """Wait for the handler."""
         self._maker.join(max(0.0, deadline - monotonic()))
-        if self._answer is None:
+        if self.answer is None:
             raise ServerStartError(f"worker {self.number} {_why(self._error)}")
 
     def ask(self, received_ns: int, message: Any, _deadline: float) -> Any:
         """Answer, however long that takes."""
         self.thread = threading.get_ident()
         try:
-            return self._answer(received_ns, message)  # type: ignore[misc]  # it is ready
+            return self.answer(received_ns, message)
         finally:
             self.thread = 0
 

@@ -91,7 +91,8 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Req
         except Exception as error:
             log.exception("a request failed")
             return RemoteFailure(f"{type(error).__name__}: {error}")
-        pace.tell(reply.stages[1:])
+        if pace.here.asked:
+            pace.tell(reply.stages[1:])
         return reply
 
     return answer

@@ -227,7 +227,9 @@ class HttpClient(_BaseHttpClient):
         begun = False
         try:
             self._socket.limit(self.timeout)
-            self._socket.send(message, deadline_ns)
+            sent = self._socket.send(message)
+            if sent != len(message):
+                self._socket.send_rest(message, sent, deadline_ns)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have refused the request while we sent it: what it said is still to be read
         while parser.answer is None:

@@ -9,7 +9,7 @@ arrays lie where processors want them. Specified in docs/protocol.md.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Array
@@ -27,13 +27,15 @@ _PADDING = [bytes(count) for count in range(8)]
 _pack_prefix, _unpack_prefix = PREFIX.pack, PREFIX.unpack_from
 
 
-def pack(header: bytes, arrays: Iterable[Array]) -> bytes:
+def pack(header: bytes, arrays: Sequence[Array]) -> bytes:
     """Return a message in one piece."""
-    parts = []
-    for array in arrays:
-        data = array.tobytes()
-        parts.append(data if not len(data) & 7 else data + _PADDING[-len(data) & 7])
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
+    body = b""
+    if arrays:
+        body = arrays[0].tobytes()
+        if len(arrays) > 1:
+            body = b"".join([data + _PADDING[-len(data) & 7] for data in (array.tobytes() for array in arrays)])
+        elif len(body) & 7:
+            body += _PADDING[-len(body) & 7]
     return _pack_prefix(_VERSION, len(header), len(body)) + header + _PADDING[-len(header) & 7] + body
 
 
@@ -62,6 +64,19 @@ def unpack(begun: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
         return None
     view = memoryview(begun)
     return view[PREFIX_BYTES : PREFIX_BYTES + header_bytes], view[begin:size], size
+
+
+def unpack_whole(data: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
+    """Return the message that `data` is from its first byte to its last, or None when that is not what it is."""
+    if len(data) < PREFIX_BYTES:
+        return None
+    version, header_bytes, body_bytes = _unpack_prefix(data)
+    begin = PREFIX_BYTES + (header_bytes + 7 & ~7)
+    size = begin + body_bytes
+    if size != len(data) or version != _VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
+        return None
+    view = memoryview(data)
+    return view[PREFIX_BYTES : PREFIX_BYTES + header_bytes], view[begin:], size
 
 
 def missing(begun: Frame) -> int:

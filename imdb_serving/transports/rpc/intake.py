@@ -13,6 +13,7 @@ from imdb_serving.transports.rpc.answering import Parsed
 from imdb_serving.transports.rpc.framing import Frame, too_large
 from imdb_serving.transports.rpc.headers import Predict
 from imdb_serving.transports.rpc.tensors import Tensors
+from imdb_serving.transports.rpc.wire import UNREADABLE, decode_question
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
 from imdb_serving.workers.seats import WorkerKind
@@ -38,7 +39,10 @@ class Intake:
             size = len(whole[0]) if one_piece else sum(map(len, whole))
             if size > self._max_bytes:
                 raise too_large(size, self._max_bytes)
-            question = wire.read_question(header)
+            try:
+                question = decode_question(header)
+            except UNREADABLE as error:
+                raise wire.malformed(error) from error
             if type(question) is not Predict:
                 return wire.encode_info(self.info, question.id, one_piece=one_piece)
             content: Any = Parsed(question, tensors, one_piece) if self._for_threads else whole

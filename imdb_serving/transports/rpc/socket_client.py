@@ -8,7 +8,7 @@ from imdb_serving.config import DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.endpoints import socket_address
-from imdb_serving.transports.rpc.framing import Piece, missing, unpack
+from imdb_serving.transports.rpc.framing import Piece, missing, unpack, unpack_whole
 from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 CHUNK = 1 << 14
@@ -59,38 +59,42 @@ class SocketClient(MessageClient):
         try:
             if connection is None:
                 connection = self._socket = self._connect()
-            connection.limit(self.timeout)
-            connection.send(piece, deadline_ns)
-        except (TimeoutError, BlockingIOError):
-            self.close()
+            if connection.seconds != self.timeout:
+                connection.limit(self.timeout)
+            sent = connection.send(piece)
+            if sent != len(piece):
+                connection.send_rest(piece, sent, deadline_ns)
+        except BaseException as error:
+            return self._not_sent(error, deadline_ns)
+        if sent < LONG and not self._begun:  # the first wait is the kernel's, whose limit began with this request
+            try:
+                data = connection.recv(CHUNK)
+            except BlockingIOError:
+                raise self._late() from None
+            except OSError:
+                data = b""
+            whole = unpack_whole(data)
+            if whole is not None:
+                return whole
+            self._add(data)
+        return self._receive(deadline_ns)
+
+    def _not_sent(self, error: BaseException, deadline_ns: int) -> Piece:
+        """Return what the server said before it closed the connection, or raise why a message could not be sent."""
+        if isinstance(error, BrokenPipeError | ConnectionResetError):
+            return self._receive(deadline_ns)
+        self.close()  # half a message was sent, maybe
+        if isinstance(error, TimeoutError | BlockingIOError):
             raise self._late() from None
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it may have said why before it closed: what it said is still to be read
-        except OSError as error:
-            self.close()
+        if isinstance(error, OSError):
             raise self._no_server(error.strerror or error) from error
-        except BaseException:  # Ctrl-C, say: half a message was sent, maybe
-            self.close()
-            raise
-        return self._next(deadline_ns, at_once=len(piece) < LONG)
+        raise error  # Ctrl-C, say
 
     def _receive(self, deadline_ns: int) -> Piece:
-        return self._next(deadline_ns, at_once=False)
-
-    def _next(self, deadline_ns: int, *, at_once: bool) -> Piece:
-        """Return the next message. `at_once` leaves the first wait to the kernel, whose limit begins anew."""
         connection, begun = self._socket, self._begun
         if connection is None:
             raise self._no_server("the connection to it was lost")
         try:
-            if not begun:
-                if not at_once:
-                    connection.await_more(deadline_ns)
-                data = connection.recv(CHUNK)
-                piece = unpack(data)
-                if piece is not None and piece[2] == len(data):
-                    return piece
-                self._add(data)
             while unpack(begun) is None:
                 connection.await_more(deadline_ns)
                 self._add(connection.recv(max(missing(begun), CHUNK)))

@@ -11,7 +11,7 @@ from time import monotonic
 
 from imdb_serving.errors import BadRequest, ServingError
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.framing import Frame, Piece, missing, unpack
+from imdb_serving.transports.rpc.framing import Frame, Piece, missing, unpack, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.front import StreamFront
@@ -31,46 +31,30 @@ class SocketConnection(StreamConnection):
         super().__init__(client)
         self.messages: list[tuple[Piece, Frame]] = []
         self.refusal: BadRequest | None = None
-        self.taken = self.answered = 0  # the one changes under the front's lock, the other under `_sending`
+        self.taken = 0  # changes under the front's lock
+        self.half = bytearray()
         self._limit = max_message_bytes
-        self._half = bytearray()
         self._missing = 0
 
     def feed(self, data: bytes) -> None:
         """Cut what has arrived into messages; nothing can be read behind what is none."""
+        self.touched = monotonic()
         try:
-            if not self._half:
-                piece = unpack(data, self._limit)
-                if piece is not None and piece[2] == len(data):
-                    self.messages.append((piece, data))
-                    return
-            self.touched = monotonic()
-            self._half += data
+            self.half += data
             self._missing -= len(data)
             if self._missing <= 0:  # else not even a look is worth while
                 self._cut()
         except BadRequest as error:
             self.refusal, self.is_settled = error, False
-            self._half.clear()
+            self.half.clear()
 
     def _cut(self) -> None:
-        while unpack(self._half, self._limit) is not None:
-            size = len(self._half) + missing(self._half)
-            whole = bytes(memoryview(self._half)[:size])
-            del self._half[:size]
+        while unpack(self.half, self._limit) is not None:
+            size = len(self.half) + missing(self.half)
+            whole = bytes(memoryview(self.half)[:size])
+            del self.half[:size]
             self.messages.append((unpack(whole), whole))  # type: ignore[arg-type]
-        self._missing = missing(self._half)
-
-    def answer(self, data: Frame) -> None:
-        """Send the answer to a request; see `send`."""
-        with self._sending:
-            self._send(data)
-            self.answered += 1
-
-    @property
-    def is_half(self) -> bool:
-        """True while a message has not arrived whole."""
-        return bool(self._half)
+        self._missing = missing(self.half)
 
     @property
     def wants_to_read(self) -> bool:
@@ -91,12 +75,30 @@ class SocketFront(StreamFront[SocketConnection]):
         super().__init__(listener)
         self.endpoint = endpoint
         self._intake, self._on_close = intake, on_close
+        self._max_bytes = intake.info.max_message_bytes
 
     def _open(self, client: socket.socket) -> SocketConnection:
-        return SocketConnection(client, self._intake.info.max_message_bytes)
+        return SocketConnection(client, self._max_bytes)
 
     def _is_stale(self, connection: SocketConnection, idle_seconds: float) -> bool:
-        return connection.is_half and idle_seconds > HALF_MESSAGE_SECONDS
+        return bool(connection.half) and idle_seconds > HALF_MESSAGE_SECONDS
+
+    def _take_in(self, connection: SocketConnection) -> None:
+        data = connection.arrived()
+        piece = unpack_whole(data, self._max_bytes) if connection.is_settled and not connection.half else None
+        if piece is None:
+            if data:
+                connection.feed(data)
+            self._advance(connection)
+            return
+        # One whole message and nothing besides, as nearly always: all that follows is for others.
+        answer = self._intake.take(piece[0], piece[1], (data,), connection, self.submit)
+        if answer is None:
+            connection.taken += 1
+        else:
+            connection.send(answer[0])
+        if not connection.is_settled or connection.taken - connection.answered >= MAX_UNDER_WAY:
+            self._settle(connection)
 
     def _advance(self, connection: SocketConnection) -> None:
         if connection.messages:
@@ -119,7 +121,7 @@ class SocketFront(StreamFront[SocketConnection]):
     def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer; see `Front`."""
         connection: SocketConnection = task.route
-        connection.answer(outcome[0])
+        connection.send(outcome[0], 1)
         if not connection.is_settled:
             with self._guard:
                 if self._knows(connection):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import NoReturn
 
 import numpy as np
 
@@ -20,41 +19,34 @@ TEXT = "utf8"
 DTYPES = {name: np.dtype(code) for name, code in (
     ("int32", "<i4"), ("int64", "<i8"), ("float32", "<f4"), ("float64", "<f8"), (TEXT, "u1"),
 )}  # fmt: skip
-_NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64")}
+DTYPE_NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64")}
 
 Tensors = Sequence[Frame] | memoryview
 """What lies behind a message's header: a frame a tensor, or the body of a message in one piece."""
 
 
-def encode_tensors(feed: Mapping[str, Tensor]) -> tuple[list[TensorHeader], list[Array]]:
-    """Return headers and values; raise `BadRequest` for a type that has no name on the wire."""
-    headers, arrays = [], []
-    for name, tensor in feed.items():
-        values = tensor.values
-        dtype = TEXT if tensor.text else _NAMES.get(values.dtype)
-        headers.append(TensorHeader(name, dtype or _refuse(name, values), values.shape, tensor.lengths))
-        arrays.append(values)
-    return headers, arrays
-
-
-def encode_arrays(outputs: Mapping[str, Array]) -> tuple[list[TensorHeader], list[Array]]:
-    """Return headers and values of dense tensors; raise `BadRequest` for a type that has no name on the wire."""
-    headers, arrays = [], []
-    for name, values in outputs.items():
-        headers.append(TensorHeader(name, _NAMES.get(values.dtype) or _refuse(name, values), values.shape))
-        arrays.append(values)
-    return headers, arrays
-
-
-def _refuse(name: str, values: Array) -> NoReturn:
-    raise BadRequest(f"{name!r} is {values.dtype}; only {', '.join(DTYPES)} can be sent")
+def cannot_send(name: str, values: Array) -> str:
+    """Say why values cannot be sent whose type has no name on the wire."""
+    return f"{name!r} is {values.dtype}; only {', '.join(DTYPES)} can be sent"
 
 
 def decode_arrays(headers: Sequence[TensorHeader], source: Tensors) -> dict[str, Array]:
     """Return the values by name; raise `BadRequest` when the bytes are not what the headers say."""
-    arrays = _in_body(headers, source) if type(source) is memoryview else _in_frames(headers, source)
+    if type(source) is not memoryview:
+        return _of_frames(headers, source)
+    arrays: dict[str, Array] = {}
+    begin = 0
+    for header in headers:
+        try:
+            values: Array = np.ndarray(header.shape, DTYPES[header.dtype], source, begin)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _misfit(header, len(source) - begin, error) from error
+        arrays[header.name] = values
+        begin += values.nbytes + 7 & ~7
+    if begin != len(source):
+        raise BadRequest(f"the header describes {begin} bytes of tensors, each padded to 8; {len(source)} follow")
     if len(arrays) != len(headers):
-        raise BadRequest("two tensors have the same name")
+        raise _same_name()
     return arrays
 
 
@@ -64,22 +56,7 @@ def decode_tensors(headers: Sequence[TensorHeader], source: Tensors) -> Mapping[
     return {header.name: Tensor(arrays[header.name], header.lengths, header.dtype == TEXT) for header in headers}
 
 
-def _in_body(headers: Sequence[TensorHeader], body: memoryview) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    begin = 0
-    for header in headers:
-        try:
-            values: Array = np.ndarray(header.shape, DTYPES[header.dtype], body, begin)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _misfit(header, len(body) - begin, error) from error
-        arrays[header.name] = values
-        begin += values.nbytes + 7 & ~7
-    if begin != len(body):
-        raise BadRequest(f"the header describes {begin} bytes of tensors, each padded to 8; {len(body)} follow")
-    return arrays
-
-
-def _in_frames(headers: Sequence[TensorHeader], frames: Sequence[Frame]) -> dict[str, Array]:
+def _of_frames(headers: Sequence[TensorHeader], frames: Sequence[Frame]) -> dict[str, Array]:
     if len(headers) != len(frames):
         raise BadRequest(f"the header describes {len(headers)} tensors, {len(frames)} frames follow")
     arrays: dict[str, Array] = {}
@@ -91,7 +68,13 @@ def _in_frames(headers: Sequence[TensorHeader], frames: Sequence[Frame]) -> dict
         if values.nbytes != len(frame):
             raise _misfit(header, len(frame), None)
         arrays[header.name] = values
+    if len(arrays) != len(headers):
+        raise _same_name()
     return arrays
+
+
+def _same_name() -> BadRequest:
+    return BadRequest("two tensors have the same name")
 
 
 def _misfit(header: TensorHeader, given: int, error: Exception | None) -> BadRequest:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code
-from imdb_serving.messages import Array, Reply, Request, ServerInfo
+from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
 from imdb_serving.transports.rpc.framing import (
     MAX_HEADER_BYTES,
@@ -25,20 +26,32 @@ from imdb_serving.transports.rpc.framing import (
     unknown_version,
     unpack,
 )
-from imdb_serving.transports.rpc.headers import Answer, AnyId, Failure, Hello, Info, Predict, ReceivedAnswer
+from imdb_serving.transports.rpc.headers import (
+    Answer,
+    AnyId,
+    Failure,
+    Hello,
+    Info,
+    Predict,
+    ReceivedAnswer,
+    TensorHeader,
+)
 from imdb_serving.transports.rpc.tensors import (
+    DTYPE_NAMES,
+    DTYPES,
+    TEXT,
     Tensors,
+    cannot_send,
     decode_arrays,
     decode_tensors,
-    encode_arrays,
-    encode_tensors,
 )
 
 Question = Predict | Hello
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding raises, of a header that does not say what it must."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_question = msgspec.msgpack.Decoder(Question).decode
+decode_question = msgspec.msgpack.Decoder(Question).decode
 _decode_answer = msgspec.msgpack.Decoder(ReceivedAnswer | Failure | Info).decode
 _decode_stages = msgspec.msgpack.Decoder(list[Stage]).decode
 _decode_id = msgspec.msgpack.Decoder(AnyId).decode
@@ -82,7 +95,14 @@ def _build(header: object, *, one_piece: bool) -> list[bytes]:
 
 def encode_request(request: Request, request_id: int, deadline_ms: float, *, one_piece: bool = False) -> list[bytes]:
     """Return a request."""
-    headers, arrays = encode_tensors(request.feed)
+    headers, arrays = [], []
+    for name, tensor in request.feed.items():
+        values = tensor.values
+        dtype = TEXT if tensor.text else DTYPE_NAMES.get(values.dtype)
+        if dtype is None:
+            raise BadRequest(cannot_send(name, values))
+        headers.append(TensorHeader(name, dtype, values.shape, tensor.lengths))
+        arrays.append(values)
     header = _encode(Predict(request_id, deadline_ms, request.samples, request.fetch, headers))
     return [pack(header, arrays)] if one_piece else _frames(header, arrays)
 
@@ -94,10 +114,13 @@ def encode_hello(request_id: int, *, one_piece: bool = False) -> list[bytes]:
 
 def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> list[bytes]:
     """Return a reply."""
-    try:
-        headers, arrays = encode_arrays(reply.outputs)
-    except BadRequest as error:  # an op made what cannot be sent: the server's fault, not the client's
-        raise RemoteFailure(f"output {error}") from error
+    headers, arrays = [], []
+    for name, values in reply.outputs.items():
+        dtype = DTYPE_NAMES.get(values.dtype)
+        if dtype is None:  # an op made what cannot be sent: the server's fault, not the client's
+            raise RemoteFailure(f"output {cannot_send(name, values)}")
+        headers.append(TensorHeader(name, dtype, values.shape))
+        arrays.append(values)
     header = _encode(Answer(request_id, headers, reply.stages, CLOCK_ID))
     return [pack(header, arrays)] if one_piece else _frames(header, arrays)
 
@@ -116,22 +139,40 @@ def encode_failure(error: Exception, request_id: int | None, *, one_piece: bool 
 def read_question(header: Frame) -> Question:
     """Return the header of a received request, typed."""
     try:
-        question: Question = _decode_question(header)
-    except _UNREADABLE as error:
-        raise BadRequest(f"malformed header: {error}") from error
+        question: Question = decode_question(header)
+    except UNREADABLE as error:
+        raise malformed(error) from error
     return question
+
+
+def malformed(error: Exception) -> BadRequest:
+    """Return the refusal of a header that cannot be read."""
+    return BadRequest(f"malformed header: {error}")
 
 
 def read_id(header: Frame) -> int | None:
     """Return the id in a header, however wrong the rest may be, or None."""
     try:
         return _decode_id(header).id
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
 
 
 def decode_request(header: Predict, tensors: Tensors) -> Request:
     """Return the request that a header and the tensors behind it describe."""
+    feed = header.feed
+    if len(feed) == 1 and header.samples == 1 and header.fetch and type(tensors) is memoryview:
+        words = feed[0]
+        shape, dtype = words.shape, DTYPES.get(words.dtype)
+        if (
+            dtype is not None
+            and shape == words.lengths
+            and len(shape) == 1
+            and dtype.itemsize * shape[0] + 7 & ~7 == len(tensors)
+        ):
+            # One ragged sample, as most clients send, and sound: all that follows is for others.
+            values = np.ndarray(shape, dtype, tensors)
+            return Request({words.name: Tensor(values, shape, words.dtype == TEXT)}, header.fetch, 1)
     request = Request(decode_tensors(header.feed, tensors), header.fetch, header.samples)
     request.check()
     return request
@@ -148,7 +189,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
         """Return the server's stages, at least one; raise `RemoteFailure` when they cannot be read."""
         try:
             stages: list[Stage] = _decode_stages(self.stamps)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise RemoteFailure(f"the stamps of the server's answer cannot be read: {error}") from error
         if not stages:
             raise RemoteFailure("the server answered a prediction without a stage")
@@ -161,7 +202,7 @@ def decode_answer(header: Frame, tensors: Tensors) -> tuple[int | None, Answered
         answer = _decode_answer(header)
         if type(answer) is ReceivedAnswer:
             return answer.id, Answered(decode_arrays(answer.fetch, tensors), answer.stages, answer.clock)
-    except (*_UNREADABLE, BadRequest) as error:
+    except (*UNREADABLE, BadRequest) as error:
         return None, RemoteFailure(f"the server's answer cannot be read: {error}")
     if isinstance(answer, Failure):
         return answer.id, from_code(answer.code, answer.message)

@@ -12,7 +12,8 @@ from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.client import MessageClient
-from imdb_serving.transports.rpc.framing import PREFIX_BYTES
+from imdb_serving.transports.rpc.framing import Piece, unpack_whole
+from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.transports.streams.client_socket import RESTED_NS
 
 SLICE_MS = 100
@@ -50,6 +51,7 @@ class RpcClient(MessageClient):
         not yet read when the server closes the connection.
         """
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
+        self._send = plain_send(self._socket)
         self._socket.linger = 0
         self._socket.rcvtimeo = SLICE_MS
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
@@ -67,35 +69,39 @@ class RpcClient(MessageClient):
             self._monitor.close(linger=0)
             self._socket.close()
 
-    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened:
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened | Piece:
         if begun_ns > self._arrived_ns + RESTED_NS:
             self._look_at_monitor()  # what happened before this request does not concern it
         try:
-            self._socket.send(piece, NOBLOCK)
+            self._send(piece, NOBLOCK)
         except zmq.Again:
             raise self._unavailable("it takes no more requests") from None
         return self._receive(deadline_ns)
 
-    def _receive(self, deadline_ns: int) -> wire.Opened:
+    def _receive(self, deadline_ns: int) -> wire.Opened | Piece:
         while (left := deadline_ns - perf_counter_ns()) > 0:
             if left < SLICE_NS and not self._socket.poll(math.ceil(left / 1e6)):
                 break
             try:
-                message = [self._socket.recv()]
+                data = self._socket.recv()
             except zmq.Again:
                 if self._look_at_monitor():
                     raise self._unavailable("the connection to it was lost") from None
                 continue
-            if len(message[0]) < PREFIX_BYTES:  # not one of those in one piece, as ours are
-                while self._socket.get(RCVMORE):
-                    message.append(self._socket.recv())
-            try:
-                return wire.open_frames(message)
-            except BadRequest as error:
-                raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
+            return unpack_whole(data) or self._open_other(data)
         if self._look_at_monitor() or not self._connected:
             raise self._unavailable(f"none answers within {self.timeout} s")
         raise self._late()
+
+    def _open_other(self, first: bytes) -> wire.Opened:
+        """Open a message that is not in one piece, as those of our servers are."""
+        message = [first]
+        while self._socket.get(RCVMORE):
+            message.append(self._socket.recv())
+        try:
+            return wire.open_frames(message)
+        except BadRequest as error:
+            raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
 
     def _look_at_monitor(self) -> bool:
         """Read what the monitor has to say; tell whether the connection was lost."""

@@ -34,7 +34,7 @@ class FloodGuard:
         self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._floor: dict[int, int] = {}
         self._descriptors: dict[bytes, int] = {}
-        self._seen: set[bytes] = set()
+        self._forget_seen()
         self._checked = monotonic()
         self.has_strangers = False
 
@@ -48,9 +48,9 @@ class FloodGuard:
         self.has_strangers = bool(self._floor.keys() - self._descriptors.values())
         return client
 
-    def saw(self, client: bytes) -> None:
-        """Take note that a message of a client was whole."""
-        self._seen.add(client)
+    def _forget_seen(self) -> None:
+        self._seen: set[bytes] = set()
+        self.saw = self._seen.add  # takes note that a message of a client was whole
 
     def check(self) -> None:
         """Cut what floods, now and then."""
@@ -66,7 +66,8 @@ class FloodGuard:
             else:
                 self._floor.pop(descriptor, None)
                 self._descriptors = {who: which for who, which in self._descriptors.items() if which != descriptor}
-        seen, self._seen = {self._descriptors.get(client) for client in self._seen}, set()
+        seen = {self._descriptors.get(client) for client in self._seen}
+        self._forget_seen()
         for descriptor, floor in self._floor.items():
             received = _received(descriptor)
             if descriptor in seen:

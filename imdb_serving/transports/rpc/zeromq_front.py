@@ -11,9 +11,10 @@ import zmq
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.framing import Frame
+from imdb_serving.transports.rpc.framing import Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
+from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
@@ -28,6 +29,8 @@ NOBLOCK, SNDMORE, EVENTS, RCVMORE, POLLIN = (
     int(value) for value in (zmq.NOBLOCK, zmq.SNDMORE, zmq.EVENTS, zmq.RCVMORE, zmq.POLLIN)
 )
 
+MORE = SNDMORE | NOBLOCK
+
 Route = tuple[bytes, ...]
 
 
@@ -41,6 +44,7 @@ class ZmqFront:
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.MAXMSGSIZE, intake.info.max_message_bytes)
+        self._send_part = plain_send(self._router)
         self._flood = FloodGuard(self._router, intake.info.max_message_bytes)
         self._intake = intake
         self._guard = threading.Lock()
@@ -59,7 +63,8 @@ class ZmqFront:
         """Take in what has arrived; see `Front`."""
         with self._guard:
             more = self._receive()
-        self._turn_back()
+        if self._asked:
+            self.glance()
         return more
 
     def glance(self) -> None:
@@ -69,9 +74,6 @@ class ZmqFront:
         given back, whether somebody asked meanwhile.
         """
         self._asked = True
-        self._turn_back()
-
-    def _turn_back(self) -> None:
         while self._asked and self._guard.acquire(blocking=False):
             try:
                 self._asked = False
@@ -95,7 +97,16 @@ class ZmqFront:
             parts = [router.recv(NOBLOCK)]
             while router.get(RCVMORE):
                 parts.append(router.recv(NOBLOCK))
-            self._accept(first, parts)
+            piece = unpack_whole(parts[0]) if len(parts) == 1 else None
+            if piece is None:
+                self._accept(first, parts)
+                continue
+            # In one piece and frame, as our clients send: all that follows is for others.
+            self._flood.saw(first)
+            route: Route = (first,)
+            answer = self._intake.take(piece[0], piece[1], parts, (route, True), self.submit)
+            if answer is not None:
+                self._send(route, answer)
         self._more = True
         return True
 
@@ -118,7 +129,8 @@ class ZmqFront:
         """Cut connections that send without end; see `Front`."""
         with self._guard:
             self._flood.check()
-        self._turn_back()
+        if self._asked:
+            self.glance()
 
     def wait(self) -> None:
         """Wait for arrivals; see `Front`."""
@@ -141,10 +153,10 @@ class ZmqFront:
     def _send(self, route: Route, frames: Sequence[Frame]) -> None:
         try:
             for part in route:
-                self._router.send(part, SNDMORE | NOBLOCK)
+                self._send_part(part, MORE)
             for frame in frames[:-1]:
-                self._router.send(frame, SNDMORE | NOBLOCK)
-            self._router.send(frames[-1], NOBLOCK)
+                self._send_part(frame, MORE)
+            self._send_part(frames[-1], NOBLOCK)
         except zmq.ZMQError as error:
             log.warning("an answer could not be delivered: %s", error)
 

@@ -18,7 +18,7 @@ LONG = 1 << 16
 class KernelTimedSocket:
     """A connected socket whose time-outs are the kernel's: with Python's every call would be two.
 
-    `recv` is the socket's own; it raises `BlockingIOError` when the limit has passed.
+    `send` and `recv` are the socket's own; they raise `BlockingIOError` when the limit has passed.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -30,23 +30,19 @@ class KernelTimedSocket:
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(connection, select.POLLIN)
         self._writable.register(connection, select.POLLOUT)
-        self._limit = 0.0
-        self.recv = connection.recv
+        self.seconds = 0.0
+        self.send, self.recv = connection.send, connection.recv
 
     def limit(self, seconds: float) -> None:
         """Have every single call wait at most so long."""
-        if seconds != self._limit:
+        if seconds != self.seconds:
             value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) or 1)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-            self._limit = seconds
+            self.seconds = seconds
 
-    def send(self, data: bytes, deadline_ns: int) -> None:
-        """Send all; what does not leave in one call, as nearly all does, has until the deadline (of `perf_counter_ns`).
-
-        Raises `TimeoutError`, or `BlockingIOError` when nothing at all was taken within the limit.
-        """
-        sent = self.connection.send(data)
+    def send_rest(self, data: bytes, sent: int, deadline_ns: int) -> None:
+        """Send what one call did not; raise `TimeoutError` when the deadline (of `perf_counter_ns`) has passed."""
         while sent < len(data):
             if not self._writable.poll(_left_ms(deadline_ns)):
                 raise TimeoutError

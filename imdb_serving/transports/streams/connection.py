@@ -31,9 +31,10 @@ class StreamConnection(ABC):
         self.closed = False
         self.is_settled = False
         self.watched = (False, False)
+        self.answered = 0  # changes under `_sending`
         self._unsent = b""
         self._ended = False
-        self._sending = threading.Lock()
+        self._sending = threading.RLock()
 
     @abstractmethod
     def feed(self, data: bytes) -> None:
@@ -50,37 +51,40 @@ class StreamConnection(ABC):
         """True when there is nothing to answer and nothing to send."""
 
     def read(self) -> None:
-        """Take in what has arrived. While lingering it is thrown away: the client shall read our last word in peace."""
+        """Take in what has arrived."""
+        data = self.arrived()
+        if data:
+            self.feed(data)
+
+    def arrived(self) -> bytes:
+        """Return what has arrived. While lingering it is thrown away: the client shall read our last word in peace."""
         try:
             data = self.socket.recv(CHUNK)
         except BlockingIOError:
-            return
+            return b""
         except OSError:  # reset: nothing can be said any more either
             self.closed, self.is_settled = True, False
-            return
+            return b""
         if not data:
             self._ended, self.is_settled = True, False
-        elif not self.lingering:
-            self.feed(data)
+        return b"" if self.lingering else data
 
-    def send(self, data: Frame) -> None:
-        """Send; what does not fit now is kept, for `flush`."""
+    def send(self, data: Frame, answers: int = 0) -> None:
+        """Send, as the answer to so many requests; what does not fit now is kept, for `flush`."""
         with self._sending:
-            self._send(data)
-
-    def _send(self, data: Frame) -> None:
-        if self._unsent:
-            self._unsent += bytes(data)
-            return
-        try:
-            sent = self.socket.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._ended = self.closed = True
-            sent = 0
-        if sent != len(data):
-            self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
+            self.answered += answers
+            if self._unsent:
+                self._unsent += bytes(data)
+                return
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self._ended = self.closed = True
+                sent = 0
+            if sent != len(data):
+                self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
 
     def settle(self) -> None:
         """Note whether nothing is pending: then whoever sends need not look after the connection.
@@ -96,7 +100,7 @@ class StreamConnection(ABC):
         self.touched = monotonic()
         with self._sending:
             unsent, self._unsent = self._unsent, b""
-            self._send(unsent)
+            self.send(unsent)
 
     @property
     def wants_to_write(self) -> bool:

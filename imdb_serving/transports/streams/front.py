@@ -58,29 +58,34 @@ class StreamFront(ABC, Generic[C]):
     def receive(self) -> bool:
         """Read what has arrived; see `Front`."""
         with self._guard:
-            return self._receive()
+            events, self._found = self._found or self._readiness.ready(), []
+            for descriptor, event in events:
+                connection = self.connections.get(descriptor)
+                if connection is not None:
+                    if event == READ:
+                        self._take_in(connection)
+                        continue
+                    if event & WRITE:
+                        connection.flush()
+                    if event != WRITE:
+                        connection.read()
+                    self._advance(connection)
+                elif descriptor == self._listener.fileno():
+                    self._accept()
+            return len(events) == EVENTS_A_TURN
 
     def glance(self) -> None:
         """Read what has arrived, unless another thread does; see `Front`."""
         if self._guard.acquire(blocking=False):
             try:
-                self._receive()
+                self.receive()  # the lock is this thread's already
             finally:
                 self._guard.release()
 
-    def _receive(self) -> bool:
-        events, self._found = self._found or self._readiness.ready(), []
-        for descriptor, event in events:
-            connection = self.connections.get(descriptor)
-            if connection is not None:
-                if event != READ and event & WRITE:
-                    connection.flush()
-                if event != WRITE:
-                    connection.read()
-                self._advance(connection)
-            elif descriptor == self._listener.fileno():
-                self._accept()
-        return len(events) == EVENTS_A_TURN
+    def _take_in(self, connection: C) -> None:
+        """Read from a connection, and go on with it."""
+        connection.read()
+        self._advance(connection)
 
     def _accept(self) -> None:
         for _ in range(ACCEPTED_A_TURN):

@@ -18,7 +18,7 @@ from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, Serve
 from imdb_serving.messages import Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.framing import MAX_HEADER_BYTES, PREFIX, PROTOCOL, Frame, missing, unpack
+from imdb_serving.transports.rpc.framing import MAX_HEADER_BYTES, PREFIX, PROTOCOL, Frame, missing, unpack, unpack_whole
 from imdb_serving.transports.rpc.headers import Failure, Hello, Predict
 from imdb_serving.transports.rpc.tensors import DTYPES
 from imdb_serving.transports.rpc.wire import Answered
@@ -335,6 +335,53 @@ def test_what_can_be_no_piece_is_refused_by_its_prefix(begun: bytes, words: str)
 )
 def test_a_piece_that_is_not_what_it_says_is_refused(whole: bytes, words: str) -> None:
     assert words in refusal([whole])
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(VALID), st.data())
+def test_the_short_way_to_open_a_piece_takes_nothing_that_the_long_way_would_not(
+    frames: list[bytes], data: st.DataObject
+) -> None:
+    whole = in_one(frames)
+    begun = bytearray(whole + data.draw(st.binary(max_size=9)))
+    for _ in range(data.draw(st.integers(0, 2))):
+        begun[data.draw(st.integers(0, PREFIX.size - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    del begun[data.draw(st.integers(0, len(begun))) :]
+    most = len(whole) - data.draw(st.integers(0, 1))
+    try:
+        opened = unpack(begun, most)
+    except BadRequest:
+        opened = None
+    assert unpack_whole(begun, most) == (opened if opened and opened[2] == len(begun) else None)
+
+
+SHAPES = st.lists(st.integers(0, 9), min_size=0, max_size=2)
+
+
+@settings(max_examples=300)
+@given(SHAPES, st.none() | SHAPES, st.sampled_from([*DTYPES, "int65"]), st.integers(0, 80), st.integers(1, 2))
+@example([3], [3], "int32", 12, 1)
+def test_a_single_tensor_is_read_alike_from_a_frame_and_from_a_piece(
+    shape: list[int], lengths: list[int] | None, dtype: str, size: int, samples: int
+) -> None:
+    described = {"name": "words", "dtype": dtype, "shape": shape} | ({"lengths": lengths} if lengths else {})
+    data = bytes(range(size))
+    several = message([data], feed=[described], samples=samples)
+    results: list[Request | None] = []
+    for frames in (several, [in_one(several)]):
+        try:
+            results.append(received(frames))
+        except BadRequest:
+            results.append(None)
+    of_frame, of_piece = results
+    if of_frame is None or of_piece is None:
+        # A piece cannot tell the last bytes of a tensor from the zeros that follow it.
+        assert of_frame is None
+        assert of_piece is None or 0 < size + 7 & ~7 == of_piece.feed["words"].values.nbytes + 7 & ~7
+        return
+    assert of_frame.fetch == of_piece.fetch
+    assert of_frame.samples == of_piece.samples
+    assert_same(of_frame.feed["words"], of_piece.feed["words"])
 
 
 @settings(max_examples=300)
