@@ -4,7 +4,8 @@ One idle thread leads: it waits at the front, and the others are parked. When re
 passes the lead on to a parked thread before it works; a thread that has finished first looks for what waits or has just
 arrived, so under load nobody waits for anybody to be woken. Where work is brief, to wake another thread costs more than
 the work does: then the leader keeps the lead and answers one request after another. So it is where nearly all of a
-request is Python, which only one thread can run at a time, however long it takes (`pace.py`).
+request is Python, which only one thread can run at a time, however long it takes (`pace.py`). And it holds answers back
+while more requests wait, for each that leaves wakes a client, which takes the processor from the rest of the requests.
 
 While nobody can lead, because all threads are at work or the leader is at something longer than it thought, the keeper,
 which runs no request, helps every few milliseconds: it passes the lead on, takes in what has arrived, so that its wait
@@ -43,6 +44,9 @@ thread takes as long, and then both would wait for Python's lock (docs/performan
 
 STEP = 1.05
 """By how much one request moves what is typical, which so follows the median."""
+
+MAX_HELD = 16
+"""How many answers a leader holds back at most."""
 
 LOOK_AT_EVERY = 4
 NOT_KNOWN = 1e18
@@ -89,6 +93,7 @@ class Crew:
         self._stopping = False
         self._can_be_brief = replace_stuck is not None
         self._typical_ns = NOT_KNOWN
+        self._held: deque[tuple[Task, Any]] = deque()  # answers that the leader holds back
         self._leaders_task: Task | None = None  # what the leader was at when the keeper looked last
         self._members = [_Member(self._work, number) for number in range(threads)]
         self._alarm = Bell()
@@ -126,6 +131,8 @@ class Crew:
         while not (self._stopping or member.retired):
             try:
                 if not queue:
+                    if self._held:
+                        self._front.answer_all(self._held)
                     self._look_out(member)
                 try:
                     task = queue.popleft()
@@ -136,6 +143,7 @@ class Crew:
                 log.exception("%s goes on behind a fault", member.thread.name)
                 member.task, self._waiting = None, False
                 sleep(PAUSE_SECONDS)  # one that stays shall not take the processor as well
+        self._front.answer_all(self._held)
 
     def _look_out(self, member: _Member) -> None:
         """Look for what has just arrived; if there is nothing, lead until there is, or be parked until called."""
@@ -170,7 +178,7 @@ class Crew:
                 if self._leader is not None:
                     self._leader.call.release()
 
-    def _take(self, member: _Member, task: Task) -> None:  # noqa: C901 - every function more is paid for by each request
+    def _take(self, member: _Member, task: Task) -> None:  # noqa: C901, PLR0912 - each request pays for a function
         member.task = task
         if self._asleep:
             self._alarm.ring()
@@ -194,7 +202,12 @@ class Crew:
             if looks:
                 self._learn(perf_counter_ns() - begun_ns)
             if task.open.acquire(False):  # see `claim`
-                self._front.answer(task, outcome)
+                if self._leader is not member or not self._queue:
+                    self._front.answer(task, outcome)
+                else:
+                    self._held.append((task, outcome))
+                    if len(self._held) >= MAX_HELD:
+                        self._front.answer_all(self._held)
         member.task = None
 
     def _learn(self, whole_ns: int) -> None:
@@ -231,6 +244,7 @@ class Crew:
         leader = self._leader
         if leader is not None and leader.task is not None and leader.task is self._leaders_task:
             self._pass_lead(leader)
+            self._front.answer_all(self._held)
         self._leaders_task = None if leader is None else leader.task
         if len(busy) == len(self._members):
             self._front.receive()

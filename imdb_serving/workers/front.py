@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -55,6 +56,9 @@ class Front(Protocol):
 
     def answer(self, task: Task, outcome: Any) -> None:
         """Send what `work` returned. Where sending may take the sign that something arrived, then receive as well."""
+
+    def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
+        """Send all answers, and take them off the queue; another thread may be at it as well."""
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Send a failure."""

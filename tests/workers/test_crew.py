@@ -29,14 +29,19 @@ class MemoryFront:
     def __init__(self) -> None:
         self.arrived: deque[Task] = deque()
         self.outcomes: list[tuple[int, str]] = []
+        self.batches: list[int] = []
         self.bell = threading.Event()
         self.looked_after = 0
 
     def arrive(self, number: int, seconds: float = 10.0, *frames: bytes) -> None:
+        self.come(number, seconds, *frames)
+        self.bell.set()
+
+    def come(self, number: int, seconds: float = 10.0, *frames: bytes) -> None:
+        """Arrive, but let nobody know."""
         now = time.perf_counter_ns()
         message = frames or (b"%d" % number,)
         self.arrived.append(Task(None, number, now, time.monotonic() + seconds, message, sum(map(len, message))))
-        self.bell.set()
 
     def receive(self) -> bool:
         while self.arrived:
@@ -66,6 +71,12 @@ class MemoryFront:
     def answer(self, task: Task, outcome: Frames) -> None:
         self.outcomes.append((task.request_id, bytes(outcome[0]).decode()))
         self.receive()
+
+    def answer_all(self, held: deque[tuple[Task, Frames]]) -> None:
+        if held:
+            self.batches.append(len(held))
+        while held:
+            self.answer(*held.popleft())
 
     def fail(self, task: Task, error: ServingError) -> None:
         self.outcomes.append((task.request_id, error.code))
@@ -292,6 +303,29 @@ def test_a_leader_that_is_at_something_longer_than_it_thought_gives_up_the_lead(
         assert kit.wait_until(lambda: len(front.outcomes) == 49)  # all but the one at the gate
         told.gate.set()
         assert front.results(50)[20] == "done"
+
+
+def test_answers_of_brief_work_leave_together_when_more_waits() -> None:
+    with running(Told(1000), 1, keeper=False) as (_, front):  # type: ignore[arg-type]
+        one_after_another(front, 20)
+        assert not front.batches
+        for number in range(20, 20 + 2 * crews.MAX_HELD + 5):
+            front.come(number)
+        front.wake()
+        front.results(25 + 2 * crews.MAX_HELD)
+        assert front.batches == [crews.MAX_HELD, crews.MAX_HELD, 4]  # the last one waits for nobody
+
+
+def test_answers_that_are_held_back_do_not_wait_for_a_slow_request() -> None:
+    told = Told(1000)
+    with running(told, 2) as (_, front):  # type: ignore[arg-type]
+        one_after_another(front, 20)
+        front.come(20)
+        front.come(21, 10.0, b"gate")
+        front.wake()
+        assert kit.wait_until(lambda: (20, "done") in front.outcomes and len(told.threads) == 22)
+        told.gate.set()
+        assert front.results(22)[21] == "done"
 
 
 class FaultyFront(MemoryFront):

@@ -121,7 +121,8 @@ def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> l
             raise RemoteFailure(f"output {cannot_send(name, values)}")
         headers.append(TensorHeader(name, dtype, values.shape))
         arrays.append(values)
-    header = _encode(Answer(request_id, headers, reply.stages, CLOCK_ID))
+    stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
+    header = _encode(Answer(request_id, headers, stages, CLOCK_ID))
     return [pack(header, arrays)] if one_piece else _frames(header, arrays)
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import zmq
 
@@ -144,6 +145,14 @@ class ZmqFront:
     def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer, then receive; see `Front`."""
         self._outbox.append((task.route[0], outcome))
+        self.glance()
+
+    def answer_all(self, held: deque[tuple[Task, Frames]]) -> None:
+        """Send answers in one go, then receive; see `Front`."""
+        while held:
+            with suppress(IndexError):  # another thread may take the last one meanwhile
+                task, outcome = held.popleft()
+                self._outbox.append((task.route[0], outcome))
         self.glance()
 
     def fail(self, task: Task, error: ServingError) -> None:

@@ -10,9 +10,10 @@ import logging
 import socket
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
@@ -50,6 +51,19 @@ class StreamFront(ABC, Generic[C]):
     @abstractmethod
     def _advance(self, connection: C) -> None:
         """Go on with a connection that has read something, or may go on for another reason; then `_settle` it."""
+
+    @abstractmethod
+    def answer(self, task: Task, outcome: Any) -> None:
+        """Send an answer; see `Front`."""
+
+    def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
+        """Send answers; see `Front`."""
+        while held:
+            try:
+                task, outcome = held.popleft()
+            except IndexError:  # another thread took the last one meanwhile
+                return
+            self.answer(task, outcome)
 
     @abstractmethod
     def _is_stale(self, connection: C, idle_seconds: float) -> bool:
