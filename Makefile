@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder bench flask-benchmark test test-all browser lint train lab report clean lock
+.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all browser lint train lab report clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -54,6 +54,10 @@ ladder: train ## measure what each layer between the bare model and the publishe
 
 bench: train ## measure our servers beside others: raw echoes, raw ASGI, plain Flask on gunicorn (ENGINES="null onnxruntime")
 	@for engine in $(ENGINES); do echo "==> our servers beside others, engine $$engine"; $(RUN) bench --engine $$engine || exit 1; done
+
+growth: setup ## measure how cost grows with workers, clients, review length and batch, and draw it
+	@echo "==> how the cost of serving grows"
+	@$(RUN) growth
 
 flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500: some minutes)
 	@echo "==> Flask benchmark"

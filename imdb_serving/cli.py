@@ -389,6 +389,30 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
     run_bench(CompareParams(client_threads=list(client_threads), **options))
 
 
+@main.command()
+@click.option("--most-workers", type=click.IntRange(min=1), default=48, help="Of the simulated engine.")
+@click.option("--most-clients", type=click.IntRange(min=1), default=500, help="Above 16, threads of 16 processes.")
+@click.option("--rounds", type=click.IntRange(min=2), default=3, help="Shuffled passes over all points and modes.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About, of a block.")
+def growth(most_workers: int, most_clients: int, **options: Any) -> None:
+    """Measure how the cost of serving grows with workers, clients, review length and batch.
+
+    Writes rows, raw samples, tables and a figure to outputs/growth and prints the tables. No model is needed: workers
+    are of the simulated engine, and on the other axes the engine answers at once.
+
+    \b
+    Example:
+      imdb-serving growth --most-clients 100 --rounds 5
+    """
+    from imdb_serving.bench.parameters import GrowthParams
+    from imdb_serving.commands.growth import run_growth
+
+    full = GrowthParams()
+    workers = [count for count in full.workers if count <= most_workers]
+    clients = [count for count in full.clients if count <= most_clients]
+    run_growth(GrowthParams(workers=workers, clients=clients, **options))
+
+
 @main.command("flask-benchmark")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=24), default=2500, help="As published: 2,500.")

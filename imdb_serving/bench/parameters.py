@@ -179,7 +179,34 @@ class CompareParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         _check_timeout(self.timeout)
 
 
-Params = TypeVar("Params", GridParams, SweepParams, LadderParams, CompareParams)
+class GrowthParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One measurement of how cost grows: a list of values an axis, all else kept as it is.
+
+    `workers` are of the simulated engine, each with a client; on the other axes the engine is null, with two workers.
+    """
+
+    workers: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8, 16, 24, 32, 48])
+    clients: list[int] = msgspec.field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500])
+    words: list[int] = msgspec.field(default_factory=lambda: [8, 32, 128, 512, 2000])
+    batch: list[int] = msgspec.field(default_factory=lambda: [1, 4, 16, 64, 256])
+    service_time_ms: float = 8.0
+    seconds: float = 1.0
+    rounds: int = 3
+    seed: int = 2020
+    timeout: float = 60.0
+    run: str = ""
+
+    def __post_init__(self) -> None:
+        for axis in ("workers", "clients", "words", "batch"):
+            check_counts(axis, getattr(self, axis))
+        _check_rounds(self.rounds)
+        _check_timeout(self.timeout)
+        for name in ("service_time_ms", "seconds"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
+
+
+Params = TypeVar("Params", GridParams, SweepParams, LadderParams, CompareParams, GrowthParams)
 
 
 def _check_positive(params: msgspec.Struct, *names: str) -> None:

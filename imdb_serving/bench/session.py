@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -20,6 +20,7 @@ START_SECONDS = 60.0
 PRELOAD = ["imdb_serving.bench.session", "imdb_serving.bench.workload", "imdb_serving.transports.connect"]
 
 Connect = Callable[[], Client]
+Drive = Callable[[Any, Any], ClientRecord]
 
 
 def prepare_processes() -> None:
@@ -39,9 +40,14 @@ class LoadSession:
     The connects and the shares must be picklable.
     """
 
-    def __init__(self, targets: Mapping[str, Connect], clients: int, request_timeout: float) -> None:
-        """Take how to connect to each target, the number of client processes, and one request's deadline."""
-        self._targets = dict(targets)
+    def __init__(
+        self, targets: Mapping[str, Connect], clients: int, request_timeout: float, drive_share: Drive = drive
+    ) -> None:
+        """Take how to connect to each target, the number of client processes, and one request's deadline.
+
+        `drive_share` is what a process does with a client and its share.
+        """
+        self._targets, self._drive = dict(targets), drive_share
         self._clients = clients
         self._request_timeout = request_timeout
         self._pipes: list[Connection] = []
@@ -62,7 +68,10 @@ class LoadSession:
                 ours, theirs = context.Pipe()
                 self._pipes.append(ours)
                 process = context.Process(
-                    target=_client_process, args=(theirs, self._targets), name=f"client-{number}", daemon=True
+                    target=_client_process,
+                    args=(theirs, self._targets, self._drive),
+                    name=f"client-{number}",
+                    daemon=True,
                 )
                 process.start()
                 theirs.close()
@@ -72,7 +81,7 @@ class LoadSession:
             self.close()
             raise
 
-    def run(self, target: str, shares: Sequence[Workload]) -> list[ClientRecord]:
+    def run(self, target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
         """Have the first clients work through one share each, all started together; returns their records in order.
 
         A client process that dies, or never connected, leaves a record in which all its requests failed; nothing is
@@ -142,13 +151,13 @@ def run_load(connect: Connect, shares: Sequence[Workload], request_timeout: floa
         return session.run("", shares)
 
 
-def _lost(share: Workload, error: ServingError | None = None) -> ClientRecord:
+def _lost(share: Sized, error: ServingError | None = None) -> ClientRecord:
     """Return the record of a share of which nothing was sent, or whose process died with all it had measured."""
     code, why = (error.code, f"not sent: {error}") if error else ("internal", "the client process died")
     return ClientRecord(failures=[FailedRequest(position, code, why) for position in range(len(share))])
 
 
-def _client_process(pipe: Connection, targets: Mapping[str, Connect]) -> None:
+def _client_process(pipe: Connection, targets: Mapping[str, Connect], drive_share: Drive) -> None:
     """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
     with pipe, ExitStack() as stack:
@@ -161,7 +170,7 @@ def _client_process(pipe: Connection, targets: Mapping[str, Connect]) -> None:
                 target, share = pipe.recv()
                 pipe.send(None)
                 pipe.recv()
-                pipe.send(drive(clients[target], share))
+                pipe.send(drive_share(clients[target], share))
         except ServingError as error:
             pipe.send(error)
         except EOFError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -18,15 +20,22 @@ from imdb_serving.errors import ConfigError
 FOLDER = "bench"
 
 
-def run_bench(params: CompareParams) -> None:
-    """Compare, write rows, raw samples, card and figure to outputs/bench/ENGINE, and print the tables."""
+@contextmanager
+def needs_extra() -> Iterator[None]:
+    """Say how to get what is not there, when an import fails in the block."""
     try:
-        from imdb_serving.bench.compare import compare
+        yield
     except ImportError as error:
         raise ConfigError(
             f"{error.name} is missing; run `make bench`, or: pip install 'imdb-serving[bench]'"
         ) from error
-    from imdb_serving.report import compare as shown
+
+
+def run_bench(params: CompareParams) -> None:
+    """Compare, write rows, raw samples, card and figure to outputs/bench/ENGINE, and print the tables."""
+    with needs_extra():
+        from imdb_serving.bench.compare import compare
+        from imdb_serving.report import compare as shown
     from imdb_serving.report import plots
 
     needs_model = facts_of(params.engine).needs_model
