@@ -1,4 +1,7 @@
-"""The figures of a sweep: time and throughput against threads, and the stages. Colour: server threads; line: mode."""
+"""The figures of a sweep: time and throughput against threads, and the stages.
+
+Colour: server threads; line: mode; where there are several engines, each has a panel.
+"""
 
 from __future__ import annotations
 
@@ -24,54 +27,62 @@ PUBLISHED_GREY = "#b8b8b8"
 def time_figure(rows: pd.DataFrame, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
     """Draw the total time against client threads, a curve a mode and server-thread count, the published in grey."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(10.4, 5.6), layout="constrained")
-        published = _published(axes, rpc, flask, int(rows["samples"].iloc[0]))
-        _curves(axes, rows, "total_s")
+        figure, panels = _panels(rows, "Time against threads", height=5.4, sharey=True)
+        published: list[Line2D] = []
+        for axes in panels:
+            published = _published(axes, rpc, flask, int(rows["samples"].iloc[0]))
+        _curves(panels, rows, "total_s")
         clients = sorted({*rows["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
-        log_axes(axes, clients, "total time per client [s]")
+        for axes in panels:
+            log_axes(axes, clients, "total time per client [s]" if axes is panels[0] else "")
         _legend(figure, rows, published)
-        axes.set_title(_title("Time against threads", rows), loc="left", fontsize=11)
     return figure
 
 
 def throughput_figure(rows: pd.DataFrame) -> Figure:
     """Draw samples a second against client threads, a curve a mode and server-thread count."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(10.4, 4.6), layout="constrained")
-        _curves(axes, rows, "throughput")
-        axes.set_xscale("log", base=2)
-        client_axis(axes, sorted(set(rows["client_threads"])))
-        axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.set_ylabel("throughput [samples/s]")
+        figure, panels = _panels(rows, "Throughput against threads", height=4.4, sharey=False)
+        _curves(panels, rows, "throughput")
+        for axes in panels:
+            axes.set_xscale("log", base=2)
+            client_axis(axes, sorted(set(rows["client_threads"])))
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        panels[0].set_ylabel("throughput [samples/s]")
         _legend(figure, rows, [])
-        axes.set_title(_title("Throughput against threads", rows), loc="left", fontsize=11)
     return figure
 
 
 def stage_figure(rows: pd.DataFrame) -> Figure:
-    """Draw the stages of one request, stacked, a row a mode and a panel a server-thread count, on one scale."""
-    cells = tables.medians(rows)
-    counts = sorted(cells["server_threads"].unique())
-    modes = tables.modes(cells)
+    """Draw the stages of one request, stacked, a row a mode, a column an engine and thread count, on one scale."""
+    good, cells = tables.good(rows), tables.medians(rows)
+    modes = list(_ways(cells))
+    columns = [
+        (engine, int(count))
+        for engine in tables.engine_names(good)
+        for count in sorted(good.loc[good["engine"] == engine, "server_threads"].unique())
+    ]
+    several = len(tables.engine_names(rows)) > 1  # then the modes have the engine in their names
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
             len(modes),
-            len(counts),
-            figsize=(max(8.4, 3.6 * len(counts)), 0.8 + 3.9 * len(modes)),
+            len(columns),
+            figsize=(max(8.4, 3.6 * len(columns)), 0.8 + 3.9 * len(modes)),
             sharey=True,
             squeeze=False,
             layout="constrained",
         )
         entries: dict[str, Any] = {}
         for row, mode in zip(panels, modes, strict=True):
-            for panel, count in zip(row, counts, strict=True):
-                means = tables.stage_means(cells, int(count), mode) / 1000
+            for panel, (engine, count) in zip(row, columns, strict=True):
+                way = f"{mode}, {engine}" if several else mode
+                means = tables.stage_means(cells, count, way) / 1000
                 if means.empty:
                     panel.set_axis_off()
                     continue
                 stack(panel, used(means), "mean time of a request [ms]", legend=False)
-                panel.set_title(f"{mode}, {tables.plural(int(count), 'server thread')}", loc="left")
+                panel.set_title(f"{way}, {tables.plural(count, 'server thread')}", loc="left")
                 handles, labels = panel.get_legend_handles_labels()
                 entries |= dict(zip(labels, handles, strict=True))
         for panel in panels[:, 1:].flat:
@@ -82,23 +93,47 @@ def stage_figure(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _title(what: str, rows: pd.DataFrame) -> str:
-    """Return a title of two or three lines, short enough to stay beside the legend."""
+def _panels(rows: pd.DataFrame, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel an engine, and its title of two lines."""
+    names = tables.engine_names(rows)
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(4.2 * len(names) + 4.2, height), sharey=sharey, squeeze=False, layout="constrained"
+    )
     ways, comma, rest = tables.setting(rows).partition(", net ")
-    return f"{what} · {ways}\n{comma.removeprefix(', ')}{rest} · {machine_note()}"
+    title = f"{what} · {ways}\n{comma.removeprefix(', ')}{rest} · {machine_note()}"
+    if len(names) == 1:
+        panels[0, 0].set_title(title, loc="left", fontsize=11)
+    else:
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+        for axes, name in zip(panels[0], names, strict=True):
+            axes.set_title(f"engine {name}", loc="left")
+    return figure, list(panels[0])
 
 
-def _curves(axes: Axes, rows: pd.DataFrame, column: str) -> None:
+def _ways(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the line of each mode, be it measured with one engine or several."""
+    plain = dict.fromkeys(mode.partition(", ")[0] for mode in tables.modes(rows))
+    return dict(zip(plain, LINES * 3, strict=False))
+
+
+def _curves(panels: list[Axes], rows: pd.DataFrame, column: str) -> None:
     """Draw a median and a band from the least to the greatest round for each mode and server-thread count."""
-    for line, mode in zip(LINES * 3, tables.modes(rows), strict=False):
-        for number, count in enumerate(sorted(rows["server_threads"].unique())):
-            clients, spread = tables.by_client(rows, int(count), column, mode)
-            if not clients:
-                continue
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            label = f"{mode}, {tables.plural(int(count), 'server thread')}"
-            axes.plot(clients, spread["median"], ls=line, marker=marker, color=colour, label=label, lw=1.8, ms=6)
-            axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.14, lw=0)
+    lines, counts = _ways(rows), sorted(rows["server_threads"].unique())
+    for axes, engine in zip(panels, tables.engine_names(rows), strict=True):
+        own = rows[rows["engine"] == engine]
+        for mode in tables.modes(own):
+            _mode_curves(axes, own, column, mode, lines[mode.partition(", ")[0]], counts)
+
+
+def _mode_curves(axes: Axes, rows: pd.DataFrame, column: str, mode: str, line: Any, counts: list[int]) -> None:
+    for number, count in enumerate(counts):
+        clients, spread = tables.by_client(rows, int(count), column, mode)
+        if not clients:
+            continue
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        label = f"{mode}, {tables.plural(int(count), 'server thread')}"
+        axes.plot(clients, spread["median"], ls=line, marker=marker, color=colour, label=label, lw=1.8, ms=6)
+        axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.14, lw=0)
 
 
 def _published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int) -> list[Line2D]:
@@ -129,8 +164,5 @@ def _legend(figure: Figure, rows: pd.DataFrame, published: list[Line2D]) -> None
         )
         for number, count in enumerate(sorted(rows["server_threads"].unique()))
     ]
-    lines = [
-        Line2D([], [], color="#444444", ls=line, lw=1.8, label=mode)
-        for line, mode in zip(LINES * 3, tables.modes(rows), strict=False)
-    ]
+    lines = [Line2D([], [], color="#444444", ls=line, lw=1.8, label=mode) for mode, line in _ways(rows).items()]
     figure.legend(handles=[*lines, *colours, *published], loc="outside right upper", fontsize=9.5)

@@ -188,9 +188,14 @@ def setting(rows: pd.DataFrame) -> str:
     )
 
 
+def engine_names(rows: pd.DataFrame) -> list[str]:
+    """Return the engines that were measured, in the order of the table of engines."""
+    return sorted(rows["engine"].unique(), key=list(ENGINES).index)
+
+
 def engines(rows: pd.DataFrame) -> str:
     """Return the engines in words."""
-    names = sorted(rows["engine"].unique(), key=list(ENGINES).index)
+    names = engine_names(rows)
     return f"engine {names[0]}" if len(names) == 1 else f"engines {' and '.join(names)}"
 
 

@@ -116,9 +116,43 @@ def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
     plots.save(draw(rows), tmp_path, "one-gone")
 
 
-def test_more_ways_than_common_line_styles_are_drawn_apart() -> None:
-    rows = pd.concat([grid(modes=("rpc", "socket", "flask")).assign(engine=engine) for engine in ("paddle", "folded")])
-    rows = tables.named_ways(rows)
+def several() -> pd.DataFrame:
+    rows = pd.concat([grid(modes=("rpc", "socket", "flask")).assign(engine=engine) for engine in ("folded", "paddle")])
+    return tables.named_ways(rows)
+
+
+@pytest.mark.parametrize("name", ["time", "throughput"])
+def test_each_engine_has_a_panel_and_each_mode_a_line(name: str, tmp_path: Path) -> None:
+    rows = several()
+    figure = (
+        curves.time_figure(rows, tables.published_rpc(), tables.published_flask())
+        if name == "time"
+        else curves.throughput_figure(rows)
+    )
+    plots.save(figure, tmp_path, name)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["engine paddle", "engine folded"]
+    for axes, engine in zip(figure.axes, ("paddle", "folded"), strict=True):
+        ours = [line for line in axes.lines if "server thread" in str(line.get_label())]
+        assert {str(line.get_label()).split(", ")[1] for line in ours} == {engine}
+        assert len({str(line._unscaled_dash_pattern) for line in ours}) == 3
+    assert {"rpc", "socket", "flask"} <= set(legend(figure))
+    assert len(legend(figure)) == len(set(legend(figure)))
+
+
+def test_more_modes_than_common_line_styles_are_drawn_apart() -> None:
+    rows = pd.concat([grid(modes=("rpc", "flask")), grid(modes=("socket", "flask-gateway", "flask-dev"))])
+    rows = pd.concat([rows, grid(modes=("flask",)).assign(mode="flask + curl")])
     figure = curves.throughput_figure(rows)
-    styles = {str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}
-    assert len(styles) == 6
+    assert len({str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}) == 6
+
+
+def test_the_stages_of_several_engines_have_a_row_a_mode_and_a_column_an_engine_and_count(tmp_path: Path) -> None:
+    figure = plots.save(curves.stage_figure(several()), tmp_path, "stages")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    counts = ("1 server thread", "2 server threads")
+    assert titles == [
+        f"{mode}, {engine}, {count}"
+        for mode in ("rpc", "socket", "flask")
+        for engine in ("paddle", "folded")
+        for count in counts
+    ]
