@@ -186,6 +186,8 @@ class Crew:
             if self._waiting and self._queue:
                 self._front.wake()
         elif self._typical_ns > BRIEF_NS:
+            if self._held:  # from when work seemed brief
+                self._front.answer_all(self._held)
             self._pass_lead(member)
         self._count += 1
         if looks := self._can_be_brief and not self._count % LOOK_AT_EVERY:

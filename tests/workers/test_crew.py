@@ -328,6 +328,19 @@ def test_answers_that_are_held_back_do_not_wait_for_a_slow_request() -> None:
         assert front.results(22)[21] == "done"
 
 
+def test_answers_that_are_held_back_leave_before_the_lead_is_passed_on() -> None:
+    told = Told(1000)
+    with running(told, 2, keeper=False) as (crew, front):  # type: ignore[arg-type]
+        one_after_another(front, 20)
+        assert crew._leader is not None
+        crew._held.append((Task(None, 20, 0, time.monotonic() + 10, (b"20",), 2), [b"done"]))
+        crew._typical_ns = 2 * crews.BRIEF_NS
+        front.arrive(21, 10.0, b"gate")
+        assert kit.wait_until(lambda: (20, "done") in front.outcomes)
+        told.gate.set()
+        assert front.results(22)[21] == "done"
+
+
 class FaultyFront(MemoryFront):
     """A front that fails, as no front should, while there are faults left."""
 
