@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -105,13 +105,7 @@ def _round(
     results = []
     for name, clients in blocks:
         shares = [ReviewWorkload(part, "ids", None, ("prediction",)) for part in share(lines, clients, 1)]
-        before = cpu_seconds(systems[name].pid)
-        records = session.run(name, shares)
-        server_cpu = cpu_seconds(systems[name].pid) - before
-        failures = [failure for record in records for failure in record.failures]
-        if failures:
-            raise DataError(f"{name}, engine {params.engine}: {failures[0].message}")
-        requests = sum(len(record.positions) for record in records)
+        figures, records = run_block(session, name, systems[name].pid, shares, f"engine {params.engine}")
         row = {
             "run": params.run,
             "engine": params.engine,
@@ -119,14 +113,34 @@ def _round(
             "system": name,
             "workers": params.workers,
             "client_threads": clients,
-            "requests": requests,
-            "throughput": requests / wall_seconds(records),
-            "client_cpu_us": sum(record.cpu_s for record in records) / requests * 1e6,
-            "server_cpu_us": server_cpu / requests * 1e6,
-            **{column.replace("_ms", "_us"): 1000 * value for column, value in latency(records).items()},
+            **figures,
         }
         results.append((row, records))
     return results
+
+
+def run_block(
+    session: LoadSession, name: str, pid: int | None, shares: Sequence[Sized], what: str
+) -> tuple[Row, list[ClientRecord]]:
+    """Measure one system once; return its figures (CPU of all processes, in µs a request) and the raw samples.
+
+    Raises `DataError`, which says at `what` it was, when a request fails.
+    """
+    before = cpu_seconds(pid)
+    records = session.run(name, shares)
+    server_cpu = cpu_seconds(pid) - before
+    failures = [failure for record in records for failure in record.failures]
+    if failures:
+        raise DataError(f"{name}, {what}: {failures[0].message}")
+    requests = sum(len(record.positions) for record in records)
+    figures = {
+        "requests": requests,
+        "throughput": requests / wall_seconds(records),
+        "client_cpu_us": sum(record.cpu_s for record in records) / requests * 1e6,
+        "server_cpu_us": server_cpu / requests * 1e6,
+        **{column.replace("_ms", "_us"): 1000 * value for column, value in latency(records).items()},
+    }
+    return figures, records
 
 
 def cpu_seconds(pid: int | None) -> float:

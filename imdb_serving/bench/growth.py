@@ -13,20 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from imdb_serving.bench.compare import OURS, System, cpu_seconds
+from imdb_serving.bench.compare import OURS, Row, System, run_block
 from imdb_serving.bench.crowd import CrowdConnect, CrowdShare, drive_crowd
 from imdb_serving.bench.ledger import append_row, store_samples
 from imdb_serving.bench.loadgen import ClientRecord
 from imdb_serving.bench.parameters import GrowthParams
 from imdb_serving.bench.session import LoadSession
-from imdb_serving.bench.summary import latency, wall_seconds
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.errors import DataError, RemoteFailure
+from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.serving.feeds import make_request
@@ -45,7 +43,6 @@ REQUESTS_A_SECOND = 3000
 """About how many of the smallest are answered in a second: it sets how many are sent, and nothing else."""
 
 REVIEWS_LIKE_A_REQUEST, WORDS_LIKE_A_REQUEST = 16, 2000
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,24 +141,14 @@ def _round(
     random.Random(f"{params.seed}/{group[0].value}/{round_}").shuffle(blocks)  # noqa: S311 - an order, not a secret
     for point, mode in blocks:
         shares = _shares(point, point.requests(params))
-        before = cpu_seconds(systems[mode].pid)
-        records = session.run(mode, shares)
-        server_cpu = cpu_seconds(systems[mode].pid) - before
-        failures = [failure for record in records for failure in record.failures]
-        if failures:
-            raise DataError(f"{mode}, {point.axis} {point.value}: {failures[0].message}")
-        requests = sum(len(record.positions) for record in records)
+        figures, records = run_block(session, mode, systems[mode].pid, shares, f"{point.axis} {point.value}")
         row = {
             "run": params.run,
             "round": round_,
             "mode": mode,
             **msgspec.structs.asdict(point),
             "service_time_ms": params.service_time_ms if point.axis == "workers" else 0.0,
-            "requests": requests,
-            "throughput": requests / wall_seconds(records),
-            "client_cpu_us": sum(record.cpu_s for record in records) / requests * 1e6,
-            "server_cpu_us": server_cpu / requests * 1e6,
-            **{column.replace("_ms", "_us"): 1000 * value for column, value in latency(records).items()},
+            **figures,
         }
         yield row, records
 
