@@ -97,7 +97,12 @@ def _panels(rows: pd.DataFrame, what: str, *, height: float, sharey: bool) -> tu
     """Return a figure with a panel an engine, and its title of two lines."""
     names = tables.engine_names(rows)
     figure, panels = plt.subplots(
-        1, len(names), figsize=(4.2 * len(names) + 4.2, height), sharey=sharey, squeeze=False, layout="constrained"
+        1,
+        len(names),
+        figsize=(max(10.4, 4.2 * len(names) + 4.2), height),  # one panel alone needs room for its title
+        sharey=sharey,
+        squeeze=False,
+        layout="constrained",
     )
     ways, comma, rest = tables.setting(rows).partition(", net ")
     title = f"{what} · {ways}\n{comma.removeprefix(', ')}{rest} · {machine_note()}"

@@ -143,7 +143,8 @@ class Crew:
                 log.exception("%s goes on behind a fault", member.thread.name)
                 member.task, self._waiting = None, False
                 sleep(PAUSE_SECONDS)  # one that stays shall not take the processor as well
-        self._front.answer_all(self._held)
+        if self._held:
+            self._front.answer_all(self._held)
 
     def _look_out(self, member: _Member) -> None:
         """Look for what has just arrived; if there is nothing, lead until there is, or be parked until called."""
@@ -246,7 +247,8 @@ class Crew:
         leader = self._leader
         if leader is not None and leader.task is not None and leader.task is self._leaders_task:
             self._pass_lead(leader)
-            self._front.answer_all(self._held)
+            if self._held:
+                self._front.answer_all(self._held)
         self._leaders_task = None if leader is None else leader.task
         if len(busy) == len(self._members):
             self._front.receive()
