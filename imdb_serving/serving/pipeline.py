@@ -25,16 +25,20 @@ class Pipeline:
         self._steps = [(op.name, op.run) for op in ops]
 
     def __call__(self, request: Request, timeline: Timeline) -> Reply:
-        """Return the reply to `request`; a `ServingError` of an op refuses it."""
+        """Return the reply to `request`; a `ServingError` of an op refuses it.
+
+        The first op begins where the last stage in the timeline ended: to read a request's tensors belongs to it.
+        """
         work = Work(request)
-        add, now = timeline.stages.append, perf_counter_ns
-        begun = now()
+        stages = timeline.stages
+        add, now = stages.append, perf_counter_ns
+        begun = stages[-1].end_ns if stages else now()
         for name, run in self._steps:
             run(work)
             ended = now()
             add(Stage(name, begun, ended))
             begun = ended
-        return Reply(work.outputs, timeline.stages)
+        return Reply(work.outputs, stages)
 
 
 def imdb_pipeline(spec: EngineSpec, bundle: Bundle | None) -> Pipeline:

@@ -66,11 +66,10 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
         timeline = Timeline([Stage("queue", received_ns, begun_ns)])
         try:
             reply = handler(wire.decode_request(header, parsed.tensors), timeline)
-            # Reading the tensors belongs to the first op: nothing of a request lies between two stages.
             stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
             if pace.here.asked:
                 pace.tell(stages[1:])
-            if len(stages) > 1:
+            if len(stages) > 1 and stages[1].start_ns != begun_ns:  # nothing of a request lies between two stages
                 stages[1] = Stage(stages[1].name, begun_ns, stages[1].end_ns)
             return wire.encode_reply(reply, header.id, one_piece=one_piece)
         except ServingError as error:

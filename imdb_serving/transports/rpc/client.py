@@ -12,7 +12,7 @@ from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, Serve
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
-from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc import fast_path, wire
 from imdb_serving.transports.rpc.framing import Piece
 
 
@@ -51,8 +51,15 @@ class MessageClient(Client):
         self._arrived_ns = 0
 
     @abstractmethod
-    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened | Piece:
-        """Send a message in one piece and return the next one that arrives; errors as of `_receive`."""
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> bytes | None:
+        """Send a message in one piece and return the bytes that arrive next, if there are any; errors as of `_receive`.
+
+        They are for `_complete`, unless they are the answer.
+        """
+
+    @abstractmethod
+    def _complete(self, begun: bytes | None, deadline_ns: int) -> wire.Opened | Piece:
+        """Return the message that the bytes of `_send_and_receive` begin; errors as of `_receive`."""
 
     @abstractmethod
     def _receive(self, deadline_ns: int) -> wire.Opened | Piece:
@@ -64,29 +71,40 @@ class MessageClient(Client):
     def call(self, request: Request) -> Reply:
         """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
         start = perf_counter_ns()
-        self._last_id += 1
-        piece = wire.encode_request(request, self._last_id, self.timeout * 1000, one_piece=True)[0]
+        timeout = self.timeout
+        self._last_id = request_id = self._last_id + 1
+        piece = fast_path.encode_request(request, request_id, timeout * 1000)
+        if piece is None:
+            piece = wire.encode_request(request, request_id, timeout * 1000, one_piece=True)[0]
         encoded = perf_counter_ns()
-        answer = self._exchange(piece, encoded)
-        if type(answer) is not wire.Answered:
-            raise RemoteFailure(f"{self.endpoint} answered a prediction with something else")
+        deadline_ns = encoded + int(timeout * 1e9)
+        data = self._send_and_receive(piece, encoded, deadline_ns)
+        self._arrived_ns = perf_counter_ns()
+        answer = fast_path.decode_answer(data, request_id)
+        if answer is None:
+            other = self._answer_in(data, deadline_ns)
+            if type(other) is not wire.Answered:
+                raise RemoteFailure(f"{self.endpoint} answered a prediction with something else")
+            answer = other
         return Reply(answer.outputs, _Record(start, encoded, self._arrived_ns, perf_counter_ns(), answer))
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""
         self._last_id += 1
-        info = self._exchange(wire.encode_hello(self._last_id, one_piece=True)[0], perf_counter_ns())
+        begun_ns = perf_counter_ns()
+        deadline_ns = begun_ns + int(self.timeout * 1e9)
+        data = self._send_and_receive(wire.encode_hello(self._last_id, one_piece=True)[0], begun_ns, deadline_ns)
+        info = self._answer_in(data, deadline_ns)
         if not isinstance(info, ServerInfo):
             raise RemoteFailure(f"{self.endpoint} answered hello with something else")
         return info
 
-    def _exchange(self, piece: bytes, begun_ns: int) -> wire.Answered | ServerInfo:
-        """Send a message and return the answer with its id, decoded; `_arrived_ns` is when it arrived.
+    def _answer_in(self, data: bytes | None, deadline_ns: int) -> wire.Answered | ServerInfo:
+        """Return the answer to the last request, which these bytes begin or which comes after; raise its error.
 
-        Late answers, to requests given up before, are skipped.
+        Late answers, to requests given up before, are skipped. `_arrived_ns` is when the answer had arrived.
         """
-        deadline_ns = begun_ns + int(self.timeout * 1e9)
-        message = self._send_and_receive(piece, begun_ns, deadline_ns)
+        message = self._complete(data, deadline_ns)
         while True:
             self._arrived_ns = perf_counter_ns()
             number, answer = wire.decode_answer(message[0], message[1])

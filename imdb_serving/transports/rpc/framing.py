@@ -22,9 +22,9 @@ MAX_MESSAGE_BYTES = 16 << 20
 MAX_BYTES = (1 << 32) + MAX_HEADER_BYTES
 PREFIX = struct.Struct("<16sII")
 PREFIX_BYTES = PREFIX.size
-_VERSION = PROTOCOL + bytes(16 - len(PROTOCOL))
-_PADDING = [bytes(count) for count in range(8)]
-_pack_prefix, _unpack_prefix = PREFIX.pack, PREFIX.unpack_from
+VERSION = PROTOCOL + bytes(16 - len(PROTOCOL))
+PADDING = [bytes(count) for count in range(8)]
+pack_prefix, _unpack_prefix = PREFIX.pack, PREFIX.unpack_from
 
 
 def pack(header: bytes, arrays: Sequence[Array]) -> bytes:
@@ -33,15 +33,15 @@ def pack(header: bytes, arrays: Sequence[Array]) -> bytes:
     if arrays:
         body = arrays[0].tobytes()
         if len(arrays) > 1:
-            body = b"".join([data + _PADDING[-len(data) & 7] for data in (array.tobytes() for array in arrays)])
+            body = b"".join([data + PADDING[-len(data) & 7] for data in (array.tobytes() for array in arrays)])
         elif len(body) & 7:
-            body += _PADDING[-len(body) & 7]
-    return _pack_prefix(_VERSION, len(header), len(body)) + header + _PADDING[-len(header) & 7] + body
+            body += PADDING[-len(body) & 7]
+    return pack_prefix(VERSION, len(header), len(body)) + header + PADDING[-len(header) & 7] + body
 
 
 def is_piece(frame: Frame) -> bool:
     """Tell whether a frame begins as a message in one piece does."""
-    return frame[:16] == _VERSION
+    return frame[:16] == VERSION
 
 
 Piece = tuple[memoryview, memoryview, int]
@@ -58,7 +58,7 @@ def unpack(begun: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
     version, header_bytes, body_bytes = _unpack_prefix(begun)
     begin = PREFIX_BYTES + (header_bytes + 7 & ~7)
     size = begin + body_bytes
-    if version != _VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
+    if version != VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
         raise _unreadable(version, header_bytes, size, max_bytes)
     if size > len(begun):
         return None
@@ -73,7 +73,7 @@ def unpack_whole(data: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
     version, header_bytes, body_bytes = _unpack_prefix(data)
     begin = PREFIX_BYTES + (header_bytes + 7 & ~7)
     size = begin + body_bytes
-    if size != len(data) or version != _VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
+    if size != len(data) or version != VERSION or header_bytes > MAX_HEADER_BYTES or size > max_bytes:
         return None
     view = memoryview(data)
     return view[PREFIX_BYTES : PREFIX_BYTES + header_bytes], view[begin:], size
@@ -89,7 +89,7 @@ def missing(begun: Frame) -> int:
 
 
 def _unreadable(version: bytes, header_bytes: int, size: int, max_bytes: int) -> BadRequest:
-    if version != _VERSION:
+    if version != VERSION:
         return unknown_version(version)
     if header_bytes > MAX_HEADER_BYTES:
         return BadRequest(f"the header has {header_bytes} bytes, at most {MAX_HEADER_BYTES} are read")

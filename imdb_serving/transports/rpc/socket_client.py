@@ -8,7 +8,7 @@ from imdb_serving.config import DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.endpoints import socket_address
-from imdb_serving.transports.rpc.framing import Piece, missing, unpack, unpack_whole
+from imdb_serving.transports.rpc.framing import Piece, missing, unpack
 from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 CHUNK = 1 << 14
@@ -51,7 +51,7 @@ class SocketClient(MessageClient):
             raise
         return KernelTimedSocket(connection)
 
-    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> Piece:
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> bytes | None:
         connection = self._socket
         if connection is not None and begun_ns > self._arrived_ns + RESTED_NS and connection.has_ended():
             self.close()
@@ -65,24 +65,26 @@ class SocketClient(MessageClient):
             if sent != len(piece):
                 connection.send_rest(piece, sent, deadline_ns)
         except BaseException as error:
-            return self._not_sent(error, deadline_ns)
-        if sent < LONG and not self._begun:  # the first wait is the kernel's, whose limit began with this request
-            try:
-                data = connection.recv(CHUNK)
-            except BlockingIOError:
-                raise self._late() from None
-            except OSError:
-                data = b""
-            whole = unpack_whole(data)
-            if whole is not None:
-                return whole
-            self._add(data)
+            self._not_sent(error)
+            return None
+        if sent >= LONG or self._begun:
+            return None
+        try:  # the first wait is the kernel's, whose limit began with this request
+            return connection.recv(CHUNK)
+        except BlockingIOError:
+            raise self._late() from None
+        except OSError:
+            return b""
+
+    def _complete(self, begun: bytes | None, deadline_ns: int) -> Piece:
+        if begun is not None:
+            self._add(begun)
         return self._receive(deadline_ns)
 
-    def _not_sent(self, error: BaseException, deadline_ns: int) -> Piece:
-        """Return what the server said before it closed the connection, or raise why a message could not be sent."""
+    def _not_sent(self, error: BaseException) -> None:
+        """Raise why a message could not be sent, unless the server may have said so before it closed the connection."""
         if isinstance(error, BrokenPipeError | ConnectionResetError):
-            return self._receive(deadline_ns)
+            return
         self.close()  # half a message was sent, maybe
         if isinstance(error, TimeoutError | BlockingIOError):
             raise self._late() from None

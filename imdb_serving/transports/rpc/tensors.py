@@ -19,6 +19,7 @@ TEXT = "utf8"
 DTYPES = {name: np.dtype(code) for name, code in (
     ("int32", "<i4"), ("int64", "<i8"), ("float32", "<f4"), ("float64", "<f8"), (TEXT, "u1"),
 )}  # fmt: skip
+INT64, FLOAT32 = DTYPES["int64"], DTYPES["float32"]
 DTYPE_NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64")}
 
 Tensors = Sequence[Frame] | memoryview

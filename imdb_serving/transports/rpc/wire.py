@@ -19,10 +19,13 @@ from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
 from imdb_serving.transports.rpc.framing import (
     MAX_HEADER_BYTES,
+    PADDING,
     PROTOCOL,
+    VERSION,
     Frame,
     is_piece,
     pack,
+    pack_prefix,
     unknown_version,
     unpack,
 )
@@ -38,7 +41,8 @@ from imdb_serving.transports.rpc.headers import (
 )
 from imdb_serving.transports.rpc.tensors import (
     DTYPE_NAMES,
-    DTYPES,
+    FLOAT32,
+    INT64,
     TEXT,
     Tensors,
     cannot_send,
@@ -52,7 +56,7 @@ UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 _encode = msgspec.msgpack.Encoder().encode
 decode_question = msgspec.msgpack.Decoder(Question).decode
-_decode_answer = msgspec.msgpack.Decoder(ReceivedAnswer | Failure | Info).decode
+decode_answer_header = msgspec.msgpack.Decoder(ReceivedAnswer | Failure | Info).decode
 _decode_stages = msgspec.msgpack.Decoder(list[Stage]).decode
 _decode_id = msgspec.msgpack.Decoder(AnyId).decode
 
@@ -114,14 +118,22 @@ def encode_hello(request_id: int, *, one_piece: bool = False) -> list[bytes]:
 
 def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> list[bytes]:
     """Return a reply."""
+    outputs = reply.outputs
+    stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
+    if one_piece and len(outputs) == 1:
+        ((name, values),) = outputs.items()
+        if values.dtype is FLOAT32 and not values.nbytes & 7:
+            # One output for one sample, as most answers have: all that follows is for others.
+            header = _encode(Answer(request_id, [TensorHeader(name, "float32", values.shape)], stages, CLOCK_ID))
+            prefix = pack_prefix(VERSION, len(header), values.nbytes)
+            return [prefix + header + PADDING[-len(header) & 7] + values.tobytes()]
     headers, arrays = [], []
-    for name, values in reply.outputs.items():
+    for name, values in outputs.items():
         dtype = DTYPE_NAMES.get(values.dtype)
         if dtype is None:  # an op made what cannot be sent: the server's fault, not the client's
             raise RemoteFailure(f"output {cannot_send(name, values)}")
         headers.append(TensorHeader(name, dtype, values.shape))
         arrays.append(values)
-    stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
     header = _encode(Answer(request_id, headers, stages, CLOCK_ID))
     return [pack(header, arrays)] if one_piece else _frames(header, arrays)
 
@@ -162,18 +174,12 @@ def read_id(header: Frame) -> int | None:
 def decode_request(header: Predict, tensors: Tensors) -> Request:
     """Return the request that a header and the tensors behind it describe."""
     feed = header.feed
-    if len(feed) == 1 and header.samples == 1 and header.fetch and type(tensors) is memoryview:
+    if len(feed) == header.samples == 1 and header.fetch and type(tensors) is memoryview:
         words = feed[0]
-        shape, dtype = words.shape, DTYPES.get(words.dtype)
-        if (
-            dtype is not None
-            and shape == words.lengths
-            and len(shape) == 1
-            and dtype.itemsize * shape[0] + 7 & ~7 == len(tensors)
-        ):
-            # One ragged sample, as most clients send, and sound: all that follows is for others.
-            values = np.ndarray(shape, dtype, tensors)
-            return Request({words.name: Tensor(values, shape, words.dtype == TEXT)}, header.fetch, 1)
+        shape = words.shape
+        if words.dtype == "int64" and shape == words.lengths and len(shape) == 1 and shape[0] * 8 == len(tensors):
+            # One review as ids, as most clients send, and sound: all that follows is for others.
+            return Request({words.name: Tensor(np.ndarray(shape, INT64, tensors), shape)}, header.fetch, 1)
     request = Request(decode_tensors(header.feed, tensors), header.fetch, header.samples)
     request.check()
     return request
@@ -200,7 +206,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
 def decode_answer(header: Frame, tensors: Tensors) -> tuple[int | None, Answered | ServerInfo | ServingError]:
     """Return a received answer: the request's id, and the outputs, info or typed error."""
     try:
-        answer = _decode_answer(header)
+        answer = decode_answer_header(header)
         if type(answer) is ReceivedAnswer:
             return answer.id, Answered(decode_arrays(answer.fetch, tensors), answer.stages, answer.clock)
     except (*UNREADABLE, BadRequest) as error:

@@ -12,7 +12,7 @@ from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.client import MessageClient
-from imdb_serving.transports.rpc.framing import Piece, unpack_whole
+from imdb_serving.transports.rpc.framing import Piece
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.transports.streams.client_socket import RESTED_NS
 
@@ -69,33 +69,34 @@ class RpcClient(MessageClient):
             self._monitor.close(linger=0)
             self._socket.close()
 
-    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> wire.Opened | Piece:
+    def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> bytes:
         if begun_ns > self._arrived_ns + RESTED_NS:
             self._look_at_monitor()  # what happened before this request does not concern it
         try:
             self._send(piece, NOBLOCK)
         except zmq.Again:
             raise self._unavailable("it takes no more requests") from None
-        return self._receive(deadline_ns)
+        return self._await_frame(deadline_ns)
 
     def _receive(self, deadline_ns: int) -> wire.Opened | Piece:
+        return self._complete(self._await_frame(deadline_ns), deadline_ns)
+
+    def _await_frame(self, deadline_ns: int) -> bytes:
+        """Return the first frame of the next message; see `_receive`."""
         while (left := deadline_ns - perf_counter_ns()) > 0:
             if left < SLICE_NS and not self._socket.poll(math.ceil(left / 1e6)):
                 break
             try:
-                data = self._socket.recv()
+                return self._socket.recv()
             except zmq.Again:
                 if self._look_at_monitor():
                     raise self._unavailable("the connection to it was lost") from None
-                continue
-            return unpack_whole(data) or self._open_other(data)
         if self._look_at_monitor() or not self._connected:
             raise self._unavailable(f"none answers within {self.timeout} s")
         raise self._late()
 
-    def _open_other(self, first: bytes) -> wire.Opened:
-        """Open a message that is not in one piece, as those of our servers are."""
-        message = [first]
+    def _complete(self, begun: bytes | None, _deadline_ns: int) -> wire.Opened | Piece:
+        message = [begun or b""]
         while self._socket.get(RCVMORE):
             message.append(self._socket.recv())
         try:
