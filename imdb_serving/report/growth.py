@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ class Axis(NamedTuple):
     column: str
     drawn: str
 
+
+STEPS = (1, 2, 5)
+"""Where the ticks of a logarithmic axis are, in each decade; it begins at one of them."""
 
 SHOWN = {
     "workers": Axis("workers, and as many clients", "simulated engine", "of_ideal", "throughput of the ideal"),
@@ -163,7 +167,10 @@ def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:
         panel.set_ylim(0, 1.08)
     elif axis in ("words", "batch"):
         panel.set_yscale("log")
-        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.yaxis.set_major_locator(LogLocator(subs=STEPS))
+        lowest = panel.get_ylim()[0]
+        decade = 10 ** math.floor(math.log10(lowest))
+        panel.set_ylim(bottom=max(step * decade for step in STEPS if step * decade <= lowest))
         panel.yaxis.set_minor_locator(NullLocator())
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
