@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from imdb_serving.messages import Request
-from imdb_serving.transports.rpc.framing import PREFIX, PREFIX_BYTES, VERSION, Frame, pack
+from imdb_serving.transports.rpc.framing import MAX_HEADER_BYTES, PREFIX, PREFIX_BYTES, VERSION, Frame, pack
 from imdb_serving.transports.rpc.headers import Predict, ReceivedAnswer, TensorHeader
 from imdb_serving.transports.rpc.tensors import DTYPES, INT64
 from imdb_serving.transports.rpc.wire import UNREADABLE, Answered, decode_answer_header
@@ -70,7 +70,7 @@ def decode_answer(data: Frame | None, request_id: int) -> Answered | None:
         return None
     version, header_bytes, body_bytes = _unpack_prefix(data)
     begin = PREFIX_BYTES + (header_bytes + 7 & ~7)
-    if begin + body_bytes != len(data) or version != VERSION:
+    if begin + body_bytes != len(data) or version != VERSION or header_bytes > MAX_HEADER_BYTES:
         return None
     try:
         answer = decode_answer_header(memoryview(data)[PREFIX_BYTES : PREFIX_BYTES + header_bytes])

@@ -13,7 +13,7 @@ from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.messages import Array, Reply, Request, Tensor
 from imdb_serving.timing import Stage
 from imdb_serving.transports.rpc import fast_path, wire
-from imdb_serving.transports.rpc.framing import unpack_whole
+from imdb_serving.transports.rpc.framing import MAX_HEADER_BYTES, unpack_whole
 from imdb_serving.transports.rpc.headers import Predict
 
 IDS = st.integers(0, (1 << 63) - 1)
@@ -111,6 +111,7 @@ GOOD = answer(HALF)
         answer({**HALF, "acc": np.ones((1, 1), np.float32)}),
         answer({}),
         wire.encode_failure(BadRequest("no"), 7, one_piece=True)[0],
+        wire.encode_reply(Reply(HALF, STAGES * (MAX_HEADER_BYTES // 20)), 7, one_piece=True)[0],
         GOOD.replace(b"float32", b"float64"),
         GOOD.replace(b"float32", b"float16"),
         GOOD.replace(b"\x92\x01\x02", b"\x92\x01\x7f"),
