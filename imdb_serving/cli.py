@@ -127,6 +127,8 @@ def _server_options(port: int) -> Callable[[Command], Command]:
         click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
+        click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
+                     help="Your own, called with engine and model in each worker; see docs/architecture.md."),
         click.option("--exit-with-stdin", is_flag=True,
                      help="Stop when standard input ends, for a server with a parent."),
     )  # fmt: skip
@@ -319,16 +321,23 @@ def client_batch(conf: Path, batch: int, **options: Any) -> None:
 @main.command()
 @click.argument("params", type=click.Path(path_type=Path))
 @click.option("--outputs", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's outputs.")
-def sweep(params: Path, outputs: Path | None) -> None:
+@click.option("--rounds", type=click.IntRange(min=1), help="Instead of the file's; more than last time adds rounds.")
+@click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
+@click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
+def sweep(params: Path, **options: Any) -> None:
     """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.
+
+    What is done already, of the same cell, model, code and machine, is not measured again: an interrupted sweep goes on
+    where it stopped.
 
     \b
     Example:
       imdb-serving sweep params/default.yaml
+      imdb-serving sweep params/default.yaml --rounds 5
     """
-    from imdb_serving.commands.sweep import run_sweep
+    from imdb_serving.commands.sweep import SweepOptions, run_sweep
 
-    sys.exit(run_sweep(params, outputs))
+    sys.exit(run_sweep(params, SweepOptions(**options)))
 
 
 @main.command()
@@ -383,10 +392,10 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
     Example:
       imdb-serving bench --engine onnxruntime --rounds 6
     """
-    from imdb_serving.bench.parameters import CompareParams
+    from imdb_serving.bench.parameters import OthersParams
     from imdb_serving.commands.bench import run_bench
 
-    run_bench(CompareParams(client_threads=list(client_threads), **options))
+    run_bench(OthersParams(client_threads=list(client_threads), **options))
 
 
 @main.command()

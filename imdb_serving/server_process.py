@@ -28,11 +28,14 @@ MODES: dict[str, tuple[str, ...]] = {
 the same as published."""
 
 
-def server_arguments(model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "") -> list[str]:
-    """Return a serving command's arguments; an empty worker kind leaves it to the engine."""
+def server_arguments(
+    model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "", pipeline: str = ""
+) -> list[str]:
+    """Return a serving command's arguments; an empty worker kind leaves it to the engine, as does an empty pipeline."""
     return [
         *([str(model)] if model else []),
         *(["--worker-kind", worker_kind] if worker_kind else []),
+        *(["--pipeline", pipeline] if pipeline else []),
         *("--engine", engine.name),
         *("--server-threads", str(server_threads)),
         *("--math-threads", str(engine.math_threads)),

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import msgspec
 import pytest
 
+from imdb_serving.bench.cell import Cell
+from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.runs.grid import start_round
+from imdb_serving.bench.runs.measuring import judged
+from imdb_serving.bench.runs.sweep import alone
 from imdb_serving.cli import main
+from imdb_serving.commands import sweep
+from imdb_serving.errors import DataError, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
 
 SAMPLES = 30
@@ -365,7 +373,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 # --- sweep and report
 
-TINY = 'engine: "null"\nserver_threads: [1, 2]\nclient_threads: [1, 2]\nsamples: 20\nrounds: 1\n'
+TINY = 'engine: "null"\nserver_threads: [1, 2]\nclient_threads: [1, 2]\nsamples: 20\nrounds: 1\ntwin: false\n'
 FIGURES = [
     f"{name}.{suffix}" for name in ("stages", "throughput-vs-threads", "time-vs-threads") for suffix in ("png", "svg")
 ]
@@ -381,136 +389,150 @@ def check_report(folder: Path, cells: int) -> None:
     assert len(re.findall(r"<img\b[^>]*src=.data:image/png;base64,", page)) == 3
 
 
+def notebook_of(folder: Path, servers: int) -> Path:
+    """Where a sweep of TINY puts the notebook of a server-thread count."""
+    cell = Cell(
+        engine="null", net="", server_threads=servers, client_threads=1, worker_kind="thread", endpoint="tcp", samples=0
+    )
+    return folder / "notebooks" / f"grid-r1-{cell.slug}.ipynb"
+
+
 @pytest.mark.slow
 def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    done = shell("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out", cwd=ROOT)
+    command = ("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    done = shell(*command, cwd=ROOT)
     assert (done.code, done.out) == (0, ""), done.err
     folder = tmp_path / "out" / "tiny"
-    check_report(folder, 4)
-    assert sorted(path.stem for path in (folder / "notebooks").iterdir()) == [
-        "grid-r1-rpc-null-s1",
-        "grid-r1-rpc-null-s2",
-        "report",
-    ]
+    check_report(folder, 4 + 2)  # two calibrations
+    names = {notebook_of(folder, servers).name for servers in (1, 2)}
+    assert {path.name for path in (folder / "notebooks").iterdir()} == names | {"report.ipynb"}
     assert str(folder / "report.html") in done.err
+    written = (folder / "ledger.jsonl").read_bytes()
+    again = shell(*command, cwd=ROOT)
+    assert "4 of them done already" in again.err
+    assert (folder / "ledger.jsonl").read_bytes() == written  # nothing was measured twice
+    more = shell(*command, "--rounds", "2", cwd=ROOT)
+    assert "4 of them done already" in more.err
+    rows = [row for row in Ledger(folder).rows() if row.cell.series == "grid"]
+    assert len({(row.key, row.round) for row in rows}) == len(rows) == 8
+    assert len({row.run for row in rows}) == 1
 
 
-def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imdb_serving.bench.ledger import Ledger
-    from imdb_serving.commands import sweep
+def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
+    done = shell("sweep", ROOT / "params" / "default.yaml", "--outputs", tmp_path / "out", "--dry-run", cwd=ROOT)
+    assert done.code == 0, done.err
+    cells, time = r"sweep default: \d+ cells \(\d+ in each of \d rounds\)", r"\d+ notebook runs, about \d+ min"
+    assert re.search(f"{cells}\n{time}", done.out)
+    assert not (tmp_path / "out").exists()
 
-    reports: list[Path] = []
+
+def measured(params: GridParams, **changes: Any) -> None:
+    """What a grid run would leave in the ledger, made up."""
+    ledger = Ledger(Path(params.outputs) / params.sweep)
+    around = start_round(params, ledger)
+    for cell in params.cells():
+        row = msgspec.structs.replace(around.row(cell), answered=20, requests=20, **changes)
+        ledger.append(judged(row), [])
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """Run a sweep of TINY whose report is only noted down, in `reports`."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "write_report", reports.append)
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    return lambda: run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    written: list[Path] = []
+    monkeypatch.setattr(sweep, "write_report", written.append)
+    return written
+
+
+def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, tiny: Callable[[], Any], reports: list[Path]) -> None:
     folder = tmp_path / "out" / "tiny"
-    (folder / "notebooks" / "grid-r1-rpc-null-s1.ipynb").mkdir(parents=True)  # papermill cannot write this one
-    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    bad = notebook_of(folder, 1)
+    bad.mkdir(parents=True)  # papermill cannot write this one
+    done = tiny()
     assert done.code == 1
-    assert "FAILED grid-r1-rpc-null-s1: " in done.err + done.out
-    assert "1 of 2 runs failed" in done.err
-    assert [row["server_threads"] for row in Ledger(folder).rows()] == [2, 2]
+    assert f"FAILED {bad.stem}: " in done.err + done.out
+    assert "2 of" in done.err
+    rows = [row for row in Ledger(folder).rows() if row.cell.series == "grid"]
+    assert sorted((row.cell.server_threads, row.status == "failed") for row in rows) == [
+        (1, True), (1, True), (2, False), (2, False),
+    ]  # fmt: skip
     assert reports == [folder]
+    bad.rmdir()
+    done = tiny()  # what failed, and nothing else, is tried again
+    assert done.code == 0, done.err
+    assert "2 of them done already" in done.err
 
 
-def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, tiny: Callable[[], Any]) -> None:
     folder = tmp_path / "out" / "tiny"
     for servers in (1, 2):
-        (folder / "notebooks" / f"grid-r1-rpc-null-s{servers}.ipynb").mkdir(parents=True)
-    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+        notebook_of(folder, servers).mkdir(parents=True)
+    done = tiny()
     assert done.code == 1
-    assert "2 of 2 runs failed" in done.err
+    assert "4 of 4 cells failed" in done.err
     assert not (folder / "report.html").exists()
 
 
-def test_a_cell_that_fails_makes_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_makes_the_sweep_fail(
+    monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
     """The notebook runs through, but what it measured is no measurement: the exit code must tell."""
-    from imdb_serving.bench.ledger import Ledger
-    from imdb_serving.bench.parameters import GridParams
-    from imdb_serving.commands import sweep
-
-    def measure_badly(params: GridParams, out: Path) -> None:
-        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
-        row = {"run": params.run, "round": 1, **cell, "client_threads": 1}
-        Ledger(Path(params.outputs) / params.sweep).append({**row, "status": "failed", "error": "gone"}, [])
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "execute_grid", measure_badly)
-    monkeypatch.setattr(sweep, "write_report", lambda folder: None)
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params, error="gone", failed_requests=3))
+    done = tiny()
     assert done.code == 1
-    assert "gone" in done.err
+    assert "3 of 20 requests got no answer" in done.err
+    assert len(reports) == 1
 
 
 def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imdb_serving.bench.cell import measure
-    from imdb_serving.bench.ledger import Ledger
-    from imdb_serving.bench.parameters import GridParams
-    from imdb_serving.bench.session import LoadSession
-    from imdb_serving.text.lines import Line
-    from imdb_serving.transports.connect import connect
-
     monkeypatch.chdir(ROOT)
-    params = GridParams(engine="null", samples=4, client_threads=[1], timeout=0.1)
-    with LoadSession({"": functools.partial(connect, "tcp://127.0.0.1:1", 0.1)}, 1, 0.1) as session:
-        row, records = measure(params, 1, session, [Line("made", 1, "1 2 0")])
-    Ledger(tmp_path).append(row, records)
-    done = run("report", tmp_path)
+    params = GridParams(engine="null", samples=4, client_threads=[1], outputs=str(tmp_path), sweep="bad", run="one")
+    ledger = Ledger(tmp_path / "bad")
+    ledger.append(start_round(params, ledger).failed(params.cell(1), ServerUnavailable("gone")), [])
+    done = run("report", tmp_path / "bad")
     assert done.code != 0
+    assert "no cell succeeded" in done.err
     assert "Traceback" not in done.err
 
 
-def test_cells_whose_answers_differ_make_the_sweep_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_with_wrong_answers_make_the_sweep_fail(
+    monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
     """A faster wrong answer is no speed."""
-    from imdb_serving.bench.ledger import Ledger
-    from imdb_serving.bench.parameters import GridParams
-    from imdb_serving.commands import sweep
-
-    def measure_wrongly(params: GridParams, out: Path) -> None:
-        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
-        row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": ""}
-        Ledger(Path(params.outputs) / params.sweep).append({**row, "answers": str(params.server_threads)}, [])
-
-    reports: list[Path] = []
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "execute_grid", measure_wrongly)
-    monkeypatch.setattr(sweep, "write_report", reports.append)
-    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
-    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params, difference=0.2))
+    done = tiny()
     assert done.code == 1
-    assert "not all cells gave the same answers" in done.err
-    assert reports == [tmp_path / "out" / "tiny"]
+    assert "an answer is 2.0e-01 from the bare engine's" in done.err
+    assert len(reports) == 1
 
 
-def test_a_ladder_that_fails_does_not_lose_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from imdb_serving.bench.ledger import Ledger
-    from imdb_serving.bench.parameters import GridParams
-    from imdb_serving.commands import sweep
-    from imdb_serving.errors import DataError
-
-    def measure(params: GridParams, out: Path) -> None:
-        cell = {name: getattr(params, name) for name in ("mode", "http_client", "server_threads", "engine", "net")}
-        row = {"run": params.run, "round": 1, **cell, "client_threads": 1, "status": "ok", "error": "", "answers": "a"}
-        Ledger(Path(params.outputs) / params.sweep).append(row, [])
-
+def test_a_ladder_that_fails_does_not_lose_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
     def fail(name: str, out: Path, parameters: object) -> None:
         raise DataError("rung flask-dev: gone")
 
-    reports: list[Path] = []
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sweep, "execute_grid", measure)
+    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params))
     monkeypatch.setattr(sweep, "execute", fail)
-    monkeypatch.setattr(sweep, "write_report", reports.append)
     (tmp_path / "tiny.yaml").write_text(TINY + "ladder_rounds: 2\n", encoding="utf-8")
-    done = run("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
+    done = tiny()
     assert done.code == 1
     assert "FAILED ladder: rung flask-dev: gone" in done.err
-    assert "1 of 3 runs failed" in done.err
     assert reports == [tmp_path / "out" / "tiny"]
+
+
+def test_two_sweeps_do_not_write_to_one_folder(tmp_path: Path, tiny: Callable[[], Any]) -> None:
+    with alone(tmp_path / "out" / "tiny"):
+        done = tiny()
+    assert done.code != 0
+    assert "another sweep is writing to" in done.err
 
 
 @pytest.mark.parametrize(

@@ -1,121 +1,134 @@
-"""One grid run: a server of its own, and every client count measured against it."""
+"""A cell: one measurement's identity. Owns what makes two measurements the same or not, and how that is said in words.
+
+Ledger keys, file names, medians, legends and comparisons follow from it. It knows neither how a cell is measured nor
+what came out.
+"""
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from datetime import datetime, timezone
-from typing import Any
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from imdb_serving.bench.folders import new_run, outputs_folder
-from imdb_serving.bench.inputs import measurement_lines
-from imdb_serving.bench.ledger import Ledger
-from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.models import require_model
-from imdb_serving.bench.parameters import GridParams, model_folder
-from imdb_serving.bench.session import LoadSession, prepare_processes
-from imdb_serving.bench.summary import answers_digest, summarise
-from imdb_serving.bench.workload import ReviewWorkload, share
-from imdb_serving.engines.registry import EngineSpec, facts_of
-from imdb_serving.errors import ServingError
-from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
-from imdb_serving.server_process import ServerProcess, server_arguments
-from imdb_serving.text.lines import Line
-from imdb_serving.transports.connect import connect
+GRID, TWIN, LADDER, CALIBRATION, SEARCH = "grid", "twin", "ladder", "calibration", "search"
+SERIES = (GRID, TWIN, LADDER, CALIBRATION, SEARCH)
+"""In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
+servers side by side, all but one idle; against the engine that answers at once, to know the clients; and as a step of a
+search for a limit."""
 
-Row = dict[str, Any]
-OK, FAILED = "ok", "failed"
+CLOSED, POISSON, CONSTANT, OFFLINE = "closed", "poisson", "constant", "offline"
+ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
+"""How requests arrive: the next when the last is answered; at drawn or at even times, whatever is answered; all at
+once."""
+
+LOCAL_MODES = ("bare", "inproc", "inproc-json")
+"""Ways without a server: the engine alone; the ops around it; these behind JSON bodies that nobody sends."""
 
 
-def server_for(params: GridParams) -> ServerProcess:
-    """Return the server that a grid run measures."""
-    engine = EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
-    model = model_folder(params) if engine.facts.needs_model else None
-    arguments = server_arguments(model, engine, params.server_threads, params.worker_kind)
-    return ServerProcess.of_mode(params.mode, arguments)
+class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured. Two measurements with equal cells are repeats of one; anything else is another cell.
 
-
-def run_grid(params: GridParams, progress: Callable[[str], None] = print) -> list[Row]:
-    """Start a server, measure every client count in shuffled order, append each cell to the ledger, stop the server.
-
-    A cell that fails is a row with its reason and does not stop the others. Returns the rows by client count.
+    `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
+    `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
+    elsewhere. `samples` are all that the clients send together.
     """
-    if facts_of(params.engine).needs_model:
-        require_model(params)
-    if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
-        params = msgspec.structs.replace(params, run=new_run())
-    ledger = Ledger(outputs_folder(params))
-    order = list(params.client_threads)
-    random.Random(f"{params.seed}/{params.round}/{params.mode}/{params.server_threads}").shuffle(order)  # noqa: S311
-    rows = []
-    with ExitStack() as stack:
-        server, lines = _prepare(params, stack)
-        make_client = functools.partial(connect, server.endpoint, params.timeout, params.http_client)
-        session = stack.enter_context(LoadSession({"": make_client}, max(order), params.timeout))
-        progress(f"server ready: {params.mode}, {params.engine}, {params.server_threads} server threads")
-        for position, clients in enumerate(order):
-            row, records = measure(params, clients, session, lines)
-            row["order"] = position
-            ledger.append(row, records)
-            rows.append(row)
-            progress(describe(row))
-    return sorted(rows, key=lambda row: row["client_threads"])
+
+    series: str = GRID
+    mode: str = "rpc"
+    engine: str = "paddle"
+    net: str = "cnn"
+    model: str = ""
+    server_threads: int = 1
+    client_threads: int = 1
+    batch: int = 1
+    arrivals: str = CLOSED
+    rate: float = 0.0
+    client_kind: str = "keep-alive"
+    worker_kind: str = ""
+    math_threads: int = 1
+    service: str = ""
+    pipeline: str = ""
+    endpoint: str = ""
+    samples: int = 0
+
+    @property
+    def key(self) -> str:
+        """A short hash of all fields: the same in every process, another for every other cell."""
+        return digest(self)
+
+    @property
+    def slug(self) -> str:
+        """A file name for this cell, which tells a reader most and no other cell has."""
+        words = [self.series] if self.series != GRID else []
+        words += [self.mode, self.engine, f"s{self.server_threads}", f"c{self.client_threads}", self.key]
+        return re.sub(r"[^\w.-]+", "-", "-".join(words))
+
+    def without(self, *fields: str) -> Cell:
+        """Return this cell with some fields at their defaults."""
+        defaults = Cell()
+        return msgspec.structs.replace(self, **{name: getattr(defaults, name) for name in fields})
+
+    def label(self, fields: Iterable[str] | None = None) -> str:
+        """Return some of the fields in words, all that are not empty when none are named, in the order of the class."""
+        wanted = set(FIELDS if fields is None else fields)
+        return ", ".join(words for name in FIELDS if name in wanted and (words := in_words(name, getattr(self, name))))
 
 
-def _prepare(params: GridParams, stack: ExitStack) -> tuple[ServerProcess, list[Line]]:
-    """Start the server; meanwhile read the reviews and get ready for client processes, which takes about as long."""
-    prepare_processes()
-    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
-    with ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(
-            measurement_lines, params.samples, params.seed, vocabulary if vocabulary.is_file() else None
-        )
-        server = stack.enter_context(server_for(params))
-        return server, reading.result()
+FIELDS: tuple[str, ...] = Cell.__struct_fields__
+
+_WORDS = {
+    "engine": "engine {}",
+    "net": "net {}",
+    "model": "model {}",
+    "batch": "batch {}",
+    "rate": "{:,.0f} requests/s offered",
+    "worker_kind": "{} workers",
+    "service": "service time {}",
+    "pipeline": "pipeline {}",
+    "endpoint": "over {}",
+    "samples": "{:,} samples",
+}
+_COUNTED = {"server_threads": "server thread", "client_threads": "client", "math_threads": "math thread"}
+_SAID: dict[tuple[str, object], str] = {
+    ("series", GRID): "",
+    ("series", TWIN): "the A/A pair's second",
+    ("client_kind", "keep-alive"): "",
+    ("client_kind", "curl"): "curl clients",
+    ("arrivals", CLOSED): "closed loop",
+    ("arrivals", POISSON): "Poisson arrivals",
+    ("arrivals", CONSTANT): "even arrivals",
+    ("arrivals", OFFLINE): "all at once",
+    ("rate", 0.0): "",
+}
 
 
-def measure(
-    params: GridParams, clients: int, session: LoadSession, lines: Sequence[Line]
-) -> tuple[Row, list[ClientRecord]]:
-    """Measure one cell with the first clients of a session; returns its row and the raw samples.
-
-    What goes wrong is the row's `error`.
-    """
-    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    shares = [ReviewWorkload(part, "ids", None, batch=params.batch) for part in share(lines, clients, params.batch)]
-    error, records = "", []
-    try:
-        records = session.run("", shares)
-    except (ServingError, OSError) as failure:
-        error = f"{type(failure).__name__}: {failure}"
-    results = [result for record in records for outcome in record.outcomes for result in outcome]
-    failures = [failure for record in records for failure in record.failures]
-    if failures:
-        error = f"{len(failures)} of {sum(map(len, shares))} requests failed, the first: {failures[0].message}"
-    row = {
-        **{name: value for name, value in msgspec.to_builtins(params).items() if name not in {"outputs", "model"}},
-        "client_threads": clients,
-        "began": began,
-        "status": FAILED if error else OK,
-        "error": error,
-        "answered": len(results),
-        "failed_requests": len(failures),
-        "answers": answers_digest(results),
-        "accuracy": sum(result.right for result in results) / len(results) if results else None,
-        **summarise(records, len(results)),
-    }
-    return row, records
+def in_words(name: str, value: object) -> str:
+    """Return one field's value in words, empty for one that says nothing."""
+    if (name, value) in _SAID:
+        return _SAID[name, value]
+    if name in _COUNTED:
+        return plural(int(str(value)), _COUNTED[name])
+    return _WORDS.get(name, "{}").format(value) if value else ""
 
 
-def describe(row: Row) -> str:
-    """Return one line about a measured cell."""
-    cell = f"{row['mode']}, {row['engine']}, {row['server_threads']} server x {row['client_threads']} client threads"
-    if row["status"] != OK:
-        return f"{cell}: FAILED, {row['error']}"
-    return f"{cell}: {row['throughput']:,.0f} samples/s, total {row['total_s']:.2f} s a client"
+def plural(count: int, noun: str) -> str:
+    """Return `1 round`, `2 rounds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def varying(cells: Sequence[Cell]) -> list[str]:
+    """Return the fields in which these cells differ."""
+    return [name for name in FIELDS if len({getattr(cell, name) for cell in cells}) > 1]
+
+
+def common(cells: Sequence[Cell], without: Iterable[str] = ()) -> str:
+    """Return in words what these cells have in common; empty when there are none."""
+    leave = {*varying(cells), *without}
+    return cells[0].label([name for name in FIELDS if name not in leave]) if cells else ""
+
+
+def digest(*parts: object) -> str:
+    """Return twelve hexadecimal digits that stand for these values."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from imdb_serving.bench.environment import environment_card
-from imdb_serving.bench.folders import new_run
-from imdb_serving.bench.models import require_model
-from imdb_serving.bench.parameters import CompareParams, GrowthParams, model_folder
+from imdb_serving.bench.parameters import GrowthParams, OthersParams, model_folder
+from imdb_serving.bench.record.environment import environment_card
+from imdb_serving.bench.record.folders import new_run
+from imdb_serving.bench.runs.models import require_model
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
+from imdb_serving.model.bundle import open_bundle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-P = TypeVar("P", CompareParams, GrowthParams)
+P = TypeVar("P", OthersParams, GrowthParams)
 
 
 @contextmanager
@@ -36,11 +37,11 @@ def needs_extra() -> Iterator[None]:
         ) from error
 
 
-def run_bench(params: CompareParams) -> None:
+def run_bench(params: OthersParams) -> None:
     """Compare, write rows, raw samples, card and figure to outputs/bench/ENGINE, and print the tables."""
     with needs_extra():
-        from imdb_serving.bench.compare import compare
-        from imdb_serving.report import compare as shown
+        from imdb_serving.bench.runs.others import measure_others
+        from imdb_serving.report import others as shown
 
     needs_model = facts_of(params.engine).needs_model
     if needs_model:
@@ -48,10 +49,18 @@ def run_bench(params: CompareParams) -> None:
 
     def show(folder: Path) -> tuple[Figure, str]:
         rows = shown.load(folder)
-        return shown.compare_figure(rows), shown.text(rows)
+        return shown.others_figure(rows, note_of(folder)), shown.text(rows)
 
     model = model_folder(params) if needs_model else None
-    measure_and_show("bench", f"bench/{params.engine}", model, params, compare, show)
+    measure_and_show("bench", f"bench/{params.engine}", model, params, measure_others, show)
+
+
+def note_of(folder: Path) -> str:
+    """Return what a figure says of the machine that measured."""
+    from imdb_serving.report.frames import sharing
+
+    card = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    return sharing([card["cores_allowed"]])
 
 
 def measure_and_show(
@@ -68,7 +77,7 @@ def measure_and_show(
     params = msgspec.structs.replace(params, run=params.run or new_run())
     folder = project_root() / "outputs" / where
     folder.mkdir(parents=True, exist_ok=True)
-    card = {**environment_card(model), **msgspec.to_builtins(params)}
+    card = {**environment_card(open_bundle(model) if model else None), **msgspec.to_builtins(params)}
     (folder / "environment.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     print(f"{params.rounds} rounds, to {folder}", file=sys.stderr)
     measure(params, folder, lambda words: print(words, file=sys.stderr))

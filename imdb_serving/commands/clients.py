@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO
 
-from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.session import run_load
-from imdb_serving.bench.summary import PUBLISHED_COLUMNS, stage_sums, wall_seconds
-from imdb_serving.bench.workload import Result, ReviewWorkload, share
+from imdb_serving.bench.analysis.summary import PUBLISHED_COLUMNS, stage_sums, wall_seconds
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.session import run_load
+from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
 from imdb_serving.errors import BadRequest, DataError
 from imdb_serving.model.conf import ModelConf, load_conf
 from imdb_serving.model.files import SERVER_DIR, VOCABULARY
@@ -158,4 +158,4 @@ def _report(
     print(f"{len(records)} clients, wall {wall:.3f} s, {len(results) / wall:,.0f} samples/s", file=sys.stderr)
     print("seconds, per-client sums averaged over the clients:", file=sys.stderr)
     print("  ".join(f"{name:>12}" for name in PUBLISHED_COLUMNS), file=sys.stderr)
-    print("  ".join(f"{sums[name + '_s']:>12.4f}" for name in PUBLISHED_COLUMNS), file=sys.stderr)
+    print("  ".join(f"{sums.get(name, 0.0):>12.4f}" for name in PUBLISHED_COLUMNS), file=sys.stderr)

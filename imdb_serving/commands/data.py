@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from imdb_serving.bench.inputs import draw_lines, training_vocabulary
+from imdb_serving.bench.load.inputs import draw_lines, training_vocabulary
 from imdb_serving.config import project_root
 from imdb_serving.errors import DataError
 from imdb_serving.model.files import SERVER_DIR, VOCABULARY

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
@@ -17,6 +18,7 @@ import imdb_serving
 from imdb_serving.config import DEFAULT_ENDPOINT
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, WorkerKind
+from imdb_serving.errors import ConfigError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
@@ -31,7 +33,10 @@ MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """Everything that decides what is served and how. `endpoint` is RPC's; HTTP servers listen on `host` and `port`."""
+    """Everything that decides what is served and how. `endpoint` is RPC's; HTTP servers listen on `host` and `port`.
+
+    `pipeline` names one's own as `module:function`, in place of the IMDB pipeline.
+    """
 
     model: Path | None
     engine: EngineSpec
@@ -41,6 +46,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 9294
     exit_with_stdin: bool = False
+    pipeline: str = ""
 
     @property
     def kind(self) -> WorkerKind:
@@ -51,6 +57,18 @@ class ServeOptions:
         """Open the model, if there is one, and decide how the engine runs it; raise when they do not fit."""
         bundle = open_bundle(self.model) if self.model else None
         return bundle, tuning.resolve(self.engine, bundle)
+
+    def make_pipeline(self) -> MakePipeline:
+        """Return what makes a worker's pipeline; raise `ConfigError` when there is no such function."""
+        if not self.pipeline:
+            return imdb_pipeline
+        module, _, name = self.pipeline.partition(":")
+        sys.path.insert(0, str(Path.cwd()))  # as `python SCRIPT` has it
+        try:
+            make: MakePipeline = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"pipeline {self.pipeline!r}: {error}; expected MODULE:FUNCTION") from error
+        return make
 
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
@@ -72,8 +90,9 @@ class ServeOptions:
         return ["imdb_serving.serving.pipeline", *self.engine.facts.preload]
 
 
-def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
+def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
+    make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))
     pool = Pool(answer, options.server_threads, options.kind, options.preload())

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
 from imdb_serving.errors import ServerStartError
 from imdb_serving.server_process import ServerProcess, server_arguments
-from imdb_serving.serving.pipeline import imdb_pipeline
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
@@ -32,8 +31,9 @@ class _Server(Protocol):
         """Ask `run` to return."""
 
 
-def serve_flask(options: ServeOptions, make_pipeline: MakePipeline = imdb_pipeline) -> None:
+def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
+    make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     workers = Workers(
         functools.partial(make_pipeline, engine, bundle),
@@ -97,7 +97,8 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
         yield rpc
         return
     options.opened()  # what is wrong with the model is said here, not by the process below
-    arguments = server_arguments(options.model, options.engine, options.server_threads, options.kind)
+    options.make_pipeline()
+    arguments = server_arguments(options.model, options.engine, options.server_threads, options.kind, options.pipeline)
     with ServerProcess(arguments) as server:
         yield server.endpoint
 

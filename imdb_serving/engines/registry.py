@@ -30,6 +30,7 @@ class EngineFacts:
 
     `home` is `module:name` of a function or class that makes one from an `EngineSpec` and a `Bundle`. `file` is the
     bundle's file that it runs, empty for a stand-in, which needs no model. `nets` are those it can run, empty for all.
+    `timed` engines take the service time they are told.
     `variants` are ways to run the same model, of which the fastest is found on the machine that serves (tuning.py).
     """
 
@@ -41,6 +42,7 @@ class EngineFacts:
     nets: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    timed: bool = False
     preload: tuple[str, ...] = ()
 
     @property
@@ -100,7 +102,11 @@ register(
         preload=("imdb_serving.engines.folded",),
     )
 )
-register(EngineFacts("simulated", "sleeps a service time", "imdb_serving.engines.simulated:make", releases_lock=True))
+register(
+    EngineFacts(
+        "simulated", "sleeps a service time", "imdb_serving.engines.simulated:make", releases_lock=True, timed=True
+    )
+)
 register(EngineFacts("null", "answers at once", "imdb_serving.engines.null:make", releases_lock=True))
 
 

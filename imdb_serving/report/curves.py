@@ -1,10 +1,12 @@
 """The figures of a sweep: time and throughput against threads, and the stages.
 
-Colour: server threads; line: mode; where there are several engines, each has a panel.
+Colour: server threads; line: mode and what else clients do; a panel: engine and what else servers do, where that
+varies. Hollow: a cell that is not valid.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -15,87 +17,87 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from imdb_serving.bench.reference import SAMPLES
-from imdb_serving.report import tables
-from imdb_serving.report.plots import COLOURS, MARKERS, STYLE, client_axis, log_axes, machine_note, stack, used
-from imdb_serving.timing import STAGES
+from imdb_serving.bench.analysis.reference import SAMPLES
+from imdb_serving.report import frames, tables
+from imdb_serving.report.plots import STYLE, client_axis, hollow, log_axes, stack, style_of, threads_label, used
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PUBLISHED_GREY = "#b8b8b8"
 
 
-def time_figure(rows: pd.DataFrame, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
-    """Draw the total time against client threads, a curve a mode and server-thread count, the published in grey."""
+def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
+    """Draw the total time against client threads, a curve a line and server-thread count, the published in grey."""
+    cells = frames.cells(rows)
     with mpl.rc_context(STYLE):
-        figure, panels = _panels(rows, "Time against threads", height=5.4, sharey=True)
+        figure, panels = _panels(rows, folder, "Time against threads", height=5.4, sharey=True)
         published: list[Line2D] = []
         for axes in panels:
-            published = _published(axes, rpc, flask, int(rows["samples"].iloc[0]))
-        _curves(panels, rows, "total_s")
-        clients = sorted({*rows["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
+            published = _published(axes, rpc, flask, int(cells["samples"].iloc[0]))
+        _curves(panels, cells, "total_s")
+        clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
         for axes in panels:
             log_axes(axes, clients, "total time per client [s]" if axes is panels[0] else "")
-        _legend(figure, rows, published)
+        _legend(figure, cells, published)
     return figure
 
 
-def throughput_figure(rows: pd.DataFrame) -> Figure:
-    """Draw samples a second against client threads, a curve a mode and server-thread count."""
+def throughput_figure(rows: pd.DataFrame, folder: Path) -> Figure:
+    """Draw samples a second against client threads, a curve a line and server-thread count, with 95 % intervals."""
+    cells = frames.cells(rows)
     with mpl.rc_context(STYLE):
-        figure, panels = _panels(rows, "Throughput against threads", height=4.4, sharey=False)
-        _curves(panels, rows, "throughput")
+        figure, panels = _panels(rows, folder, "Throughput against threads", height=4.4, sharey=False)
+        _curves(panels, cells, "throughput")
         for axes in panels:
             axes.set_xscale("log", base=2)
-            client_axis(axes, sorted(set(rows["client_threads"])))
+            client_axis(axes, sorted(set(cells["client_threads"])))
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         panels[0].set_ylabel("throughput [samples/s]")
-        _legend(figure, rows, [])
+        _legend(figure, cells, [])
     return figure
 
 
-def stage_figure(rows: pd.DataFrame) -> Figure:
-    """Draw the stages of one request, stacked, a row a mode, a column an engine and thread count, on one scale."""
-    good, cells = tables.good(rows), tables.medians(rows)
-    modes = list(_ways(cells))
+def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
+    """Draw the stages of one request, stacked, a row a line, a column a panel and thread count, on one scale."""
+    cells = frames.cells(rows)
+    lines = frames.lines(cells)
     columns = [
-        (engine, int(count))
-        for engine in tables.engine_names(good)
-        for count in sorted(good.loc[good["engine"] == engine, "server_threads"].unique())
+        (panel, int(count))
+        for panel in frames.panels(cells)
+        for count in sorted(cells.loc[cells["panel"] == panel, "threads"].unique())
     ]
-    several = len(tables.engine_names(rows)) > 1  # then the modes have the engine in their names
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
-            len(modes),
+            len(lines),
             len(columns),
-            figsize=(max(8.4, 3.6 * len(columns)), 0.8 + 3.9 * len(modes)),
+            figsize=(max(8.4, 3.6 * len(columns)), 0.8 + 3.9 * len(lines)),
             sharey=True,
             squeeze=False,
             layout="constrained",
         )
         entries: dict[str, Any] = {}
-        for row, mode in zip(panels, modes, strict=True):
-            for panel, (engine, count) in zip(row, columns, strict=True):
-                way = f"{mode}, {engine}" if several else mode
-                means = tables.stage_means(cells, count, way) / 1000
+        for row, line in zip(panels, lines, strict=True):
+            for axes, (panel, count) in zip(row, columns, strict=True):
+                means = tables.stage_means(cells, count, line, panel) / 1000
                 if means.empty:
-                    panel.set_axis_off()
+                    axes.set_axis_off()
                     continue
-                stack(panel, used(means), "mean time of a request [ms]", legend=False)
-                panel.set_title(f"{way}, {tables.plural(count, 'server thread')}", loc="left")
-                handles, labels = panel.get_legend_handles_labels()
+                stack(axes, used(means), "mean time of a request [ms]", legend=False)
+                axes.set_title(", ".join(filter(None, [line, panel, threads_label(count)])), loc="left")
+                handles, labels = axes.get_legend_handles_labels()
                 entries |= dict(zip(labels, handles, strict=True))
-        for panel in panels[:, 1:].flat:
-            panel.set_ylabel("")
-        order = [name for name in reversed(STAGES) if name in entries]
+        for axes in panels[:, 1:].flat:
+            axes.set_ylabel("")
+        order = [name for name in reversed(tables.stage_order(cells)) if name in entries]
         figure.legend([entries[name] for name in order], order, loc="outside right center", fontsize=9.5)
-        figure.suptitle(f"Where a request's time goes · {tables.setting(rows)}\n{machine_note()}", fontsize=11)
+        note = frames.machine_note(rows, folder)
+        figure.suptitle(f"Where a request's time goes · {frames.setting(rows)}\n{note}", fontsize=11)
     return figure
 
 
-def _panels(rows: pd.DataFrame, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel an engine, and its title of two lines."""
-    names = tables.engine_names(rows)
+def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
+    """Return a figure with a panel for each of what the panels stand for, and its title of two lines."""
+    names = frames.panels(frames.grid(rows))
     figure, panels = plt.subplots(
         1,
         len(names),
@@ -104,41 +106,37 @@ def _panels(rows: pd.DataFrame, what: str, *, height: float, sharey: bool) -> tu
         squeeze=False,
         layout="constrained",
     )
-    ways, comma, rest = tables.setting(rows).partition(", net ")
-    title = f"{what} · {ways}\n{comma.removeprefix(', ')}{rest} · {machine_note()}"
+    title = f"{what} · {frames.setting(rows)}\n{frames.machine_note(rows, folder)}"
     if len(names) == 1:
         panels[0, 0].set_title(title, loc="left", fontsize=11)
     else:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
         for axes, name in zip(panels[0], names, strict=True):
-            axes.set_title(f"engine {name}", loc="left")
+            axes.set_title(name, loc="left")
     return figure, list(panels[0])
 
 
-def _ways(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the line of each mode, be it measured with one engine or several."""
-    plain = dict.fromkeys(mode.partition(", ")[0] for mode in tables.modes(rows))
-    return dict(zip(plain, LINES * 3, strict=False))
+def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
+    """Draw each line and server-thread count of each panel, with its interval where the column has one."""
+    styles, counts = _lines(cells), sorted(cells["threads"].unique())
+    for axes, panel in zip(panels, frames.panels(cells), strict=True):
+        for line, dashes in styles.items():
+            for number, count in enumerate(counts):
+                clients, own = tables.curve(cells, int(count), line, panel)
+                if not clients:
+                    continue
+                colour, marker = style_of(number)
+                label = f"{line}, {threads_label(int(count))}"
+                axes.plot(clients, own[column], ls=dashes, marker=marker, color=colour, label=label, lw=1.8, ms=6)
+                hollow(axes, own, column, marker, colour)
+                if f"{column}_low" in own:
+                    low, high = own[f"{column}_low"], own[f"{column}_high"]
+                    axes.fill_between(clients, low, high, color=colour, alpha=0.14, lw=0)
 
 
-def _curves(panels: list[Axes], rows: pd.DataFrame, column: str) -> None:
-    """Draw a median and a band from the least to the greatest round for each mode and server-thread count."""
-    lines, counts = _ways(rows), sorted(rows["server_threads"].unique())
-    for axes, engine in zip(panels, tables.engine_names(rows), strict=True):
-        own = rows[rows["engine"] == engine]
-        for mode in tables.modes(own):
-            _mode_curves(axes, own, column, mode, lines[mode.partition(", ")[0]], counts)
-
-
-def _mode_curves(axes: Axes, rows: pd.DataFrame, column: str, mode: str, line: Any, counts: list[int]) -> None:
-    for number, count in enumerate(counts):
-        clients, spread = tables.by_client(rows, int(count), column, mode)
-        if not clients:
-            continue
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        label = f"{mode}, {tables.plural(int(count), 'server thread')}"
-        axes.plot(clients, spread["median"], ls=line, marker=marker, color=colour, label=label, lw=1.8, ms=6)
-        axes.fill_between(clients, spread["min"], spread["max"], color=colour, alpha=0.14, lw=0)
+def _lines(cells: pd.DataFrame) -> dict[str, Any]:
+    """Return the dashes of each line."""
+    return dict(zip(frames.lines(cells), LINES * 3, strict=False))
 
 
 def _published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int) -> list[Line2D]:
@@ -156,18 +154,15 @@ def _published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int)
     ]
 
 
-def _legend(figure: Figure, rows: pd.DataFrame, published: list[Line2D]) -> None:
+def _legend(figure: Figure, cells: pd.DataFrame, published: list[Line2D]) -> None:
     """Explain colours and lines apart from each other, beside the axes."""
-    colours = [
-        Line2D(
-            [],
-            [],
-            color=COLOURS[number % 7],
-            marker=MARKERS[number % 6],
-            lw=1.8,
-            label=tables.plural(int(count), "server thread"),
-        )
-        for number, count in enumerate(sorted(rows["server_threads"].unique()))
+    colours = []
+    for number, count in enumerate(sorted(cells["threads"].unique())):
+        colour, marker = style_of(number)
+        colours.append(Line2D([], [], color=colour, marker=marker, lw=1.8, label=threads_label(int(count))))
+    lines = [Line2D([], [], color="#444444", ls=dashes, lw=1.8, label=line) for line, dashes in _lines(cells).items()]
+    invalid = [
+        Line2D([], [], marker="o", ls="", mfc="white", mec="#444444", mew=1.4, label="not valid: see the report")
     ]
-    lines = [Line2D([], [], color="#444444", ls=line, lw=1.8, label=mode) for mode, line in _ways(rows).items()]
-    figure.legend(handles=[*lines, *colours, *published], loc="outside right upper", fontsize=9.5)
+    shown = [] if cells["valid"].all() else invalid
+    figure.legend(handles=[*lines, *colours, *shown, *published], loc="outside right upper", fontsize=9.5)

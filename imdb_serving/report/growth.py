@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from imdb_serving.bench.compare import OURS
-from imdb_serving.bench.growth import AXES, FILE, MAX_PROCESSES, WORDS, WORKERS
-from imdb_serving.bench.ledger import read_rows
+from imdb_serving.bench.cell import plural
+from imdb_serving.bench.record.ledger import read_rows
+from imdb_serving.bench.runs.growth import AXES, FILE, MAX_PROCESSES, WORDS, WORKERS
+from imdb_serving.bench.runs.others import OURS
 from imdb_serving.errors import DataError
-from imdb_serving.report.plots import COLOURS, GREY, MARKERS, STYLE, machine_note
-from imdb_serving.report.tables import plural
+from imdb_serving.report.plots import COLOURS, GREY, MARKERS, STYLE
 
 
 class Axis(NamedTuple):
@@ -112,7 +112,7 @@ def condition(rows: pd.DataFrame, axis: str) -> str:
     return f"{words} of {rows['service_time_ms'].max():g} ms" if axis == "workers" else words
 
 
-def growth_figure(rows: pd.DataFrame) -> Figure:
+def growth_figure(rows: pd.DataFrame, note: str) -> Figure:
     """Draw an axis a panel and a line a mode: medians, and the least and greatest of the rounds."""
     axes = axes_of(rows)
     with mpl.rc_context(STYLE):
@@ -130,7 +130,7 @@ def growth_figure(rows: pd.DataFrame) -> Figure:
         panels.flat[0].legend(loc="lower left")
         rounds = plural(rows["round"].nunique(), "round")
         figure.suptitle(
-            f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{machine_note()}",
+            f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{note}",
             fontsize=11,
         )
     return figure

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
-from imdb_serving.bench import reference
-from imdb_serving.bench.ladder import ASIDE, FILE, RUNGS
-from imdb_serving.bench.ledger import read_rows
+from imdb_serving.bench.analysis import cells as analysis
+from imdb_serving.bench.analysis import reference
+from imdb_serving.bench.analysis.intervals import Estimate, estimate
+from imdb_serving.bench.analysis.summary import NOT_SERVING
+from imdb_serving.bench.cell import LADDER, plural
+from imdb_serving.bench.record.rows import Row, frame
+from imdb_serving.bench.record.samples import read_samples
+from imdb_serving.bench.runs.ladder import ALL, ASIDE, RUNGS, rung_of
 from imdb_serving.errors import DataError
-from imdb_serving.report.tables import plural
+from imdb_serving.report import frames
 
-CONFIDENCE = 0.95
+LEAST_ROUNDS = 2
 ACK_MS = (35.0, 50.0)
 """Where requests would gather that wait for a delayed acknowledgement: Linux waits 40 ms."""
 
@@ -31,6 +36,8 @@ MEANING = {
     "flask-dev-curl": "+ a curl process a request",
 }
 
+FIRST, *_, LAST = RUNGS
+
 NARROW: list[Any] = [
     {"selector": "", "props": "font-size: 80%"},
     {"selector": "th, td", "props": "text-align: left; white-space: nowrap; padding: 0.25em 0.4em"},
@@ -40,23 +47,38 @@ NARROW: list[Any] = [
 Case = tuple[str, int]
 
 
-class Estimate(NamedTuple):
-    """A mean over the rounds and its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def load(folder: Path) -> pd.DataFrame:
-    """Return the rows of the newest ladder in a folder; raise `DataError` when there is none, or a rung is missing."""
-    rows = read_rows(folder / FILE)
-    if not rows:
-        raise DataError(f"{folder / FILE} holds no complete row; measure the ladder again")
-    newest = pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
-    if missing := [rung for rung in (*RUNGS, ASIDE) if rung not in set(newest["rung"])]:
-        raise DataError(f"{folder / FILE} has no rung {', '.join(missing)}; measure the ladder again")
-    return newest
+    """Return the rungs of the newest run in a folder; raise `DataError` as `rungs` does, or when there is no ledger."""
+    return rungs(frames.rows_of(folder))
+
+
+def if_measured(folder: Path) -> tuple[pd.DataFrame | None, str]:
+    """Return the rungs of a sweep's newest run, or None and why there are none to show."""
+    try:
+        return load(folder), ""
+    except DataError as error:
+        return None, f"Not shown: {error}."
+
+
+def rungs(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the valid rows of a ladder, with their rung; raise `DataError` when too few rounds have all rungs."""
+    table = frame([row for row in rows if row.cell.series == LADDER])
+    if table.empty:
+        raise DataError("the ladder was not measured: set `ladder_rounds` in the parameter file")
+    table["rung"] = [rung_of(cell) for cell in table["cell"]]
+    sound = analysis.valid(table)
+    for case in cases(table):
+        engine, clients = case
+        own = sound[(sound["engine"] == engine) & (sound["client_threads"] == clients)]
+        whole = [number for number, part in own.groupby("round") if set(part["rung"]) >= set(ALL)]
+        if len(whole) < LEAST_ROUNDS:
+            bad = table[(table["engine"] == engine) & (table["client_threads"] == clients) & (table["why"] != "")]
+            why = "; ".join(dict.fromkeys(f"{row.rung}, round {row.round}: {row.why}" for row in bad.itertuples()))
+            raise DataError(
+                f"engine {engine}, {plural(clients, 'client')}: {plural(len(whole), 'round')} with all rungs, of "
+                f"{LEAST_ROUNDS} needed ({why or 'the others were not measured'}); measure the ladder again"
+            )
+    return sound.reset_index(drop=True)
 
 
 def cases(rows: pd.DataFrame) -> list[Case]:
@@ -65,21 +87,11 @@ def cases(rows: pd.DataFrame) -> list[Case]:
     return [(engine, int(clients)) for engine in engines for clients in sorted(rows["client_threads"].unique())]
 
 
-def by_round(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
-    """Return a request's median microseconds, a row a round and a column a rung."""
+def by_round(rows: pd.DataFrame, case: Case, column: str = "p50_us") -> pd.DataFrame:
+    """Return a request's median microseconds, or another figure, a row a round with all rungs and a column a rung."""
     engine, clients = case
     chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients)]
-    return chosen.pivot_table(index="round", columns="rung", values="p50_us")[[*RUNGS, ASIDE]]
-
-
-def estimate(values: pd.Series[float]) -> Estimate:
-    """Return the mean over rounds with Student's interval, which is what few rounds need."""
-    count = len(values)
-    mean = float(values.mean())
-    if count < 2:
-        return Estimate(mean, float("nan"), float("nan"))
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2) * values.std(ddof=1) / np.sqrt(count))
-    return Estimate(mean, mean - half, mean + half)
+    return chosen.pivot_table(index="round", columns="rung", values=column)[list(ALL)].dropna()
 
 
 def additions(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
@@ -89,8 +101,8 @@ def additions(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """
     times = by_round(rows, case)[list(RUNGS)]
     steps = times.diff(axis=1)
-    steps[RUNGS[0]] = times[RUNGS[0]]
-    whole = float(times[RUNGS[-1]].mean())
+    steps[FIRST] = times[FIRST]
+    whole = float(times[LAST].mean())
     table = []
     for rung in RUNGS:
         total, added = estimate(times[rung]), estimate(steps[rung])
@@ -109,10 +121,7 @@ def show(rows: pd.DataFrame) -> Any:
         for case in [case for case in cases(rows) if case[0] == engine]:
             table, head = additions(rows, case), plural(case[1], "client")
             columns[head, "adds [µs]"] = [
-                *(
-                    f"{row['adds']:,.0f}  [{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
-                    for _, row in table.iterrows()
-                ),
+                *(_adds(row) for _, row in table.iterrows()),
                 f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})",
             ]
             columns[head, "share"] = [*(f"{share:.1%}" for share in table["share"]), f"{table['share'].sum():.0%}"]
@@ -120,6 +129,16 @@ def show(rows: pd.DataFrame) -> Any:
         blocks.append(pd.DataFrame(columns, index=index))
     shown = pd.concat(blocks)
     return shown.style.set_table_styles([*NARROW, {"selector": "td.col0", "props": "white-space: normal"}])
+
+
+def _adds(row: Any) -> str:
+    """Return an addition with its interval; one that may be nothing is said to be so."""
+    words = _interval(row["adds"], row["adds low"], row["adds high"])
+    added = Estimate(row["adds"], row["adds low"], row["adds high"])
+    return f"{words}, {NOT_DISTINGUISHABLE}" if added.holds_zero else words
+
+
+NOT_DISTINGUISHABLE = "not distinguishable from 0"
 
 
 def _interval(mean: float, low: float, high: float) -> str:
@@ -134,7 +153,11 @@ def text(rows: pd.DataFrame) -> str:
         table = additions(rows, (engine, clients))
         for rung, row in table.iterrows():
             interval = f"[{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
-            lines.append(f"  {rung:<15}{row['adds']:>10,.0f}  {interval:<20}{row['share']:>7.1%}  {MEANING[str(rung)]}")
+            zero = Estimate(row["adds"], row["adds low"], row["adds high"]).holds_zero
+            doubt = f" ({NOT_DISTINGUISHABLE})" if zero else ""
+            lines.append(
+                f"  {rung:<15}{row['adds']:>10,.0f}  {interval:<20}{row['share']:>7.1%}  {MEANING[str(rung)]}{doubt}"
+            )
         lines.append(f"  {'all':<15}{table['adds'].sum():>10,.0f}")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
@@ -143,7 +166,7 @@ def text(rows: pd.DataFrame) -> str:
 def slow_requests(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Return a row a rung: its requests, and how many took as long as a delayed acknowledgement makes them take."""
     table = []
-    for rung in RUNGS[1:]:
+    for rung in list(RUNGS)[1:]:
         times = latencies(rows, folder, rung)
         table.append((rung, len(times), int(((times >= ACK_MS[0]) & (times <= ACK_MS[1])).sum()), float(times.max())))
     return pd.DataFrame(table, columns=["rung", "requests", "from 35 to 50 ms", "longest [ms]"])
@@ -154,11 +177,9 @@ def latencies(rows: pd.DataFrame, folder: Path, rung: str, engine: str | None = 
     chosen = rows[(rows["rung"] == rung) & (rows["client_threads"] == clients)]
     if engine is not None:
         chosen = chosen[chosen["engine"] == engine]
-    times = []
-    for name in chosen["raw"]:
-        with np.load(folder / name) as raw:
-            times.append(raw["duration_ns"][:, list(raw["columns"]).index("client_infer")] / 1e6)
-    return np.concatenate(times)
+    return np.concatenate(
+        [read_samples(folder, name, ["client_infer_ns"])["client_infer_ns"].to_numpy() / 1e6 for name in chosen["raw"]]
+    )
 
 
 def published_gap(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
@@ -201,24 +222,45 @@ def show_gap(rows: pd.DataFrame) -> Any:
     return pd.DataFrame(columns).style.hide(axis="index").set_table_styles(NARROW)
 
 
+def outside_serving(rows: pd.DataFrame, case: Case) -> tuple[float, float, float]:
+    """Return what the published arrangement spends outside its serving time here, and curl's and JSON's shares of it.
+
+    The first in milliseconds a request. Serving time is what the published table calls so: the ops and the way to them.
+    So the shares are of the very quantity that the published run has as total less serving time.
+    """
+    times = by_round(rows, case)
+    engine, clients = case
+    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients) & (rows["rung"] == LAST)]
+    inside = [name for name in chosen["stages"].iloc[0] if name not in NOT_SERVING]
+    serving = chosen.set_index("round")[[f"{name}_us" for name in inside]].sum(axis=1)
+    whole = chosen.set_index("round")["mean_us"]
+    outside = float((whole - serving).mean())
+    curl = float((times[LAST] - times["flask-dev"]).mean())
+    json = float((times[ASIDE] - times["inproc"]).mean())
+    return outside / 1000, curl / outside, json / outside
+
+
 def explain_gap(rows: pd.DataFrame) -> str:
     """Return in words what the published Flask numbers measured, by this ladder's shares."""
     engine, together = cases(rows)[0][0], cases(rows)[-1][1]
     curl, thread, hop, json = published_gap(rows, (engine, 1))["share of the gap"].iloc[:4]
     times = by_round(rows, (engine, 1)).mean() / 1000
+    outside, curl_outside, json_outside = outside_serving(rows, (engine, 1))
     outside_ms, plateau = _published_figures()
     chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == together)]
     rates = chosen.groupby("rung")["throughput"].mean()
-    workers = plural(int(chosen["server_threads"].iloc[0]), "worker")
+    workers = plural(int(chosen["server_threads"].max()), "worker")
     return (
-        f"With one client, the published arrangement takes {times['flask-dev-curl']:.1f} ms a request here; the "
+        f"With one client, the published arrangement takes {times[LAST]:.1f} ms a request here; the "
         f"{engine} engine alone takes {times['bare']:.2f} ms. Of what lies between, curl is **{curl:.0%}**, the "
         f"one-threaded development server **{thread:.0%}**, the extra hop **{hop:.0%}**, JSON **{json:.1%}**; HTTP, "
         f"Flask, the way to a worker and the ops are the other {1 - curl - thread - hop - json:.0%}.\n\n"
-        f"The published run spent {outside_ms:.1f} ms of each request outside what it calls serving time. If these "
-        f"shares held there, {outside_ms * curl:.1f} ms of it was curl and {outside_ms * json:.2f} ms JSON. Its total "
-        f"stops falling at 4 to 8 clients, at {plateau:,.0f} requests/s: there the one thread is the limit, whatever "
-        f"the server threads. Here, with {plural(together, 'client')}, one thread answers "
+        f"The published run spent {outside_ms:.1f} ms of each request outside what it calls serving time (the ops and "
+        f"the way to them). The same arrangement spends {outside:.1f} ms outside it here, of which curl is "
+        f"{min(curl_outside, 1):.0%} and JSON {json_outside:.1%}. If these shares held there, "
+        f"{outside_ms * min(curl_outside, 1):.1f} ms of it was curl and {outside_ms * json_outside:.2f} ms JSON. Its "
+        f"total stops falling at 4 to 8 clients, at {plateau:,.0f} requests/s: there the one thread is the limit, "
+        f"whatever the server threads. Here, with {plural(together, 'client')}, one thread answers "
         f"{rates['flask-dev']:,.0f} requests/s, and Flask with {workers} {rates['flask']:,.0f}."
     )
 

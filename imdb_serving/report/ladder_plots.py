@@ -10,16 +10,17 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from imdb_serving.bench.ladder import RUNGS
-from imdb_serving.report import ladder
-from imdb_serving.report.plots import COLOURS, GREY, MARKERS, STYLE, machine_note
-from imdb_serving.report.tables import plural
+from imdb_serving.bench.analysis.intervals import Estimate
+from imdb_serving.bench.cell import plural
+from imdb_serving.bench.runs.ladder import RUNGS
+from imdb_serving.report import frames, ladder
+from imdb_serving.report.plots import COLOURS, GREY, STYLE, style_of
 
 
-def ladder_figure(rows: pd.DataFrame) -> Figure:
-    """Draw a request's time rung by rung, a panel an engine; the numbers are what each rung adds."""
+def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:
+    """Draw what each rung adds to a request, with 95 % intervals, a panel an engine; hollow where it may be nothing."""
     cases = ladder.cases(rows)
     engines = list(dict.fromkeys(engine for engine, _ in cases))
     with mpl.rc_context(STYLE):
@@ -33,47 +34,46 @@ def ladder_figure(rows: pd.DataFrame) -> Figure:
             own = [case for case in cases if case[0] == engine]
             for number, case in enumerate(own):
                 _rungs(panel, ladder.additions(rows, case), case[1], number, (number - (len(own) - 1) / 2) * 0.36)
-            _time_axis(panel)
+            _added_axis(panel, [ladder.additions(rows, case) for case in own])
             panel.set_title(f"engine {engine}", loc="left")
         first = panels[0][0]
         first.set_yticks(range(len(RUNGS)), list(RUNGS))
         first.invert_yaxis()
         handles, labels = first.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        workers = plural(int(rows["server_threads"].iloc[0]), "worker")
-        rounds = plural(rows["round"].nunique(), "round")
+        workers = plural(int(rows["server_threads"].max()), "worker")
+        rounds, note = plural(rows["round"].nunique(), "round"), frames.machine_note(rows, folder)
         figure.suptitle(
-            f"What each rung adds to a request · {workers}, {rounds}, medians, 95 % intervals\n{machine_note()}",
+            f"What each rung adds to a request · {workers}, {rounds}, medians, 95 % intervals; hollow: 0 lies inside"
+            f"\n{note}",
             fontsize=11,
         )
     return figure
 
 
 def _rungs(axes: Axes, table: pd.DataFrame, clients: int, number: int, offset: float) -> None:
+    """Draw what each rung adds with its interval; where 0 lies inside, hollow."""
     places = np.arange(len(table)) + offset
-    low, high = table["total"] - table["total low"], table["total high"] - table["total"]
-    axes.errorbar(
-        table["total"],
-        places,
-        xerr=[low.clip(upper=table["total"] * 0.9), high],
-        fmt=MARKERS[number],
-        color=COLOURS[number],
-        ms=6,
-        lw=1.4,
-        capsize=2,
-        label=plural(clients, "client"),
-    )
-    for place, (_, row) in zip(places, table.iterrows(), strict=True):
-        text = f"{row['adds']:+,.0f} µs" if place > 0.5 else f"{row['adds']:,.0f} µs"
+    colour, marker = style_of(number)
+    for place, (rung, row) in zip(places, table.iterrows(), strict=True):
+        doubt = Estimate(row["adds"], row["adds low"], row["adds high"]).holds_zero
+        axes.plot([row["adds low"], row["adds high"]], [place, place], "-", color=colour, lw=1.6, solid_capstyle="butt")
+        axes.plot(row["adds"], place, marker, color=colour, mfc="white" if doubt else colour, ms=6)
+        sign = "" if rung == FIRST else "+"
+        words = "not distinguishable" if doubt else f"{row['adds']:{sign},.0f} µs"
         axes.annotate(
-            text,
-            (max(row["total high"], row["total"]), place),
-            xytext=(7, 0),
+            words,
+            (max(row["adds high"], row["adds"]), place),
+            xytext=(6, 0),
             textcoords="offset points",
             va="center",
             fontsize=8.5,
-            color=COLOURS[number],
+            color=colour,
         )
+    axes.plot([], [], f"{marker}-", color=colour, label=plural(clients, "client"))
+
+
+FIRST = next(iter(RUNGS))
 
 
 def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
@@ -84,7 +84,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
         figure, panels = plt.subplots(
             len(RUNGS) - 1, 1, figsize=(8.4, 6.6), sharex=True, layout="constrained", gridspec_kw={"hspace": 0.04}
         )
-        for panel, rung in zip(panels, RUNGS[1:], strict=True):
+        for panel, rung in zip(panels, list(RUNGS)[1:], strict=True):
             for number, engine in enumerate(engines):
                 times = ladder.latencies(rows, folder, rung, engine)
                 panel.hist(
@@ -111,10 +111,17 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     return figure
 
 
-def _time_axis(axes: Axes) -> None:
-    axes.set_xscale("log")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 4)  # room for the numbers
+def _added_axis(axes: Axes, tables: list[pd.DataFrame]) -> None:
+    """Make the axis linear up to some microseconds and logarithmic beyond, either way from 0."""
+    axes.axvline(0, color="#666666", lw=0.9)
+    axes.set_xscale("symlog", linthresh=LINEAR_US)
+    high = max(float(table["adds high"].max()) for table in tables)
+    low = min(0.0, *(float(table["adds low"].min()) for table in tables))
+    axes.set_xlim(min(low * 1.6, -LINEAR_US / 2), high * 8)  # room for the numbers
+    axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=LINEAR_US))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel("time of a request [µs]")
+    axes.set_xlabel("added to a request [µs]")
     axes.grid(visible=False, axis="y")
+
+
+LINEAR_US = 20.0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from imdb_serving.bench.cell import plural
 from imdb_serving.messages import Reply
-from imdb_serving.report import tables
-from imdb_serving.timing import STAGES
+from imdb_serving.report import frames, tables
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = "osD^vP*"
+MARKERS = "osD^vPX"
 GREY = "#9a9a9a"
 STAGE_COLOURS = {
     "prepro": "#999999",
@@ -36,6 +35,9 @@ STAGE_COLOURS = {
     "decode": "#E69F00",
     "postpro": "#444444",
 }
+OWN_COLOURS = ("#F781BF", "#5E3C99", "#B2DF8A", "#1B9E77", "#FB9A99", "#7570B3")
+"""For ops of one's own, in the order in which requests pass them."""
+
 STYLE: Any = {
     "figure.dpi": 100,
     "savefig.dpi": 160,
@@ -50,22 +52,35 @@ STYLE: Any = {
 }
 
 
-def machine_note() -> str:
-    """Return the words a title needs when clients and server share the cores of one machine."""
-    return f"clients and server share {len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity") else ""
+def style_of(number: int) -> tuple[str, str]:
+    """Return the colour and the marker of the n-th server-thread count, the same in plots and legends."""
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
 
 
-def grid_figure(rows: pd.DataFrame) -> Figure:
+def threads_label(threads: int) -> str:
+    """Return a server-thread count in words; 0 is no server."""
+    return plural(threads, "server thread") if threads else "no server: a loop each"
+
+
+def stage_colours(names: Iterable[str]) -> Mapping[str, str]:
+    """Return a colour for every stage; those that only one's own servers have get theirs in turn."""
+    names = list(names)
+    own = [name for name in names if name not in STAGE_COLOURS]
+    return {**STAGE_COLOURS, **{name: OWN_COLOURS[number % len(OWN_COLOURS)] for number, name in enumerate(own)}}
+
+
+def grid_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw one server-thread count: stages stacked, and the total on log-log axes with the ideal line."""
-    cells = tables.medians(rows)
-    server_threads = int(cells["server_threads"].iloc[0])
+    cells = frames.cells(rows)
+    threads = int(cells["threads"].iloc[0])
     with mpl.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-        sums = cells.set_index("client_threads")[[f"{name}_s" for name in STAGES]]
+        sums = cells.set_index("client_threads")[[f"{name}_s" for name in tables.stage_order(cells)]]
         stack(left, used(sums.rename(columns=lambda name: name.removesuffix("_s"))), "time per client [s]")
         left.set_title("Where a client's time goes", loc="left")
-        clients, spread = tables.by_client(rows, server_threads, "total_s")
-        right.plot(clients, spread["median"], "o-", color=COLOURS[0], label=tables.modes(rows)[0], lw=1.8, ms=6)
+        clients = [int(count) for count in cells["client_threads"]]
+        right.plot(clients, cells["total_s"], "o-", color=COLOURS[0], label=cells["line"].iloc[0], lw=1.8, ms=6)
+        hollow(right, cells, "total_s", "o", COLOURS[0])
         right.plot(
             clients,
             cells["total_s"].iloc[0] * clients[0] / np.array(clients),
@@ -76,10 +91,15 @@ def grid_figure(rows: pd.DataFrame) -> Figure:
         log_axes(right, clients, "total time per client [s]")
         right.legend()
         right.set_title("Time against client threads", loc="left")
-        figure.suptitle(
-            f"{tables.plural(server_threads, 'server thread')} · {tables.setting(rows)}\n{machine_note()}", fontsize=11
-        )
+        note = frames.machine_note(rows, folder)
+        figure.suptitle(f"{threads_label(threads)} · {frames.setting(rows)}\n{note}", fontsize=11)
     return figure
+
+
+def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: str) -> None:
+    """Mark the cells that are not valid: white inside, over the curve's own markers."""
+    bad = cells[~cells["valid"].astype(bool)]
+    axes.plot(bad["client_threads"], bad[column], marker, mfc="white", mec=colour, mew=1.4, ms=6, ls="", zorder=4)
 
 
 def timeline_figure(reply: Reply) -> Figure:
@@ -87,7 +107,7 @@ def timeline_figure(reply: Reply) -> Figure:
     table = tables.stages(reply)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.4, 3.4), layout="constrained")
-        colours = [STAGE_COLOURS.get(name, GREY) for name in table["stage"]]
+        colours = [stage_colours(table["stage"])[name] for name in table["stage"]]
         rows = np.arange(len(table))
         axes.barh(rows, table["time [us]"], left=table["start [us]"], color=colours, height=0.7)
         for row, (start, time) in enumerate(zip(table["start [us]"], table["time [us]"], strict=True)):
@@ -119,11 +139,11 @@ def used(stages: pd.DataFrame) -> pd.DataFrame:
 
 def stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True) -> None:
     """Draw stages as stacked bars, a bar a client count."""
-    positions = np.arange(len(stages))
+    positions, colours = np.arange(len(stages)), stage_colours(stages.columns)
     bottom = np.zeros(len(stages))
     for name in stages.columns:
         values = stages[name].to_numpy()
-        axes.bar(positions, values, 0.7, bottom, label=name, color=STAGE_COLOURS[name], edgecolor="white", lw=0.4)
+        axes.bar(positions, values, 0.7, bottom, label=name, color=colours[name], edgecolor="white", lw=0.4)
         bottom += values
     axes.set_xticks(positions, [str(count) for count in stages.index])
     axes.grid(visible=False, axis="x")

@@ -1,102 +1,75 @@
-"""Tables from the ledger's rows, and the published ones beside them."""
+"""Tables of a sweep for a page: the published columns and ours, failures, answers, the machine. Draws no figure."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from imdb_serving.bench import reference
-from imdb_serving.bench.cell import OK
-from imdb_serving.bench.ledger import Ledger
-from imdb_serving.bench.summary import PUBLISHED_COLUMNS, serving_seconds
-from imdb_serving.engines.registry import ENGINES
-from imdb_serving.errors import DataError
+from imdb_serving.bench.analysis import cells as analysis
+from imdb_serving.bench.analysis import reference
+from imdb_serving.bench.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
+from imdb_serving.bench.cell import LADDER, plural
+from imdb_serving.bench.record.rows import OK
 from imdb_serving.messages import Reply
-from imdb_serving.server_process import MODES
-from imdb_serving.timing import STAGES
+from imdb_serving.report import frames
 
-KEY = ["mode", "server_threads", "client_threads"]
-MODE_ORDER = [mode + way for mode in MODES for way in ("", " + curl")]
 HTTP = "flask"
 """How the modes over HTTP begin."""
 
-SECONDS = [f"{name}_s" for name in PUBLISHED_COLUMNS]
 
-
-def load(folder: Path) -> pd.DataFrame:
-    """Return the rows of a sweep's newest run, failed cells included; raise `DataError` when there is none."""
-    return in_order(named_ways(pd.DataFrame(Ledger(folder).latest_run())), [*KEY, "round"])
-
-
-def named_ways(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the client kind, and the engine where there are several, in the mode's name.
-
-    So cells that differ in these are neither averaged together nor drawn as one curve.
-    """
-    if "http_client" in rows:
-        curl = rows["http_client"] == "curl"
-        rows["mode"] = rows["mode"].where(~curl, rows["mode"] + " + curl")
-    if len(set(rows["engine"])) > 1:
-        rows["mode"] = rows["mode"] + ", " + rows["engine"]
-    return rows
-
-
-def _rank(way: str) -> tuple[int, int]:
-    """Return where a mode stands among the others: as in `MODES`, and within one as the engines' table has them."""
-    mode, _, engine = way.partition(", ")
-    return MODE_ORDER.index(mode), list(ENGINES).index(engine) if engine else 0
-
-
-def in_order(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Return the rows sorted by `keys`, modes in the order of `MODES` and not of the alphabet."""
-    return rows.sort_values(
-        keys,
-        key=lambda column: column.map(_rank) if column.name == "mode" else column,
-        ignore_index=True,
-    )
-
-
-def modes(rows: pd.DataFrame) -> list[str]:
-    """Return the modes that were measured, RPC first."""
-    return sorted(rows["mode"].unique(), key=_rank)
-
-
-def good(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose cell did not fail."""
-    return rows[rows["status"] == OK]
-
-
-def medians(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a cell: the median over the rounds of every measured figure, and the number of rounds."""
-    if good(rows).empty:
-        raise DataError("no cell succeeded: there is nothing to draw; the failed cells' errors say why")
-    figures = [name for name in rows.columns if name.endswith(("_s", "_ms", "_us"))]
-    grouped = good(rows).groupby(KEY)
-    columns = [*figures, "throughput", "accuracy"]
-    return in_order(grouped[columns].median().assign(rounds=grouped.size()).reset_index(), KEY)
+def stage_order(rows: pd.DataFrame) -> list[str]:
+    """Return the parts of a request's `total` that any of these rows has, in the order in which requests pass them."""
+    order: list[str] = []
+    for names in dict.fromkeys(tuple(names) for names in rows["stages"]):
+        place = 0
+        for name in names:
+            if name in order:
+                place = order.index(name) + 1
+            else:
+                order.insert(place, name)
+                place += 1
+    return ["prepro", *order, "postpro"]
 
 
 def published_columns(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the published columns, in seconds as per-client sums, with wall time and throughput."""
-    table = cells[[*KEY, *SECONDS, "wall_s", "throughput"]].copy()
-    names = {f"{name}_s": name.replace("_", " ") for name in PUBLISHED_COLUMNS}
-    names |= {"server_threads": "server threads", "client_threads": "client threads"}
-    return table.rename(columns={**names, "wall_s": "wall", "throughput": "samples/s"})
+    """Return the table with the published columns, in seconds as per-client sums, with wall time and throughput.
+
+    An op of one's own is a column too. `valid` counts the rounds that passed every gate.
+    """
+    ops = [name for name in stage_order(cells) if name not in {*NOT_SERVING, *PUBLISHED_COLUMNS, "handover"}]
+    names = [*PUBLISHED_COLUMNS[:-2], *ops, *PUBLISHED_COLUMNS[-2:]]
+    shown = [*_keys(cells), *(f"{name}_s" for name in names), "wall_s", "throughput", "rounds"]
+    table = cells.reindex(columns=shown)
+    renamed = {f"{name}_s": name.replace("_", " ") for name in names} | _THREADS
+    return table.rename(columns={**renamed, "wall_s": "wall", "throughput": "samples/s", "rounds": "valid rounds"})
+
+
+_THREADS = {"server_threads": "server threads", "client_threads": "client threads", "line": "mode", "panel": "with"}
+
+
+def _keys(cells: pd.DataFrame) -> list[str]:
+    """Return the columns that say which cell it is; `panel` only where it says anything."""
+    return ["line", *(["panel"] if cells["panel"].any() else []), "server_threads", "client_threads"]
 
 
 def format_published(table: pd.DataFrame) -> Any:
     """Return the table styled for a page: four significant digits, no index."""
     floats = table.select_dtypes("float").columns
-    return table.style.format("{:.4g}", subset=list(floats)).format("{:,.0f}", subset=["samples/s"]).hide(axis="index")
+    style = table.style.format("{:.4g}", subset=list(floats), na_rep="").format("{:,.0f}", subset=["samples/s"])
+    return style.hide(axis="index")
 
 
 def show_published(rows: pd.DataFrame) -> Any:
-    """Return the published columns of the cells that succeeded, styled; words when there are none."""
-    return format_published(published_columns(medians(rows))) if len(good(rows)) else "no cell succeeded"
+    """Return the published columns of the cells that were measured, styled; words when there are none."""
+    return format_published(published_columns(frames.cells(rows))) if any_measured(rows) else "no cell succeeded"
+
+
+def any_measured(rows: pd.DataFrame) -> bool:
+    """Tell whether any cell of the grid has figures."""
+    return bool(len(analysis.measured(frames.grid(rows))))
 
 
 def format_reference(table: pd.DataFrame) -> Any:
@@ -118,8 +91,10 @@ def stages(reply: Reply) -> pd.DataFrame:
 
 
 def failures(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the failed cells with their reasons."""
-    return rows.loc[rows["status"] != OK, [*KEY, "round", "error"]]
+    """Return the rounds of cells, of all series, that failed or did not pass a gate, with their reasons."""
+    bad = rows.loc[rows["status"] != OK, ["series", "line", "panel", "server_threads", "client_threads"]]
+    bad = bad.assign(**rows.loc[rows["status"] != OK, ["round", "status", "why"]])
+    return bad.rename(columns=_THREADS).reset_index(drop=True)
 
 
 def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
@@ -128,10 +103,11 @@ def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
     Serving time is summed over all requests; total time is what a client needs for its share.
     """
     http = cells[cells["mode"].str.startswith(HTTP)]
-    table = http[[*KEY, "total_s", "wall_s", "throughput"]].assign(serving=serving_seconds(http))
+    serving = [float(serving_seconds(row, row["stages"])) for _, row in http.iterrows()]
+    table = http[[*_keys(http), "total_s", "wall_s", "throughput"]].assign(serving=serving)
     names = {"total_s": "total time", "serving": "serving time", "wall_s": "wall", "throughput": "samples/s"}
-    table = table.rename(columns={**names, "server_threads": "server threads", "client_threads": "client threads"})
-    return table[["mode", "server threads", "client threads", "serving time", "total time", "wall", "samples/s"]]
+    table = table.rename(columns={**names, **_THREADS})
+    return table[[*(_THREADS[name] for name in _keys(http)), "serving time", "total time", "wall", "samples/s"]]
 
 
 def has_http(cells: pd.DataFrame) -> bool:
@@ -139,32 +115,43 @@ def has_http(cells: pd.DataFrame) -> bool:
     return bool(cells["mode"].str.startswith(HTTP).any())
 
 
+ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples"]
+"""What decides the answers of a cell: cells alike in these must agree."""
+
+
 def answers(rows: pd.DataFrame) -> str:
-    """Return in words whether all cells gave the same answers, and which did not."""
+    """Return in words how far served answers were from the bare engine's, and whether cells that must agree do."""
+    chosen = rows[(rows["answers"] != "") & (rows["series"] != LADDER)]
     words = []
-    several = len(set(good(rows)["engine"])) > 1
-    for engine, chosen in good(rows).groupby("engine", sort=False):
-        counts = chosen["answers"].value_counts()
-        of = f" of engine {engine}" if several else ""
+    for _, alike in chosen.groupby(ANSWERING, sort=False):
+        cell = alike["cell"].iloc[0]
+        name = cell.label([field for field in ANSWERING[:-1] if field != "math_threads"])
+        worst, counts = alike["difference"].max(), alike["answers"].value_counts()
+        near = f", at most {worst:.0e} from the bare engine's" if worst > 0 else ", and the bare engine's"
+        near = "" if pd.isna(worst) else near
         if len(counts) == 1:
             words.append(
-                f"All {counts.iloc[0]} cells{of} gave the same answers, to six decimals (MD5 {counts.index[0]})."
+                f"All {plural(len(alike), 'measurement')} of {name} gave the same answers to six decimals{near}."
             )
-            continue
-        odd = chosen[chosen["answers"] != counts.index[0]]
-        names = [
-            f"{row.mode} {row.server_threads} x {row.client_threads}, round {row.round}" for row in odd.itertuples()
-        ]
-        words.append(f"**Cells{of} whose answers differ from the others':** {'; '.join(names)}.")
+        elif worst <= 1e-4:
+            words.append(f"The {len(alike)} measurements of {name} differ in the sixth decimal{near}.")
+        else:
+            odd = alike[alike["answers"] != counts.index[0]]
+            words.append(
+                f"**{name}: answers that differ from the others':** {'; '.join(map(_place, odd.itertuples()))}."
+            )
     return " ".join(words)
 
 
-def stage_means(cells: pd.DataFrame, server_threads: int, mode: str | None = None) -> pd.DataFrame:
+def _place(row: Any) -> str:
+    return f"{row.line} {row.server_threads} x {row.client_threads}, round {row.round}"
+
+
+def stage_means(cells: pd.DataFrame, threads: int, line: str, panel: str) -> pd.DataFrame:
     """Return the mean microseconds of every stage a request, a row a client count, for one server-thread count."""
-    chosen = cells[(cells["server_threads"] == server_threads) & (cells["mode"] == (mode or cells["mode"].iloc[0]))]
-    return chosen.set_index("client_threads")[[f"{name}_us" for name in STAGES]].rename(
-        columns=lambda name: name.removesuffix("_us")
-    )
+    _, chosen = curve(cells, threads, line, panel)
+    table = chosen.set_index("client_threads").reindex(columns=[f"{name}_us" for name in stage_order(cells)])
+    return table.rename(columns=lambda name: name.removesuffix("_us")).fillna(0.0)
 
 
 def published_rpc() -> pd.DataFrame:
@@ -177,35 +164,18 @@ def published_flask() -> pd.DataFrame:
     return reference.published("flask")
 
 
-def setting(rows: pd.DataFrame) -> str:
-    """Return what all rows have in common, in words."""
-    first = rows.iloc[0]
-    rounds = plural(rows["round"].nunique(), "round")
-    plain = dict.fromkeys(mode.partition(", ")[0] for mode in modes(rows))
-    return (
-        f"{' and '.join(plain)}, {engines(rows)}, net {first['net']}, {first['samples']:,} samples, "
-        f"batch {first['batch']}, {rounds}"
-    )
-
-
-def engine_names(rows: pd.DataFrame) -> list[str]:
-    """Return the engines that were measured, in the order of the table of engines."""
-    return sorted(rows["engine"].unique(), key=list(ENGINES).index)
-
-
-def engines(rows: pd.DataFrame) -> str:
-    """Return the engines in words."""
-    names = engine_names(rows)
-    return f"engine {names[0]}" if len(names) == 1 else f"engines {' and '.join(names)}"
-
-
-def environment(folder: Path) -> pd.DataFrame:
-    """Return the sweep's environment card as two columns; empty when there is none (a lone notebook writes none)."""
-    path = folder / "environment.json"
-    card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    packages = card.pop("packages", {})
-    tuned = [(f"engine {name}", _in_words(found)) for name, found in card.pop("engines", {}).items()]
-    return pd.DataFrame([*card.items(), *packages.items(), *tuned], columns=["what", "value"]).astype(str)
+def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Return the cards of the machines that measured these rows as two columns; empty when there are none."""
+    table = []
+    for found in frames.cards(rows, folder):
+        card = dict(found)
+        packages, engines = card.pop("packages", {}), card.pop("engines", {})
+        table += [*card.items(), *packages.items()]
+        table += [(f"engine {name}", _in_words(what)) for name, what in engines.items()]
+    loads = rows[["load_before", "load_after"]].max()
+    if len(table):
+        table.append(("greatest load before, after a cell", f"{loads['load_before']:.1f}, {loads['load_after']:.1f}"))
+    return pd.DataFrame(table, columns=["what", "value"]).astype(str)
 
 
 def _in_words(found: Mapping[str, Any]) -> str:
@@ -219,21 +189,13 @@ def _in_words(found: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
-def plural(count: int, noun: str) -> str:
-    """Return `1 round`, `2 rounds`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def write_cells(rows: pd.DataFrame, path: Path) -> None:
-    """Write every cell and round as CSV."""
-    rows.to_csv(path, index=False)
+    """Write every cell and round as CSV, all series."""
+    rows.drop(columns=["cell", "stages"]).to_csv(path, index=False)
 
 
-def by_client(
-    rows: pd.DataFrame, server_threads: int, column: str, mode: str | None = None
-) -> tuple[Sequence[int], pd.DataFrame]:
-    """Return the client counts of one curve, and the least, median and greatest value of `column` over the rounds."""
-    chosen = good(rows)
-    chosen = chosen[(chosen["server_threads"] == server_threads) & (chosen["mode"] == (mode or modes(rows)[0]))]
-    spread = chosen.groupby("client_threads")[column].agg(["min", "median", "max"])
-    return [int(count) for count in spread.index], spread
+def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Sequence[int], pd.DataFrame]:
+    """Return the client counts of one curve and its cells."""
+    chosen = cells[(cells["line"] == line) & (cells["panel"] == panel) & (cells["threads"] == threads)]
+    chosen = chosen.sort_values("client_threads")
+    return [int(count) for count in chosen["client_threads"]], chosen

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.bench.load.workload import ReviewWorkload, share
 from imdb_serving.messages import Reply, Request
 from imdb_serving.serving.feeds import make_request
 from imdb_serving.text.lines import Line

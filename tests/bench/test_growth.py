@@ -9,12 +9,12 @@ import pytest
 
 pytest.importorskip("psutil")
 
-from imdb_serving.bench.compare import OURS
-from imdb_serving.bench.crowd import CrowdConnect, CrowdShare, drive_crowd
-from imdb_serving.bench.growth import AXES, FILE, MAX_PROCESSES, Alike, Point, _shares, measure_growth, points
-from imdb_serving.bench.ledger import read_rows
+from imdb_serving.bench.load.crowd import CrowdConnect, CrowdShare, drive_crowd
+from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.parameters import GrowthParams
-from imdb_serving.bench.session import LoadSession
+from imdb_serving.bench.record.ledger import read_rows
+from imdb_serving.bench.runs.growth import AXES, FILE, MAX_PROCESSES, Alike, Point, _shares, measure_growth, points
+from imdb_serving.bench.runs.others import OURS
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.report import growth as shown
 from imdb_serving.server_process import ServerProcess
@@ -54,7 +54,7 @@ def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -
         assert values == [str(value) for value in getattr(SMALL, axis)]
         assert ("of ideal" in table) == (axis == "workers")
         assert ("µs/review" in table) == (axis == "batch")
-    figure = shown.growth_figure(rows)
+    figure = shown.growth_figure(rows, "")
     assert [axes.get_xlabel() for axes in figure.axes] == [shown.SHOWN[axis].label for axis in AXES]
 
 

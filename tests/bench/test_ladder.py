@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 from loads import Positions, lines_of, shares_of
 
-from imdb_serving.bench import ladder
-from imdb_serving.bench.ladder import ASIDE, FILE, RUNGS, run_ladder
-from imdb_serving.bench.ledger import read_rows
-from imdb_serving.bench.local import BareClient, InprocClient, JsonClient
+from imdb_serving.bench.load.local import BareClient, InprocClient, JsonClient
+from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.parameters import LadderParams
-from imdb_serving.bench.session import LoadSession
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.runs import ladder
+from imdb_serving.bench.runs.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.errors import DataError
+from imdb_serving.errors import ServerStartError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
@@ -31,29 +32,53 @@ def made_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_rung_is_measured_in_every_round_with_the_same_answers(tmp_path: Path, made_lines: None) -> None:
-    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2, run="one")
-    rows = run_ladder(params, tmp_path, lambda text: None)
-    cells = {(row["rung"], row["client_threads"], row["round"]) for row in rows}
+    params = LadderParams(
+        engines=["null"], rounds=2, requests=3, server_threads=2, run="one", sweep="small", outputs=str(tmp_path)
+    )
+    rows = run_ladder(params, lambda text: None)
+    cells = {(rung_of(row.cell), row.cell.client_threads, row.round) for row in rows}
     assert len(rows) == len(cells) == (len(RUNGS) + 1) * 2 * 2
-    assert {row["requests"] for row in rows if row["client_threads"] == 2} == {6}
-    for clients in (1, 2):
-        chosen = [row for row in rows if row["client_threads"] == clients]
-        assert len({row["answers"] for row in chosen}) == 1
-    orders = [[(row["rung"], row["client_threads"]) for row in rows if row["round"] == round_] for round_ in (1, 2)]
-    assert sorted(orders[0]) == sorted(orders[1])
+    assert {row.error for row in rows} == {""}
+    assert {row.requests for row in rows if row.cell.client_threads == 2} == {6, 12, 30}  # in one to five passes
+    assert {row.difference for row in rows} == {0.0}
+    orders = [[row.cell for row in sorted(rows, key=lambda row: row.order) if row.round == number] for number in (1, 2)]
     assert orders[0] != orders[1]
-    assert len(read_rows(tmp_path / FILE)) == len(rows)
-    assert all((tmp_path / row["raw"]).is_file() for row in rows)
-    assert {ASIDE, *RUNGS} == {row["rung"] for row in rows}
+    assert set(orders[0]) == set(orders[1])
+    assert all((tmp_path / "small" / row.raw).is_file() for row in rows)
+    assert {ASIDE, *RUNGS} == {rung_of(row.cell) for row in rows}
+    written = Ledger(tmp_path / "small").rows()
+    assert len(written) == len(rows)
+    # One more time with the same name, of which a row was lost: that one alone is measured again.
+    path = tmp_path / "small" / "ledger.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert len(run_ladder(params, lambda text: None)) == len(rows)
+    assert len(Ledger(tmp_path / "small").rows()) == len(rows)
 
 
-def test_a_rung_whose_requests_fail_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None) -> None:
+def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None
+) -> None:
     bad = [Line("made", number, "9 1 2 0") for number in range(1, 13)]  # says nine words, has two
     monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: bad)
-    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2)
-    with pytest.raises(DataError, match=r"rung .*, engine null: "):
-        run_ladder(params, tmp_path, lambda text: None)
-    assert not (tmp_path / FILE).exists()
+    monkeypatch.setattr(ladder, "bare_answers", lambda *given: np.full(12, 0.5))
+    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    said: list[str] = []
+    rows = run_ladder(params, said.append)
+    assert {row.status for row in rows} == {"failed"}
+    assert any("FAILED rung bare, null: 15 of 15 requests failed" in words for words in said)
+
+
+def test_an_engine_that_cannot_be_served_fails_all_its_rungs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None
+) -> None:
+    def refuse(*_: object) -> ServerProcess:
+        raise ServerStartError("no port is left")
+
+    monkeypatch.setattr(ladder, "_start", refuse)
+    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    rows = run_ladder(params, lambda text: None)
+    assert len(rows) == (len(RUNGS) + 1) * 2
+    assert {row.error for row in rows} == {"ServerStartError: no port is left"}
 
 
 @pytest.mark.parametrize("name", LOCAL)

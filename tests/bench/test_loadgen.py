@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from loads import Positions, lines_of, shares_of
 
-from imdb_serving.bench.loadgen import GIVE_UP_AFTER, ClientRecord
-from imdb_serving.bench.session import Connect, run_load
-from imdb_serving.bench.summary import wall_seconds
+from imdb_serving.bench.analysis.summary import wall_seconds
+from imdb_serving.bench.load.loadgen import GIVE_UP_AFTER, ClientRecord
+from imdb_serving.bench.load.session import Connect, run_load
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.timing import CLIENT_STAGES

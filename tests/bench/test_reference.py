@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imdb_serving.bench.reference import SAMPLES, published
+from imdb_serving.bench.analysis.reference import SAMPLES, published
 
 TIMES = ["prepro_s", "client_infer_s", "op0_s", "op1_s", "op2_s", "postpro_s", "total_s"]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loads import lines_of
 
-from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.bench.load.workload import ReviewWorkload, share
 
 
 @given(st.integers(0, 200), st.integers(1, 40), st.integers(1, 17))

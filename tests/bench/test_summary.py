@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.summary import latency, stage_means, stage_sums, summarise, wall_seconds
-from imdb_serving.timing import STAGES
+from imdb_serving.bench.analysis.summary import closed_loop, latency, stage_gaps, stage_means, stage_sums, wall_seconds
+from imdb_serving.bench.load.loadgen import ClientRecord
 
 COLUMNS = ("prepro", "client_infer", "op1", "postpro", "total")
 MS = 1_000_000
@@ -33,34 +32,37 @@ BOTH = [FIRST, SECOND]
 
 def test_sums_are_seconds_per_client_averaged_over_the_clients() -> None:
     sums = stage_sums(BOTH)
-    assert sums["prepro_s"] == pytest.approx((0.004 + 0.002) / 2)
-    assert sums["client_infer_s"] == pytest.approx((0.030 + 0.030) / 2)
-    assert sums["op1_s"] == pytest.approx((0.010 + 0.008) / 2)
-    assert sums["total_s"] == pytest.approx((0.038 + 0.036) / 2)
+    assert sums["prepro"] == pytest.approx((0.004 + 0.002) / 2)
+    assert sums["client_infer"] == pytest.approx((0.030 + 0.030) / 2)
+    assert sums["op1"] == pytest.approx((0.010 + 0.008) / 2)
+    assert sums["total"] == pytest.approx((0.038 + 0.036) / 2)
 
 
-def test_every_stage_has_a_sum_even_if_nothing_was_answered() -> None:
+def test_without_an_answer_all_sums_are_nothing() -> None:
     sums = stage_sums([record([], (0, 0))])
-    assert set(sums) == {f"{name}_s" for name in (*STAGES, "client_infer", "total")}
+    assert set(sums) == {"prepro", "client_infer", "postpro", "total"}
     assert set(sums.values()) == {0.0}
 
 
 def test_means_are_microseconds_a_request_over_all_clients() -> None:
     means = stage_means(BOTH)
-    assert means["op1_us"] == pytest.approx((4000 + 6000 + 8000) / 3)
-    assert means["total_us"] == pytest.approx((13_000 + 25_000 + 36_000) / 3)
+    assert means["op1"] == pytest.approx((4000 + 6000 + 8000) / 3)
+    assert means["total"] == pytest.approx((13_000 + 25_000 + 36_000) / 3)
 
 
 def test_a_client_that_answered_nothing_counts_in_the_average_but_not_in_the_mean() -> None:
     records = [*BOTH, record([], (0, 0))]
-    assert stage_sums(records)["total_s"] == pytest.approx((0.038 + 0.036) / 3)
-    assert stage_means(records)["total_us"] == pytest.approx((13_000 + 25_000 + 36_000) / 3)
+    assert stage_sums(records)["total"] == pytest.approx((0.038 + 0.036) / 3)
+    assert stage_means(records)["total"] == pytest.approx((13_000 + 25_000 + 36_000) / 3)
 
 
-def test_percentiles_are_over_all_single_requests() -> None:
+def test_percentiles_are_over_all_single_requests_and_only_where_enough_stand_behind() -> None:
     rows = [(0, latency_ms, 0, 0, latency_ms) for latency_ms in range(1, 102)]
     figures = latency([record(rows[:50], (0, 1)), record(rows[50:], (0, 1))])
-    assert figures == {"p50_ms": pytest.approx(51), "p95_ms": pytest.approx(96), "p99_ms": pytest.approx(100)}
+    assert figures["mean_us"] == pytest.approx(51_000)
+    assert figures["p50_us"] == pytest.approx(51_000)
+    assert figures["p90_us"] == pytest.approx(91_000)
+    assert (figures["p95_us"], figures["p99_us"], figures["p999_us"]) == (None, None, None)
     assert latency([record([], (0, 0))]) == {}
 
 
@@ -70,8 +72,40 @@ def test_wall_is_from_the_first_start_to_the_last_end() -> None:
     assert wall_seconds([record([], (0, 0))]) == 0.0
 
 
-def test_throughput_is_samples_over_wall_time() -> None:
-    figures = summarise(BOTH, 30)
-    assert figures["throughput"] == pytest.approx(15.0)
-    assert figures["wall_s"] == pytest.approx(2.0)
-    assert summarise([record([], (0, 0))], 0)["throughput"] == 0.0
+def side_by_side(gap: int = 0, first_end: int = 100) -> list[ClientRecord]:
+    """Two clients with ten requests of 10 ms each, `gap` ms between two; the second begins 5 ms later."""
+    records = []
+    for start, requests in ((0, first_end // (10 + gap)), (5, 10)):
+        starts = (start + np.arange(requests) * (10 + gap)) * MS
+        durations = np.full((requests, 3), 10 * MS)
+        durations[:, 0] = 0
+        names = ("prepro", "client_infer", "total")
+        ends = int(starts[-1]) + 10 * MS
+        records.append(ClientRecord(names, list(range(requests)), starts, durations, window_ns=(start * MS, ends)))
+    return records
+
+
+def test_the_rate_is_counted_while_all_clients_are_at_work() -> None:
+    figures = closed_loop(side_by_side())
+    assert figures["window_s"] == pytest.approx(0.095)  # from 5 to 100 ms
+    assert figures["request_rate"] == pytest.approx((10 + 9) / 0.095)
+    assert figures["wall_s"] == pytest.approx(0.105)
+
+
+def test_clients_always_at_a_request_are_as_many_as_are_under_way() -> None:
+    assert closed_loop(side_by_side())["in_flight"] == pytest.approx(2)
+    assert closed_loop(side_by_side(gap=10, first_end=200))["in_flight"] == pytest.approx(1, abs=0.1)
+
+
+def test_clients_that_are_hardly_ever_at_work_together_show() -> None:
+    """The first is done at 20 of 105 ms: the window is all of it, and Little's law tells."""
+    figures = closed_loop(side_by_side(first_end=20))
+    assert figures["window_s"] == pytest.approx(0.105)
+    assert figures["in_flight"] == pytest.approx(12 * 10 / 105)
+
+
+def test_what_the_stages_leave_out_is_told() -> None:
+    gaps = stage_gaps(BOTH)
+    assert gaps["unexplained_us"] == pytest.approx(14_000)  # 10 - 4, 20 - 6, 30 - 8 ms
+    assert gaps["residual_us"] == pytest.approx(14_000)
+    assert stage_gaps([record([], (0, 0))]) == {}

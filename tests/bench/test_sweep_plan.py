@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from imdb_serving.bench.parameters import GridParams, SweepParams
-from imdb_serving.bench.sweep import plan, run_plan
+from imdb_serving.bench.runs.sweep import plan, run_plan
 
 COUNTS = [1, 2, 4, 8, 16, 32]
 OUTPUTS = Path("/outputs")
 
 
 def order(seed: int = 2020, rounds: int = 4) -> list[int]:
-    params = SweepParams(server_threads=COUNTS, rounds=rounds, seed=seed)
+    params = SweepParams(server_threads=COUNTS, rounds=rounds, seed=seed, twin=False)
     return [run.server_threads for run in plan(params, "name", "run", OUTPUTS)]
 
 
 def test_every_round_has_every_server_count_once() -> None:
-    runs = plan(SweepParams(server_threads=COUNTS, rounds=3), "name", "run", OUTPUTS)
+    runs = plan(SweepParams(server_threads=COUNTS, rounds=3, twin=False), "name", "run", OUTPUTS)
     for round_ in (1, 2, 3):
         assert sorted(run.server_threads for run in runs if run.round == round_) == COUNTS
     assert [run.round for run in runs] == sorted(run.round for run in runs)
@@ -33,7 +33,7 @@ def test_the_order_is_shuffled_by_the_seed_anew_in_each_round() -> None:
 
 
 def test_a_run_that_fails_is_reported_and_the_others_go_on() -> None:
-    runs = plan(SweepParams(server_threads=[1, 2, 4], rounds=1), "name", "run", OUTPUTS)
+    runs = plan(SweepParams(server_threads=[1, 2, 4], rounds=1, twin=False), "name", "run", OUTPUTS)
     bad = {runs[0].server_threads: ValueError("a"), runs[1].server_threads: OSError("b")}
     done: list[int] = []
     reported: list[tuple[int, str]] = []

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from notebook_runs import ROOT, shell_environment, shown
 
-from imdb_serving.bench.ledger import Ledger
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.rows import Row
 from imdb_serving.report.notebooks import NotebookError, execute
 
 
@@ -26,15 +27,21 @@ def papermill(notebook: str, out: Path, **parameters: str) -> subprocess.Complet
     )
 
 
+def grid_rows(folder: Path) -> list[Row]:
+    """What was measured, without the calibration of the clients before it."""
+    return [row for row in Ledger(folder).rows() if row.cell.series == "grid"]
+
+
 def check_grid(folder: Path, notebook: Path, servers: int, clients: list[int]) -> None:
     page = shown(notebook)
     assert "client infer" in page
     assert "samples/s" in page
     assert page.count("<figure>") == 1
-    rows = Ledger(folder).rows()
-    assert sorted(row["client_threads"] for row in rows) == clients
-    assert {(row["server_threads"], row["status"], row["engine"]) for row in rows} == {(servers, "ok", "paddle")}
-    assert all((folder / row["raw"]).is_file() for row in rows)
+    assert sorted(row.cell.client_threads for row in grid_rows(folder)) == clients
+    assert {(row.cell.server_threads, row.error, row.cell.engine) for row in grid_rows(folder)} == {
+        (servers, "", "paddle")
+    }
+    assert all((folder / row.raw).is_file() for row in grid_rows(folder))
 
 
 def test_papermill_from_the_shell(bundle: Path, tmp_path: Path) -> None:
@@ -55,12 +62,12 @@ def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
     done = papermill("grid.ipynb", tmp_path / "out.ipynb", **given, outputs=str(tmp_path), sweep="shell")
     assert done.returncode == 0, done.stderr
     check_grid(tmp_path / "shell", tmp_path / "out.ipynb", 2, [1, 2])
-    assert {row["mode"] for row in Ledger(tmp_path / "shell").rows()} == {"flask"}
-    assert len({row["answers"] for row in Ledger(tmp_path / "shell").rows()}) == 1
+    assert {row.cell.mode for row in grid_rows(tmp_path / "shell")} == {"flask"}
+    assert len({row.answers for row in grid_rows(tmp_path / "shell")}) == 1
 
 
 def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
-    given = {"engines": "null", "rounds": "2", "requests": "4", "sweep": "small", "outputs": str(tmp_path)}
+    given = {"engines": "null", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
     done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)
     assert done.returncode == 0, done.stderr
     page = shown(tmp_path / "out.ipynb")
@@ -87,5 +94,5 @@ def test_a_mistyped_parameter_stops_the_notebook_and_names_the_nearest(tmp_path:
 def test_cells_that_all_fail_are_shown_with_their_reason(tmp_path: Path) -> None:
     given = {"engine": "simulated", "service_time_ms": 400.0, "timeout": 0.1, "samples": 4, "client_threads": [1, 2]}
     execute("grid.ipynb", tmp_path / "out.ipynb", {**given, "outputs": str(tmp_path), "sweep": "late"})
-    assert {row["status"] for row in Ledger(tmp_path / "late").rows()} == {"failed"}
+    assert {row.status for row in grid_rows(tmp_path / "late")} == {"failed"}
     assert "no reply from" in shown(tmp_path / "out.ipynb")

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from notebook_runs import processes_with, shown
 
-from imdb_serving.bench import cell
-from imdb_serving.bench.cell import run_grid
 from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.runs import grid
+from imdb_serving.bench.runs.grid import run_grid
 from imdb_serving.report.notebooks import execute, write_page
 from imdb_serving.text.lines import Line
 
@@ -21,7 +21,7 @@ from imdb_serving.text.lines import Line
 def small_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep folder with two server and two client counts, measured with the engine that answers at once."""
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
-    monkeypatch.setattr(cell, "measurement_lines", lambda samples, seed, vocabulary: lines)
+    monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines)
     for servers in (1, 2):
         params = GridParams(
             engine="null", server_threads=servers, client_threads=[1, 2], samples=20, sweep="small", run="one",
@@ -35,7 +35,7 @@ def test_the_report_writes_cells_and_figures(small_sweep: Path, tmp_path: Path) 
     execute("report.ipynb", tmp_path / "report.ipynb", {"folder": str(small_sweep)})
     cells = pd.read_csv(small_sweep / "cells.csv")
     assert sorted(zip(cells["server_threads"], cells["client_threads"], strict=True)) == [
-        (1, 1), (1, 2), (2, 1), (2, 2),
+        (1, 1), (1, 1), (1, 2), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
     figures = sorted(path.name for path in (small_sweep / "figures").iterdir())
     names = ("stages", "throughput-vs-threads", "time-vs-threads")

@@ -7,47 +7,73 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.summary import summarise
+from imdb_serving.bench.analysis import summary
+from imdb_serving.bench.cell import FIELDS, Cell, digest
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.record.rows import Figures, Row, frame
+from imdb_serving.report import frames
 from imdb_serving.timing import CLIENT_STAGES
 
 US = 1000
-COLUMNS = ("prepro", "client_infer", *CLIENT_STAGES, "postpro", "total")
-ROW = {
-    "mode": "rpc",
-    "http_client": "keep-alive",
-    "engine": "null",
-    "net": "cnn",
-    "samples": 2500,
-    "batch": 1,
-    "run": "run-a",
-    "error": "",
-    "answers": "0" * 32,
-}
+CELL: dict[str, Any] = {"engine": "null", "net": "cnn", "samples": 2500, "endpoint": "tcp"}
 
 
-def row(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> dict[str, Any]:
-    """One measured cell; a round is 10 % slower than the one before."""
-    stages = np.full((4, len(CLIENT_STAGES)), 100 * US * clients * (9 + round_) // (10 * server_threads))
+def row(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> Row:
+    """One measured cell; a round is 10 % slower than the one before. Changes are of the cell or of the row.
+
+    `stages` are its stages, each of the same length.
+    """
+    own = {name: value for name, value in changes.items() if name not in FIELDS}
+    names = own.pop("stages", CLIENT_STAGES)
+    given = {name: value for name, value in changes.items() if name in FIELDS}
+    cell = Cell(**CELL | {"server_threads": server_threads, "client_threads": clients} | given)
+    stages = np.full((4, len(names)), 100 * US * clients * (9 + round_) // (10 * server_threads))
     infer = stages.sum(axis=1)
     durations = np.column_stack([np.full(4, 50 * US), infer, stages, np.full(4, 20 * US), infer + 70 * US])
-    record = ClientRecord(COLUMNS, list(range(4)), np.arange(4), durations, [0] * 4, window_ns=(0, 10_000_000))
-    cell = {"server_threads": server_threads, "client_threads": clients, "round": round_, "status": "ok"}
-    return {**ROW, **cell, "accuracy": 0.875, "order": 0, **summarise([record], 4), **changes}
+    columns = ("prepro", "client_infer", *names, "postpro", "total")
+    record = ClientRecord(columns, list(range(4)), np.arange(4), durations, [0] * 4, window_ns=(0, 10_000_000))
+    rate = 1000.0 * server_threads * clients / (clients + 1) / (1 + 0.1 * (round_ - 1))
+    figures = Figures(
+        wall_s=0.01,
+        window_s=0.01,
+        throughput=rate,
+        request_rate=rate,
+        **summary.latency([record]),  # type: ignore[arg-type]
+    )
+    values: dict[str, Any] = {
+        "run": "run-a", "key": digest(cell), "cell": cell, "round": round_, "began": "", "seed": 1, "card": "card",
+        "requests": 4, "answered": 4, "answers": "0" * 32, "accuracy": 0.875, "stages": tuple(names),
+        "sums_s": summary.stage_sums([record]), "means_us": summary.stage_means([record]), "figures": figures,
+    }  # fmt: skip
+    return Row(**values | own)
 
 
-def failed(server_threads: int, clients: int) -> dict[str, Any]:
+def failed(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> Row:
     """A cell that could not be measured."""
-    key = {"server_threads": server_threads, "client_threads": clients, "round": 1, "accuracy": None}
-    return {**ROW, **key, "status": "failed", "error": "ServerUnavailable: gone"}
+    cell = Cell(**CELL | {"server_threads": server_threads, "client_threads": clients} | changes)
+    return Row(
+        run="run-a", key=digest(cell), cell=cell, round=round_, began="", seed=1, card="card", status="failed",
+        error="ServerUnavailable: gone",
+    )  # fmt: skip
 
 
-def grid(
+def table(rows: list[Row]) -> pd.DataFrame:
+    """The rows as reports have them."""
+    return frames.named(frame(rows))
+
+
+def rows_of(
     servers: tuple[int, ...] = (1, 2),
     clients: tuple[int, ...] = (1, 2, 4),
     rounds: int = 3,
     modes: tuple[str, ...] = ("rpc",),
-) -> pd.DataFrame:
-    """A whole sweep."""
+    **changes: Any,
+) -> list[Row]:
+    """A whole sweep's rows."""
     cells = [(m, s, c, r) for r in range(1, rounds + 1) for m in modes for s in servers for c in clients]
-    return pd.DataFrame([row(s, c, r, mode=m) for m, s, c, r in cells])
+    return [row(s, c, r, mode=m, **changes) for m, s, c, r in cells]
+
+
+def grid(*args: Any, **changes: Any) -> pd.DataFrame:
+    """A whole sweep as reports have it."""
+    return table(rows_of(*args, **changes))

@@ -5,28 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from ledger_rows import failed, grid
+from ledger_rows import failed, grid, row, rows_of, table
 from matplotlib.figure import Figure
 
+from imdb_serving.bench.record.rows import Finding
 from imdb_serving.messages import Reply
-from imdb_serving.report import curves, plots, tables
+from imdb_serving.report import curves, frames, plots, tables
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
+
+HERE = Path(__file__).parent
+"""A folder without cards."""
 
 
 def reply() -> Reply:
     return Reply({}, [Stage(name, 1000 * n, 1000 * n + 900) for n, name in enumerate(CLIENT_STAGES)])
 
 
+def time_figure(rows: pd.DataFrame) -> Figure:
+    return curves.time_figure(rows, HERE, tables.published_rpc(), tables.published_flask())
+
+
+def throughput_figure(rows: pd.DataFrame) -> Figure:
+    return curves.throughput_figure(rows, HERE)
+
+
+def stage_figure(rows: pd.DataFrame) -> Figure:
+    return curves.stage_figure(rows, HERE)
+
+
 BOTH = grid(modes=("rpc", "flask"))
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "grid": lambda: plots.grid_figure(grid(servers=(2,))),
-    "time": lambda: curves.time_figure(BOTH, tables.published_rpc(), tables.published_flask()),
-    "throughput": lambda: curves.throughput_figure(grid()),
-    "stage": lambda: curves.stage_figure(BOTH),
+    "grid": lambda: plots.grid_figure(grid(servers=(2,)), HERE),
+    "time": lambda: time_figure(BOTH),
+    "throughput": lambda: throughput_figure(grid()),
+    "stage": lambda: stage_figure(BOTH),
     "timeline": lambda: plots.timeline_figure(reply()),
 }
 
@@ -63,7 +80,8 @@ def test_the_published_curves_stand_beside_ours(tmp_path: Path) -> None:
     figure = plots.save(FIGURES["time"](), tmp_path, "time")
     (axes,) = figure.axes  # one pair of axes for both modes
     grey = [line for line in axes.lines if line.get_color() == curves.PUBLISHED_GREY]
-    assert (len(grey), len(axes.lines)) == (6 + 1, 6 + 1 + 2 * 2)
+    ours = [line for line in axes.lines if "server thread" in str(line.get_label())]
+    assert (len(grey), len(ours)) == (6 + 1, 2 * 2)
     assert sum("published 2020" in text for text in legend(figure)) == 2
 
 
@@ -79,6 +97,16 @@ def test_modes_are_told_apart_by_the_line_and_server_threads_by_the_colour(tmp_p
     assert {"rpc", "flask"} <= set(legend(figure))
 
 
+def test_seven_server_counts_have_the_marker_of_their_legend_and_of_no_other() -> None:
+    figure = throughput_figure(grid(servers=(1, 2, 3, 4, 6, 8, 12), clients=(1, 2), rounds=1))
+    lines = {str(line.get_label()): line.get_marker() for line in figure.axes[0].lines}
+    drawn = {name.split(", ")[1]: marker for name, marker in lines.items() if "server thread" in name}
+    entries: Any = figure.legends[0].legend_handles
+    handles = {str(handle.get_label()): handle.get_marker() for handle in entries}
+    assert len(set(drawn.values())) == 7
+    assert drawn == {name: marker for name, marker in handles.items() if "server thread" in name}
+
+
 @pytest.mark.parametrize("name", ["grid", "stage"])
 def test_every_stage_is_in_the_legend_with_a_colour_of_its_own(name: str, tmp_path: Path) -> None:
     figure = plots.save(FIGURES[name](), tmp_path, name)
@@ -86,73 +114,86 @@ def test_every_stage_is_in_the_legend_with_a_colour_of_its_own(name: str, tmp_pa
     assert len({plots.STAGE_COLOURS[stage] for stage in STAGES}) == len(STAGES)
 
 
+def test_ops_of_ones_own_have_colours_of_their_own() -> None:
+    names = (*CLIENT_STAGES[:-2], "round", "clip", *CLIENT_STAGES[-2:])
+    figure = stage_figure(grid(modes=("rpc", "flask"), stages=names))
+    assert {"round", "clip"} <= set(legend(figure))
+    colours = plots.stage_colours(["prepro", *names, "postpro"])
+    assert len(set(colours.values())) == len(colours)
+
+
 def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
-    rows = grid(servers=(2,), rounds=1)
-    figure = plots.save(plots.grid_figure(rows), tmp_path, "grid")
+    rows = grid(servers=(2,), rounds=1, stages=(*CLIENT_STAGES[:-2], "round", *CLIENT_STAGES[-2:]))
+    figure = plots.save(plots.grid_figure(rows, HERE), tmp_path, "grid")
     stacks = zip(*figure.axes[0].containers, strict=True)
     tops = [max(bar.get_y() + bar.get_height() for bar in stack) for stack in stacks]
     assert tops == pytest.approx(list(rows["total_s"]))
 
 
-def test_a_curve_is_the_measured_medians(tmp_path: Path) -> None:
-    figure = plots.save(curves.throughput_figure(grid()), tmp_path, "throughput")
-    clients, spread = tables.by_client(grid(), 1, "throughput")
+def test_a_curve_is_the_cells_throughput() -> None:
+    figure = throughput_figure(grid())
+    clients, own = tables.curve(frames.cells(grid()), 1, "rpc", "")
     line = next(line for line in figure.axes[0].lines if line.get_label() == "rpc, 1 server thread")
     assert list(line.get_xdata()) == list(clients)
-    assert list(line.get_ydata()) == pytest.approx(list(spread["median"]))
+    assert list(line.get_ydata()) == pytest.approx(list(own["throughput"]))
 
 
-@pytest.mark.parametrize("draw", [curves.throughput_figure, curves.stage_figure])
+@pytest.mark.parametrize("draw", [throughput_figure, stage_figure, time_figure])
 def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_path: Path) -> None:
-    rows = pd.DataFrame([*grid().to_dict("records"), *[failed(1, 8)]])
-    plots.save(draw(rows), tmp_path, "some-failed")
+    plots.save(draw(table([*rows_of(), failed(1, 8)])), tmp_path, "some-failed")
+    plots.save(draw(table([*rows_of(), failed(4, 1), failed(4, 2)])), tmp_path, "one-gone")
 
 
-@pytest.mark.parametrize("draw", [curves.throughput_figure, curves.stage_figure])
-def test_a_server_count_of_which_all_cells_failed_leaves_the_others(
-    draw: Callable[[pd.DataFrame], Figure], tmp_path: Path
-) -> None:
-    rows = pd.DataFrame([*grid().to_dict("records"), *[failed(4, 1), failed(4, 2)]])
-    plots.save(draw(rows), tmp_path, "one-gone")
+def test_cells_that_are_not_valid_are_hollow_and_the_legend_says_so() -> None:
+    bad = [row(1, 8, r, status="invalid", findings=(Finding("alone", "others"),)) for r in (1, 2, 3)]
+    figure = throughput_figure(table([*rows_of(servers=(1,)), *bad]))
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    assert [list(line.get_xdata()) for line in hollow] == [[8]]
+    assert "not valid: see the report" in legend(figure)
+    assert "not valid: see the report" not in legend(throughput_figure(grid()))
 
 
 def several() -> pd.DataFrame:
-    rows = pd.concat([grid(modes=("rpc", "socket", "flask")).assign(engine=engine) for engine in ("folded", "paddle")])
-    return tables.named_ways(rows)
-
-
-@pytest.mark.parametrize("name", ["time", "throughput"])
-def test_each_engine_has_a_panel_and_each_mode_a_line(name: str, tmp_path: Path) -> None:
-    rows = several()
-    figure = (
-        curves.time_figure(rows, tables.published_rpc(), tables.published_flask())
-        if name == "time"
-        else curves.throughput_figure(rows)
+    modes = ("rpc", "socket", "flask")
+    return table(
+        [*rows_of(modes=modes, engine="folded"), *rows_of(modes=modes, engine="paddle", worker_kind="process")]
     )
-    plots.save(figure, tmp_path, name)
+
+
+@pytest.mark.parametrize("draw", [time_figure, throughput_figure])
+def test_each_engine_has_a_panel_and_each_mode_a_line(draw: Callable[[pd.DataFrame], Figure]) -> None:
+    figure = draw(several())
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["engine paddle", "engine folded"]
-    for axes, engine in zip(figure.axes, ("paddle", "folded"), strict=True):
+    for axes in figure.axes:
         ours = [line for line in axes.lines if "server thread" in str(line.get_label())]
-        assert {str(line.get_label()).split(", ")[1] for line in ours} == {engine}
+        assert len(ours) == 6
         assert len({str(line._unscaled_dash_pattern) for line in ours}) == 3
     assert {"rpc", "socket", "flask"} <= set(legend(figure))
     assert len(legend(figure)) == len(set(legend(figure)))
 
 
 def test_more_modes_than_common_line_styles_are_drawn_apart() -> None:
-    rows = pd.concat([grid(modes=("rpc", "flask")), grid(modes=("socket", "flask-gateway", "flask-dev"))])
-    rows = pd.concat([rows, grid(modes=("flask",)).assign(mode="flask + curl")])
-    figure = curves.throughput_figure(rows)
-    assert len({str(line._unscaled_dash_pattern) for line in figure.axes[0].lines}) == 6
+    modes = ("rpc", "flask", "socket", "flask-gateway", "flask-dev")
+    figure = throughput_figure(table([*rows_of(modes=modes), *rows_of(modes=("flask",), client_kind="curl")]))
+    drawn = [line for line in figure.axes[0].lines if "server thread" in str(line.get_label())]
+    assert len({str(line._unscaled_dash_pattern) for line in drawn}) == 6
 
 
 def test_the_stages_of_several_engines_have_a_row_a_mode_and_a_column_an_engine_and_count(tmp_path: Path) -> None:
-    figure = plots.save(curves.stage_figure(several()), tmp_path, "stages")
+    figure = plots.save(stage_figure(several()), tmp_path, "stages")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     counts = ("1 server thread", "2 server threads")
     assert titles == [
-        f"{mode}, {engine}, {count}"
+        f"{mode}, engine {engine}, {count}"
         for mode in ("rpc", "socket", "flask")
         for engine in ("paddle", "folded")
         for count in counts
     ]
+
+
+def test_the_bare_engine_is_one_curve_of_loops() -> None:
+    bare = [row(count, count, mode="bare", endpoint="", stages=("op0", "op1")) for count in (1, 2)]
+    figure = throughput_figure(table([*rows_of(rounds=1), *bare]))
+    line = next(line for line in figure.axes[0].lines if str(line.get_label()).startswith("bare"))
+    assert list(line.get_xdata()) == [1, 2]
+    assert "no server: a loop each" in legend(figure)

@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from imdb_serving.bench.compare import BARE, FILE, OURS, WHAT
-from imdb_serving.bench.ledger import read_rows
+from imdb_serving.bench.analysis.intervals import estimate
+from imdb_serving.bench.cell import plural
+from imdb_serving.bench.record.ledger import read_rows
+from imdb_serving.bench.runs.others import BARE, FILE, OURS, WHAT
 from imdb_serving.errors import DataError
-from imdb_serving.report.ladder import estimate
-from imdb_serving.report.plots import COLOURS, GREY, STYLE, machine_note
-from imdb_serving.report.tables import plural
+from imdb_serving.report.plots import COLOURS, GREY, STYLE
 
 BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
 """With what each of ours is compared first: ZeroMQ's limit, the best of others, and the same framework."""
@@ -80,8 +80,11 @@ def text(rows: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def compare_figure(rows: pd.DataFrame) -> Figure:
-    """Draw requests a second of every system, a panel a client count, and whose CPU a request takes."""
+def others_figure(rows: pd.DataFrame, note: str) -> Figure:
+    """Draw requests a second of every system, a panel a client count, and whose CPU a request takes.
+
+    `note` says whose machine it was.
+    """
     counts = [int(count) for count in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique())]
     with mpl.rc_context(STYLE):
         size = (5.6 * len(counts) + 4.6, 4.9)
@@ -93,7 +96,7 @@ def compare_figure(rows: pd.DataFrame) -> Figure:
         workers, rounds = plural(int(rows["workers"].iloc[0]), "worker"), plural(rows["round"].nunique(), "round")
         figure.suptitle(
             f"Our servers beside others · engine {rows['engine'].iloc[0]}, {workers}, {rounds}, bars: medians, lines: "
-            f"least to greatest\n{machine_note()}",
+            f"least to greatest\n{note}",
             fontsize=11,
         )
     return figure

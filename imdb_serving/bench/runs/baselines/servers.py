@@ -14,14 +14,14 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import IO
 
-from imdb_serving.bench.baselines import engine
-from imdb_serving.bench.baselines.clients import BaselineClient, JsonClient, SocketEchoClient, ZmqEchoClient
+from imdb_serving.bench.runs.baselines import engine
+from imdb_serving.bench.runs.baselines.clients import BaselineClient, JsonClient, SocketEchoClient, ZmqEchoClient
 from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.server_process import end
 
 UP_SECONDS = 60.0
 STOP_SECONDS = 5.0
-HERE = "imdb_serving.bench.baselines"
+HERE = "imdb_serving.bench.runs.baselines"
 
 
 @dataclass(frozen=True, slots=True)

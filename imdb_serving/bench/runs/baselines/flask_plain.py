@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from flask import Flask, Response, request
 
-from imdb_serving.bench.baselines import engine
+from imdb_serving.bench.runs.baselines import engine
 
 predict = engine.load()
 app = Flask(__name__)

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from time import monotonic
+from time import monotonic, perf_counter_ns, sleep
 from types import TracebackType
 from typing import Any
 
-from imdb_serving.bench.loadgen import ClientRecord, FailedRequest, Workload, drive
+from imdb_serving.bench.load.loadgen import ClientRecord, FailedRequest, Workload, drive
 from imdb_serving.errors import ServingError
 from imdb_serving.transports.base import Client
 
 START_SECONDS = 60.0
-PRELOAD = ["imdb_serving.bench.session", "imdb_serving.bench.workload", "imdb_serving.transports.connect"]
+TOGETHER_NS = 5_000_000
+"""The clients are told a moment in the near future at which to start: the word reaches them one after another."""
+
+PRELOAD = ["imdb_serving.bench.load.session", "imdb_serving.bench.load.workload", "imdb_serving.transports.connect"]
 
 Connect = Callable[[], Client]
 Drive = Callable[[Any, Any], ClientRecord]
@@ -54,6 +57,11 @@ class LoadSession:
         self._processes: list[Any] = []
         self._lost: dict[int, ServingError | None] = {}
         self._used = False
+
+    @property
+    def pids(self) -> list[int]:
+        """The client processes' ids."""
+        return [process.pid for process in self._processes]
 
     def __enter__(self) -> LoadSession:
         """Start the client processes and wait until all are connected, or have said why not."""
@@ -95,8 +103,9 @@ class LoadSession:
         for number in active:
             self._tell(number, (target, shares[number]))
         self._receive(active, START_SECONDS)
+        start_ns = perf_counter_ns() + TOGETHER_NS
         for number in active:
-            self._tell(number, "go")
+            self._tell(number, start_ns)
         longest = max(len(share) for share in shares)
         records = self._receive(active, longest * self._request_timeout + START_SECONDS)
         return [records.get(number) or _lost(share, self._lost.get(number)) for number, share in enumerate(shares)]
@@ -169,7 +178,7 @@ def _client_process(pipe: Connection, targets: Mapping[str, Connect], drive_shar
             while True:
                 target, share = pipe.recv()
                 pipe.send(None)
-                pipe.recv()
+                sleep(max(0, pipe.recv() - perf_counter_ns()) / 1e9)
                 pipe.send(drive_share(clients[target], share))
         except ServingError as error:
             pipe.send(error)

@@ -6,6 +6,7 @@ stamps and appends; everything else is computed afterwards. `session.py` has sev
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns, process_time
@@ -48,7 +49,8 @@ class FailedRequest:
 class ClientRecord:
     """What one client saw: raw samples of its answered requests, and its failures.
 
-    `durations[i]` are the nanoseconds of request `positions[i]` by `columns`; `starts_ns[i]` is when it began.
+    `durations[i]` are the nanoseconds of request `positions[i]` by `columns`; `starts_ns[i]` is when it began, and in
+    an open loop `intended_ns[i]` when it should have.
     """
 
     columns: tuple[str, ...] = ()
@@ -59,7 +61,8 @@ class ClientRecord:
     failures: list[FailedRequest] = field(default_factory=list)
     window_ns: tuple[int, int] = (0, 0)
     cpu_s: float = 0.0
-    """CPU time of the client's process within the window, its threads included."""
+    """CPU time of the client's process within the window, its threads included, and of processes it forked."""
+    intended_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 _Stamps = tuple[int, int, int, int]
@@ -75,7 +78,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
     stamps: list[_Stamps] = []
     replies: list[Reply] = []
     in_a_row = 0
-    cpu = process_time()
+    cpu = cpu_seconds()
     begin = perf_counter_ns()
     for position in range(len(workload)):
         start = perf_counter_ns()
@@ -100,20 +103,34 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
         record.outcomes.append(outcome)
         record.positions.append(position)
     record.window_ns = (begin, perf_counter_ns())
-    record.cpu_s = process_time() - cpu
+    record.cpu_s = cpu_seconds() - cpu
     _tabulate(record, stamps, [reply.stages for reply in replies])
     return record
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time of this process until now, and of the children it has waited for: curl is one a request."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return process_time() + children.ru_utime + children.ru_stime
 
 
 def _tabulate(record: ClientRecord, stamps: Sequence[_Stamps], stages: Sequence[Sequence[Stage]]) -> None:
     """Turn stamps into durations by column, behind the timed window."""
     if not stamps:
         return
-    names = tuple(stage.name for stage in stages[0])
+    names = tuple(dict.fromkeys(stage.name for request in stages for stage in request))
     record.columns = ("prepro", "client_infer", *names, "postpro", "total")
-    inner = np.array([[stage.end_ns - stage.start_ns for stage in request] for request in stages], dtype=np.int64)
+    inner = np.array([_by_name(request, names) for request in stages], dtype=np.int64)
     start, prepared, answered, finished = np.array(stamps, dtype=np.int64).T
     record.starts_ns = start
     record.durations = np.column_stack(
         [prepared - start, answered - prepared, inner, finished - answered, finished - start]
     )
+
+
+def _by_name(stages: Sequence[Stage], names: Sequence[str]) -> list[int]:
+    """Return a request's durations by name; where a proxy dropped the server's stages, these are 0."""
+    if len(stages) == len(names):  # as they nearly always are
+        return [stage.end_ns - stage.start_ns for stage in stages]
+    found = {stage.name: stage.end_ns - stage.start_ns for stage in stages}
+    return [found.get(name, 0) for name in names]

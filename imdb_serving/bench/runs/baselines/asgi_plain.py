@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from imdb_serving.bench.baselines import engine
+from imdb_serving.bench.runs.baselines import engine
 
 predict = engine.load()
 HEADERS = [(b"content-type", b"application/json")]

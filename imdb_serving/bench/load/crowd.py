@@ -13,8 +13,8 @@ from time import process_time
 
 import numpy as np
 
-from imdb_serving.bench.loadgen import ClientRecord, Workload, drive
-from imdb_serving.bench.session import Connect
+from imdb_serving.bench.load.loadgen import ClientRecord, Workload, drive
+from imdb_serving.bench.load.session import Connect
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.transports.base import Client
 

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 
-from imdb_serving.bench.baselines.servers import BASELINES, running
-from imdb_serving.bench.inputs import measurement_lines
-from imdb_serving.bench.ledger import append_row, store_samples
-from imdb_serving.bench.loadgen import ClientRecord
-from imdb_serving.bench.local import BareClient
-from imdb_serving.bench.parameters import CompareParams, model_folder
-from imdb_serving.bench.session import Connect, LoadSession
-from imdb_serving.bench.summary import latency, wall_seconds
-from imdb_serving.bench.workload import ReviewWorkload, share
+from imdb_serving.bench.analysis.summary import latency, wall_seconds
+from imdb_serving.bench.load.inputs import measurement_lines
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.local import BareClient
+from imdb_serving.bench.load.session import Connect, LoadSession
+from imdb_serving.bench.load.workload import ReviewWorkload, share
+from imdb_serving.bench.parameters import OthersParams, model_folder
+from imdb_serving.bench.record.ledger import append_row
+from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.bench.runs.baselines.servers import BASELINES, running
+from imdb_serving.bench.runs.watch import cpu_seconds
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
 from imdb_serving.model.bundle import find_server_dir
@@ -54,7 +55,7 @@ class System(NamedTuple):
     pid: int | None
 
 
-def compare(params: CompareParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
+def measure_others(params: OthersParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
     """Measure all systems, append every block to `folder`, and return the rows.
 
     Raises `DataError` when a request fails or an answer is not the bare engine's: wrong answers are no speed.
@@ -79,7 +80,7 @@ def compare(params: CompareParams, folder: Path, progress: Callable[[str], None]
 
 
 @contextmanager
-def _systems(params: CompareParams) -> Iterator[dict[str, System]]:
+def _systems(params: OthersParams) -> Iterator[dict[str, System]]:
     """Start all servers, ours and the others', with as many workers each."""
     spec = EngineSpec(params.engine)
     model = model_folder(params) if spec.facts.needs_model else None
@@ -96,7 +97,7 @@ def _systems(params: CompareParams) -> Iterator[dict[str, System]]:
 
 
 def _round(
-    params: CompareParams, round_: int, systems: dict[str, System], session: LoadSession, lines: Sequence[Line]
+    params: OthersParams, round_: int, systems: dict[str, System], session: LoadSession, lines: Sequence[Line]
 ) -> list[tuple[Row, list[ClientRecord]]]:
     """Measure every system with every client count once, in an order of this round's own."""
     blocks = [(name, count) for name in systems if name != BARE for count in params.client_threads]
@@ -126,9 +127,10 @@ def run_block(
 
     Raises `DataError`, which says at `what` it was, when a request fails.
     """
-    before = cpu_seconds(pid)
+    servers = [] if pid is None else [pid]
+    before = cpu_seconds(servers)
     records = session.run(name, shares)
-    server_cpu = cpu_seconds(pid) - before
+    server_cpu = cpu_seconds(servers) - before
     failures = [failure for record in records for failure in record.failures]
     if failures:
         raise DataError(f"{name}, {what}: {failures[0].message}")
@@ -138,24 +140,9 @@ def run_block(
         "throughput": requests / wall_seconds(records),
         "client_cpu_us": sum(record.cpu_s for record in records) / requests * 1e6,
         "server_cpu_us": server_cpu / requests * 1e6,
-        **{column.replace("_ms", "_us"): 1000 * value for column, value in latency(records).items()},
+        **latency(records),
     }
     return figures, records
-
-
-def cpu_seconds(pid: int | None) -> float:
-    """Return the CPU time of a process and all its children until now."""
-    if pid is None:
-        return 0.0
-    total = 0.0
-    server = psutil.Process(pid)
-    for process in [server, *server.children(recursive=True)]:
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
 
 
 def _check_answers(measured: Sequence[tuple[Row, list[ClientRecord]]]) -> None:

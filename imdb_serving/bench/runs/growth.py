@@ -17,12 +17,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imdb_serving.bench.compare import OURS, Row, System, run_block
-from imdb_serving.bench.crowd import CrowdConnect, CrowdShare, drive_crowd
-from imdb_serving.bench.ledger import append_row, store_samples
-from imdb_serving.bench.loadgen import ClientRecord
+from imdb_serving.bench.load.crowd import CrowdConnect, CrowdShare, drive_crowd
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.parameters import GrowthParams
-from imdb_serving.bench.session import LoadSession
+from imdb_serving.bench.record.ledger import append_row
+from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.bench.runs.others import OURS, Row, System, run_block
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request

@@ -16,6 +16,6 @@ HARDWARE = "Xeon Gold 6271, 48 cores"
 
 def published(mode: str) -> pd.DataFrame:
     """Return a published table: `rpc` (6 server x 7 client thread counts) or `flask` (8 client thread counts)."""
-    file = resources.files("imdb_serving.bench").joinpath("published", f"paddle_serving_2020_{mode}.csv")
+    file = resources.files("imdb_serving.bench.analysis").joinpath("published", f"paddle_serving_2020_{mode}.csv")
     with resources.as_file(file) as path:
         return pd.read_csv(path)

@@ -1,0 +1,110 @@
+"""From rows, one a cell and round, to cells: what all rounds say together, and whether that can be believed.
+
+Works on the table that `rows.frame` makes. Statistics only; words and figures are the report's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from imdb_serving.bench.analysis.intervals import estimate_positive
+from imdb_serving.bench.cell import FIELDS, GRID, TWIN, Cell
+from imdb_serving.bench.record.rows import FAILED, OK
+
+ENOUGH = 3
+"""Valid rounds that a cell needs, or all, where fewer were planned."""
+
+UNSTABLE = 3.0
+"""Times the A/A pair's spread that a round may lie off before its cell is unstable."""
+
+LEAST_SPREAD = 0.01
+"""A pair of few rounds may agree by luck; nobody's rounds agree better than this."""
+
+
+def of_series(rows: pd.DataFrame, series: str = GRID) -> pd.DataFrame:
+    """Return the rows of one series."""
+    return rows[rows["series"] == series].reset_index(drop=True)
+
+
+def measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have figures, valid or not."""
+    return rows[rows["status"] != FAILED]
+
+
+def valid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that passed every gate."""
+    return rows[rows["status"] == OK]
+
+
+def cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a cell that was measured at all: medians over its valid rounds, and the throughput's interval.
+
+    `rounds` counts the valid ones, `valid` tells whether they are enough, `why` what was wrong with the others. A cell
+    without a valid round has the medians of the invalid ones.
+    """
+    table: list[dict[str, Any]] = []
+    planned = int(rows["round"].max()) if len(rows) else 0
+    for _, own in measured(rows).groupby("key", sort=False):
+        sound = valid(own)
+        shown = sound if len(sound) else own
+        numbers: Any = shown.select_dtypes("number").drop(columns=[*FIELDS, "round"], errors="ignore").median()
+        mean, low, high = estimate_positive(shown["throughput"].clip(lower=1e-9))
+        reasons = dict.fromkeys(own.loc[own["status"] != OK, "why"])
+        table.append(
+            {
+                **{name: own[name].iloc[0] for name in (*FIELDS, "cell", "key")},
+                **numbers,
+                "rounds": len(sound),
+                "valid": len(sound) >= min(ENOUGH, planned),
+                "why": "; ".join(reasons),
+                "throughput": mean,
+                "throughput_low": low,
+                "throughput_high": high,
+                "stages": own["stages"].iloc[0],
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def twin_differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the relative differences of the A/A pair: a row a round and client count, empty without a pair.
+
+    `difference` is the logarithm of the ratio of the two throughputs, measured as two cells of one round would be.
+    """
+    pairs: dict[tuple[Cell, int], dict[str, float]] = {}
+    sound: Any = valid(rows)
+    for row in sound.itertuples():
+        if row.series in {GRID, TWIN}:
+            pairs.setdefault((row.cell.without("series"), row.round), {})[row.series] = row.throughput
+    table = [
+        (cell.client_threads, number, float(np.log(two[TWIN] / two[GRID])))
+        for (cell, number), two in pairs.items()
+        if len(two) == 2
+    ]
+    return pd.DataFrame(table, columns=["client_threads", "round", "difference"])
+
+
+def unstable(rows: pd.DataFrame) -> dict[Hashable, str]:
+    """Return the cells whose rounds differ by more than noise and drift explain, by key, each with what was seen.
+
+    A round may be slower as a whole, since machines drift; so each round's common part is taken out first. What is
+    left of a cell may be as large as `UNSTABLE` times the A/A pair's.
+    """
+    spread = twin_differences(rows)["difference"]
+    if len(spread) < ENOUGH:
+        return {}
+    sound = valid(of_series(rows))
+    logs: Any = sound.pivot_table(index="key", columns="round", values="throughput").map(np.log)
+    logs = logs.dropna() if len(logs.dropna()) > 1 else logs
+    left = logs.sub(logs.mean(axis=1), axis=0)
+    left = left.sub(left.median(axis=0), axis=1)
+    allowed = UNSTABLE * max(float(np.sqrt((spread**2).mean() / 2)), LEAST_SPREAD)
+    worst = left.abs().max(axis=1)
+    return {
+        key: f"a round is {np.expm1(off):.0%} off the cell's others, more than the noise of {np.expm1(allowed):.0%}"
+        for key, off in worst[worst > allowed].items()
+    }

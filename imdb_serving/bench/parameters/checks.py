@@ -1,0 +1,85 @@
+"""Checks that all parameters share; each raises `ConfigError` that names the parameter and what was expected."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection
+
+import msgspec
+
+from imdb_serving.bench.cell import ARRIVALS, LOCAL_MODES, SERIES
+from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.engines.registry import DISTRIBUTIONS
+from imdb_serving.errors import ConfigError, did_you_mean
+from imdb_serving.server_process import MODES
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+_PIPELINE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+GRID_MODES = (*MODES, *LOCAL_MODES[:2])
+"""What a grid measures: the ways of serving, and two without a server to compare them with."""
+
+CHOICES: dict[str, Collection[str]] = {
+    "http_client": ("keep-alive", "curl"),
+    "net": ("bow", "cnn", "lstm", "gru"),
+    "worker_kind": ("", "thread", "process"),
+    "distribution": DISTRIBUTIONS,
+    "arrivals": ARRIVALS,
+    "series": SERIES,
+}
+
+
+def check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """Refuse a value that is none of the known ones, with the nearest."""
+    if value not in known:
+        raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
+
+
+def check_counts(name: str, counts: list[int]) -> None:
+    """Refuse anything but different whole numbers of at least 1."""
+    if not counts or min(counts) < 1 or len(set(counts)) != len(counts):
+        raise ConfigError(f"{name}: expected different whole numbers of at least 1, got {counts}")
+
+
+def check_rates(arrivals: str, rates: list[float]) -> None:
+    """Refuse rates where arrivals have none, and none where they need some."""
+    timed = arrivals in {"poisson", "constant"}
+    if timed and not rates:
+        raise ConfigError(f"rates: {arrivals} arrivals need the requests a second to offer, for example [500, 1000]")
+    if rates and not timed:
+        raise ConfigError(f"rates: {arrivals} arrivals have no rate; set arrivals to poisson or constant")
+    if len(set(rates)) != len(rates) or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise ConfigError(f"rates: expected different numbers above 0, got {rates}")
+
+
+def check_positive(params: msgspec.Struct, *names: str) -> None:
+    """Refuse numbers below 1."""
+    for name in names:
+        if getattr(params, name) < 1:
+            raise ConfigError(f"{name}: must be at least 1, got {getattr(params, name)}")
+
+
+def check_rounds(rounds: int) -> None:
+    """Refuse fewer rounds than an interval needs."""
+    if rounds < 2:
+        raise ConfigError(f"rounds: an interval needs at least 2, got {rounds}")
+
+
+def check_timeout(seconds: float) -> None:
+    """Refuse a deadline that no server would take."""
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ConfigError(f"timeout: must be above 0 and at most {MAX_TIMEOUT} seconds, got {seconds}")
+
+
+def check_names(sweep: str, run: str) -> None:
+    """Refuse names that are no plain folder names."""
+    for name, value in (("sweep", sweep), ("run", run or "alone")):
+        if not _PLAIN_NAME.fullmatch(value):
+            raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
+
+
+def check_pipeline(value: str) -> None:
+    """Refuse what does not name a function."""
+    if value and not _PIPELINE.fullmatch(value):
+        raise ConfigError(f"pipeline: expected MODULE:FUNCTION, got {value!r}")

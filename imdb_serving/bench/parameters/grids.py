@@ -1,0 +1,170 @@
+"""Parameters of a sweep (a YAML file) and of one run of the grid notebook, and the cells they stand for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell
+from imdb_serving.bench.parameters.checks import (
+    CHOICES,
+    GRID_MODES,
+    check_choice,
+    check_counts,
+    check_names,
+    check_pipeline,
+    check_positive,
+    check_rates,
+    check_timeout,
+)
+from imdb_serving.bench.parameters.making import make
+from imdb_serving.config import DEFAULT_TIMEOUT
+from imdb_serving.engines.registry import ENGINES, check_net, facts_of
+from imdb_serving.errors import ConfigError
+
+
+class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What sweep files and notebook runs have in common."""
+
+    engine: str = "paddle"
+    net: str = "cnn"
+    model: str = ""
+    worker_kind: str = ""
+    math_threads: int = 1
+    client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
+    samples: int = 2500
+    batch: int = 1
+    http_client: str = "keep-alive"
+    seed: int = 2020
+    timeout: float = DEFAULT_TIMEOUT
+    service_time_ms: float = 5.0
+    distribution: str = "fixed"
+    arrivals: str = CLOSED
+    rates: list[float] = msgspec.field(default_factory=list)
+    pipeline: str = ""
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if hasattr(self, name):
+                check_choice(name, getattr(self, name), known)
+        check_choice("engine", self.engine, ENGINES)
+        check_net(self.engine, self.net)
+        check_positive(self, "math_threads", "samples", "batch")
+        check_counts("client_threads", self.client_threads)
+        check_timeout(self.timeout)
+        check_rates(self.arrivals, self.rates)
+        check_pipeline(self.pipeline)
+        if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
+            raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
+        if max(self.client_threads) > self.samples:
+            raise ConfigError(f"client_threads: {max(self.client_threads)} clients cannot share {self.samples} samples")
+
+
+class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of the grid notebook: one server-thread count, all client counts, one round."""
+
+    mode: str = "rpc"
+    server_threads: int = 4
+    round: int = 1
+    series: str = GRID
+    sweep: str = "adhoc"
+    run: str = ""
+    outputs: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("mode", self.mode, GRID_MODES)
+        check_counts("server_threads", [self.server_threads])
+        check_names(self.sweep, self.run)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of this run: a client count each, and in an open loop a rate each too."""
+        return [self.cell(clients, rate) for clients in self.client_threads for rate in self.rates or [0.0]]
+
+    def cell(self, clients: int, rate: float = 0.0) -> Cell:
+        """Return the cell of one client count."""
+        facts, local = facts_of(self.engine), self.mode in LOCAL_MODES
+        return Cell(
+            series=self.series,
+            mode=self.mode,
+            engine=self.engine,
+            net=self.net if facts.needs_model else "",
+            model=Path(self.model).name if facts.needs_model else "",
+            server_threads=clients if local else self.server_threads,
+            client_threads=clients,
+            batch=self.batch,
+            arrivals=self.arrivals,
+            rate=rate,
+            client_kind=self.http_client,
+            worker_kind="" if local else self.worker_kind or facts.worker_kind,
+            math_threads=self.math_threads,
+            service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
+            pipeline=self.pipeline,
+            endpoint="" if local else "tcp",
+            samples=self.samples,
+        )
+
+
+class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sweep: every mode and server-thread count with every client count, in `rounds` shuffled passes.
+
+    `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
+    overhead ladder measured behind the grid. `twin` has one grid run of every round measured twice, the A/A pair: what
+    the two differ by is noise.
+    """
+
+    mode: str | list[str] = "rpc"
+    server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
+    rounds: int = 3
+    also: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    ladder_rounds: int = 0
+    twin: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for mode in self.modes:
+            check_choice("mode", mode, GRID_MODES)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ConfigError(f"mode: expected different modes, got {self.mode}")
+        check_counts("server_threads", self.server_threads)
+        if self.rounds < 1:
+            raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
+        if self.ladder_rounds < 0:
+            raise ConfigError(f"ladder_rounds: must be at least 0, got {self.ladder_rounds}")
+        folders = {Path(part.model).expanduser() for part in self.parts() if part.model}
+        if len({folder.name for folder in folders}) < len(folders):
+            raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes as a list."""
+        return [self.mode] if isinstance(self.mode, str) else self.mode
+
+    def parts(self) -> list[SweepParams]:
+        """Return this sweep's grids: its own, and one for each entry of `also`."""
+        own = msgspec.structs.asdict(self) | {"also": []}
+        fixed = {"also", "rounds", "seed", "samples", "ladder_rounds", "twin"}
+        parts = []
+        for number, entry in enumerate(self.also, start=1):
+            if common := fixed & entry.keys():
+                raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
+            parts.append(make(SweepParams, own | entry, f"also, entry {number}"))
+        return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
+
+    def grid(self, mode: str, server_threads: int, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
+        """Return the parameters of one notebook run of this sweep."""
+        shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
+        place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
+        return GridParams(**shared, **place, mode=mode, server_threads=server_threads)  # type: ignore[arg-type]
+
+    def every_grid(self) -> list[tuple[SweepParams, str, int]]:
+        """Return every grid's part, mode and server-thread count; without a server the count means nothing."""
+        return [
+            (part, mode, count)
+            for part in self.parts()
+            for mode in part.modes
+            for count in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
+        ]

@@ -1,0 +1,143 @@
+"""The ledger: the append-only record of a sweep, one JSON line a cell and round, raw samples beside it.
+
+Owns the file: a row is written with one call and is on the disk when that returns, so a crash can at most cut the last
+line short. Knows nothing of how rows are measured or drawn; notebooks and reports only read it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.record.rows import FAILED, SCHEMA, Row
+from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.errors import DataError
+
+FILE = "ledger.jsonl"
+
+log = logging.getLogger(__name__)
+
+
+class _Schema(msgspec.Struct):
+    """What every version's row says of itself."""
+
+    schema: int = 0
+
+
+class Contents(NamedTuple):
+    """What a ledger holds: its rows in the order written, and in words every line that could not be used."""
+
+    rows: list[Row]
+    skipped: list[str]
+
+
+class Ledger:
+    """The ledger of one sweep folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`, which is made with the first row."""
+        self.folder = folder
+        self.path = folder / FILE
+
+    def append(self, row: Row, records: Sequence[ClientRecord]) -> Row:
+        """Store the raw samples of a cell, then its row, which names them; returns the row as stored."""
+        name = f"{row.run or 'adhoc'}-r{row.round}-{row.cell.slug}"
+        row = msgspec.structs.replace(row, raw=store_samples(self.folder, name, records))
+        append_line(self.path, msgspec.json.encode(row))
+        return row
+
+    def read(self) -> Contents:
+        """Return all rows, and the lines that are none; raise `DataError` when there is no ledger."""
+        rows, skipped = [], []
+        for number, line in _lines(self.path):
+            try:
+                rows.append(msgspec.json.decode(line, type=Row))
+            except msgspec.MsgspecError as error:
+                skipped.append(f"{FILE}, line {number}: {_why_not(line, error)}")
+        return Contents([row for row in rows if row.schema == SCHEMA], skipped)
+
+    def rows(self) -> list[Row]:
+        """Return all rows in the order written, none when there is no ledger yet."""
+        return self.read().rows if self.path.is_file() else []
+
+    def latest_run(self) -> list[Row]:
+        """Return the rows of the newest run, the one that wrote last, each cell and round once."""
+        rows = self.read().rows
+        if not rows:
+            raise DataError(f"{self.path} holds no complete row; run the sweep again")
+        return newest(row for row in rows if row.run == rows[-1].run)
+
+
+def newest(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows, of each run, key and round one: a failed cell may have been tried again."""
+    last: dict[tuple[str, str, int], Row] = {}
+    for row in rows:
+        place = (row.run, row.key, row.round)
+        if place in last and last[place].status != FAILED and row.status == FAILED:
+            continue  # what was measured stays, whatever is tried again
+        last.pop(place, None)
+        last[place] = row
+    return list(last.values())
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as stream:
+        # A crash cut the last line short: do not join this one to it.
+        cut = b"\n" if stream.tell() and not _ends_with_newline(stream.fileno()) else b""
+        stream.write(cut + line + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a row that is no cell of a sweep, as `make bench` and `make growth` have them."""
+    append_line(path, json.dumps({"schema": SCHEMA, **row}).encode())
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the complete rows of such a file in the order written; raise `DataError` when there is none."""
+    rows = []
+    for number, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            log.warning("%s, line %d is skipped: %s", path, number, _why_not(line, error))
+            continue
+        if isinstance(row, dict) and row.get("schema") == SCHEMA:
+            rows.append(row)
+        else:
+            log.warning("%s, line %d is skipped: it is no row of schema %d", path, number, SCHEMA)
+    return rows
+
+
+def _lines(path: Path) -> list[tuple[int, bytes]]:
+    """Return the lines that are not empty, with their numbers."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"no ledger at {path}: {error.strerror}; run `imdb-serving sweep` first") from error
+    return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+
+
+def _why_not(line: bytes, error: Exception) -> str:
+    """Return why a line is not one of this version's rows."""
+    try:
+        schema = msgspec.json.decode(line, type=_Schema).schema
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "cut short, or no row at all"
+    if schema != SCHEMA:
+        return f"a row of schema {schema}; this version reads {SCHEMA}"
+    return f"damaged: {error}"
+
+
+def _ends_with_newline(descriptor: int) -> bool:
+    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"

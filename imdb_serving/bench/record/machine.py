@@ -1,0 +1,122 @@
+"""What this machine is, as far as measuring cares. Reads the operating system; knows nothing of models and servers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from imdb_serving.engines.tuning import processor
+
+CPU_FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+SMT = Path("/sys/devices/system/cpu/smt/active")
+BOOST = (Path("/sys/devices/system/cpu/intel_pstate/no_turbo"), Path("/sys/devices/system/cpu/cpufreq/boost"))
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+WAKE_UPS = 400
+PROBE_SECONDS = 20.0
+
+_ECHO = "import os\nwhile byte := os.read(0, 1): os.write(1, byte)"
+
+
+def allowed() -> list[int]:
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return what stays as it is while a machine is: plain values, empty or None where the system does not say."""
+    return {
+        "cpu": processor(),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "cores_allowed": len(allowed()),
+        "cpu_quota": cpu_quota(),
+        "smt": _read(SMT),
+        "governor": _read(CPU_FREQUENCY),
+        "boost": next((f"{path.name} {value}" for path in BOOST if (value := _read(path))), ""),
+        "hypervisor": "hypervisor" in _read(Path("/proc/cpuinfo")),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def cpu_quota() -> float | None:
+    """Return how many cores the control group allows, None for no limit."""
+    quota, _, period = _read(CGROUP_QUOTA).partition(" ")
+    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() else None
+
+
+def load() -> float:
+    """Return the processes that wanted a core in the last minute."""
+    return os.getloadavg()[0]
+
+
+def wake_up_us() -> float | None:
+    """Return what waking an idle core costs: half the way of a byte to a process pinned to another core and back.
+
+    The median of some hundred, in microseconds; None where there is one core only, or none can be pinned.
+    """
+    cores = allowed()
+    if len(cores) < 2 or not hasattr(os, "sched_setaffinity"):
+        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            [sys.executable, "-c", _PING, str(cores[0]), str(cores[1])],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+            check=True,
+        )
+        return round(statistics.median(map(float, done.stdout.split())) / 2, 1)
+    return None
+
+
+_PING = f"""
+import os, subprocess, sys, time
+here, there = int(sys.argv[1]), int(sys.argv[2])
+os.sched_setaffinity(0, {{here}})
+echo = subprocess.Popen(
+    [sys.executable, "-c", {_ECHO!r}], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+)
+os.sched_setaffinity(echo.pid, {{there}})
+out, back = echo.stdin.fileno(), echo.stdout.fileno()
+for number in range({WAKE_UPS} + 20):
+    time.sleep(0.0005)  # both cores fall asleep
+    begun = time.perf_counter_ns()
+    os.write(out, b"x")
+    os.read(back, 1)
+    if number >= 20:
+        print((time.perf_counter_ns() - begun) / 1000)
+echo.stdin.close()
+echo.wait(5)
+"""
+
+
+def busiest(count: int = 3) -> list[str]:
+    """Return the processes that use most CPU just now, looked at for a moment, each in a few words."""
+    processes = list(psutil.process_iter())
+    for process in processes:
+        with suppress(psutil.Error):
+            process.cpu_percent()
+    psutil.cpu_percent(interval=0.3)
+    found = []
+    for process in processes:
+        with suppress(psutil.Error):
+            found.append((process.cpu_percent() / 100, process.pid, process.name()))
+    found.sort(reverse=True)
+    return [f"{name} (pid {pid}) {cores:.1f} cores" for cores, pid, name in found[:count] if cores >= 0.1]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""What is run: grids, ladders, sweeps, and our servers beside others. Draws nothing."""

@@ -1,0 +1,150 @@
+"""From a sweep's folder to the tables that everything shown is made of. Reads the ledger; draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from imdb_serving.bench.analysis import cells as analysis
+from imdb_serving.bench.cell import GRID, LOCAL_MODES, Cell, common, plural, varying
+from imdb_serving.bench.parameters.checks import GRID_MODES
+from imdb_serving.bench.record.environment import Card, read_card
+from imdb_serving.bench.record.ledger import Ledger, newest
+from imdb_serving.bench.record.rows import Row, frame
+from imdb_serving.bench.runs.sweep import read_plan
+from imdb_serving.engines.registry import ENGINES
+from imdb_serving.errors import DataError
+
+PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
+LINE = ("mode", "client_kind", "arrivals", "rate", "worker_kind", "endpoint")
+"""What a panel of a figure stands for, and what a line in it; colours are server threads, across are clients."""
+
+FOLLOWS = {"worker_kind", "endpoint", "net", "model", "service"}
+"""What mostly follows from mode and engine: it is told only where it does not."""
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """Return the rows of a sweep's newest run, each cell and round once, and without those that its plan has no more.
+
+    Raises `DataError` when there is none.
+    """
+    ledger, plan = Ledger(folder), read_plan(folder)
+    if plan is None:
+        return ledger.latest_run()
+    rows = [row for row in newest(ledger.read().rows) if row.run == plan.run]
+    kept = [row for row in rows if row.cell.series != GRID or (row.key in plan.keys and row.round <= plan.rounds)]
+    if not kept:
+        raise DataError(f"{ledger.path} holds no row of run {plan.run}; run the sweep again")
+    return kept
+
+
+def skipped_lines(folder: Path) -> list[str]:
+    """Return in words every line of the ledger that could not be used."""
+    return Ledger(folder).read().skipped
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Return the rows of a sweep's newest run, all series, failed cells included, in order, with names for figures."""
+    return named(frame(rows_of(folder)))
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in order, with what a line and a panel stand for in words.
+
+    Both say all in which the cells of the grid differ beside their thread counts, so that no two of them are averaged
+    together or drawn as one. `threads` is 0 for what has no server: there each client runs the engine itself.
+    """
+    told = _told([cell for cell in rows["cell"] if cell.series == GRID])
+    rows = rows.assign(
+        line=[cell.label({"mode", *told} & set(LINE)) for cell in rows["cell"]],
+        panel=[cell.label(told & set(PANEL)) for cell in rows["cell"]],
+        threads=[0 if cell.mode in LOCAL_MODES else cell.server_threads for cell in rows["cell"]],
+    )
+    places = sorted(range(len(rows)), key=lambda place: (_rank(rows["cell"].iloc[place]), rows["round"].iloc[place]))
+    return rows.iloc[places].reset_index(drop=True)
+
+
+def _told(cells: Sequence[Cell]) -> set[str]:
+    """Return the fields that cells differ in, thread counts aside, and that do not follow from mode and engine."""
+    told = set(varying(cells)) - {"series", "server_threads", "client_threads"}
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.mode, cell.engine), []).append(cell)
+    within = {name for group in groups.values() for name in varying(group)}
+    return {name for name in told if name not in FOLLOWS or name in within}
+
+
+def _rank(cell: Cell) -> tuple[Any, ...]:
+    """Return where a cell stands among the others: modes as `GRID_MODES` has them, engines as their table."""
+    modes, engines = list(GRID_MODES), list(ENGINES)
+    return (
+        modes.index(cell.mode) if cell.mode in modes else len(modes),
+        *(str(getattr(cell, name)) for name in ("client_kind", "arrivals")),
+        engines.index(cell.engine) if cell.engine in engines else len(engines),
+        *(str(getattr(cell, name)) for name in ("net", "model", "pipeline", "service", "worker_kind", "endpoint")),
+        *(cell.math_threads, cell.batch, cell.samples, cell.rate, cell.server_threads, cell.client_threads),
+    )
+
+
+def grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the grid itself; all of them where there is no grid, as in one of the pair's own notebook."""
+    chosen = analysis.of_series(rows)
+    return chosen if len(chosen) else rows
+
+
+def cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a cell of the grid, in order; raise `DataError` when none was measured."""
+    chosen = grid(rows)
+    table = analysis.cells(chosen)
+    if table.empty:
+        raise DataError("no cell succeeded: there is nothing to draw; the failed cells' errors say why")
+    unstable = analysis.unstable(rows)
+    pairs = zip(table["key"], table["why"], strict=True)
+    table["why"] = ["; ".join(filter(None, [why, unstable.get(key, "")])) for key, why in pairs]
+    table["valid"] &= ~table["key"].isin(unstable)
+    return table.drop(columns="threads").merge(
+        chosen.drop_duplicates("key")[["key", "line", "panel", "threads"]], on="key"
+    )
+
+
+def lines(rows: pd.DataFrame) -> list[str]:
+    """Return what the lines stand for, in order."""
+    return list(dict.fromkeys(grid(rows)["line"]))
+
+
+def panels(rows: pd.DataFrame) -> list[str]:
+    """Return what the panels stand for, in order: engines as their table has them."""
+    first = rows.drop_duplicates("panel")
+    order = sorted(zip(first["cell"], first["panel"], strict=True), key=lambda pair: _rank(pair[0])[3:-2])
+    return list(dict.fromkeys(panel for _, panel in order))
+
+
+def setting(rows: pd.DataFrame) -> str:
+    """Return in words what varies between the cells, and what all have in common."""
+    chosen = grid(rows)
+    some = list(chosen["cell"])
+    modes = " and ".join(dict.fromkeys(cell.mode for cell in some))
+    names = panels(chosen)
+    varied = f"; {' and '.join(names)}" if len(names) > 1 else ""
+    alike = common(some, without=("mode", "series", "server_threads", "client_threads", *FOLLOWS - {"net", "service"}))
+    rounds = plural(int(chosen["round"].nunique()), "round")
+    return f"{modes}{varied}{', ' if alike else ''}{alike}, {rounds}"
+
+
+def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
+    """Return the environment cards under which these rows were measured; those that are gone are left out."""
+    return [card for name in dict.fromkeys(rows["card"]) if (card := read_card(folder, str(name)))]
+
+
+def machine_note(rows: pd.DataFrame, folder: Path) -> str:
+    """Return the words a title needs when clients and server shared the cores of the machine that measured."""
+    return sharing(card["cores_allowed"] for card in cards(rows, folder))
+
+
+def sharing(cores: Iterable[int]) -> str:
+    """Return in words that clients and server shared so many cores, on one machine or several."""
+    counts = [str(count) for count in sorted(set(cores))]
+    return f"clients and server share {' or '.join(counts)} cores" if counts else ""
