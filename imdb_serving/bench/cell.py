@@ -32,7 +32,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
     `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
-    elsewhere. `samples` are all that the clients send together.
+    elsewhere. `samples` are all that the clients send together, as often as there are `passes`.
     """
 
     series: str = GRID
@@ -52,6 +52,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pipeline: str = ""
     endpoint: str = ""
     samples: int = 0
+    passes: int = 1
 
     @property
     def key(self) -> str:
@@ -90,7 +91,12 @@ _WORDS = {
     "endpoint": "over {}",
     "samples": "{:,} samples",
 }
-_COUNTED = {"server_threads": "server thread", "client_threads": "client", "math_threads": "math thread"}
+_COUNTED = {
+    "server_threads": "server thread",
+    "client_threads": "client",
+    "math_threads": "math thread",
+    "passes": "pass",
+}
 _SAID: dict[tuple[str, object], str] = {
     ("series", GRID): "",
     ("series", TWIN): "the A/A pair's second",
@@ -101,6 +107,7 @@ _SAID: dict[tuple[str, object], str] = {
     ("arrivals", CONSTANT): "even arrivals",
     ("arrivals", OFFLINE): "all at once",
     ("rate", 0.0): "",
+    ("passes", 1): "",
 }
 
 
@@ -115,7 +122,7 @@ def in_words(name: str, value: object) -> str:
 
 def plural(count: int, noun: str) -> str:
     """Return `1 round`, `2 rounds`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def varying(cells: Sequence[Cell]) -> list[str]:

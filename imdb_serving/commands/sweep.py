@@ -27,6 +27,7 @@ from imdb_serving.errors import DataError, ServingError
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.report import ladder
 from imdb_serving.report.notebooks import execute, execute_grid, notebook_path, write_page
+from imdb_serving.report.verdict import FILE as VERDICT
 
 INTERRUPTED = 130
 
@@ -198,4 +199,5 @@ def write_report(folder: Path) -> None:
     executed = folder / "notebooks" / "report.ipynb"
     execute("report.ipynb", executed, {"folder": str(folder)})
     write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
+    print((folder / VERDICT).read_text(encoding="utf-8"), end="")
     print(f"report: {folder / 'report.html'}", file=sys.stderr)

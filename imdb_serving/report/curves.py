@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -17,12 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from imdb_serving.bench.analysis.curves import Curve
 from imdb_serving.bench.analysis.reference import SAMPLES
-from imdb_serving.report import frames, tables
+from imdb_serving.report import frames, limits, tables
 from imdb_serving.report.plots import STYLE, client_axis, hollow, log_axes, stack, style_of, threads_label, used
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PUBLISHED_GREY = "#b8b8b8"
+BOUND_GREY = "#6e6e6e"
 
 
 def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
@@ -47,13 +50,14 @@ def throughput_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     with mpl.rc_context(STYLE):
         figure, panels = _panels(rows, folder, "Throughput against threads", height=4.4, sharey=False)
         _curves(panels, cells, "throughput")
+        known = _bounds(panels, rows, cells, folder)
         for axes in panels:
             axes.set_xscale("log", base=2)
             client_axis(axes, sorted(set(cells["client_threads"])))
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         panels[0].set_ylabel("throughput [samples/s]")
-        _legend(figure, cells, [])
+        _legend(figure, cells, known)
     return figure
 
 
@@ -106,7 +110,8 @@ def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, share
         squeeze=False,
         layout="constrained",
     )
-    title = f"{what} · {frames.setting(rows)}\n{frames.machine_note(rows, folder)}"
+    varied, alike = frames.settings(rows)
+    title = f"{what} · {varied}\n{alike} · {frames.machine_note(rows, folder)}"
     if len(names) == 1:
         panels[0, 0].set_title(title, loc="left", fontsize=11)
     else:
@@ -132,6 +137,38 @@ def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
                 if f"{column}_low" in own:
                     low, high = own[f"{column}_low"], own[f"{column}_high"]
                     axes.fill_between(clients, low, high, color=colour, alpha=0.14, lw=0)
+
+
+def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> list[Line2D]:
+    """Draw the bounds of the best curve of each panel and every knee, and return their entries of the legend."""
+    found = limits.curves(rows, cells, frames.cores(rows, folder))
+    counts = sorted(cells["threads"].unique())
+    for axes, panel in zip(panels, frames.panels(cells), strict=True):
+        own = {key: curve for key, curve in found.items() if key[1] == panel}
+        for (line, _, threads), curve in own.items():
+            _, drawn = tables.curve(cells, threads, line, panel)
+            at_knee = drawn[drawn["client_threads"] == curve.knee]
+            colour, _ = style_of(counts.index(threads))
+            axes.plot(curve.knee, at_knee["throughput"], "|", color=colour, ms=17, mew=1.6, zorder=3)
+        if own:
+            best = cells[(cells["panel"] == panel) & cells["threads"].gt(0)].sort_values("throughput").iloc[-1]
+            key = (str(best["line"]), panel, int(best["threads"]))
+            if key in own:
+                _bound(axes, own[key], sorted(set(cells["client_threads"])), float(best["batch"]), best)
+    grey: dict[str, Any] = {"color": BOUND_GREY, "ls": (0, (1, 1)), "lw": 1.3}
+    knee: dict[str, Any] = {"color": "#444444", "marker": "|", "ls": "", "ms": 12, "mew": 1.6}
+    return [
+        Line2D([], [], **grey, label="the most that the highest\ncurve can give: clients,\nworkers, cores"),
+        Line2D([], [], **knee, label="knee: more clients\nonly wait longer"),
+    ]
+
+
+def _bound(axes: Axes, curve: Curve, clients: list[int], batch: float, best: Any) -> None:
+    """Draw the least of a curve's bounds, and no further up than the measured curve needs."""
+    counts = np.geomspace(clients[0], clients[-1], 60)
+    bound = np.array([curve.bounds.at(count) for count in counts]) * batch
+    shown = bound <= max(1.6 * best["throughput"], bound.min())
+    axes.plot(counts[shown], bound[shown], color=BOUND_GREY, ls=(0, (1, 1)), lw=1.3, zorder=1)
 
 
 def _lines(cells: pd.DataFrame) -> dict[str, Any]:

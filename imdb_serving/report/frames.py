@@ -43,7 +43,8 @@ def rows_of(folder: Path) -> list[Row]:
 
 def skipped_lines(folder: Path) -> list[str]:
     """Return in words every line of the ledger that could not be used."""
-    return Ledger(folder).read().skipped
+    ledger = Ledger(folder)
+    return ledger.read().skipped if ledger.path.is_file() else []
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -124,6 +125,11 @@ def panels(rows: pd.DataFrame) -> list[str]:
 
 def setting(rows: pd.DataFrame) -> str:
     """Return in words what varies between the cells, and what all have in common."""
+    return ", ".join(settings(rows))
+
+
+def settings(rows: pd.DataFrame) -> tuple[str, str]:
+    """Return in words what varies between the cells, and what all have in common, apart."""
     chosen = grid(rows)
     some = list(chosen["cell"])
     modes = " and ".join(dict.fromkeys(cell.mode for cell in some))
@@ -131,12 +137,17 @@ def setting(rows: pd.DataFrame) -> str:
     varied = f"; {' and '.join(names)}" if len(names) > 1 else ""
     alike = common(some, without=("mode", "series", "server_threads", "client_threads", *FOLLOWS - {"net", "service"}))
     rounds = plural(int(chosen["round"].nunique()), "round")
-    return f"{modes}{varied}{', ' if alike else ''}{alike}, {rounds}"
+    return f"{modes}{varied}", f"{alike}{', ' if alike else ''}{rounds}"
 
 
 def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
     """Return the environment cards under which these rows were measured; those that are gone are left out."""
     return [card for name in dict.fromkeys(rows["card"]) if (card := read_card(folder, str(name)))]
+
+
+def cores(rows: pd.DataFrame, folder: Path) -> int:
+    """Return how many cores the machine that measured allowed, 1 where its card is gone."""
+    return max((int(card["cores_allowed"]) for card in cards(rows, folder)), default=1)
 
 
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:

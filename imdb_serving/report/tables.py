@@ -191,7 +191,7 @@ def _in_words(found: Mapping[str, Any]) -> str:
 
 def write_cells(rows: pd.DataFrame, path: Path) -> None:
     """Write every cell and round as CSV, all series."""
-    rows.drop(columns=["cell", "stages"]).to_csv(path, index=False)
+    rows.drop(columns=["cell", "stages", "findings"]).to_csv(path, index=False)
 
 
 def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Sequence[int], pd.DataFrame]:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imdb_serving.bench.analysis.percentiles import needed
+from imdb_serving.bench.analysis.usl import LEAST_COUNTS
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import ENGINES
@@ -35,16 +37,17 @@ def test_every_packaged_file_loads(path: Path) -> None:
 
 def test_default_is_made_for_two_cores() -> None:
     params = load_sweep(BY_NAME["default"])
-    assert params.server_threads == [1, 2, 4]
-    assert params.client_threads == [1, 2, 4, 8]
-    assert (params.samples, params.rounds, params.batch) == (2500, 3, 1)
+    assert params.server_threads == [1, 2]
+    assert (params.rounds, params.batch, params.ladder_rounds, params.twin) == (3, 1, 5, True)
     assert (params.engine, params.net) == ("paddle", "cnn")
+    assert {mode for part in params.parts() for mode in part.modes} == {"rpc", "socket", "flask"}
 
 
-def test_default_file_says_what_the_defaults_are_and_has_all_modes_and_the_ladder() -> None:
-    plain = {"mode": "socket", "server_threads": [1, 2]}
-    fastest = {"mode": ["rpc", "socket", "flask"], "engine": "folded", "server_threads": [1]}
-    assert load_sweep(BY_NAME["default"]) == SweepParams(mode=["rpc", "flask"], ladder_rounds=5, also=[plain, fastest])
+def test_default_has_what_the_analysis_needs() -> None:
+    """A certified p99 in each round, and six client counts for the Universal Scalability Law."""
+    params = load_sweep(BY_NAME["default"])
+    assert params.samples >= needed(0.99)
+    assert all(len(part.client_threads) >= LEAST_COUNTS for part in params.parts())
 
 
 def test_every_real_engine_has_cells_in_the_sweep_of_engines() -> None:

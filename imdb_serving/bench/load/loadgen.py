@@ -104,7 +104,10 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
         record.positions.append(position)
     record.window_ns = (begin, perf_counter_ns())
     record.cpu_s = cpu_seconds() - cpu
-    _tabulate(record, stamps, [reply.stages for reply in replies])
+    if stamps:
+        start_, prepared_, answered_, finished_ = np.array(stamps, dtype=np.int64).T
+        parts = (prepared_ - start_, answered_ - prepared_, finished_ - answered_)
+        tabulate(record, start_, parts, [reply.stages for reply in replies])
     return record
 
 
@@ -114,18 +117,19 @@ def cpu_seconds() -> float:
     return process_time() + children.ru_utime + children.ru_stime
 
 
-def _tabulate(record: ClientRecord, stamps: Sequence[_Stamps], stages: Sequence[Sequence[Stage]]) -> None:
-    """Turn stamps into durations by column, behind the timed window."""
-    if not stamps:
-        return
+def tabulate(
+    record: ClientRecord,
+    starts_ns: NDArray[np.int64],
+    parts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    stages: Sequence[Sequence[Stage]],
+) -> None:
+    """Fill in durations by column, behind the timed window: `parts` are prepro, client_infer and postpro."""
     names = tuple(dict.fromkeys(stage.name for request in stages for stage in request))
+    prepro, infer, postpro = parts
     record.columns = ("prepro", "client_infer", *names, "postpro", "total")
     inner = np.array([_by_name(request, names) for request in stages], dtype=np.int64)
-    start, prepared, answered, finished = np.array(stamps, dtype=np.int64).T
-    record.starts_ns = start
-    record.durations = np.column_stack(
-        [prepared - start, answered - prepared, inner, finished - answered, finished - start]
-    )
+    record.starts_ns = starts_ns
+    record.durations = np.column_stack([prepro, infer, inner, postpro, prepro + infer + postpro])
 
 
 def _by_name(stages: Sequence[Stage], names: Sequence[str]) -> list[int]:

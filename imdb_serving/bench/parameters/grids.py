@@ -36,6 +36,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     math_threads: int = 1
     client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
     samples: int = 2500
+    passes: int = 1
     batch: int = 1
     http_client: str = "keep-alive"
     seed: int = 2020
@@ -52,7 +53,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 check_choice(name, getattr(self, name), known)
         check_choice("engine", self.engine, ENGINES)
         check_net(self.engine, self.net)
-        check_positive(self, "math_threads", "samples", "batch")
+        check_positive(self, "math_threads", "samples", "passes", "batch")
         check_counts("client_threads", self.client_threads)
         check_timeout(self.timeout)
         check_rates(self.arrivals, self.rates)
@@ -105,6 +106,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             pipeline=self.pipeline,
             endpoint="" if local else "tcp",
             samples=self.samples,
+            passes=self.passes,
         )
 
 

@@ -106,7 +106,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return "; ".join([*([self.error] if self.error else []), *map(str, self.findings)])
 
 
-_OWN = [name for name in Row.__struct_fields__ if name not in {"cell", "figures", "sums_s", "means_us", "findings"}]
+_OWN = [name for name in Row.__struct_fields__ if name not in {"cell", "figures", "sums_s", "means_us"}]
 
 
 def frame(rows: Sequence[Row]) -> pd.DataFrame:

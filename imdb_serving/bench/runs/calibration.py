@@ -61,6 +61,7 @@ def calibration(params: GridParams) -> GridParams:
         pipeline="",
         server_threads=1,
         samples=requests * params.batch,
+        passes=1,
         arrivals=CLOSED,
         rates=[],
         round=1,

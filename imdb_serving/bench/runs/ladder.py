@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from imdb_serving.bench.cell import LADDER, Cell
 from imdb_serving.bench.load.inputs import measurement_lines
@@ -152,23 +151,20 @@ def _engine(
         with LoadSession(connects, params.server_threads, params.timeout) as session:
             progress(f"{engine}: {len(targets)} rungs, {params.server_threads} workers")
             for cell in _shuffled(params, engine, 0):
-                measure(cell, _of_cell(around(0), cell, params), session, rung_of(cell), targets[rung_of(cell)])
+                measure(cell, _of_cell(around(0), cell), session, rung_of(cell), targets[rung_of(cell)])
             for number, cells in left.items():
                 for order, cell in cells:
                     name = rung_of(cell)
-                    own = _of_cell(around(number), cell, params)
+                    own = _of_cell(around(number), cell)
                     row = ledger.append(*measure(cell, own, session, name, targets[name], order))
                     if row.error:
                         progress(f"FAILED rung {name}, {engine}: {row.error}")
                 progress(f"{engine}: round {number} of {params.rounds}")
 
 
-def _of_cell(around: Round, cell: Cell, params: LadderParams) -> Round:
-    """Return the round with a cell's reviews: a share of the round's for each client, as often as it has passes."""
-    count = params.requests * cell.client_threads
-    passes = cell.samples // count
-    truth = None if around.truth is None else np.tile(around.truth[:count], passes)
-    return replace(around, lines=[*around.lines[:count]] * passes, truth=truth)
+def _of_cell(around: Round, cell: Cell) -> Round:
+    """Return the round with the answers to a cell's reviews alone: one client sends the first part of the round's."""
+    return replace(around, truth=None if around.truth is None else around.truth[: cell.samples])
 
 
 def _cells(params: LadderParams, engine: str) -> list[Cell]:
@@ -188,7 +184,8 @@ def _cells(params: LadderParams, engine: str) -> list[Cell]:
             math_threads=params.math_threads,
             service="" if not facts.timed else "5 ms, fixed",
             endpoint=endpoint,
-            samples=params.requests * clients * PASSES.get(rung, USUAL_PASSES),
+            samples=params.requests * clients,
+            passes=PASSES.get(rung, USUAL_PASSES),
         )
         for rung, (mode, endpoint, kind) in ALL.items()
         for clients in sorted({1, params.server_threads})

@@ -86,7 +86,7 @@ def measure(
     What goes wrong is in the row: `error` when requests failed, `findings` for every gate it did not pass.
     """
     row = around.row(cell, order)
-    lines = around.lines[: cell.samples]
+    lines = list(around.lines[: cell.samples]) * cell.passes
     shares = [
         ReviewWorkload(part, "ids", None, batch=cell.batch) for part in share(lines, cell.client_threads, cell.batch)
     ]
@@ -104,10 +104,10 @@ def measure(
         requests=requests,
         failed_requests=len(failures),
         stages=summary.stage_names(records),
-        sums_s=summary.stage_sums(records),
+        sums_s={name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()},
         means_us=summary.stage_means(records),
         figures=_figures(cell, around, records, usage),
-        **_answers(around, shares, records),
+        **_answers(around.truth, shares, records),
     )
     return judged(row), records
 
@@ -152,13 +152,15 @@ def client_ceiling(row: Row) -> float:
     return cores / (row.figures.client_cpu_us * 1e-6) if row.figures.client_cpu_us else float("inf")
 
 
-def _answers(around: Round, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]) -> dict[str, object]:
-    """Compare every answer with the bare engine's to the same review, and with the label."""
+def _answers(
+    truth: Probabilities | None, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+) -> dict[str, object]:
+    """Compare every answer with the bare engine's to the same review (`truth`, which repeats), and with the label."""
     results = [result for record in records for outcome in record.outcomes for result in outcome]
     if not results:
         return {}
     difference = None
-    if around.truth is not None:
+    if truth is not None:
         first = 0
         places: list[int] = []
         for workload, record in zip(shares, records, strict=True):
@@ -167,7 +169,7 @@ def _answers(around: Round, shares: Sequence[ReviewWorkload], records: Sequence[
                 places += range(start, start + len(workload.samples(position)))
             first += len(workload.lines)
         given = np.array([result.probability for result in results])
-        distance = np.abs(given - around.truth[places])
+        distance = np.abs(given - truth[np.array(places) % len(truth)])
         difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
     return {
         "answered": len(results),

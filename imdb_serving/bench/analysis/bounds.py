@@ -1,0 +1,98 @@
+"""Operational bounds and utilisation: what a closed loop can give at most, and which resource is busy.
+
+After Denning and Buzen (1978) and Lazowska et al., Quantitative System Performance (1984), chapter 5: nothing is
+assumed of distributions, only that what was counted was counted right. Works on the cells of one curve; knows no words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from imdb_serving.bench.analysis.summary import NOT_SERVING
+
+BUSY = 0.85
+"""From this utilisation on a resource is what limits."""
+
+CORES, WORKERS, FRONT, CLIENTS, NOTHING = "cores", "workers", "front", "clients", "nothing"
+
+ONE_THREAD = "flask-dev"
+"""The mode whose web server is one thread, which waits for each answer."""
+
+
+class Bounds(NamedTuple):
+    """The most requests a second that one curve can give, each by what would limit it; infinite where nothing would.
+
+    `alone_us` is the time of a request of one client, thinking included, D + Z; N clients cannot send more than N in
+    that time. `workers` is m / D of the ops, `cores` the allowed cores by the least CPU time a request took.
+    """
+
+    alone_us: float
+    workers: float
+    cores: float
+
+    def clients(self, count: float) -> float:
+        """Return what so many clients can send at most."""
+        return count * 1e6 / self.alone_us if self.alone_us else float("inf")
+
+    def at(self, count: float) -> float:
+        """Return the least of all bounds for so many clients."""
+        return min(self.clients(count), self.workers, self.cores)
+
+
+def bounds(curve: pd.DataFrame, cores: int) -> Bounds:
+    """Return the bounds of a curve, by its cell with fewest clients; that must be one for `alone_us` to be a bound."""
+    ordered = curve.sort_values("client_threads")
+    first: Any = ordered.iloc[0]
+    alone = first["total_us"] / first["client_threads"] if first["client_threads"] > 1 else first["total_us"]
+    ops, workers = ops_us(first), first["server_threads"]
+    cpu = (ordered["server_cpu_us"] + ordered["client_cpu_us"]).min()
+    return Bounds(
+        float(alone), workers * 1e6 / ops if ops else float("inf"), cores * 1e6 / cpu if cpu > 0 else float("inf")
+    )
+
+
+def op_names(cell: Mapping[str, Any]) -> list[str]:
+    """Return the ops of a cell's server, in order."""
+    return [name for name in cell["stages"] if name not in {*NOT_SERVING, "handover"}]
+
+
+def ops_us(cell: Any) -> float:
+    """Return how long a request keeps a worker: the sum of its ops, in microseconds."""
+    return float(sum(cell[f"{name}_us"] for name in op_names(cell)))
+
+
+class Busy(NamedTuple):
+    """The utilisation of each resource, from 0 to 1, which of them limits, and the op that takes most of a worker."""
+
+    cores: float
+    workers: float
+    front: float
+    clients: float
+    limit: str
+    op: str
+
+
+def utilisation(cell: Any, cores: int) -> Busy:
+    """Return how busy cores, workers, a one-threaded front and the client processes were in a cell (X times demand).
+
+    Cores come first: on busy cores workers wait for them, and their ops only look long. Where nothing is busy and no
+    client has to wait for a worker, the clients are what limits: each sends one request at a time.
+    """
+    rate = cell["request_rate"] / 1e6
+    workers = rate * ops_us(cell) / max(cell["server_threads"], 1)
+    of_cores = rate * (cell["server_cpu_us"] + cell["client_cpu_us"]) / cores
+    front = 0.0
+    if cell["mode"] == ONE_THREAD:
+        front = rate * sum(
+            cell[f"{name}_us"] for name in ("parse", "handover", *op_names(cell)) if f"{name}_us" in cell
+        )
+    clients = rate * cell["client_cpu_us"] / min(cell["client_threads"], cores)
+    op = max(op_names(cell), key=lambda name: cell[f"{name}_us"], default="")
+    for name, value in ((CORES, of_cores), (FRONT, front), (WORKERS, workers)):
+        if value >= BUSY:
+            return Busy(of_cores, workers, front, clients, name, op)
+    waiting = cell["client_threads"] > cell["server_threads"]
+    return Busy(of_cores, workers, front, clients, NOTHING if waiting else CLIENTS, op)

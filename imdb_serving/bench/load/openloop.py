@@ -1,0 +1,116 @@
+"""The open-loop load generator: requests are sent when they are due, whatever has been answered.
+
+Client processes take the requests in the order in which they are due, the next for whoever is free; one that is due
+while all are waiting is sent late. Latency counts from when a request was due, so a server that stops is charged for
+all that had to wait (Tene, How NOT to Measure Latency: coordinated omission). Knows clients and requests, and nothing
+of reviews, models or web servers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter_ns, sleep
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.bench.load.loadgen import GIVE_UP_AFTER, ClientRecord, FailedRequest, Workload, cpu_seconds, tabulate
+from imdb_serving.bench.load.schedule import Tickets
+from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.messages import Reply, Request
+from imdb_serving.transports.base import Client
+
+PR_SET_TIMERSLACK = 29
+
+
+@dataclass(frozen=True, slots=True)
+class OpenShare:
+    """All requests, when each is due (ns from the start), and the file that says which is next; alike for all clients.
+
+    A request that is overdue by more than `patience_ns` is not sent any more: the rate was not reached.
+    """
+
+    workload: Workload
+    due_ns: NDArray[np.int64]
+    tickets: Path
+    clients: int
+    patience_ns: int
+
+    def __len__(self) -> int:
+        """Return the requests that a client sends on average."""
+        return -(-len(self.due_ns) // self.clients)
+
+
+def drive_open(client: Client, share: OpenShare) -> ClientRecord:
+    """Send the requests that are this client's turn when they are due, and record the raw samples.
+
+    `starts_ns` is when a request was sent, `intended_ns` when it was due.
+    """
+    _wake_precisely()
+    record = ClientRecord()
+    stamps: list[tuple[int, int, int, int, int]] = []
+    replies: list[Reply] = []
+    due: list[int] = []
+    cpu, begin = cpu_seconds(), perf_counter_ns()
+    for position, request, prepared in _turns(share, begin, record):
+        start, made = prepared
+        sent = perf_counter_ns()
+        try:
+            reply = client.call(request)
+            answered = perf_counter_ns()
+            outcome = share.workload.finish(position, reply)
+        except ServingError as error:
+            record.failures.append(FailedRequest(position, error.code, str(error)))
+            if _given_up(record, error, len(stamps)):
+                break
+            continue
+        stamps.append((start, made, sent, answered, perf_counter_ns()))
+        replies.append(reply)
+        due.append(begin + int(share.due_ns[position]))
+        record.outcomes.append(outcome)
+        record.positions.append(position)
+    record.window_ns = (begin, perf_counter_ns())
+    record.cpu_s = cpu_seconds() - cpu
+    if stamps:
+        start_, made_, sent_, answered_, finished_ = np.array(stamps, dtype=np.int64).T
+        parts = (made_ - start_, answered_ - sent_, finished_ - answered_)
+        tabulate(record, sent_, parts, [reply.stages for reply in replies])
+        record.intended_ns = np.array(due, dtype=np.int64)
+    return record
+
+
+def _turns(share: OpenShare, begin: int, record: ClientRecord) -> Iterator[tuple[int, Request, tuple[int, int]]]:
+    """Yield the requests that are this client's turn, made ready, each when it is due."""
+    with Tickets(share.tickets) as tickets:
+        while (position := tickets.take()) < len(share.due_ns):
+            due = begin + int(share.due_ns[position])
+            if perf_counter_ns() - due > share.patience_ns:
+                return  # and so are all that follow
+            start = perf_counter_ns()
+            try:
+                request = share.workload.prepare(position)
+            except ServingError as error:
+                record.failures.append(FailedRequest(position, error.code, str(error)))
+                continue
+            made = perf_counter_ns()
+            wait = due - made
+            if wait > 0:
+                sleep(wait / 1e9)
+            yield position, request, (start, made)
+
+
+def _given_up(record: ClientRecord, error: ServingError, answered: int) -> bool:
+    """Tell whether the server is gone: nothing was answered, and several requests in a row found nobody."""
+    return (
+        not answered and len(record.failures) >= GIVE_UP_AFTER and isinstance(error, ServerUnavailable | RequestTimeout)
+    )
+
+
+def _wake_precisely() -> None:
+    """Have Linux wake this process when it asks for it, and not up to 50 µs later."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

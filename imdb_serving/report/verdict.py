@@ -1,0 +1,296 @@
+"""The verdict: in at most eight lines what to run, what that gives, why, what it costs, and how sure this is.
+
+Owns the words and the choice; the numbers are the analysis'. It recommends nothing where cells that matter cannot be
+believed, and says instead which, why, and what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from imdb_serving.bench.analysis.bounds import CLIENTS, CORES, FRONT, WORKERS, utilisation
+from imdb_serving.bench.analysis.cells import valid
+from imdb_serving.bench.analysis.noise import Noise, noise_of
+from imdb_serving.bench.analysis.percentiles import certified, needed
+from imdb_serving.bench.cell import LOCAL_MODES, plural
+from imdb_serving.bench.record.samples import read_samples
+from imdb_serving.errors import DataError
+from imdb_serving.report import costs, frames
+from imdb_serving.report.warnings import warnings_of
+
+LEAST_ROUNDS = 2
+MOST_LINES = 8
+
+
+class Verdict(NamedTuple):
+    """The lines of the verdict, the warnings below it, and the key of the recommended cell, empty for none."""
+
+    lines: list[str]
+    warnings: list[str]
+    key: str
+
+    @property
+    def text(self) -> str:
+        """Verdict and warnings for a terminal."""
+        return "\n".join(self.lines + [f"  warning: {line}" for line in self.warnings])
+
+    @property
+    def markdown(self) -> str:
+        """Verdict and warnings for a page."""
+        return "\n\n".join(self.lines + [f"- {line}" for line in self.warnings])
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a verdict is made of."""
+
+    rows: pd.DataFrame
+    cells: pd.DataFrame
+    noise: Noise
+    cores: int
+    folder: Path
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds of the grid there are."""
+        return int(frames.grid(self.rows)["round"].max())
+
+
+def verdict(rows: pd.DataFrame, folder: Path) -> Verdict:
+    """Return the verdict on a sweep's rows, as `frames.load` gives them; its folder has raw samples and cards."""
+    cells = frames.cells(rows)
+    cores = frames.cores(rows, folder)
+    found = Findings(rows, cells, noise_of(rows), cores, folder)
+    warned = warnings_of(rows, cells, found.noise, cores, folder)
+    if refused := _refusal(found):
+        return Verdict(refused, warned, "")
+    best = _choose(found)
+    lines = [
+        _what(found, best),
+        _why(found, best),
+        _cost(found, best),
+        _steps(found, best),
+        _engines(found),
+        _sure(found),
+        _mind(found),
+    ]
+    return Verdict([line for line in lines if line][:MOST_LINES], warned, str(best["key"]))
+
+
+FILE = "verdict.txt"
+
+
+def save(made: Verdict, folder: Path) -> None:
+    """Write a verdict beside the report, for the command that asked for it."""
+    (folder / FILE).write_text(made.text + "\n", encoding="utf-8")
+
+
+def _served(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells[~cells["mode"].isin(LOCAL_MODES)]
+
+
+def _refusal(found: Findings) -> list[str]:
+    """Return why nothing is recommended and what to do; nothing when there is no reason."""
+    served = _served(found.cells)
+    sound = served[served["valid"].astype(bool)]
+    rounds = found.rounds
+    if served.empty:
+        return ["No verdict: no served cell was measured; add a mode such as rpc to the parameter file."]
+    if rounds < LEAST_ROUNDS:
+        return [
+            "No verdict: one round has no interval, and nothing tells chance from difference.",
+            "Do: `imdb-serving sweep FILE --rounds 3`; what is measured already stays.",
+        ]
+    bad = served[~served["valid"].astype(bool)]
+    best = float(sound["throughput"].max()) if len(sound) else 0.0
+    matter = bad[bad["throughput"] > best * (1 - found.noise.floor)].sort_values("throughput", ascending=False)
+    failed = _never_measured(found)
+    if matter.empty and len(sound):
+        return []
+    lines = [
+        f"No verdict: {len(bad) + failed} of {len(served) + failed} cells cannot be believed, the fastest among them:"
+    ]
+    for _, cell in matter.head(3).iterrows():
+        lines.append(f"  {_name(cell)}, {cell['throughput']:,.0f} samples/s: {_first(cell['why'])}")
+    lines.append(f"Do what is said there, then measure another round: `imdb-serving sweep FILE --rounds {rounds + 1}`.")
+    return lines
+
+
+def _never_measured(found: Findings) -> int:
+    """Return how many cells of the grid failed in every round."""
+    return int(frames.grid(found.rows)["key"].nunique()) - len(found.cells)
+
+
+def _first(why: str) -> str:
+    return why.split("; ", maxsplit=1)[0] + (f" ({why.split('; ')[1]})" if "; " in why else "")
+
+
+def _name(cell: Any) -> str:
+    """Return a cell in words: mode, what differs, threads and clients."""
+    parts = [cell["line"], cell["panel"] or f"engine {cell['engine']}"]
+    return f"{', '.join(parts)}, {_counts(cell)}"
+
+
+def _counts(cell: Any) -> str:
+    threads = plural(int(cell["server_threads"]), "server thread")
+    return f"{threads}, {plural(int(cell['client_threads']), 'client')}"
+
+
+def _choose(found: Findings) -> Any:
+    """Return the fewest server threads, then the fewest clients, that give the most within the noise."""
+    served = _served(found.cells)
+    sound = served[served["valid"].astype(bool)]
+    enough = sound[sound["throughput"] >= sound["throughput"].max() * (1 - found.noise.floor)]
+    return enough.sort_values(["server_threads", "client_threads", "throughput"]).iloc[0]
+
+
+def _what(found: Findings, best: Any) -> str:
+    rate = f"{best['throughput']:,.0f} reviews/s"
+    if isfinite(best["throughput_low"]):
+        rate += f" ({best['throughput_low']:,.0f} to {best['throughput_high']:,.0f})"
+    return f"Run {_name(best)}: {rate}, {tail(found, best)}."
+
+
+def tail(found: Findings, cell: Any, quantile: float = 0.99) -> str:
+    """Return a cell's percentile in words, from the samples of all its valid rounds, or that there are too few."""
+    own = valid(found.rows[found.rows["key"] == cell["key"]])
+    try:
+        times = pd.concat([read_samples(found.folder, raw, ["client_infer_ns"]) for raw in own["raw"]])
+    except (DataError, ValueError):
+        return "single requests' times are gone"
+    value = certified(times["client_infer_ns"].to_numpy() / 1e6, quantile)
+    if value is None:
+        return f"p{100 * quantile:g} not certifiable with n {len(times):,} (needs {needed(quantile):,})"
+    return f"p{100 * quantile:g} {value:.3g} ms (n {len(times):,})"
+
+
+def _why(found: Findings, best: Any) -> str:
+    busy = utilisation(best, found.cores)
+    if busy.limit == CORES:
+        whose = costs.cpu_shares(found.cells, best)
+        words = f"{_all_cores(found.cores)} busy ({', '.join(f'{name} {share:.0%}' for name, share in whose.items())})"
+    elif busy.limit == WORKERS:
+        words = f"{_workers(best)} busy for {busy.workers:.0%} of the time, most of it in {busy.op}"
+    elif busy.limit == FRONT:
+        words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
+    elif busy.limit == CLIENTS:
+        words = (
+            f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
+        )
+    else:
+        words = (
+            f"no resource is busy all the time (cores {busy.cores:.0%}, workers {busy.workers:.0%}): requests wait for "
+            "each other or to be woken"
+        )
+    return f"Why: {words}{_more_threads(found, best)}."
+
+
+def _all_cores(cores: int) -> str:
+    return {1: "the one core is", 2: "both cores are"}.get(cores, f"all {cores} cores are")
+
+
+def _workers(cell: Any) -> str:
+    count = int(cell["server_threads"])
+    return "the worker is" if count == 1 else f"all {count} workers are"
+
+
+def _neighbours(found: Findings, best: Any, column: str) -> tuple[Any, Any]:
+    """Return the valid cells that differ in one count alone, by the next smaller and the next greater."""
+    other = {"server_threads": "client_threads", "client_threads": "server_threads"}[column]
+    cells = found.cells
+    alike = cells[(cells["line"] == best["line"]) & (cells["panel"] == best["panel"]) & cells["valid"].astype(bool)]
+    alike = alike[alike[other] == best[other]].sort_values(column)
+    less, more = alike[alike[column] < best[column]], alike[alike[column] > best[column]]
+    return (less.iloc[-1] if len(less) else None), (more.iloc[0] if len(more) else None)
+
+
+def _more_threads(found: Findings, best: Any) -> str:
+    _, more = _neighbours(found, best, "server_threads")
+    if more is None:
+        return ""
+    return f"; {plural(int(more['server_threads']), 'server thread')} change {_change(found, best, more)}"
+
+
+def _change(found: Findings, best: Any, other: Any) -> str:
+    change = other["throughput"] / best["throughput"] - 1
+    noise = f"noise {found.noise.floor:.1%}"
+    return f"{change:+.1%} ({'within the ' if abs(change) <= found.noise.floor else ''}{noise})"
+
+
+def _cost(found: Findings, best: Any) -> str:
+    return costs.in_words(found.rows, found.cells, best)
+
+
+def _steps(found: Findings, best: Any) -> str:
+    words = []
+    for column in ("server_threads", "client_threads"):
+        less, more = _neighbours(found, best, column)
+        words += [_step(found, best, step) for step in (less, more) if step is not None]
+    return f"One step less or more: {'; '.join(words)}." if words else ""
+
+
+def _step(found: Findings, best: Any, step: Any) -> str:
+    change = step["throughput"] / best["throughput"] - 1
+    doubt = ", within the noise" if abs(change) <= found.noise.floor else ""
+    return f"{_counts(step)} {step['throughput']:,.0f} ({change:+.0%}{doubt})"
+
+
+def _engines(found: Findings) -> str:
+    """Say whether another engine buys more than another thread, with the gain of each."""
+    served = _served(found.cells)
+    sound = served[served["valid"].astype(bool)]
+    by_engine = sound.groupby("engine", sort=False)["throughput"].max().sort_values(ascending=False)
+    if len(by_engine) == 1:
+        return f"Only engine {by_engine.index[0]} was measured; params/engines.yaml measures others beside it."
+    first, second = by_engine.index[:2]
+    engine_gain = by_engine.iloc[0] / by_engine.iloc[1]
+    slower = sound[sound["engine"] == second]
+    thread_gain, step = _best_thread_step(slower)
+    if not step:
+        return f"Engine {first} gives {engine_gain:.2g} times what {second} gives at its best; their answers agree."
+    more = "more" if engine_gain > thread_gain else "less"
+    return (
+        f"Another engine buys {more} than another thread: {first} gives {engine_gain:.2g} times what {second} gives at "
+        f"its best, {step} of {second} {thread_gain:.2g} times; their answers agree."
+    )
+
+
+def _best_thread_step(cells: pd.DataFrame) -> tuple[float, str]:
+    """Return what the best step to more server threads multiplies throughput by, and which step that is."""
+    gains = [(1.0, "")]
+    for _, own in cells.groupby(["line", "panel"], sort=False):
+        peaks = own.groupby("server_threads")["throughput"].max().sort_index()
+        counts = list(peaks.index)
+        for less, more in pairwise(counts):
+            gains.append((float(peaks[more] / peaks[less]), f"{less} to {plural(int(more), 'server thread')}"))
+    steps = gains[1:]
+    return max(steps) if steps else gains[0]
+
+
+def _sure(found: Findings) -> str:
+    cells, noise = found.cells, found.noise
+    total = len(cells) + _never_measured(found)
+    rounds = plural(found.rounds, "round")
+    pair = (
+        f"A/A difference {abs(noise.difference):.1%} (noise floor {noise.floor:.1%})"
+        if noise.known
+        else f"no A/A pair, noise taken as {noise.floor:.0%}"
+    )
+    return f"Sure: {rounds}, {int(cells['valid'].sum())} of {plural(total, 'cell')} valid, {pair}."
+
+
+def _mind(found: Findings) -> str:
+    words = []
+    if note := frames.machine_note(found.rows, found.folder):
+        words.append(note)
+    wake_ups = [card["wake_up_us"] for card in frames.cards(found.rows, found.folder) if card.get("wake_up_us")]
+    least = found.cells["p50_us"].min()
+    if wake_ups and max(wake_ups) > least / 10:
+        words.append(f"low-load latencies measure this machine's wake-ups ({max(wake_ups):.0f} µs each)")
+    return f"Mind: {'; '.join(words)}." if words else ""

@@ -1,0 +1,206 @@
+"""The verdict: on made-up sweeps whose answer is known, in its form, and refused where it must be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from ledger_rows import failed, row, table
+
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.record.rows import Figures, Finding, Row
+from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.bench.runs.ladder import RUNGS
+from imdb_serving.report.verdict import MOST_LINES, verdict
+
+NOISE = (0.0, 0.004, -0.004)
+"""By which share a round is off."""
+
+COUNTS = (1, 2, 4, 8)
+
+
+def rate(servers: int, clients: int, engine: str) -> float:
+    """Two cores: a second worker pays, a third does not; `folded` is four times as fast."""
+    return min(clients, servers, 2) * 1000.0 * (4 if engine == "folded" else 1)
+
+
+def measured(servers: int, clients: int, round_: int, *, throughput: float, folder: Path, **changes: Any) -> Row:
+    made = row(servers, clients, round_, **changes)
+    means = dict.fromkeys(made.means_us, 10.0) | {"op1": 800.0, "encode": 20.0, "decode": 10.0}
+    figures = Figures(
+        wall_s=1.0, window_s=1.0, throughput=throughput, request_rate=throughput, p50_us=clients * 1e6 / throughput,
+        mean_us=clients * 1e6 / throughput, server_cpu_us=900.0, client_cpu_us=60.0, load_before=0.1, load_after=0.2,
+        in_flight=float(clients),
+    )  # fmt: skip
+    times = np.full((700, 1), 2_000_000)
+    raw = store_samples(
+        folder, made.cell.slug, [ClientRecord(("client_infer",), list(range(700)), np.arange(700), times)]
+    )
+    return msgspec.structs.replace(made, means_us=means, figures=figures, raw=raw)
+
+
+def sweep(folder: Path, engines: tuple[str, ...] = ("paddle",), rounds: int = 3) -> list[Row]:
+    """A sweep with an A/A pair and, of each rung, the ladder."""
+    rows = []
+    for number in range(1, rounds + 1):
+        off = 1 + NOISE[(number - 1) % 3]
+        for engine, servers, clients in itertools.product(engines, (1, 2, 4), COUNTS):
+            throughput = rate(servers, clients, engine) * off
+            rows.append(measured(servers, clients, number, engine=engine, throughput=throughput, folder=folder))
+        for clients in COUNTS:
+            throughput, twin = rate(2, clients, engines[0]) * (2 - off), {"series": "twin", "engine": engines[0]}
+            rows.append(measured(2, clients, number, throughput=throughput, folder=folder, **twin))
+        for place, (mode, endpoint, kind) in enumerate(RUNGS.values()):
+            rung = measured(
+                2, 1, number, series="ladder", engine=engines[0], mode=mode, endpoint=endpoint, client_kind=kind,
+                throughput=1e6 / (800 + 100 * place + number), folder=folder,
+            )  # fmt: skip
+            rows.append(rung)
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "cards").mkdir()
+    card = {"cores_allowed": 2, "wake_up_us": 41.0}
+    (tmp_path / "cards" / "card.json").write_text(json.dumps(card), encoding="utf-8")
+    return tmp_path
+
+
+def test_it_says_what_to_run_why_and_how_sure_it_is(folder: Path) -> None:
+    made = verdict(table(sweep(folder)), folder)
+    what, why, cost, steps, engines, sure, mind = made.lines
+    assert what.startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,000 reviews/s (1,98")
+    assert what.endswith("p99 2 ms (n 2,100).")
+    assert "both cores are busy (op1 83%, clients 6%, transport" in why
+    assert "4 server threads change +0.0% (within the noise" in why
+    assert cost.startswith("Serving costs 0.4 ms")
+    assert "over the bare model's 0.8 ms, one client: transport 0.27, client 0.03, ops 0.1." in cost
+    assert "Flask costs 0.1 ms more." in cost
+    assert "1 server thread, 2 clients 1,000 (-50%)" in steps
+    assert "2 server threads, 4 clients 2,000 (+0%, within the noise)" in steps
+    assert "Only engine paddle was measured" in engines
+    assert "3 rounds, 12 of 12 cells valid, A/A difference 0.0% (noise floor" in sure
+    assert "clients and server share 2 cores" in mind
+    assert len(made.lines) <= MOST_LINES
+    assert made.key in {one.key for one in sweep(folder) if one.cell.server_threads == 2}
+
+
+def test_another_engine_is_weighed_against_another_thread(folder: Path) -> None:
+    made = verdict(table(sweep(folder, ("paddle", "folded"))), folder)
+    assert made.lines[0].startswith("Run rpc, engine folded, 2 server threads, 2 clients: 8,000")
+    (line,) = [line for line in made.lines if "another thread" in line]
+    assert "Another engine buys more than another thread: folded gives 4 times" in line
+    assert "1 to 2 server threads of paddle 2 times" in line
+
+
+def test_one_round_is_no_verdict(folder: Path) -> None:
+    made = verdict(table(sweep(folder, rounds=1)), folder)
+    assert made.key == ""
+    assert made.lines[0].startswith("No verdict: one round has no interval")
+    assert "--rounds 3" in made.lines[1]
+
+
+Change = Callable[[Row], Row]
+
+
+def changed(rows: list[Row], servers: int, change: Change) -> list[Row]:
+    return [change(one) if one.cell.server_threads == servers and one.cell.series == "grid" else one for one in rows]
+
+
+def invalid(one: Row) -> Row:
+    finding = Finding("alone", "other processes used 0.9 cores meanwhile", "end them")
+    return msgspec.structs.replace(one, status="invalid", findings=(finding,))
+
+
+def test_invalid_cells_that_may_be_the_best_are_named_with_what_to_do(folder: Path) -> None:
+    made = verdict(table(changed(sweep(folder), 2, invalid)), folder)
+    assert made.key == ""
+    assert made.lines[0].startswith("No verdict: 4 of 12 cells cannot be believed")
+    assert any("rpc" in line and "2 server threads" in line and "end them" in line for line in made.lines)
+    assert "--rounds 4" in made.lines[-1]
+    assert any("12 measurements cannot be believed; alone: other processes" in line for line in made.warnings)
+
+
+def test_invalid_cells_that_cannot_be_the_best_do_not_stop_it(folder: Path) -> None:
+    made = verdict(table(changed(sweep(folder), 1, invalid)), folder)
+    assert made.lines[0].startswith("Run rpc, engine paddle, 2 server threads")
+    assert any("8 of 12 cells valid" in line for line in made.lines)
+
+
+def test_when_nothing_is_valid_there_is_no_verdict(folder: Path) -> None:
+    rows = sweep(folder)
+    for servers in (1, 2, 4):
+        rows = changed(rows, servers, invalid)
+    assert verdict(table(rows), folder).lines[0].startswith("No verdict: 12 of 12 cells")
+
+
+def test_a_cell_that_failed_in_every_round_counts(folder: Path) -> None:
+    rows = [*sweep(folder), *(failed(8, 1, number, engine="paddle") for number in (1, 2, 3))]
+    made = verdict(table(rows), folder)
+    assert any("12 of 13 cells valid" in line for line in made.lines)
+    assert made.warnings[0] == "3 measurements failed, the first: ServerUnavailable: gone"
+
+
+def test_without_a_pair_the_noise_is_said_to_be_a_guess(folder: Path) -> None:
+    made = verdict(table([one for one in sweep(folder) if one.cell.series != "twin"]), folder)
+    assert any("no A/A pair, noise taken as 5%" in line for line in made.lines)
+    assert any("the noise is a guess" in line for line in made.warnings)
+
+
+def test_a_round_far_off_makes_its_cell_unstable(folder: Path) -> None:
+    def slow(one: Row) -> Row:
+        if one.round != 2 or one.cell.client_threads != 2:
+            return one
+        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput / 2)
+        return msgspec.structs.replace(one, figures=figures)
+
+    made = verdict(table(changed(sweep(folder), 4, slow)), folder)
+    assert any("1 cell unstable" in line and "measure another round" in line for line in made.warnings)
+    assert any("11 of 12 cells valid" in line for line in made.lines)
+
+
+def test_drift_that_all_cells_share_makes_none_unstable(folder: Path) -> None:
+    def drifted(one: Row) -> Row:
+        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput * (1 - 0.2 * (one.round - 1)))
+        return msgspec.structs.replace(one, figures=figures)
+
+    made = verdict(table([drifted(one) for one in sweep(folder)]), folder)
+    assert any("12 of 12 cells valid" in line for line in made.lines)
+
+
+def test_clients_that_took_most_of_the_cpu_are_named(folder: Path) -> None:
+    rows = [
+        msgspec.structs.replace(one, figures=msgspec.structs.replace(one.figures, client_cpu_us=1400.0))
+        for one in sweep(folder)
+    ]
+    made = verdict(table(rows), folder)
+    assert any(
+        line.startswith("clients used 61% of the CPU") and "you measured the client" in line for line in made.warnings
+    )
+
+
+def test_too_few_requests_certify_no_p99(folder: Path) -> None:
+    rows = sweep(folder)
+    short = ClientRecord(("client_infer",), [0], np.arange(1), np.full((1, 1), 2_000_000))
+    for one in rows:
+        store_samples(folder, one.cell.slug, [short])
+    assert "p99 not certifiable with n 3 (needs 662)" in verdict(table(rows), folder).lines[0]
+
+
+def test_without_ladder_and_bare_cells_it_says_how_to_learn_the_cost(folder: Path) -> None:
+    made = verdict(table([one for one in sweep(folder) if one.cell.series != "ladder"]), folder)
+    assert any("was not measured: set ladder_rounds, or add the mode bare" in line for line in made.lines)
+    bare = [
+        measured(1, 1, number, mode="bare", endpoint="", engine="paddle", throughput=1250.0, folder=folder)
+        for number in (1, 2, 3)
+    ]
+    rows = [one for one in sweep(folder) if one.cell.series != "ladder"]
+    made = verdict(table([*rows, *bare]), folder)
+    assert any("Serving costs 0.2 ms a review over the bare model's 0.8 ms, one client" in line for line in made.lines)
