@@ -14,7 +14,7 @@ from imdb_serving.report import frames
 
 LIMITS = {
     CORES: "cores",
-    WORKERS: "workers ({op})",
+    WORKERS: "workers ({most})",
     FRONT: "the web server's one thread",
     CLIENTS: "too few clients",
     NOTHING: "nothing is busy",
@@ -42,7 +42,7 @@ def of_cells(cells: pd.DataFrame, cores: int) -> Any:
                 "with": cell["panel"],
                 "server threads": cell["server_threads"],
                 "clients": cell["client_threads"],
-                "limit": LIMITS[busy.limit].format(op=busy.op),
+                "limit": LIMITS[busy.limit].format(most=busy.most),
                 "cores": f"{busy.cores:.0%}",
                 "workers": f"{busy.workers:.0%}",
                 "client processes": f"{busy.clients:.0%}",

@@ -11,7 +11,7 @@ import pandas as pd
 from imdb_serving.bench.analysis import cells as analysis
 from imdb_serving.bench.analysis import reference
 from imdb_serving.bench.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
-from imdb_serving.bench.cell import LADDER, plural
+from imdb_serving.bench.cell import GRID, TWIN, plural
 from imdb_serving.bench.record.rows import OK
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames
@@ -115,17 +115,17 @@ def has_http(cells: pd.DataFrame) -> bool:
     return bool(cells["mode"].str.startswith(HTTP).any())
 
 
-ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples"]
+ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples", "passes"]
 """What decides the answers of a cell: cells alike in these must agree."""
 
 
 def answers(rows: pd.DataFrame) -> str:
     """Return in words how far served answers were from the bare engine's, and whether cells that must agree do."""
-    chosen = rows[(rows["answers"] != "") & (rows["series"] != LADDER)]
+    chosen = rows[(rows["answers"] != "") & rows["series"].isin([GRID, TWIN])]
     words = []
     for _, alike in chosen.groupby(ANSWERING, sort=False):
         cell = alike["cell"].iloc[0]
-        name = cell.label([field for field in ANSWERING[:-1] if field != "math_threads"])
+        name = cell.label(ANSWERING[:4])
         worst, counts = alike["difference"].max(), alike["answers"].value_counts()
         near = f", at most {worst:.0e} from the bare engine's" if worst > 0 else ", and the bare engine's"
         near = "" if pd.isna(worst) else near

@@ -176,7 +176,7 @@ def _why(found: Findings, best: Any) -> str:
         whose = costs.cpu_shares(found.cells, best)
         words = f"{_all_cores(found.cores)} busy ({', '.join(f'{name} {share:.0%}' for name, share in whose.items())})"
     elif busy.limit == WORKERS:
-        words = f"{_workers(best)} busy for {busy.workers:.0%} of the time, most of it in {busy.op}"
+        words = f"{_workers(best)} busy, most of the time with {busy.most}; cores {busy.cores:.0%}"
     elif busy.limit == FRONT:
         words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
     elif busy.limit == CLIENTS:

@@ -65,34 +65,52 @@ def ops_us(cell: Any) -> float:
 
 
 class Busy(NamedTuple):
-    """The utilisation of each resource, from 0 to 1, which of them limits, and the op that takes most of a worker."""
+    """The utilisation of each resource, from 0 to 1, which of them limits, and what takes most of a worker's time."""
 
     cores: float
     workers: float
     front: float
     clients: float
     limit: str
-    op: str
+    most: str
+
+
+TRANSPORT = "transport"
+"""What takes most of a worker's time where the ops do not."""
+
+MOST = 2 / 3
+
+WAITING = 0.3
+"""From this wait for a worker on, as a share of what its ops take, all workers are busy, whatever the ops add up to: a
+worker process reads and writes messages too, which no op shows."""
 
 
 def utilisation(cell: Any, cores: int) -> Busy:
     """Return how busy cores, workers, a one-threaded front and the client processes were in a cell (X times demand).
 
-    Cores come first: on busy cores workers wait for them, and their ops only look long. Where nothing is busy and no
-    client has to wait for a worker, the clients are what limits: each sends one request at a time.
+    Cores come first: on busy cores workers wait for them, and their ops only look long. A thread worker does all of the
+    server's work. Where nothing is busy and no client has to wait for a worker, the clients are what limits: each sends
+    one request at a time.
     """
     rate = cell["request_rate"] / 1e6
-    workers = rate * ops_us(cell) / max(cell["server_threads"], 1)
+    ops, servers, clients = ops_us(cell), max(cell["server_threads"], 1), cell["client_threads"]
+    taken = max(ops, cell["server_cpu_us"]) if cell["worker_kind"] == "thread" else ops
     of_cores = rate * (cell["server_cpu_us"] + cell["client_cpu_us"]) / cores
     front = 0.0
     if cell["mode"] == ONE_THREAD:
-        front = rate * sum(
-            cell[f"{name}_us"] for name in ("parse", "handover", *op_names(cell)) if f"{name}_us" in cell
-        )
-    clients = rate * cell["client_cpu_us"] / min(cell["client_threads"], cores)
-    op = max(op_names(cell), key=lambda name: cell[f"{name}_us"], default="")
-    for name, value in ((CORES, of_cores), (FRONT, front), (WORKERS, workers)):
-        if value >= BUSY:
-            return Busy(of_cores, workers, front, clients, name, op)
-    waiting = cell["client_threads"] > cell["server_threads"]
-    return Busy(of_cores, workers, front, clients, NOTHING if waiting else CLIENTS, op)
+        inside = ("parse", "handover", *op_names(cell))
+        front = rate * sum(cell[f"{name}_us"] for name in inside if f"{name}_us" in cell)
+    most = max(op_names(cell), key=lambda name: cell[f"{name}_us"], default="")
+    busy = Busy(
+        cores=of_cores,
+        workers=rate * taken / servers,
+        front=front,
+        clients=rate * cell["client_cpu_us"] / min(clients, cores),
+        limit=NOTHING if clients > servers else CLIENTS,
+        most=most if ops >= MOST * taken else TRANSPORT,
+    )
+    waits = clients > servers and cell["queue_us"] >= WAITING * ops
+    for name, limits in ((CORES, of_cores >= BUSY), (FRONT, front >= BUSY), (WORKERS, busy.workers >= BUSY or waits)):
+        if limits:
+            return busy._replace(limit=name)
+    return busy

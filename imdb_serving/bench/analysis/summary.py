@@ -63,8 +63,11 @@ def wall_seconds(records: Sequence[ClientRecord]) -> float:
 def latency(records: Sequence[ClientRecord], whole: str = "client_infer") -> dict[str, float | None]:
     """Return the mean and the percentiles of one column in microseconds; None where too few requests stand behind."""
     times = column(records, whole) / US
-    if not len(times):
-        return {}
+    return percentiles(times) if len(times) else {}
+
+
+def percentiles(times: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return the mean and the percentiles of times in microseconds."""
     tails = {f"p{name}_us": certified(times, quantile) for name, quantile in (("90", 0.9), ("95", 0.95), ("99", 0.99))}
     return {
         "mean_us": float(times.mean()),
@@ -114,6 +117,35 @@ def closed_loop(records: Sequence[ClientRecord]) -> dict[str, float]:
         "window_s": window / NS,
         "request_rate": completed * NS / window,
         "in_flight": spent / window,
+    }
+
+
+def open_loop(records: Sequence[ClientRecord], rate: float) -> dict[str, float | None]:
+    """Return the figures of an open loop: latencies from when a request was due, service times from when it was sent.
+
+    `achieved` is the rate at which answers came, over as long as requests were due: in a server that keeps up, the last
+    answer is as far from the first as the last request was. Offered nothing (all at once), it is the rate of answers.
+    """
+    answered = [record for record in records if len(record.positions)]
+    if not answered:
+        return {}
+    due = np.concatenate([record.intended_ns for record in answered])
+    sent = np.concatenate([record.starts_ns for record in answered])
+    service = column(answered, "client_infer")
+    done = sent + service
+    spread = max(int(done.max() - done.min()), int(due.max() - due.min()), 1)
+    window = max(int(done.max() - due.min()), 1)
+    latencies = (done - due) / US
+    asked = rate or (len(done) - 1) * NS / spread
+    return {
+        "wall_s": wall_seconds(answered),
+        "window_s": window / NS,
+        "request_rate": len(done) * NS / window,
+        "offered": rate or None,
+        "achieved": asked * int(due.max() - due.min()) / spread if rate else len(done) * NS / window,
+        **percentiles(latencies),
+        "service_p50_us": float(np.median(service)) / US,
+        "service_p99_us": certified(service / US, 0.99),
     }
 
 

@@ -11,14 +11,22 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns, sleep
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imdb_serving.bench.load.loadgen import GIVE_UP_AFTER, ClientRecord, FailedRequest, Workload, cpu_seconds, tabulate
+from imdb_serving.bench.load.loadgen import (
+    GIVE_UP_AFTER,
+    ClientRecord,
+    FailedRequest,
+    Workload,
+    cpu_seconds,
+    drive,
+    tabulate,
+)
 from imdb_serving.bench.load.schedule import Tickets
 from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request
@@ -39,6 +47,11 @@ class OpenShare:
     tickets: Path
     clients: int
     patience_ns: int
+    begin_ns: int = 0
+
+    def starting_at(self, start_ns: int) -> OpenShare:
+        """Return this share with the moment from which times count, the same for all clients."""
+        return replace(self, begin_ns=start_ns)
 
     def __len__(self) -> int:
         """Return the requests that a client sends on average."""
@@ -55,7 +68,7 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
     stamps: list[tuple[int, int, int, int, int]] = []
     replies: list[Reply] = []
     due: list[int] = []
-    cpu, begin = cpu_seconds(), perf_counter_ns()
+    cpu, begin = cpu_seconds(), share.begin_ns or perf_counter_ns()
     for position, request, prepared in _turns(share, begin, record):
         start, made = prepared
         sent = perf_counter_ns()
@@ -81,6 +94,11 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
         tabulate(record, sent_, parts, [reply.stages for reply in replies])
         record.intended_ns = np.array(due, dtype=np.int64)
     return record
+
+
+def drive_either(client: Client, share: Workload | OpenShare) -> ClientRecord:
+    """Work through a share as what it is: of an open loop, or of a closed one."""
+    return drive_open(client, share) if isinstance(share, OpenShare) else drive(client, share)
 
 
 def _turns(share: OpenShare, begin: int, record: ClientRecord) -> Iterator[tuple[int, Request, tuple[int, int]]]:

@@ -12,7 +12,8 @@ from time import monotonic, perf_counter_ns, sleep
 from types import TracebackType
 from typing import Any
 
-from imdb_serving.bench.load.loadgen import ClientRecord, FailedRequest, Workload, drive
+from imdb_serving.bench.load.loadgen import ClientRecord, FailedRequest, Workload
+from imdb_serving.bench.load.openloop import drive_either
 from imdb_serving.errors import ServingError
 from imdb_serving.transports.base import Client
 
@@ -44,11 +45,12 @@ class LoadSession:
     """
 
     def __init__(
-        self, targets: Mapping[str, Connect], clients: int, request_timeout: float, drive_share: Drive = drive
+        self, targets: Mapping[str, Connect], clients: int, request_timeout: float, drive_share: Drive = drive_either
     ) -> None:
         """Take how to connect to each target, the number of client processes, and one request's deadline.
 
-        `drive_share` is what a process does with a client and its share.
+        `drive_share` is what a process does with a client and its share. A share with `starting_at` is told the moment
+        at which all start.
         """
         self._targets, self._drive = dict(targets), drive_share
         self._clients = clients
@@ -57,6 +59,11 @@ class LoadSession:
         self._processes: list[Any] = []
         self._lost: dict[int, ServingError | None] = {}
         self._used = False
+
+    @property
+    def request_timeout(self) -> float:
+        """One request's deadline in seconds."""
+        return self._request_timeout
 
     @property
     def pids(self) -> list[int]:
@@ -178,8 +185,13 @@ def _client_process(pipe: Connection, targets: Mapping[str, Connect], drive_shar
             while True:
                 target, share = pipe.recv()
                 pipe.send(None)
-                sleep(max(0, pipe.recv() - perf_counter_ns()) / 1e9)
-                pipe.send(drive_share(clients[target], share))
+                start_ns = pipe.recv()
+                sleep(max(0, start_ns - perf_counter_ns()) / 1e9)
+                pipe.send(
+                    drive_share(
+                        clients[target], share.starting_at(start_ns) if hasattr(share, "starting_at") else share
+                    )
+                )
         except ServingError as error:
             pipe.send(error)
         except EOFError:

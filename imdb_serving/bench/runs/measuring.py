@@ -6,19 +6,25 @@ Knows neither files nor figures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from operator import itemgetter
+from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.bench.analysis import gates, summary
-from imdb_serving.bench.cell import Cell, digest
+from imdb_serving.bench.cell import CLOSED, OFFLINE, Cell, digest
 from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.openloop import OpenShare
+from imdb_serving.bench.load.schedule import arrival_times
 from imdb_serving.bench.load.session import Connect, LoadSession
-from imdb_serving.bench.load.workload import ReviewWorkload, share
+from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
 from imdb_serving.bench.record.machine import allowed
 from imdb_serving.bench.record.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.bench.runs.watch import Usage, watching
@@ -87,29 +93,50 @@ def measure(
     """
     row = around.row(cell, order)
     lines = list(around.lines[: cell.samples]) * cell.passes
-    shares = [
-        ReviewWorkload(part, "ids", None, batch=cell.batch) for part in share(lines, cell.client_threads, cell.batch)
-    ]
     records: list[ClientRecord] = []
-    with watching(target.pids, session.pids) as usage:
+    with (
+        _shares(cell, around, lines, session.request_timeout) as (workloads, shares),
+        watching(target.pids, session.pids) as usage,
+    ):
         try:
             records = session.run(name, shares)
         except (ServingError, OSError) as failure:
             return around.failed(cell, failure, order), records
     failures = [failure for record in records for failure in record.failures]
-    requests = sum(map(len, shares))
+    requests = -(-len(lines) // cell.batch) if cell.arrivals != CLOSED else sum(map(len, workloads))
+    answered = sum(len(record.positions) for record in records)
     row = msgspec.structs.replace(
         row,
         error=f"{len(failures)} of {requests} requests failed, the first: {failures[0].message}" if failures else "",
         requests=requests,
         failed_requests=len(failures),
+        unsent=max(0, requests - answered - len(failures)),
         stages=summary.stage_names(records),
         sums_s={name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()},
         means_us=summary.stage_means(records),
         figures=_figures(cell, around, records, usage),
-        **_answers(around.truth, shares, records),
+        **_answers(around.truth, workloads, records),
     )
     return judged(row), records
+
+
+@contextmanager
+def _shares(
+    cell: Cell, around: Round, lines: Sequence[Line], timeout: float
+) -> Iterator[tuple[list[ReviewWorkload], Sequence[Sized]]]:
+    """Give each client's workload, and what it is told to do: its own share (closed loop), or any request (open)."""
+    if cell.arrivals == CLOSED:
+        parts = share(lines, cell.client_threads, cell.batch)
+        workloads = [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
+        yield workloads, workloads
+        return
+    whole = ReviewWorkload(lines, "ids", None, batch=cell.batch)
+    due = arrival_times(cell.arrivals, cell.rate, len(whole), around.seed + around.number)
+    # All at once, the last is overdue by as long as the whole takes.
+    patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
+    with tempfile.TemporaryDirectory(prefix="imdb-serving-") as place:
+        one = OpenShare(whole, due, Path(place) / "tickets", cell.client_threads, patience)
+        yield [whole] * cell.client_threads, [one] * cell.client_threads
 
 
 def judged(row: Row) -> Row:
@@ -127,18 +154,23 @@ def _figures(cell: Cell, around: Round, records: Sequence[ClientRecord], usage: 
         return Figures(load_before=usage.load_before, load_after=usage.load_after)
     # The bare engine's client lays out the feed as well; only the engine itself is to be counted.
     whole = "op1" if cell.mode == "bare" else "client_infer"
-    loop = summary.closed_loop(records)
+    gaps = summary.stage_gaps(records)
+    measured: dict[str, float | None] = (
+        {**summary.closed_loop(records), **summary.latency(records, whole), **gaps}
+        if cell.arrivals == CLOSED
+        else {**summary.open_loop(records, cell.rate), **gaps}
+    )
+    rate = float(measured["request_rate"] or 0.0)
     ceiling = around.ceilings.get(cell.client_threads)
-    measured: dict[str, float | None] = {**loop, **summary.latency(records, whole), **summary.stage_gaps(records)}
     figures = Figures(
-        throughput=loop["request_rate"] * samples / answered,
+        throughput=rate * samples / answered,
         server_cpu_us=usage.server_s / answered * 1e6,
         client_cpu_us=sum(record.cpu_s for record in records) / answered * 1e6,
         foreign_cores=usage.foreign_cores,
         steal_cores=usage.steal_cores,
         load_before=usage.load_before,
         load_after=usage.load_after,
-        of_ceiling=loop["request_rate"] / ceiling if ceiling else None,
+        of_ceiling=rate / ceiling if ceiling else None,
     )
     return msgspec.structs.replace(figures, **measured)
 
@@ -156,20 +188,18 @@ def _answers(
     truth: Probabilities | None, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
 ) -> dict[str, object]:
     """Compare every answer with the bare engine's to the same review (`truth`, which repeats), and with the label."""
-    results = [result for record in records for outcome in record.outcomes for result in outcome]
-    if not results:
+    first = 0
+    given: list[tuple[int, Result]] = []
+    for workload, record in zip(shares, records, strict=True):
+        for position, outcome in zip(record.positions, record.outcomes, strict=True):
+            given += enumerate(outcome, start=first + position * workload.batch)
+        first += len(workload.lines) if workload is not shares[-1] else 0  # in an open loop all have the same
+    if not given:
         return {}
+    places, results = zip(*sorted(given, key=itemgetter(0)), strict=True)
     difference = None
     if truth is not None:
-        first = 0
-        places: list[int] = []
-        for workload, record in zip(shares, records, strict=True):
-            for position in record.positions:
-                start = first + position * workload.batch
-                places += range(start, start + len(workload.samples(position)))
-            first += len(workload.lines)
-        given = np.array([result.probability for result in results])
-        distance = np.abs(given - truth[np.array(places) % len(truth)])
+        distance = np.abs(np.array([result.probability for result in results]) - truth[np.array(places) % len(truth)])
         difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
     return {
         "answered": len(results),

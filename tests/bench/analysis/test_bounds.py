@@ -23,7 +23,8 @@ def cell(
     return {
         "client_threads": clients, "server_threads": workers, "mode": mode, "stages": STAGES, "request_rate": rate,
         "total_us": clients / rate * 1e6, "op0_us": 10.0, "op1_us": op1, "op2_us": 10.0, "server_cpu_us": cpu,
-        "client_cpu_us": cpu, "parse_us": 20.0, "handover_us": 30.0,
+        "client_cpu_us": cpu, "parse_us": 20.0, "handover_us": 30.0, "queue_us": 0.0,
+        "worker_kind": "process",
     }  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def cell(
 def test_the_limit_of_a_service_time_is_the_smaller_number(clients: int, workers: int, limit: str) -> None:
     busy = utilisation(cell(clients, workers), cores=8)
     assert busy.limit == limit
-    assert busy.op == "op1"
+    assert busy.most == "op1"
     assert busy.workers == pytest.approx(min(clients, workers) / workers, rel=0.03)
 
 
@@ -49,6 +50,23 @@ def test_the_one_thread_of_the_published_server_is_named() -> None:
     made = cell(8, 4, op1=1000, mode="flask-dev")
     made["request_rate"] = 0.95e6 / (1020 + 50)
     assert utilisation(made, cores=8).limit == "front"
+
+
+def test_requests_that_wait_for_a_worker_find_all_busy() -> None:
+    """A worker process that reads and writes for a fifth of its time: its ops add up to four fifths."""
+    made = cell(4, 1) | {"queue_us": 15_000.0}
+    made["request_rate"] *= 0.8
+    busy = utilisation(made, cores=8)
+    assert (busy.limit, busy.most) == ("workers", "op1")
+    assert busy.workers < 0.85
+
+
+def test_a_thread_worker_does_all_of_the_servers_work() -> None:
+    made = cell(4, 1, op1=12, cpu=90) | {"worker_kind": "thread"}
+    made["request_rate"] = 10_000.0
+    busy = utilisation(made, cores=8)
+    assert (busy.limit, busy.most) == ("workers", "transport")
+    assert busy.workers == pytest.approx(0.9)
 
 
 def test_nothing_busy_is_said() -> None:
