@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.bench.analysis import cells as analysis
-from imdb_serving.bench.cell import GRID, LOCAL_MODES, Cell, common, plural, varying
+from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell, common, plural, varying
 from imdb_serving.bench.parameters.checks import GRID_MODES
 from imdb_serving.bench.record.environment import Card, read_card
 from imdb_serving.bench.record.ledger import Ledger, newest
@@ -91,9 +91,16 @@ def _rank(cell: Cell) -> tuple[Any, ...]:
 
 
 def grid(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the grid itself; all of them where there is no grid, as in one of the pair's own notebook."""
+    """Return the grid's rows of closed loops; of all series where there is no grid, as in the pair's own notebook."""
     chosen = analysis.of_series(rows)
-    return chosen if len(chosen) else rows
+    chosen = chosen if len(chosen) else rows
+    return chosen[chosen["arrivals"] == CLOSED]
+
+
+def open_loops(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the grid's rows of open loops, which answer another question and stand in no plot with closed ones."""
+    chosen = analysis.of_series(rows)
+    return chosen[chosen["arrivals"] != CLOSED]
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:

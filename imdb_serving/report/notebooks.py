@@ -40,6 +40,8 @@ def grid_params(namespace: Mapping[str, Any]) -> GridParams:
     values = _notebook_params(namespace, GridParams)
     if isinstance(values.get("client_threads"), str | int):
         values["client_threads"] = _counts(values["client_threads"])
+    if isinstance(values.get("rates"), str | int | float):
+        values["rates"] = _rates(values["rates"])
     return make(GridParams, values, "grid.ipynb")
 
 
@@ -77,6 +79,14 @@ def _counts(value: str | int) -> list[int]:
         return [int(field) for field in fields]
     except ValueError as error:
         raise ConfigError(f"client_threads: expected numbers like 1,2,4, got {value!r}") from error
+
+
+def _rates(value: str | float) -> list[float]:
+    """Read a list that came through papermill's `-p` as `_counts` does."""
+    try:
+        return [float(field) for field in str(value).strip("[] ").split(",")]
+    except ValueError as error:
+        raise ConfigError(f"rates: expected numbers like 500,1000, got {value!r}") from error
 
 
 def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:

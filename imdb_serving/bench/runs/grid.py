@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.bench.cell import LOCAL_MODES, Cell
+from imdb_serving.bench.cell import CLOSED, LOCAL_MODES, Cell
 from imdb_serving.bench.load.inputs import measurement_lines
 from imdb_serving.bench.load.local import BareClient, InprocClient
 from imdb_serving.bench.load.session import LoadSession, prepare_processes
@@ -139,6 +139,8 @@ def describe(row: Row) -> str:
     """Return one line about a measured cell."""
     cell = row.cell
     words = f"{cell.mode}, {cell.engine}, {cell.server_threads} server x {cell.client_threads} client threads"
+    if cell.arrivals != CLOSED:
+        words += f", {cell.label(['arrivals', 'rate'])}"
     if not row.answered:
         return f"{words}: FAILED, {row.error}"
     figures = f"{row.figures.throughput:,.0f} samples/s, total {row.sums_s.get('total', nan):.2f} s a client"

@@ -1,0 +1,99 @@
+"""Open loops: latency against the offered rate, as a table and a figure. Closed loops stand in neither."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from imdb_serving.bench.analysis import cells as analysis
+from imdb_serving.bench.analysis.percentiles import needed
+from imdb_serving.bench.cell import plural
+from imdb_serving.report import frames
+from imdb_serving.report.plots import STYLE, style_of
+
+LINES: dict[str, Any] = {"p50_us": "-", "p99_us": "--", "service_p99_us": ":"}
+WORDS = {
+    "p50_us": "p50, from when a request was due",
+    "p99_us": "p99, from when a request was due",
+    "service_p99_us": "p99 of the service time alone, from when it was sent",
+}
+
+
+def any_measured(rows: pd.DataFrame) -> bool:
+    """Tell whether any open loop was measured."""
+    return bool(len(analysis.measured(frames.open_loops(rows))))
+
+
+def show(rows: pd.DataFrame) -> Any:
+    """Return a row an open-loop cell, styled: offered and reached, latencies from the due time, service times."""
+    table = []
+    for _, cell in _cells(rows).iterrows():
+        table.append(
+            {
+                "mode": cell["line"],
+                "with": cell["panel"],
+                "server threads": cell["server_threads"],
+                "clients": cell["client_threads"],
+                "offered [requests/s]": f"{cell['offered']:,.0f}" if pd.notna(cell["offered"]) else "all at once",
+                "reached": f"{cell['achieved']:,.0f}",
+                "n": f"{cell['requests']:,.0f}",
+                "p50 [ms]": _ms(cell, "p50_us", 0.5),
+                "p99 [ms]": _ms(cell, "p99_us", 0.99),
+                "service p50 [ms]": _ms(cell, "service_p50_us", 0.5),
+                "service p99 [ms]": _ms(cell, "service_p99_us", 0.99),
+                "valid": "yes" if cell["valid"] else f"no: {cell['why']}",
+            }
+        )
+    return pd.DataFrame(table).style.hide(axis="index")
+
+
+def _ms(cell: Any, column: str, quantile: float) -> str:
+    if pd.isna(cell[column]):
+        return f"not certifiable with n {cell['requests']:,.0f} (needs {needed(quantile):,})"
+    return f"{cell[column] / 1000:.3g}"
+
+
+def _cells(rows: pd.DataFrame) -> pd.DataFrame:
+    chosen = frames.open_loops(rows)
+    table = analysis.cells(chosen).drop(columns=["threads"], errors="ignore")
+    return table.merge(chosen.drop_duplicates("key")[["key", "line", "panel"]], on="key")
+
+
+def figure(rows: pd.DataFrame, folder: Path) -> Figure:
+    """Draw latency and service time against the offered rate, a colour a server-thread count; hollow: not valid."""
+    cells = _cells(rows)
+    cells = cells[cells["offered"].notna()]
+    curves = cells.groupby(["mode", "panel", "server_threads"], sort=False)
+    with mpl.rc_context(STYLE):
+        drawn, axes = plt.subplots(figsize=(10.4, 4.8), layout="constrained")
+        for number, ((mode, panel, servers), own) in enumerate(curves):
+            name = ", ".join(filter(None, [str(mode), str(panel), plural(int(str(servers)), "server thread")]))
+            _curve(axes, own.sort_values("offered"), name, *style_of(number))
+        for column, dashes in LINES.items():
+            axes.plot([], [], ls=dashes, color="#444444", label=WORDS[column])
+        axes.set_yscale("log")
+        axes.set_xlim(left=0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.set_xlabel("offered [requests/s]")
+        axes.set_ylabel("time of a request [ms]")
+        axes.set_title(f"Open loop · latency at an offered rate · {frames.machine_note(rows, folder)}", loc="left")
+        drawn.legend(loc="outside right upper", fontsize=9.5)
+    return drawn
+
+
+def _curve(axes: Axes, own: pd.DataFrame, name: str, colour: str, marker: str) -> None:
+    for column, dashes in LINES.items():
+        label = name if column == "p50_us" else None
+        axes.plot(
+            own["offered"], own[column] / 1000, ls=dashes, marker=marker, color=colour, label=label, lw=1.7, ms=5.5
+        )
+        bad = own[~own["valid"].astype(bool)]
+        axes.plot(bad["offered"], bad[column] / 1000, marker, mfc="white", mec=colour, mew=1.4, ms=5.5, ls="", zorder=4)
