@@ -72,7 +72,7 @@ def figure(rows: pd.DataFrame, folder: Path) -> Figure:
     cells = cells[cells["offered"].notna()]
     curves = cells.groupby(["mode", "panel", "server_threads"], sort=False)
     with mpl.rc_context(STYLE):
-        drawn, axes = plt.subplots(figsize=(10.4, 4.8), layout="constrained")
+        drawn, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
         for number, ((mode, panel, servers), own) in enumerate(curves):
             name = ", ".join(filter(None, [str(mode), str(panel), plural(int(str(servers)), "server thread")]))
             _curve(axes, own.sort_values("offered"), name, *style_of(number))
@@ -82,10 +82,11 @@ def figure(rows: pd.DataFrame, folder: Path) -> Figure:
         axes.set_xlim(left=0)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else ""))
         axes.set_xlabel("offered [requests/s]")
         axes.set_ylabel("time of a request [ms]")
         axes.set_title(f"Open loop · latency at an offered rate · {frames.machine_note(rows, folder)}", loc="left")
-        drawn.legend(loc="outside right upper", fontsize=9.5)
+        drawn.legend(loc="outside lower center", ncols=2, fontsize=9.5)
     return drawn
 
 
