@@ -441,6 +441,88 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
 
 
 @main.command()
+@click.argument("first", metavar="A", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(file_okay=False, path_type=Path))
+def compare(first: Path, second: Path) -> None:
+    """Compare two sweeps' folders cell by cell: what B gained or lost against A, with intervals, against noise.
+
+    The exit code is 0 when B is the same or better, 1 when a cell is worse, 2 when they are not comparable.
+
+    \b
+    Example:
+      imdb-serving compare outputs/before outputs/default
+    """
+    from imdb_serving.commands.compare import run_compare
+
+    sys.exit(run_compare(first, second))
+
+
+@main.command()
+@click.option("--net", default="cnn", help="Whose model's kernels are told.")
+def doctor(net: str) -> None:
+    """Print what this machine is, and what is wrong with it for measuring, with what to do.
+
+    \b
+    Example:
+      imdb-serving doctor
+    """
+    from imdb_serving.commands.doctor import run_doctor
+
+    run_doctor(net)
+
+
+class _Milliseconds(click.ParamType[float]):
+    """A time with its unit, as 20ms or 0.5s; a number alone is milliseconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        text = str(value).strip()
+        factor = 1.0 if text.endswith("ms") else 1000.0 if text.endswith("s") else 1.0
+        try:
+            number = float(text.removesuffix("s").removesuffix("m")) * factor
+        except ValueError:
+            number = 0.0
+        if not 0 < number < 1e9:
+            self.fail(f"{value!r}: expected a time above 0, as 20ms or 0.5s", param, ctx)
+        return number
+
+
+@main.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option("--p50", type=_Milliseconds(), help="What half of the requests have to take at most.")
+@click.option("--p90", type=_Milliseconds(), help="90 % of them.")
+@click.option("--p95", type=_Milliseconds(), help="95 %; give one of these.")
+@click.option("--p99", type=_Milliseconds(), help="99 %.")
+@click.option(
+    "--errors", type=click.FloatRange(0, 1), default=0.0, help="Share of requests without an answer, at most."
+)
+@click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev.")
+@click.option("--engine", default="paddle", help=f"{engines_in_words()}.")
+@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers.")
+@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
+@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
+@click.option("--clients", type=click.IntRange(min=1), default=16, help="Client processes, of the open loop at most.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About, of a probe.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each load is probed.")
+@click.option("--seed", type=int, default=2020, help="Of reviews and arrivals.")
+@click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
+def slo(**options: Any) -> None:
+    """Find the highest rate (open loop) and the most clients (closed loop) that hold a limit of latency.
+
+    MODEL is a bundle's folder; default: outputs/models/cnn, trained when missing.
+
+    \b
+    Example:
+      imdb-serving slo --p95 20ms --errors 0
+      imdb-serving slo --engine folded --mode socket --p99 2ms
+    """
+    from imdb_serving.commands.slo import run_slo
+
+    sys.exit(run_slo(**options))
+
+
+@main.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def report(folder: Path) -> None:
     """Rebuild the report of a sweep from its ledger.

@@ -178,7 +178,7 @@ def code_of(text: str) -> Iterator[str]:
 def commands_in(text: str) -> list[tuple[str, list[str]]]:
     """Every `imdb-serving COMMAND` with the options that follow it."""
     found = re.findall(r"(?<![\w/-])imdb-serving +([a-z][a-z-]*)([^|>&;#\n]*)", text)
-    return [(name, re.findall(r"(?<!\S)(--[a-z][a-z-]*)", rest)) for name, rest in found]
+    return [(name, re.findall(r"(?<!\S)(--[a-z][a-z0-9-]*)", rest)) for name, rest in found]
 
 
 def check_commands(commands: list[tuple[str, list[str]]]) -> None:

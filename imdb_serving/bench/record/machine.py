@@ -19,6 +19,7 @@ CPU_FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 SMT = Path("/sys/devices/system/cpu/smt/active")
 BOOST = (Path("/sys/devices/system/cpu/intel_pstate/no_turbo"), Path("/sys/devices/system/cpu/cpufreq/boost"))
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 WAKE_UPS = 400
 PROBE_SECONDS = 20.0
 
@@ -112,7 +113,23 @@ def busiest(count: int = 3) -> list[str]:
         with suppress(psutil.Error):
             found.append((process.cpu_percent() / 100, process.pid, process.name()))
     found.sort(reverse=True)
-    return [f"{name} (pid {pid}) {cores:.1f} cores" for cores, pid, name in found[:count] if cores >= 0.1]
+    others = [one for one in found if one[1] != os.getpid()]
+    return [f"{name} (pid {pid}) {cores:.1f} cores" for cores, pid, name in others[:count] if cores >= 0.1]
+
+
+def present_state() -> dict[str, Any]:
+    """Return what is so at this moment: load, the busiest processes, the hypervisor's share, free memory, the clock."""
+    before = psutil.cpu_times()
+    names = busiest()
+    after = psutil.cpu_times()
+    total = sum(after) - sum(before)
+    return {
+        "load": load(),
+        "busiest": names,
+        "steal": (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / total if total > 0 else 0.0,
+        "memory_gib": psutil.virtual_memory().available / 2**30,
+        "clock": _read(CLOCK_SOURCE),
+    }
 
 
 def _read(path: Path) -> str:

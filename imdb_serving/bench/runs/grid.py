@@ -109,7 +109,7 @@ def _prepare(params: GridParams, around: Round, ledger: Ledger, stack: ExitStack
     most = max(params.client_threads)
     limits = ceilings(params, around, ledger)
     with ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(_inputs, params, ledger.folder)
+        reading = reader.submit(inputs, params, ledger.folder)
         target = _target(params, stack)
         lines, truth = reading.result()
     session = stack.enter_context(LoadSession({"": target.connect}, most, params.timeout))
@@ -125,7 +125,7 @@ def _target(params: GridParams, stack: ExitStack) -> Target:
     return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
 
-def _inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
+def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
     """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
