@@ -441,6 +441,38 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
 
 
 @main.command()
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--scenario",
+    type=click.Choice(["SingleStream", "Server", "Offline"]),
+    default="Server",
+    help="One at a time; at drawn times; all at once.",
+)
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Server: queries a second to offer.")
+@click.option("--mode", default="rpc", help="rpc, socket or flask.")
+@click.option("--engine", default="paddle", help=f"{engines_in_words()}.")
+@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers.")
+@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
+@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
+@click.option("--clients", type=click.IntRange(min=1), default=16, help="Threads under LoadGen, else processes.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each.")
+@click.option("--seed", type=int, default=2020, help="Of reviews, and of our own arrivals.")
+@click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
+def mlperf(**options: Any) -> None:
+    """Have MLPerf's LoadGen drive our client, then our own load generator do the same, and print both.
+
+    Needs the extra `loadgen`. MODEL is a bundle's folder; default: outputs/models/cnn, trained when missing.
+
+    \b
+    Example:
+      imdb-serving mlperf --scenario Server --rate 300 --engine simulated
+    """
+    from imdb_serving.commands.mlperf import run_mlperf
+
+    sys.exit(run_mlperf(**options))
+
+
+@main.command()
 @click.argument("first", metavar="A", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(file_okay=False, path_type=Path))
 def compare(first: Path, second: Path) -> None:

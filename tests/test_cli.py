@@ -532,7 +532,7 @@ def test_two_sweeps_do_not_write_to_one_folder(tmp_path: Path, tiny: Callable[[]
     with alone(tmp_path / "out" / "tiny"):
         done = tiny()
     assert done.code != 0
-    assert "another sweep is writing to" in done.err
+    assert "another sweep is at work in" in done.err
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_local_clients_give_the_served_answer(name: str, bundle: Path) -> None:
 def test_bare_counts_the_engine_alone() -> None:
     workload = shares_of(lines_of(1), 1)[0]
     reply = BareClient(NULL, None).call(workload.prepare(0))
-    assert [stage.name for stage in reply.stages] == ["op1"]
+    assert [stage.name for stage in reply.stages] == ["op0", "op1"]
     assert [stage.name for stage in InprocClient(NULL, None).call(workload.prepare(0)).stages] == ["op0", "op1", "op2"]
 
 

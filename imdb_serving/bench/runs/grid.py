@@ -25,7 +25,8 @@ from imdb_serving.bench.parameters import GridParams, model_folder
 from imdb_serving.bench.record.environment import identity, keep_card
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.record.rows import OK, Row
+from imdb_serving.bench.record.locks import exclusive
+from imdb_serving.bench.record.rows import FAILED, OK, Row
 from imdb_serving.bench.runs.calibration import ceilings
 from imdb_serving.bench.runs.measuring import Probabilities, Round, Target, measure
 from imdb_serving.bench.runs.models import bundle_there, model_id, require_model
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
     from imdb_serving.text.lines import Line
 
 Progress = Callable[[str], None]
+
+MEASURING = "measuring"
+WAIT_SECONDS = 900.0
+"""For another measurement in the same folder: two at once would measure each other."""
 
 
 def engine_of(params: GridParams) -> EngineSpec:
@@ -65,15 +70,29 @@ def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
     """Start a server, measure every client count in shuffled order, append each cell to the ledger, stop the server.
 
     A cell that fails is a row with its reason and does not stop the others; a server that does not start fails all.
-    Returns the rows by client count.
+    Cells that a run of this name has already are not measured again, and one folder is measured in by one run at a
+    time. Returns the rows by client count.
     """
     if model_of(params):
         require_model(params)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
         params = msgspec.structs.replace(params, run=new_run())
     ledger = Ledger(outputs_folder(params))
-    around = start_round(params, ledger)
-    order = shuffled(params)
+    with exclusive(ledger.folder, MEASURING, WAIT_SECONDS, "another measurement"):
+        around = start_round(params, ledger)
+        keys = {around.row(cell).key for cell in params.cells()}
+        done = [row for row in ledger.rows() if row.key in keys and _is_done(row, params)]
+        left = [cell for cell in shuffled(params) if cell not in {row.cell for row in done}]
+        rows = [*done, *(_measure_all(params, around, ledger, left, progress) if left else [])]
+    return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
+
+
+def _is_done(row: Row, params: GridParams) -> bool:
+    return row.run == params.run and row.round == params.round and row.status != FAILED
+
+
+def _measure_all(params: GridParams, around: Round, ledger: Ledger, order: list[Cell], progress: Progress) -> list[Row]:
+    """Put server and clients together, measure the cells in this order, and append them to the ledger."""
     rows = []
     with ExitStack() as stack:
         try:
@@ -85,7 +104,7 @@ def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
         for place, cell in enumerate(order):
             rows.append(ledger.append(*measure(cell, around, session, "", target, place)))
             progress(describe(rows[-1]))
-    return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
+    return rows
 
 
 def shuffled(params: GridParams) -> list[Cell]:

@@ -5,7 +5,6 @@ Knows parameters, the ledger's rows and keys; how a run is executed is handed in
 
 from __future__ import annotations
 
-import fcntl
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,12 +15,14 @@ import msgspec
 from imdb_serving.bench.cell import LOCAL_MODES, TWIN, Cell
 from imdb_serving.bench.parameters import GridParams, SweepParams, model_folder
 from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.locks import exclusive
 from imdb_serving.bench.record.rows import FAILED, Row
-from imdb_serving.bench.runs.grid import start_round
+from imdb_serving.bench.runs.grid import MEASURING, start_round
 from imdb_serving.bench.runs.measuring import row_key
 from imdb_serving.errors import DataError
 
 FILE = "plan.json"
+ORPHAN_SECONDS = 600.0
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -113,13 +114,13 @@ def read_plan(folder: Path) -> Plan | None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder for the block; raise `DataError` when another sweep is at work in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError(f"another sweep is writing to {folder}; wait for it, or give --outputs") from error
+    """Hold a sweep's folder for the block; raise `DataError` when another sweep is at work in it.
+
+    A sweep that was killed may have left a notebook that is still measuring: its last row is waited for.
+    """
+    with exclusive(folder, "sweep", 0.0, "another sweep"):
+        with exclusive(folder, MEASURING, ORPHAN_SECONDS, "a measurement of another sweep"):
+            pass
         yield
 
 

@@ -1,0 +1,62 @@
+"""MLPerf's LoadGen in front of our clients: its summary is read, failures are counted, a missing package is told."""
+
+from __future__ import annotations
+
+import functools
+import sys
+
+import pytest
+from loads import lines_of, shares_of
+
+from imdb_serving.bench.load import mlperf
+from imdb_serving.commands.mlperf import run_mlperf
+from imdb_serving.errors import ConfigError
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.connect import connect
+
+SUMMARY = """
+================================================
+MLPerf Results Summary
+================================================
+SUT name : PySUT
+Scenario : Server
+Mode     : PerformanceOnly
+Completed samples per second    : 246.10
+Result is : VALID
+50.00 percentile latency (ns)   : 5896000
+99.00 percentile latency (ns)   : 16184000
+"""
+
+
+def test_its_summary_is_read() -> None:
+    read = mlperf._read("Server", SUMMARY, 2)
+    assert (read.valid, read.rate, read.p50_us, read.p99_us, read.failed) == (True, 246.1, 5896.0, 16184.0, 2)
+    assert mlperf._read("Server", SUMMARY.replace("VALID", "INVALID"), 0).valid is False
+    assert mlperf._read("Offline", "Samples per second: 12.5\n", 0).rate == 12.5
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlperf_loadgen", None)
+    with pytest.raises(ConfigError, match=r"pip install 'imdb-serving\[loadgen\]'"):
+        mlperf.run_loadgen("Server", lambda: None, shares_of(lines_of(1), 1)[0], 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("scenario", "rate"), [("Server", None), ("Offline", 5.0), ("SingleStream", 5.0)])
+def test_a_rate_belongs_to_the_server_scenario(scenario: str, rate: float | None) -> None:
+    with pytest.raises(ConfigError, match="the scenario Server, and no other, needs --rate"):
+        run_mlperf(scenario=scenario, rate=rate, clients=1, seconds=1.0, model=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "rate"), [("SingleStream", 0.0), ("Server", 100.0), ("Offline", 0.0)])
+def test_each_scenario_drives_our_rpc_client(scenario: str, rate: float) -> None:
+    pytest.importorskip("mlperf_loadgen", reason="the extra `loadgen` is not installed")
+    arguments = ["--engine", "simulated", "--service-time-ms", "5", "--server-threads", "2"]
+    workload = shares_of(lines_of(100), 1)[0]
+    with ServerProcess(arguments) as server:
+        target = functools.partial(connect, server.endpoint)
+        found = mlperf.run_loadgen(scenario, target, workload, 4, rate=rate, seconds=2.0)
+    assert found.failed == 0
+    assert found.p50_us is None or found.p50_us >= 5000
+    assert found.rate <= 400
+    assert "MLPerf Results Summary" in found.summary
