@@ -6,8 +6,10 @@ the server can be subtracted from one taken by the client; `CLOCK_ID` tells whet
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
@@ -30,6 +32,14 @@ def _clock_id() -> str:
 
 
 CLOCK_ID = _clock_id()
+
+_PR_SET_TIMERSLACK = 29
+
+
+def wake_precisely() -> None:
+    """Have Linux wake the calling thread when it asks for it, and not up to 50 µs later, which saves others power."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
 
 
 class Stage(msgspec.Struct, frozen=True, array_like=True, gc=False):

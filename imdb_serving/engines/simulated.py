@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 
 from imdb_serving.engines.engine import Probabilities, Words
 from imdb_serving.engines.null import NullEngine
+from imdb_serving.timing import wake_precisely
 
 if TYPE_CHECKING:
     from imdb_serving.engines.registry import EngineSpec
     from imdb_serving.model.bundle import Bundle
+
+LEARN = 0.1
+"""How much one late wake-up counts in what is expected of the next."""
 
 
 class SimulatedEngine(NullEngine):
@@ -24,6 +28,7 @@ class SimulatedEngine(NullEngine):
         """Take the mean service time, and fixed or exponential."""
         self._mean = spec.service_time_ms / 1000
         self._exponential = spec.distribution == "exponential"
+        self._thread = threading.local()
         # Workers must not all sleep the same times: each draws from a stream of its own.
         worker = f"{multiprocessing.current_process().name}/{threading.current_thread().name}"
         self._random = random.Random(f"{spec.seed}/{worker}")  # noqa: S311 - service times, not secrets
@@ -31,8 +36,17 @@ class SimulatedEngine(NullEngine):
     def run(self, reviews: Sequence[Words]) -> Probabilities:
         """Sleep, then return 0.5 for every class."""
         seconds = self._random.expovariate(1 / self._mean) if self._exponential and self._mean else self._mean
-        time.sleep(seconds)
+        self._sleep(seconds)
         return super().run(reviews)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep as long as asked on average: a sleeper is woken late, by as much as it was before."""
+        until = time.perf_counter() + seconds
+        if not hasattr(self._thread, "late"):
+            wake_precisely()
+            self._thread.late = 0.0
+        time.sleep(max(0.0, seconds - self._thread.late))
+        self._thread.late = max(0.0, self._thread.late + LEARN * (time.perf_counter() - until))
 
 
 def make(spec: EngineSpec, _bundle: Bundle | None) -> SimulatedEngine:

@@ -8,9 +8,7 @@ of reviews, models or web servers.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns, sleep
@@ -30,9 +28,8 @@ from imdb_serving.bench.load.loadgen import (
 from imdb_serving.bench.load.schedule import Tickets
 from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request
+from imdb_serving.timing import wake_precisely
 from imdb_serving.transports.base import Client
-
-PR_SET_TIMERSLACK = 29
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
 
     `starts_ns` is when a request was sent, `intended_ns` when it was due.
     """
-    _wake_precisely()
+    wake_precisely()
     record = ClientRecord()
     stamps: list[tuple[int, int, int, int, int]] = []
     replies: list[Reply] = []
@@ -126,9 +123,3 @@ def _given_up(record: ClientRecord, error: ServingError, answered: int) -> bool:
     return (
         not answered and len(record.failures) >= GIVE_UP_AFTER and isinstance(error, ServerUnavailable | RequestTimeout)
     )
-
-
-def _wake_precisely() -> None:
-    """Have Linux wake this process when it asks for it, and not up to 50 µs later."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)

@@ -1,0 +1,160 @@
+"""Proofs on live servers: faults make a cell invalid by name, laws hold, stages add up, and equal things do not differ.
+
+What needs a quiet machine or much time is slow, for `make test-all`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from loads import lines_of
+
+from imdb_serving.bench.analysis.noise import noise_of
+from imdb_serving.bench.analysis.paired import SAME, differences
+from imdb_serving.bench.cell import Cell
+from imdb_serving.bench.load.session import LoadSession
+from imdb_serving.bench.record.rows import Row, frame
+from imdb_serving.bench.runs.measuring import Round, Target, measure
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.server_process import MODES, ServerProcess, server_arguments
+from imdb_serving.transports.connect import CURL, connect
+
+SIMULATED = EngineSpec("simulated", service_time_ms=5.0)
+
+
+@contextmanager
+def served(
+    mode: str,
+    spec: EngineSpec,
+    workers: int,
+    clients: int,
+    *,
+    pipeline: str = "",
+    timeout: float = 10.0,
+    kind: str = "",
+) -> Iterator[Any]:
+    """Give a function that measures a cell against a live server: changes are the cell's, `number` is the round."""
+    arguments = server_arguments(None, spec, workers, pipeline=pipeline)
+    with ServerProcess.of_mode(mode, arguments) as server:
+        target = Target(functools.partial(connect, server.endpoint, timeout, kind or "keep-alive"), (server.pid,))
+        with LoadSession({"": target.connect}, clients, timeout) as session:
+
+            def measured(number: int = 1, **changes: Any) -> Row:
+                cell = Cell(
+                    mode=mode, engine=spec.name, net="", server_threads=workers, worker_kind="thread", endpoint="tcp",
+                    client_kind=kind or "keep-alive", **changes,
+                )  # fmt: skip
+                lines = lines_of(cell.samples)
+                around = Round("one", number, 1, "", "", lines, truth=np.full(len(lines), 0.5))
+                return measure(cell, around, session, "", target)[0]
+
+            yield measured
+
+
+def gates_of(row: Row) -> set[str]:
+    return {finding.gate for finding in row.findings}
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers find the faulty pipelines."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize("mode", ["rpc", "flask"])
+def test_a_wrong_answer_of_one_worker_makes_the_cell_invalid_by_name(mode: str) -> None:
+    with served(mode, SIMULATED, 2, 4, pipeline="faulty_pipelines:wrong_in_one_worker") as measured:
+        row = measured(client_threads=4, samples=60)
+    assert "answers" in gates_of(row)
+    assert row.status == "invalid"
+    assert row.difference == pytest.approx(0.4)
+
+
+@pytest.mark.usefixtures("faulty")
+def test_a_dropped_reply_makes_the_cell_invalid_by_name() -> None:
+    with served("rpc", EngineSpec("null"), 1, 1, pipeline="faulty_pipelines:one_late", timeout=0.5) as measured:
+        row = measured(client_threads=1, samples=40)
+    assert "errors" in gates_of(row)
+    assert row.failed_requests >= 1
+    assert "the deadline passed" in row.error or "no reply" in row.error
+
+
+def test_a_foreign_process_that_burns_a_core_makes_the_cell_invalid_by_name() -> None:
+    burner = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        with served("rpc", SIMULATED, 2, 2) as measured:
+            row = measured(client_threads=2, samples=160)
+    finally:
+        burner.kill()
+        burner.wait()
+    assert "alone" in gates_of(row)
+    assert "other processes used" in row.why
+
+
+@pytest.mark.usefixtures("faulty")
+@pytest.mark.parametrize("mode", ["rpc", "socket", "flask", "flask-gateway", "flask-dev"])
+def test_an_op_of_ones_own_is_a_stage_of_every_mode(mode: str) -> None:
+    with served(mode, EngineSpec("null"), 1, 1, pipeline="faulty_pipelines:rounded") as measured:
+        row = measured(client_threads=1, samples=30)
+    assert row.error == ""
+    place = row.stages.index("round")
+    assert row.stages[place - 1] == "op2"
+    assert row.stages[place + 1] == "reply"
+    parts = sum(row.means_us[name] for name in row.stages)
+    assert parts <= row.means_us["client_infer"] * 1.000001
+    assert "stages" not in gates_of(row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", ["keep-alive", CURL])
+def test_stages_add_up_in_every_mode(mode: str, kind: str) -> None:
+    if kind == CURL and not mode.startswith("flask"):
+        pytest.skip("curl speaks HTTP")
+    with served(mode, EngineSpec("null"), 2, 2, kind=kind) as measured:
+        row = measured(client_threads=2, samples=60 if kind == CURL else 600)
+    assert row.error == ""
+    assert row.figures.residual_us is not None
+    assert row.figures.residual_us <= max(0.01 * row.means_us["total"], 50)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_sweep_of_equals_finds_no_difference_in_nineteen_of_twenty() -> None:
+    """Each of twenty sweeps has five shuffled rounds of four cells, and an A/A pair of each."""
+    clean = 0
+    with served("rpc", EngineSpec("null"), 2, 4) as measured:
+        for sweep in range(20):
+            generator = np.random.default_rng(sweep)
+            rows = []
+            for number in range(1, 6):
+                cells = list(itertools.product((1, 2, 3, 4), ("grid", "twin")))
+                generator.shuffle(cells)
+                for count, series in cells:
+                    rows.append(measured(number, client_threads=int(count), series=str(series), samples=600))
+            clean += _no_difference([msgspec.structs.replace(row, key=row.cell.key) for row in rows])
+    assert clean >= 19
+
+
+def _no_difference(rows: list[Row]) -> bool:
+    first = frame([row for row in rows if row.cell.series == "grid"])
+    second = frame(
+        [
+            msgspec.structs.replace(row, cell=msgspec.structs.replace(row.cell, series="grid"))
+            for row in rows
+            if row.cell.series == "twin"
+        ]
+    )
+    noise = noise_of(frame(rows))
+    return all(one.called == SAME for one in differences(first, second, (noise, noise)))
