@@ -440,6 +440,21 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
     sys.exit(run_flask_benchmark(model, samples, server_threads))
 
 
+def _probe_options(command: Command) -> Command:
+    """Add the options that commands share which start one server and probe it."""
+    for option in (
+        click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs."),
+        click.option("--seed", type=int, default=2020, help="Of reviews and arrivals."),
+        click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
+        click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
+        click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers."),
+        click.option("--engine", default="paddle", help=f"{engines_in_words()}."),
+        click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev."),
+    ):
+        command = option(command)
+    return command
+
+
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
@@ -449,15 +464,9 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
     help="One at a time; at drawn times; all at once.",
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Server: queries a second to offer.")
-@click.option("--mode", default="rpc", help="rpc, socket or flask.")
-@click.option("--engine", default="paddle", help=f"{engines_in_words()}.")
-@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers.")
-@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
-@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
+@_probe_options
 @click.option("--clients", type=click.IntRange(min=1), default=16, help="Threads under LoadGen, else processes.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each.")
-@click.option("--seed", type=int, default=2020, help="Of reviews, and of our own arrivals.")
-@click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
 def mlperf(**options: Any) -> None:
     """Have MLPerf's LoadGen drive our client, then our own load generator do the same, and print both.
 
@@ -529,16 +538,10 @@ class _Milliseconds(click.ParamType[float]):
 @click.option(
     "--errors", type=click.FloatRange(0, 1), default=0.0, help="Share of requests without an answer, at most."
 )
-@click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev.")
-@click.option("--engine", default="paddle", help=f"{engines_in_words()}.")
-@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers.")
-@click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time.")
-@click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated.")
+@_probe_options
 @click.option("--clients", type=click.IntRange(min=1), default=16, help="Client processes, of the open loop at most.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About, of a probe.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each load is probed.")
-@click.option("--seed", type=int, default=2020, help="Of reviews and arrivals.")
-@click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
 def slo(**options: Any) -> None:
     """Find the highest rate (open loop) and the most clients (closed loop) that hold a limit of latency.
 

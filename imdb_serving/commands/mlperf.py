@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from imdb_serving.bench.cell import CLOSED, OFFLINE, POISSON, SEARCH, Cell
+from imdb_serving.bench.cell import CLOSED, OFFLINE, POISSON
 from imdb_serving.bench.load import mlperf
-from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.load.workload import ReviewWorkload
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.record.folders import new_run, outputs_folder
+from imdb_serving.bench.record.folders import outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row
-from imdb_serving.bench.runs.grid import inputs, server_for, start_round
-from imdb_serving.bench.runs.measuring import Target, measure
-from imdb_serving.bench.runs.models import require_model
-from imdb_serving.engines.registry import facts_of
+from imdb_serving.bench.runs.grid import prepare, start_round
+from imdb_serving.bench.runs.measuring import measure
+from imdb_serving.commands.probing import probe_params, with_requests
 from imdb_serving.errors import ConfigError
-from imdb_serving.transports.connect import connect
 
 OURS = {"SingleStream": CLOSED, "Server": POISSON, "Offline": OFFLINE}
 """Our arrivals that are what a scenario's are."""
-
-SAMPLES = 5000
 
 
 def run_mlperf(
@@ -39,43 +29,19 @@ def run_mlperf(
     if (scenario == "Server") != (rate is not None):
         raise ConfigError("mlperf: the scenario Server, and no other, needs --rate, the queries a second to offer")
     count = 1 if scenario == "SingleStream" else clients
-    arrivals = OURS[scenario]
-    params = GridParams(
-        **options,
-        model=str(model.resolve()) if model else "",
-        client_threads=[count],
-        arrivals=arrivals,
-        rates=[rate] if rate is not None else [],
-        series=SEARCH,
-        sweep="mlperf",
-        run=new_run(),
-        samples=SAMPLES,
-    )
-    if facts_of(params.engine).needs_model:
-        require_model(params)
+    rates = [rate] if rate is not None else []
+    params = probe_params("mlperf", count, model, arrivals=OURS[scenario], rates=rates, **options)
     ledger = Ledger(outputs_folder(params))
     with ExitStack() as stack:
-        around = start_round(params, ledger)
-        server = stack.enter_context(server_for(params))
-        target = Target(functools.partial(connect, server.endpoint, params.timeout), (server.pid,))
-        lines, truth = inputs(params, ledger.folder)
-        workload = ReviewWorkload(lines, "ids", None, ("prediction",))
+        around, session, target = prepare(params, start_round(params, ledger), ledger, stack)
+        workload = ReviewWorkload(around.lines, "ids", None, ("prediction",))
         print(f"LoadGen, {scenario}, for {seconds:g} s", file=sys.stderr)
         theirs = mlperf.run_loadgen(scenario, target.connect, workload, count, rate=rate or 0.0, seconds=seconds)
-        cell = _cell(params, count, rate, seconds, theirs.rate)
-        session = stack.enter_context(LoadSession({"": target.connect}, count, params.timeout))
+        cell = with_requests(params.cell(count, rate or 0.0), max(int((rate or theirs.rate) * seconds), 10 * count))
         print(f"our own load, {cell.label(['arrivals', 'rate', 'client_threads'])}", file=sys.stderr)
-        row, records = measure(cell, replace(around, lines=lines, truth=truth), session, "", target)
-        row = ledger.append(row, records)
+        row = ledger.append(*measure(cell, around, session, "", target))
     print(_table(theirs, row))
     return 0 if theirs.valid and not theirs.failed and not row.error else 1
-
-
-def _cell(params: GridParams, count: int, rate: float | None, seconds: float, seen: float) -> Cell:
-    """Return our own cell, with about as many requests as LoadGen issued."""
-    requests = max(int((rate or seen) * seconds), 10 * count)
-    cell = params.cell(count, rate or 0.0)
-    return msgspec.structs.replace(cell, samples=min(requests, SAMPLES), passes=-(-requests // SAMPLES))
 
 
 def _table(theirs: mlperf.Outcome, ours: Row) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from contextlib import ExitStack
@@ -13,20 +12,17 @@ from typing import Any
 import msgspec
 
 from imdb_serving.bench.analysis.gates import ACHIEVED
-from imdb_serving.bench.cell import POISSON, SEARCH, Cell, plural
-from imdb_serving.bench.load.session import LoadSession
+from imdb_serving.bench.cell import POISSON, Cell, plural
 from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.record.folders import new_run, outputs_folder
+from imdb_serving.bench.record.folders import outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs import slo
-from imdb_serving.bench.runs.grid import inputs, server_for, start_round
-from imdb_serving.bench.runs.measuring import Round, Target, measure
-from imdb_serving.bench.runs.models import require_model
-from imdb_serving.engines.registry import facts_of
+from imdb_serving.bench.runs.grid import prepare, start_round
+from imdb_serving.bench.runs.measuring import measure
+from imdb_serving.commands.probing import probe_params, with_requests
 from imdb_serving.errors import ConfigError
-from imdb_serving.transports.connect import connect
 
-SAMPLES = 5000
 LOWEST = 0.1
 """The share of what the server can do at most at which a search begins; below it nothing is looked for."""
 
@@ -34,17 +30,7 @@ LOWEST = 0.1
 def run_slo(*, errors: float, clients: int, seconds: float, rounds: int, model: Path | None, **options: Any) -> int:
     """Search and print both edges; returns the exit code: 0, or 1 when the limit is not reached at all."""
     limit = _limit(errors, {name: options.pop(name) for name in slo.PERCENTILES})
-    params = GridParams(
-        **options,
-        model=str(model.resolve()) if model else "",
-        client_threads=[clients],
-        series=SEARCH,
-        sweep="slo",
-        run=new_run(),
-        samples=SAMPLES,
-    )
-    if facts_of(params.engine).needs_model:
-        require_model(params)
+    params = probe_params("slo", clients, model, **options)
     with ExitStack() as stack:
         search = _Search(params, limit, seconds, rounds, stack)
         print(f"{params.mode}, {params.engine}, {params.server_threads} server threads: {limit}", file=sys.stderr)
@@ -76,12 +62,7 @@ class _Search:
         self._seconds = max(seconds, limit.most_ms / 1000 / (1 - ACHIEVED))
         self._ledger = Ledger(outputs_folder(params))
         around = start_round(params, self._ledger)
-        server = stack.enter_context(server_for(params))
-        self._target = Target(functools.partial(connect, server.endpoint, params.timeout), (server.pid,))
-        most = max(params.client_threads)
-        lines, truth = inputs(params, self._ledger.folder)
-        self._around = replace(around, lines=lines, truth=truth)
-        self._session = stack.enter_context(LoadSession({"": self._target.connect}, most, params.timeout))
+        self._around, self._session, self._target = prepare(params, around, self._ledger, stack)
         self._asked = 0
 
     def capacity(self) -> float:
@@ -102,8 +83,8 @@ class _Search:
 
     def _probe(self, cell: Cell, load: float, requests: float) -> slo.Probe:
         held, worst, why = 0, 0.0, ""
-        for number in range(1, self._rounds + 1):
-            row = self._row(cell, max(requests, self._limit.requests), number)
+        for _ in range(self._rounds):
+            row = self._row(cell, max(requests, self._limit.requests))
             holds, latency, seen = slo.holds(row, self._limit)
             held, worst = held + holds, max(worst, latency)
             why = why if holds and why else seen
@@ -112,13 +93,13 @@ class _Search:
         return probe
 
     def _measure(self, cell: Cell, requests: float) -> float:
-        return float(self._row(cell, requests, 1).figures.request_rate)
+        return self._row(cell, requests).figures.request_rate
 
-    def _row(self, cell: Cell, requests: float, number: int) -> Any:
-        count = max(math.ceil(requests), 2 * cell.client_threads)
-        cell = msgspec.structs.replace(cell, samples=min(count, SAMPLES), passes=-(-count // SAMPLES))
+    def _row(self, cell: Cell, requests: float) -> Row:
+        """Measure once; every measurement is a round of its own, so that none takes another's place in the ledger."""
+        cell = with_requests(cell, max(math.ceil(requests), 2 * cell.client_threads))
         self._asked += 1
-        around: Round = replace(self._around, number=number, seed=self._around.seed + self._asked)
+        around = replace(self._around, number=self._asked)
         row, records = measure(cell, around, self._session, "", self._target)
         return self._ledger.append(row, records)
 
@@ -135,11 +116,10 @@ def _in_words(what: str, unit: str, edge: slo.Edge, limit: slo.Limit) -> str:
     growth = (
         "requests fail, or the rate is not reached"
         if math.isinf(edge.growth)
-        else (f"latency grows {edge.growth:.1f} % with each per cent of load")
+        else f"latency grows {edge.growth:.1f} % with each per cent of load"
     )
     broke = next((probe.why for probe in edge.probes if probe.load > edge.holds), "")
     return (
         f"{what}: {edge.holds:,.4g} {unit} hold {limit} ({edge.holds:,.4g} to {above}{doubt}); the edge is a "
-        f"{edge.shape}: "
-        f"{growth} ({broke})"
+        f"{edge.shape}: {growth} ({broke})"
     )

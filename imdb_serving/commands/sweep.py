@@ -54,7 +54,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     _make_ready(params)
     with sweep.alone(folder):
         ledger = Ledger(folder)
-        runs, left = _planned(params, folder, ledger, fresh=options.fresh)
+        runs, left = _planned(params, path, folder, ledger, fresh=options.fresh)
         # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
@@ -78,7 +78,7 @@ def _make_ready(params: SweepParams) -> None:
 
 
 def _planned(
-    params: SweepParams, folder: Path, ledger: Ledger, *, fresh: bool
+    params: SweepParams, path: Path, folder: Path, ledger: Ledger, *, fresh: bool
 ) -> tuple[list[GridParams], list[GridParams]]:
     """Return all runs of the sweep, and those that are left of them; write down the plan."""
     first = sweep.plan(params, folder.name, new_run(), folder.parent)
@@ -86,7 +86,7 @@ def _planned(
     run = (None if fresh else sweep.resumed_run(ledger, keys)) or first[0].run
     runs = [msgspec.structs.replace(one, run=run) for one in first]
     left = sweep.pending(runs, ledger, keys)
-    sweep.write_plan(folder, sweep.Plan(run, params.rounds, keys))
+    sweep.write_plan(folder, sweep.Plan(run, params.rounds, keys, str(path)))
     cells, missing = (sum(len(one.cells()) for one in some) for some in (runs, left))
     done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
     print(

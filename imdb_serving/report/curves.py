@@ -87,7 +87,8 @@ def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
                     axes.set_axis_off()
                     continue
                 stack(axes, used(means), "mean time of a request [ms]", legend=False)
-                axes.set_title(", ".join(filter(None, [line, panel, threads_label(count)])), loc="left")
+                title = ", ".join(filter(None, [line, panel, threads_label(count)]))
+                axes.set_title(title, loc="left", fontsize=10)  # neighbours' must not run into each other
                 handles, labels = axes.get_legend_handles_labels()
                 entries |= dict(zip(labels, handles, strict=True))
         for axes in panels[:, 1:].flat:

@@ -19,6 +19,7 @@ from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.bench.runs.ladder import ALL, ASIDE, RUNGS, rung_of
 from imdb_serving.errors import DataError
 from imdb_serving.report import frames
+from imdb_serving.report.tables import styled
 
 LEAST_ROUNDS = 2
 ACK_MS = (35.0, 50.0)
@@ -219,7 +220,7 @@ def show_gap(rows: pd.DataFrame) -> Any:
             _interval(row["µs a request"], row["low"], row["high"]) for _, row in gap.iterrows()
         ]
         columns[head, "share"] = [f"{share:.1%}" for share in gap["share of the gap"]]
-    return pd.DataFrame(columns).style.hide(axis="index").set_table_styles(NARROW)
+    return styled(pd.DataFrame(columns)).set_table_styles(NARROW)
 
 
 def outside_serving(rows: pd.DataFrame, case: Case) -> tuple[float, float, float]:

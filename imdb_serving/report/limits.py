@@ -11,6 +11,7 @@ from imdb_serving.bench.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, W
 from imdb_serving.bench.analysis.curves import Curve, analyse
 from imdb_serving.bench.cell import LOCAL_MODES, plural
 from imdb_serving.report import frames
+from imdb_serving.report.tables import styled
 
 LIMITS = {
     CORES: "cores",
@@ -55,7 +56,7 @@ def of_cells(cells: pd.DataFrame, cores: int) -> Any:
             }
         )
     shown = pd.DataFrame(table)
-    return (shown if cells["panel"].any() else shown.drop(columns="with")).style.hide(axis="index")
+    return styled(shown if cells["panel"].any() else shown.drop(columns="with"))
 
 
 def of_curves(found: dict[tuple[str, str, int], Curve]) -> Any:
@@ -72,7 +73,7 @@ def of_curves(found: dict[tuple[str, str, int], Curve]) -> Any:
                 **_law(curve.law),
             }
         )
-    return pd.DataFrame(table).style.hide(axis="index")
+    return styled(pd.DataFrame(table))
 
 
 def _law(law: usl.Law | str) -> dict[str, str]:

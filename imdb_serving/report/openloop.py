@@ -17,6 +17,7 @@ from imdb_serving.bench.analysis.percentiles import needed
 from imdb_serving.bench.cell import plural
 from imdb_serving.report import frames
 from imdb_serving.report.plots import STYLE, style_of
+from imdb_serving.report.tables import styled
 
 LINES: dict[str, Any] = {"p50_us": "-", "p99_us": "--", "service_p99_us": ":"}
 WORDS = {
@@ -51,7 +52,7 @@ def show(rows: pd.DataFrame) -> Any:
                 "valid": "yes" if cell["valid"] else f"no: {cell['why']}",
             }
         )
-    return pd.DataFrame(table).style.hide(axis="index")
+    return styled(pd.DataFrame(table))
 
 
 def _ms(cell: Any, column: str, quantile: float) -> str:

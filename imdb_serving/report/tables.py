@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from imdb_serving.bench.analysis import cells as analysis
 from imdb_serving.bench.analysis import reference
@@ -55,11 +56,15 @@ def _keys(cells: pd.DataFrame) -> list[str]:
     return ["line", *(["panel"] if cells["panel"].any() else []), "server_threads", "client_threads"]
 
 
+def styled(table: pd.DataFrame) -> Any:
+    """Return a table styled for a page, without index, and without a name for every cell, which would be most of it."""
+    return Styler(table, cell_ids=False).hide(axis="index")
+
+
 def format_published(table: pd.DataFrame) -> Any:
     """Return the table styled for a page: four significant digits, no index."""
     floats = table.select_dtypes("float").columns
-    style = table.style.format("{:.4g}", subset=list(floats), na_rep="").format("{:,.0f}", subset=["samples/s"])
-    return style.hide(axis="index")
+    return styled(table).format("{:.4g}", subset=list(floats), na_rep="").format("{:,.0f}", subset=["samples/s"])
 
 
 def show_published(rows: pd.DataFrame) -> Any:
@@ -75,7 +80,7 @@ def any_measured(rows: pd.DataFrame) -> bool:
 def format_reference(table: pd.DataFrame) -> Any:
     """Return a published table styled like ours."""
     named = table.rename(columns=lambda name: name.removesuffix("_s").replace("_", " "))
-    return named.style.format("{:.4g}", subset=list(named.select_dtypes("float").columns)).hide(axis="index")
+    return styled(named).format("{:.4g}", subset=list(named.select_dtypes("float").columns))
 
 
 def stages(reply: Reply) -> pd.DataFrame:
@@ -115,7 +120,7 @@ def has_http(cells: pd.DataFrame) -> bool:
     return bool(cells["mode"].str.startswith(HTTP).any())
 
 
-ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples", "passes"]
+ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples"]
 """What decides the answers of a cell: cells alike in these must agree."""
 
 

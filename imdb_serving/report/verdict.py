@@ -17,9 +17,10 @@ import pandas as pd
 from imdb_serving.bench.analysis.bounds import CLIENTS, CORES, FRONT, WORKERS, utilisation
 from imdb_serving.bench.analysis.cells import valid
 from imdb_serving.bench.analysis.noise import Noise, noise_of
-from imdb_serving.bench.analysis.percentiles import certified, needed
+from imdb_serving.bench.analysis.percentiles import certified, interval, needed
 from imdb_serving.bench.cell import LOCAL_MODES, plural
 from imdb_serving.bench.record.samples import read_samples
+from imdb_serving.bench.runs.sweep import read_plan
 from imdb_serving.errors import DataError
 from imdb_serving.report import costs, frames
 from imdb_serving.report.warnings import warnings_of
@@ -60,6 +61,12 @@ class Findings:
     def rounds(self) -> int:
         """How many rounds of the grid there are."""
         return int(frames.grid(self.rows)["round"].max())
+
+    @property
+    def command(self) -> str:
+        """What measured the sweep."""
+        plan = read_plan(self.folder)
+        return f"imdb-serving sweep {plan.file if plan else 'FILE'}"
 
 
 def verdict(rows: pd.DataFrame, folder: Path) -> Verdict:
@@ -105,7 +112,7 @@ def _refusal(found: Findings) -> list[str]:
     if rounds < LEAST_ROUNDS:
         return [
             "No verdict: one round has no interval, and nothing tells chance from difference.",
-            "Do: `imdb-serving sweep FILE --rounds 3`; what is measured already stays.",
+            f"Do: `{found.command} --rounds 3`; what is measured already stays.",
         ]
     bad = served[~served["valid"].astype(bool)]
     best = float(sound["throughput"].max()) if len(sound) else 0.0
@@ -118,7 +125,7 @@ def _refusal(found: Findings) -> list[str]:
     ]
     for _, cell in matter.head(3).iterrows():
         lines.append(f"  {_name(cell)}, {cell['throughput']:,.0f} samples/s: {_first(cell['why'])}")
-    lines.append(f"Do what is said there, then measure another round: `imdb-serving sweep FILE --rounds {rounds + 1}`.")
+    lines.append(f"Do what is said there, then measure another round: `{found.command} --rounds {rounds + 1}`.")
     return lines
 
 
@@ -164,10 +171,13 @@ def tail(found: Findings, cell: Any, quantile: float = 0.99) -> str:
         times = pd.concat([read_samples(found.folder, raw, ["client_infer_ns"]) for raw in own["raw"]])
     except (DataError, ValueError):
         return "single requests' times are gone"
-    value = certified(times["client_infer_ns"].to_numpy() / 1e6, quantile)
+    latencies = times["client_infer_ns"].to_numpy() / 1e6
+    value = certified(latencies, quantile)
     if value is None:
         return f"p{100 * quantile:g} not certifiable with n {len(times):,} (needs {needed(quantile):,})"
-    return f"p{100 * quantile:g} {value:.3g} ms (n {len(times):,})"
+    low, high = interval(latencies, quantile)
+    sure = f"{low:.3g} to {high:.3g}" if isfinite(high) else f"at least {low:.3g}"
+    return f"p{100 * quantile:g} {value:.3g} ms ({sure}; n {len(times):,})"
 
 
 def _why(found: Findings, best: Any) -> str:
@@ -252,13 +262,22 @@ def _engines(found: Findings) -> str:
     engine_gain = by_engine.iloc[0] / by_engine.iloc[1]
     slower = sound[sound["engine"] == second]
     thread_gain, step = _best_thread_step(slower)
+    agreement = _agreement(sound, first, second)
     if not step:
-        return f"Engine {first} gives {engine_gain:.2g} times what {second} gives at its best; their answers agree."
+        return f"Engine {first} gives {engine_gain:.2g} times what {second} gives at its best; {agreement}."
     more = "more" if engine_gain > thread_gain else "less"
     return (
         f"Another engine buys {more} than another thread: {first} gives {engine_gain:.2g} times what {second} gives at "
-        f"its best, {step} of {second} {thread_gain:.2g} times; their answers agree."
+        f"its best, {step} of {second} {thread_gain:.2g} times; {agreement}."
     )
+
+
+def _agreement(cells: pd.DataFrame, first: str, second: str) -> str:
+    """Say whether two engines gave the same answers, or what else is known: how often each was right."""
+    one, other = (cells[cells["engine"] == engine] for engine in (first, second))
+    if set(one["answers"]) & set(other["answers"]) - {""}:
+        return "same answers, to six decimals"
+    return f"right in {one['accuracy'].median():.2%} and {other['accuracy'].median():.2%}"
 
 
 def _best_thread_step(cells: pd.DataFrame) -> tuple[float, str]:

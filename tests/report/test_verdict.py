@@ -77,7 +77,7 @@ def test_it_says_what_to_run_why_and_how_sure_it_is(folder: Path) -> None:
     made = verdict(table(sweep(folder)), folder)
     what, why, cost, steps, engines, sure, mind = made.lines
     assert what.startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,000 reviews/s (1,98")
-    assert what.endswith("p99 2 ms (n 2,100).")
+    assert what.endswith("p99 2 ms (2 to 2; n 2,100).")
     assert "both cores are busy (op1 83%, clients 6%, transport" in why
     assert "4 server threads change +0.0% (within the noise" in why
     assert cost.startswith("Serving costs 0.4 ms")
@@ -98,6 +98,16 @@ def test_another_engine_is_weighed_against_another_thread(folder: Path) -> None:
     (line,) = [line for line in made.lines if "another thread" in line]
     assert "Another engine buys more than another thread: folded gives 4 times" in line
     assert "1 to 2 server threads of paddle 2 times" in line
+    assert line.endswith("same answers, to six decimals.")
+
+
+def test_engines_that_answer_otherwise_are_not_said_to_agree(folder: Path) -> None:
+    rows = [
+        msgspec.structs.replace(one, answers=one.cell.engine, accuracy=0.9 if one.cell.engine == "folded" else 0.8)
+        for one in sweep(folder, ("paddle", "folded"))
+    ]
+    (line,) = [line for line in verdict(table(rows), folder).lines if "another thread" in line]
+    assert line.endswith("right in 90.00% and 80.00%.")
 
 
 def test_one_round_is_no_verdict(folder: Path) -> None:

@@ -65,6 +65,7 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
                 "throughput_low": low,
                 "throughput_high": high,
                 "stages": own["stages"].iloc[0],
+                "answers": shown["answers"].iloc[0],
             }
         )
     return pd.DataFrame(table)

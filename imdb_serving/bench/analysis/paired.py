@@ -21,7 +21,7 @@ from imdb_serving.bench.cell import Cell
 
 SAME, BETTER, WORSE = "no difference", "better", "worse"
 
-MACHINE = ("cpu", "architecture", "cores", "cores_allowed", "cpu_quota", "smt", "governor", "boost", "memory_gib")
+MACHINE = ("cpu", "architecture", "cores", "cores_allowed", "cpu_quota", "smt", "governor", "boost")
 """What has to be alike for two sweeps to be compared; software and code may differ, for they are what is compared."""
 
 LEAST_ROUNDS = 2

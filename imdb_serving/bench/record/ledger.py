@@ -67,6 +67,10 @@ class Ledger:
         """Return all rows in the order written, none when there is no ledger yet."""
         return self.read().rows if self.path.is_file() else []
 
+    def done(self, run: str) -> dict[tuple[str, int], Row]:
+        """Return what a run has measured, by key and round; a cell that failed is not done."""
+        return {(row.key, row.round): row for row in self.rows() if row.run == run and row.status != FAILED}
+
     def latest_run(self) -> list[Row]:
         """Return the rows of the newest run, the one that wrote last, each cell and round once."""
         rows = self.read().rows

@@ -26,7 +26,7 @@ from imdb_serving.bench.record.environment import identity, keep_card
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.locks import exclusive
-from imdb_serving.bench.record.rows import FAILED, OK, Row
+from imdb_serving.bench.record.rows import OK, Row
 from imdb_serving.bench.runs.calibration import ceilings
 from imdb_serving.bench.runs.measuring import Probabilities, Round, Target, measure
 from imdb_serving.bench.runs.models import bundle_there, model_id, require_model
@@ -80,15 +80,12 @@ def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
     ledger = Ledger(outputs_folder(params))
     with exclusive(ledger.folder, MEASURING, WAIT_SECONDS, "another measurement"):
         around = start_round(params, ledger)
-        keys = {around.row(cell).key for cell in params.cells()}
-        done = [row for row in ledger.rows() if row.key in keys and _is_done(row, params)]
-        left = [cell for cell in shuffled(params) if cell not in {row.cell for row in done}]
-        rows = [*done, *(_measure_all(params, around, ledger, left, progress) if left else [])]
+        done = ledger.done(params.run)
+        places = {cell: (around.row(cell).key, params.round) for cell in shuffled(params)}
+        left = [cell for cell, place in places.items() if place not in done]
+        rows = [done[place] for place in places.values() if place in done]
+        rows += _measure_all(params, around, ledger, left, progress) if left else []
     return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
-
-
-def _is_done(row: Row, params: GridParams) -> bool:
-    return row.run == params.run and row.round == params.round and row.status != FAILED
 
 
 def _measure_all(params: GridParams, around: Round, ledger: Ledger, order: list[Cell], progress: Progress) -> list[Row]:
@@ -96,7 +93,7 @@ def _measure_all(params: GridParams, around: Round, ledger: Ledger, order: list[
     rows = []
     with ExitStack() as stack:
         try:
-            around, session, target = _prepare(params, around, ledger, stack)
+            around, session, target = prepare(params, around, ledger, stack)
         except (ServingError, OSError) as error:
             progress(f"FAILED {params.mode}, {params.engine}, {params.server_threads} server threads: {error}")
             return [ledger.append(around.failed(cell, error, place), []) for place, cell in enumerate(order)]
@@ -122,13 +119,13 @@ def start_round(params: GridParams, ledger: Ledger) -> Round:
     return Round(params.run, params.round, params.seed, card["id"], who, lines=())
 
 
-def _prepare(params: GridParams, around: Round, ledger: Ledger, stack: ExitStack) -> tuple[Round, LoadSession, Target]:
+def prepare(params: GridParams, around: Round, ledger: Ledger, stack: ExitStack) -> tuple[Round, LoadSession, Target]:
     """Start server and clients; meanwhile read the reviews and ask the bare engine, which takes about as long."""
     prepare_processes()
     most = max(params.client_threads)
     limits = ceilings(params, around, ledger)
     with ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(inputs, params, ledger.folder)
+        reading = reader.submit(_inputs, params, ledger.folder)
         target = _target(params, stack)
         lines, truth = reading.result()
     session = stack.enter_context(LoadSession({"": target.connect}, most, params.timeout))
@@ -144,7 +141,7 @@ def _target(params: GridParams, stack: ExitStack) -> Target:
     return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
 
-def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
+def _inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
     """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)

@@ -23,7 +23,8 @@ from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.parameters import GrowthParams
 from imdb_serving.bench.record.ledger import append_row
 from imdb_serving.bench.record.samples import store_samples
-from imdb_serving.bench.runs.others import OURS, Row, System, run_block
+from imdb_serving.bench.runs.measuring import Target
+from imdb_serving.bench.runs.others import OURS, Row, run_block
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request
@@ -125,24 +126,24 @@ def measure_growth(params: GrowthParams, folder: Path, progress: Callable[[str],
 
 
 @contextmanager
-def _systems(spec: EngineSpec, workers: int, timeout: float) -> Iterator[dict[str, System]]:
+def _systems(spec: EngineSpec, workers: int, timeout: float) -> Iterator[dict[str, Target]]:
     with ExitStack() as stack:
         systems = {}
         for mode in OURS:
             server = stack.enter_context(ServerProcess.of_mode(mode, server_arguments(None, spec, workers)))
-            systems[mode] = System(functools.partial(connect, server.endpoint, timeout), server.pid)
+            systems[mode] = Target(functools.partial(connect, server.endpoint, timeout), (server.pid,))
         yield systems
 
 
 def _round(
-    params: GrowthParams, round_: int, group: Sequence[Point], systems: dict[str, System], session: LoadSession
+    params: GrowthParams, round_: int, group: Sequence[Point], systems: dict[str, Target], session: LoadSession
 ) -> Iterator[tuple[Row, list[ClientRecord]]]:
     """Measure every point of a group with every mode once, in an order of this round's own."""
     blocks = [(point, mode) for point in group for mode in systems]
     random.Random(f"{params.seed}/{group[0].value}/{round_}").shuffle(blocks)  # noqa: S311 - an order, not a secret
     for point, mode in blocks:
         shares = _shares(point, point.requests(params))
-        figures, records = run_block(session, mode, systems[mode].pid, shares, f"{point.axis} {point.value}")
+        figures, records = run_block(session, mode, systems[mode].pids, shares, f"{point.axis} {point.value}")
         row = {
             "run": params.run,
             "round": round_,

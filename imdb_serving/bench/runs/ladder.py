@@ -27,7 +27,7 @@ from imdb_serving.bench.parameters import LadderParams, model_folder
 from imdb_serving.bench.record.environment import identity, keep_card
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import Ledger, newest
-from imdb_serving.bench.record.rows import FAILED, Row
+from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs.measuring import Probabilities, Round, Target, measure
 from imdb_serving.bench.runs.models import bundle_there, model_id, require_model
 from imdb_serving.bench.runs.truth import bare_answers
@@ -102,7 +102,7 @@ def _left(
     params: LadderParams, engine: str, around: Callable[[int], Round], ledger: Ledger
 ) -> dict[int, list[tuple[int, Cell]]]:
     """Return the cells, with their places, that each round has still to measure: all, unless a crash came between."""
-    done = {(row.key, row.round) for row in ledger.rows() if row.run == params.run and row.status != FAILED}
+    done = ledger.done(params.run)
     rounds = {
         number: [
             (order, cell)

@@ -115,7 +115,7 @@ def measure(
         sums_s={name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()},
         means_us=summary.stage_means(records),
         figures=_figures(cell, around, records, usage),
-        **_answers(around.truth, workloads, records),
+        **_answers(around.truth, cell.samples, workloads, records),
     )
     return judged(row), records
 
@@ -185,9 +185,12 @@ def client_ceiling(row: Row) -> float:
 
 
 def _answers(
-    truth: Probabilities | None, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+    truth: Probabilities | None, samples: int, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
 ) -> dict[str, object]:
-    """Compare every answer with the bare engine's to the same review (`truth`, which repeats), and with the label."""
+    """Compare every answer with the bare engine's to the same review (`truth`, which repeats), and with the label.
+
+    The digest is of the first pass over the `samples` alone, so that it says nothing of how many passes there were.
+    """
     first = 0
     given: list[tuple[int, Result]] = []
     for workload, record in zip(shares, records, strict=True):
@@ -203,7 +206,7 @@ def _answers(
         difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
     return {
         "answered": len(results),
-        "answers": summary.answers_digest(results),
+        "answers": summary.answers_digest(results[:samples]),
         "accuracy": sum(result.right for result in results) / len(results),
         "difference": difference,
     }

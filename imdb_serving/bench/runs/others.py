@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from imdb_serving.bench.analysis.summary import latency, wall_seconds
 from imdb_serving.bench.load.inputs import measurement_lines
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.local import BareClient
-from imdb_serving.bench.load.session import Connect, LoadSession
+from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.load.workload import ReviewWorkload, share
 from imdb_serving.bench.parameters import OthersParams, model_folder
 from imdb_serving.bench.record.ledger import append_row
 from imdb_serving.bench.record.samples import store_samples
 from imdb_serving.bench.runs.baselines.servers import BASELINES, running
+from imdb_serving.bench.runs.measuring import Target
 from imdb_serving.bench.runs.watch import cpu_seconds
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
@@ -46,13 +47,6 @@ WHAT = {
 FILE = "bench.jsonl"
 TOLERANCE = 1e-4
 Row = dict[str, Any]
-
-
-class System(NamedTuple):
-    """How a client connects, and the server's process id (none for `bare`)."""
-
-    connect: Connect
-    pid: int | None
 
 
 def measure_others(params: OthersParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
@@ -80,24 +74,24 @@ def measure_others(params: OthersParams, folder: Path, progress: Callable[[str],
 
 
 @contextmanager
-def _systems(params: OthersParams) -> Iterator[dict[str, System]]:
+def _systems(params: OthersParams) -> Iterator[dict[str, Target]]:
     """Start all servers, ours and the others', with as many workers each."""
     spec = EngineSpec(params.engine)
     model = model_folder(params) if spec.facts.needs_model else None
     arguments = server_arguments(model, spec, params.workers)
     with ExitStack() as stack:
-        systems = {BARE: System(functools.partial(BareClient, spec, model), None)}
+        systems = {BARE: Target(functools.partial(BareClient, spec, model))}
         for name, baseline in BASELINES.items():
             pid, port = stack.enter_context(running(baseline, params.workers, params.engine, model))
-            systems[name] = System(functools.partial(baseline.client, port), pid)
+            systems[name] = Target(functools.partial(baseline.client, port), (pid,))
         for name in OURS:
             server = stack.enter_context(ServerProcess.of_mode(name, arguments))
-            systems[name] = System(functools.partial(connect, server.endpoint, params.timeout), server.pid)
+            systems[name] = Target(functools.partial(connect, server.endpoint, params.timeout), (server.pid,))
         yield systems
 
 
 def _round(
-    params: OthersParams, round_: int, systems: dict[str, System], session: LoadSession, lines: Sequence[Line]
+    params: OthersParams, round_: int, systems: dict[str, Target], session: LoadSession, lines: Sequence[Line]
 ) -> list[tuple[Row, list[ClientRecord]]]:
     """Measure every system with every client count once, in an order of this round's own."""
     blocks = [(name, count) for name in systems if name != BARE for count in params.client_threads]
@@ -106,7 +100,7 @@ def _round(
     results = []
     for name, clients in blocks:
         shares = [ReviewWorkload(part, "ids", None, ("prediction",)) for part in share(lines, clients, 1)]
-        figures, records = run_block(session, name, systems[name].pid, shares, f"engine {params.engine}")
+        figures, records = run_block(session, name, systems[name].pids, shares, f"engine {params.engine}")
         row = {
             "run": params.run,
             "engine": params.engine,
@@ -121,16 +115,15 @@ def _round(
 
 
 def run_block(
-    session: LoadSession, name: str, pid: int | None, shares: Sequence[Sized], what: str
+    session: LoadSession, name: str, pids: Sequence[int], shares: Sequence[Sized], what: str
 ) -> tuple[Row, list[ClientRecord]]:
     """Measure one system once; return its figures (CPU of all processes, in µs a request) and the raw samples.
 
     Raises `DataError`, which says at `what` it was, when a request fails.
     """
-    servers = [] if pid is None else [pid]
-    before = cpu_seconds(servers)
+    before = cpu_seconds(pids)
     records = session.run(name, shares)
-    server_cpu = cpu_seconds(servers) - before
+    server_cpu = cpu_seconds(pids) - before
     failures = [failure for record in records for failure in record.failures]
     if failures:
         raise DataError(f"{name}, {what}: {failures[0].message}")

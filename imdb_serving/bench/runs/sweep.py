@@ -16,7 +16,7 @@ from imdb_serving.bench.cell import LOCAL_MODES, TWIN, Cell
 from imdb_serving.bench.parameters import GridParams, SweepParams, model_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.locks import exclusive
-from imdb_serving.bench.record.rows import FAILED, Row
+from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs.grid import MEASURING, start_round
 from imdb_serving.bench.runs.measuring import row_key
 from imdb_serving.errors import DataError
@@ -26,11 +26,12 @@ ORPHAN_SECONDS = 600.0
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a sweep is to measure: the run's name, the rounds, and the key of every cell."""
+    """What a sweep is to measure: the run's name, the rounds, the key of every cell, and the file that says so."""
 
     run: str
     rounds: int
     keys: dict[str, Cell]
+    file: str = "FILE"
 
 
 def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridParams]:
@@ -83,7 +84,7 @@ def resumed_run(ledger: Ledger, keys: dict[str, Cell]) -> str | None:
 def pending(runs: Sequence[GridParams], ledger: Ledger, keys: dict[str, Cell]) -> list[GridParams]:
     """Return what is left to measure: runs without the client counts whose cells are done, and no run that is."""
     of_cell = {cell: key for key, cell in keys.items()}
-    done = {(row.key, row.round) for row in ledger.rows() if row.run == runs[0].run and row.status != FAILED}
+    done = ledger.done(runs[0].run)
     left = []
     for one in runs:
         missing = {cell.client_threads for cell in one.cells() if (of_cell[cell], one.round) not in done}
