@@ -76,6 +76,8 @@ test: setup ## run the tests
 	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
 
 test-all: setup ## run the tests and the heavier checks
+	@echo "==> MLPerf's LoadGen, for the tests against it"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python "mlcommons-loadgen>=5.1" || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 

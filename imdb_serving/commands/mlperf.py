@@ -36,7 +36,9 @@ def run_mlperf(
         around, session, target = prepare(params, start_round(params, ledger), ledger, stack)
         workload = ReviewWorkload(around.lines, "ids", None, ("prediction",))
         print(f"LoadGen, {scenario}, for {seconds:g} s", file=sys.stderr)
-        theirs = mlperf.run_loadgen(scenario, target.connect, workload, count, rate=rate or 0.0, seconds=seconds)
+        theirs = mlperf.run_loadgen(
+            scenario, target.connect, workload, count, rate=rate or 0.0, seconds=seconds, seed=params.seed
+        )
         cell = with_requests(params.cell(count, rate or 0.0), max(int((rate or theirs.rate) * seconds), 10 * count))
         print(f"our own load, {cell.label(['arrivals', 'rate', 'client_threads'])}", file=sys.stderr)
         row = ledger.append(*measure(cell, around, session, "", target))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imdb_serving.model.bundle import Bundle
 
 LEARN = 0.1
-"""How much one late wake-up counts in what is expected of the next."""
+"""How much one late end counts in what is expected of the next."""
 
 
 class SimulatedEngine(NullEngine):
@@ -34,19 +34,19 @@ class SimulatedEngine(NullEngine):
         self._random = random.Random(f"{spec.seed}/{worker}")  # noqa: S311 - service times, not secrets
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
-        """Sleep, then return 0.5 for every class."""
-        seconds = self._random.expovariate(1 / self._mean) if self._exponential and self._mean else self._mean
-        self._sleep(seconds)
-        return super().run(reviews)
+        """Sleep, then return 0.5 for every class; both together take the service time on average.
 
-    def _sleep(self, seconds: float) -> None:
-        """Sleep as long as asked on average: a sleeper is woken late, by as much as it was before."""
+        A sleeper is woken late, by about as much as it was before, so it asks for that much less.
+        """
+        seconds = self._random.expovariate(1 / self._mean) if self._exponential and self._mean else self._mean
         until = time.perf_counter() + seconds
         if not hasattr(self._thread, "late"):
             wake_precisely()
             self._thread.late = 0.0
         time.sleep(max(0.0, seconds - self._thread.late))
+        answer = super().run(reviews)
         self._thread.late = max(0.0, self._thread.late + LEARN * (time.perf_counter() - until))
+        return answer
 
 
 def make(spec: EngineSpec, _bundle: Bundle | None) -> SimulatedEngine:

@@ -5,64 +5,23 @@ What needs a quiet machine or much time is slow, for `make test-all`.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
-from loads import lines_of
+from live import SIMULATED, gates_of, served
 
+from imdb_serving.bench.analysis.bounds import CLIENTS, WORKERS, utilisation
 from imdb_serving.bench.analysis.noise import noise_of
 from imdb_serving.bench.analysis.paired import SAME, differences
-from imdb_serving.bench.cell import Cell
-from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.record.rows import Row, frame
-from imdb_serving.bench.runs.measuring import Round, Target, measure
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.server_process import MODES, ServerProcess, server_arguments
-from imdb_serving.transports.connect import CURL, connect
-
-SIMULATED = EngineSpec("simulated", service_time_ms=5.0)
-
-
-@contextmanager
-def served(
-    mode: str,
-    spec: EngineSpec,
-    workers: int,
-    clients: int,
-    *,
-    pipeline: str = "",
-    timeout: float = 10.0,
-    kind: str = "",
-) -> Iterator[Any]:
-    """Give a function that measures a cell against a live server: changes are the cell's, `number` is the round."""
-    arguments = server_arguments(None, spec, workers, pipeline=pipeline)
-    with ServerProcess.of_mode(mode, arguments) as server:
-        target = Target(functools.partial(connect, server.endpoint, timeout, kind or "keep-alive"), (server.pid,))
-        with LoadSession({"": target.connect}, clients, timeout) as session:
-
-            def measured(number: int = 1, **changes: Any) -> Row:
-                cell = Cell(
-                    mode=mode, engine=spec.name, net="", server_threads=workers, worker_kind="thread", endpoint="tcp",
-                    client_kind=kind or "keep-alive", **changes,
-                )  # fmt: skip
-                lines = lines_of(cell.samples)
-                around = Round("one", number, 1, "", "", lines, truth=np.full(len(lines), 0.5))
-                return measure(cell, around, session, "", target)[0]
-
-            yield measured
-
-
-def gates_of(row: Row) -> set[str]:
-    return {finding.gate for finding in row.findings}
+from imdb_serving.server_process import MODES
+from imdb_serving.transports.connect import CURL
 
 
 @pytest.fixture
@@ -127,6 +86,30 @@ def test_stages_add_up_in_every_mode(mode: str, kind: str) -> None:
     assert row.error == ""
     assert row.figures.residual_us is not None
     assert row.figures.residual_us <= max(0.01 * row.means_us["total"], 50)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "clients"), [(1, 4), (2, 1), (2, 2), (2, 8), (4, 2), (4, 16)])
+def test_a_service_time_gives_what_queueing_theory_says(workers: int, clients: int) -> None:
+    """Never more than min(N, m) / S, and within 2 % of what that is once serving's own time is counted.
+
+    That time is in the row: the CPU time of a busy worker besides the sleep, or all that a lone client waits for. It is
+    1 to 8 % of 5 ms, by how fast a machine wakes from it.
+    """
+    service_s = SIMULATED.service_time_ms / 1000
+    with served("socket", SIMULATED, workers, clients) as measured:
+        row = measured(client_threads=clients, samples=400 * min(clients, workers))
+    assert row.error == ""
+    assert row.means_us["op1"] == pytest.approx(service_s * 1e6, rel=0.02)
+    assert row.figures.in_flight == pytest.approx(clients, rel=0.03)
+    (cell,) = frame([row]).to_dict("records")
+    busy = utilisation(cell, cores=64)  # it sleeps: however many cores there are, they are not what limits
+    if clients != workers:  # as many of both: either is what limits
+        assert busy.limit == (WORKERS if clients > workers else CLIENTS)
+    serving_s = row.figures.server_cpu_us / 1e6 if clients > workers else row.means_us["total"] / 1e6 - service_s
+    law = min(clients, workers) / service_s
+    assert row.figures.throughput <= law * 1.005
+    assert row.figures.throughput >= 0.98 * min(clients, workers) / (service_s + serving_s)
 
 
 @pytest.mark.slow

@@ -42,11 +42,18 @@ class Outcome(NamedTuple):
 
 
 def run_loadgen(
-    scenario: str, connect: Connect, workload: Workload, clients: int, *, rate: float = 0.0, seconds: float = 10.0
+    scenario: str,
+    connect: Connect,
+    workload: Workload,
+    clients: int,
+    *,
+    rate: float = 0.0,
+    seconds: float = 10.0,
+    seed: int = 0,
 ) -> Outcome:
     """Have LoadGen issue requests of a workload to so many clients for some seconds; `rate` is Server's, Poisson.
 
-    Raises `ConfigError` when LoadGen is not installed or the scenario is none of `SCENARIOS`.
+    `seed` draws the order of requests and Server's times. Raises `ConfigError` when LoadGen is not installed or the scenario is none of `SCENARIOS`.
     """
     loadgen = _loadgen()
     if scenario not in SCENARIOS:
@@ -56,6 +63,7 @@ def run_loadgen(
         _answering(loadgen, connect, workload, clients) as crew,
     ):
         settings, logs = _settings(loadgen, scenario, rate, seconds, len(workload)), _logs(loadgen, place)
+        settings.schedule_rng_seed = settings.sample_index_rng_seed = settings.qsl_rng_seed = seed
         sut = loadgen.ConstructSUT(crew.issue, lambda: None)
         library = loadgen.ConstructQSL(len(workload), len(workload), lambda _: None, lambda _: None)
         try:
