@@ -53,7 +53,9 @@ def run_loadgen(
 ) -> Outcome:
     """Have LoadGen issue requests of a workload to so many clients for some seconds; `rate` is Server's, Poisson.
 
-    `seed` draws the order of requests and Server's times. Raises `ConfigError` when LoadGen is not installed or the scenario is none of `SCENARIOS`.
+    `seed` draws the order of requests and Server's times.
+
+    Raises `ConfigError` when LoadGen is not installed or the scenario is none of `SCENARIOS`.
     """
     loadgen = _loadgen()
     if scenario not in SCENARIOS:
