@@ -7,12 +7,13 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from tqdm import tqdm
 
 from imdb_serving.bench.analysis.estimate import estimate_seconds
+from imdb_serving.bench.cell import Cell, plural
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, model_folder
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import FILE, Ledger, newest
@@ -54,17 +55,19 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     _make_ready(params)
     with sweep.alone(folder):
         ledger = Ledger(folder)
-        runs, left = _planned(params, path, folder, ledger, fresh=options.fresh)
+        asked = _Asked(params, path, folder, ledger)
+        made = _planned(asked, fresh=options.fresh)
         # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            _measure(left, folder, ledger)
-            ladder_failed = bool(params.ladder_rounds) and not _ladder(params, folder, runs[0].run)
+            _measure(made.left, folder, ledger)
+            _settle(asked, made)
+            ladder_failed = bool(params.ladder_rounds) and not _ladder(params, folder, made.run)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where this one stopped, and", file=sys.stderr)
             print(f"`imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
             return INTERRUPTED
-        return max(_conclude(folder, ledger, runs[0].run), int(ladder_failed))
+        return max(_conclude(folder, ledger, made.run), int(ladder_failed))
 
 
 def _make_ready(params: SweepParams) -> None:
@@ -77,24 +80,66 @@ def _make_ready(params: SweepParams) -> None:
         tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)))
 
 
-def _planned(
-    params: SweepParams, path: Path, folder: Path, ledger: Ledger, *, fresh: bool
-) -> tuple[list[GridParams], list[GridParams]]:
-    """Return all runs of the sweep, and those that are left of them; write down the plan."""
+class _Asked(NamedTuple):
+    """What a sweep is asked to do, the file that says so, its folder and ledger."""
+
+    params: SweepParams
+    path: Path
+    folder: Path
+    ledger: Ledger
+
+
+class _Planned(NamedTuple):
+    """A sweep's run, how many rounds of it are planned so far, what is left of them, and the keys of its cells."""
+
+    run: str
+    rounds: int
+    left: list[GridParams]
+    keys: dict[str, Cell]
+
+
+def _planned(asked: _Asked, *, fresh: bool) -> _Planned:
+    """Plan a sweep or the rest of one, an extra round that it had begun included, and write the plan down."""
+    params, _, folder, ledger = asked
     first = sweep.plan(params, folder.name, new_run(), folder.parent)
     keys = sweep.keys_of(first, ledger)
     run = (None if fresh else sweep.resumed_run(ledger, keys)) or first[0].run
-    runs = [msgspec.structs.replace(one, run=run) for one in first]
+    rounds = max(params.rounds, min(sweep.rounds_begun(ledger, run), params.rounds + params.extra_rounds))
+    return _with_rounds(asked, rounds, run, keys)
+
+
+def _with_rounds(asked: _Asked, rounds: int, run: str, keys: dict[str, Cell]) -> _Planned:
+    """Plan so many rounds, write the plan down, and say what is left of it."""
+    params, path, folder, ledger = asked
+    whole = msgspec.structs.replace(params, rounds=rounds)
+    runs = sweep.plan(whole, folder.name, run, folder.parent)
     left = sweep.pending(runs, ledger, keys)
-    sweep.write_plan(folder, sweep.Plan(run, params.rounds, keys, str(path)))
+    sweep.write_plan(folder, sweep.Plan(run, rounds, keys, str(path)))
     cells, missing = (sum(len(one.cells()) for one in some) for some in (runs, left))
     done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
     print(
-        f"sweep {folder.name}: {len(left)} notebook runs, {cells} cells in {params.rounds} rounds{done}, "
+        f"sweep {folder.name}: {len(left)} notebook runs, {cells} cells in {rounds} rounds{done}, "
         f"{_about(params, left, ledger)}, to {folder}",
         file=sys.stderr,
     )
-    return runs, left
+    return _Planned(run, rounds, left, keys)
+
+
+def _settle(asked: _Asked, made: _Planned) -> None:
+    """Measure another round of all cells while noise has left some unsettled, up to `extra_rounds`."""
+    params, ledger = asked.params, asked.ledger
+    for rounds in range(made.rounds + 1, params.rounds + params.extra_rounds + 1):
+        cells = sweep.unsettled_cells(ledger, made.run, made.keys)
+        if not cells:
+            return
+        key, why = next(iter(cells.items()))
+        label = made.keys[str(key)].label(["mode", "engine", "server_threads", "client_threads"])
+        print(
+            f"{plural(len(cells), 'cell')} unsettled ({label}: {why}): another round of all cells, "
+            f"{rounds - params.rounds} of at most {params.extra_rounds}",
+            file=sys.stderr,
+        )
+        _measure(_with_rounds(asked, rounds, made.run, made.keys).left, asked.folder, ledger)
 
 
 def _about(params: SweepParams, left: list[GridParams], ledger: Ledger) -> str:

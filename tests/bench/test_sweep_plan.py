@@ -43,11 +43,6 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on() -> None:
             raise bad[run.server_threads]
         done.append(run.server_threads)
 
-    failed = run_plan(runs, execute, lambda run, error: reported.append((run.server_threads, str(error))))
-    assert failed == 2
+    run_plan(runs, execute, lambda run, error: reported.append((run.server_threads, str(error))))
     assert reported == [(runs[0].server_threads, "a"), (runs[1].server_threads, "b")]
     assert done == [runs[2].server_threads]
-
-
-def test_a_sweep_without_failure_counts_none() -> None:
-    assert run_plan([GridParams()], lambda run: None, lambda run, error: None) == 0

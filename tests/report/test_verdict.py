@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ledger_rows import failed, row, table
 
+from imdb_serving.bench.analysis.cells import unsettled
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.record.rows import Figures, Finding, Row
 from imdb_serving.bench.record.samples import store_samples
@@ -174,6 +175,36 @@ def test_a_round_far_off_makes_its_cell_unstable(folder: Path) -> None:
     made = verdict(table(changed(sweep(folder), 4, slow)), folder)
     assert any("1 cell unstable" in line and "measure another round" in line for line in made.warnings)
     assert any("11 of 12 cells valid" in line for line in made.lines)
+
+
+def test_a_fourth_round_settles_a_cell_that_one_round_made_unstable(folder: Path) -> None:
+    def slow(one: Row) -> Row:
+        if (one.round, one.cell.client_threads) not in {(2, 2), *also}:
+            return one
+        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput / 2)
+        return msgspec.structs.replace(one, figures=figures)
+
+    also: set[tuple[int, int]] = set()
+    three, four = sweep(folder), sweep(folder, rounds=4)
+    assert len(unsettled(table(changed(three, 4, slow)))) == 1
+    assert unsettled(table(changed(four, 4, slow))) == {}
+    also = {(3, 2)}
+    assert len(unsettled(table(changed(four, 4, slow)))) == 1
+
+
+def test_what_makes_some_rounds_invalid_may_pass_and_what_makes_all_does_not(folder: Path) -> None:
+    def busy(one: Row) -> Row:
+        if one.round not in rounds or one.cell.client_threads != 2:
+            return one
+        finding = Finding("alone", "other processes used 0.7 cores meanwhile", "end them")
+        return msgspec.structs.replace(one, status="invalid", findings=(finding,))
+
+    rounds = {2}
+    (why,) = unsettled(table(changed(sweep(folder), 4, busy))).values()
+    assert why.startswith("alone: other processes used 0.7 cores meanwhile")
+    assert unsettled(table(changed(sweep(folder, rounds=4), 4, busy))) == {}
+    rounds = {1, 2, 3}
+    assert unsettled(table(changed(sweep(folder), 4, busy))) == {}
 
 
 def test_drift_that_all_cells_share_makes_none_unstable(folder: Path) -> None:

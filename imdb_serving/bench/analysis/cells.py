@@ -18,8 +18,8 @@ from imdb_serving.bench.record.rows import FAILED, OK
 ENOUGH = 3
 """Valid rounds that a cell needs, or all, where fewer were planned."""
 
-UNSTABLE = 3.0
-"""Times the A/A pair's spread that a round may lie off before its cell is unstable."""
+UNSTABLE = 4.5
+"""Times the A/A pair's spread that a round may lie off its cell's median before the cell is unstable."""
 
 LEAST_SPREAD = 0.01
 """A pair of few rounds may agree by luck; nobody's rounds agree better than this."""
@@ -92,20 +92,36 @@ def twin_differences(rows: pd.DataFrame) -> pd.DataFrame:
 def unstable(rows: pd.DataFrame) -> dict[Hashable, str]:
     """Return the cells whose rounds differ by more than noise and drift explain, by key, each with what was seen.
 
-    A round may be slower as a whole, since machines drift; so each round's common part is taken out first. What is
-    left of a cell may be as large as `UNSTABLE` times the A/A pair's.
+    A round may be slower as a whole, since machines drift; so each round's common part is taken out first. Then a round
+    may lie off its cell's median by `UNSTABLE` times the A/A pair's spread. One round in four may lie further off: of
+    three none, of four one.
     """
     spread = twin_differences(rows)["difference"]
     if len(spread) < ENOUGH:
         return {}
-    sound = valid(of_series(rows))
-    logs: Any = sound.pivot_table(index="key", columns="round", values="throughput").map(np.log)
-    logs = logs.dropna() if len(logs.dropna()) > 1 else logs
-    left = logs.sub(logs.mean(axis=1), axis=0)
+    logs: Any = valid(of_series(rows)).pivot_table(index="key", columns="round", values="throughput").map(np.log)
+    left = logs.sub(logs.median(axis=1), axis=0)
     left = left.sub(left.median(axis=0), axis=1)
+    left = left.sub(left.median(axis=1), axis=0).abs()
     allowed = UNSTABLE * max(float(np.sqrt((spread**2).mean() / 2)), LEAST_SPREAD)
-    worst = left.abs().max(axis=1)
+    too_many = (left > allowed).sum(axis=1) > left.notna().sum(axis=1) // 4
     return {
         key: f"a round is {np.expm1(off):.0%} off the cell's others, more than the noise of {np.expm1(allowed):.0%}"
-        for key, off in worst[worst > allowed].items()
+        for key, off in left.max(axis=1)[too_many].items()
     }
+
+
+def unsettled(rows: pd.DataFrame) -> dict[Hashable, str]:
+    """Return the cells of the grid that another round of all may settle, by key, each with why.
+
+    Those are the unstable ones, and those with too few valid rounds, if there is one: what makes every round invalid
+    does not pass by itself.
+    """
+    grid = of_series(rows)
+    if grid.empty:
+        return {}
+    table = cells(grid)
+    if table.empty:
+        return {}
+    passing = table[~table["valid"] & (table["rounds"] > 0)]
+    return dict(zip(passing["key"], passing["why"], strict=True)) | unstable(rows)

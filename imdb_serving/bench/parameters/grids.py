@@ -113,6 +113,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep: every mode and server-thread count with every client count, in `rounds` shuffled passes.
 
+    Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds` more of all cells are measured.
     `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
     overhead ladder measured behind the grid. `twin` has one grid run of every round measured twice, the A/A pair: what
     the two differ by is noise.
@@ -121,6 +122,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     mode: str | list[str] = "rpc"
     server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
     rounds: int = 3
+    extra_rounds: int = 1
     also: list[dict[str, Any]] = msgspec.field(default_factory=list)
     ladder_rounds: int = 0
     twin: bool = True
@@ -134,8 +136,9 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_counts("server_threads", self.server_threads)
         if self.rounds < 1:
             raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
-        if self.ladder_rounds < 0:
-            raise ConfigError(f"ladder_rounds: must be at least 0, got {self.ladder_rounds}")
+        for name in ("ladder_rounds", "extra_rounds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: must be at least 0, got {getattr(self, name)}")
         folders = {Path(part.model).expanduser() for part in self.parts() if part.model}
         if len({folder.name for folder in folders}) < len(folders):
             raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
@@ -148,7 +151,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def parts(self) -> list[SweepParams]:
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
-        fixed = {"also", "rounds", "seed", "samples", "ladder_rounds", "twin"}
+        fixed = {"also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin"}
         parts = []
         for number, entry in enumerate(self.also, start=1):
             if common := fixed & entry.keys():

@@ -6,17 +6,18 @@ Knows parameters, the ledger's rows and keys; how a run is executed is handed in
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from imdb_serving.bench.cell import LOCAL_MODES, TWIN, Cell
+from imdb_serving.bench.analysis.cells import unsettled
+from imdb_serving.bench.cell import GRID, LOCAL_MODES, TWIN, Cell
 from imdb_serving.bench.parameters import GridParams, SweepParams, model_folder
-from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.ledger import Ledger, newest
 from imdb_serving.bench.record.locks import exclusive
-from imdb_serving.bench.record.rows import Row
+from imdb_serving.bench.record.rows import Row, frame
 from imdb_serving.bench.runs.grid import MEASURING, start_round
 from imdb_serving.bench.runs.measuring import row_key
 from imdb_serving.errors import DataError
@@ -81,6 +82,17 @@ def resumed_run(ledger: Ledger, keys: dict[str, Cell]) -> str | None:
     return next((row.run for row in reversed(ledger.rows()) if row.key in keys), None)
 
 
+def rounds_begun(ledger: Ledger, run: str) -> int:
+    """Return the last round of the grid that a run has a row of, 0 for none."""
+    return max((row.round for row in ledger.rows() if row.run == run and row.cell.series == GRID), default=0)
+
+
+def unsettled_cells(ledger: Ledger, run: str, keys: dict[str, Cell]) -> dict[Hashable, str]:
+    """Return the cells of a run that another round of all may settle, each with why."""
+    rows = [row for row in newest(ledger.rows()) if row.run == run and row.key in keys]
+    return unsettled(frame(rows)) if rows else {}
+
+
 def pending(runs: Sequence[GridParams], ledger: Ledger, keys: dict[str, Cell]) -> list[GridParams]:
     """Return what is left to measure: runs without the client counts whose cells are done, and no run that is."""
     of_cell = {cell: key for key, cell in keys.items()}
@@ -129,16 +141,13 @@ def run_plan(
     runs: Sequence[GridParams],
     execute: Callable[[GridParams], None],
     report_failure: Callable[[GridParams, Exception], None],
-) -> int:
-    """Execute the runs one at a time; one that fails is reported and the sweep goes on. Returns how many failed."""
-    failed = 0
+) -> None:
+    """Execute the runs one at a time; one that fails is reported and the sweep goes on."""
     for run in runs:
         try:
             execute(run)
         except Exception as error:
-            failed += 1
             report_failure(run, error)
-    return failed
 
 
 def record_failure(params: GridParams, error: Exception, ledger: Ledger) -> list[Row]:
