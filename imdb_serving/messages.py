@@ -109,7 +109,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server says of itself when asked (`hello`)."""
+    """What a server says of itself when asked (`hello`); `ops` are the names of its stages, in order."""
 
     protocol: str
     version: str
@@ -121,6 +121,7 @@ class ServerInfo:
     fetch: tuple[str, ...]
     max_message_bytes: int
     pid: int
+    ops: tuple[str, ...] = ()
 
 
 Handler = Callable[[Request, Timeline], Reply]

@@ -77,7 +77,7 @@ def _make_ready(params: SweepParams) -> None:
         print(f"model: {place}", file=sys.stderr)
         require_model(part)
     for part in with_models:  # before anything is measured, and for the environment card
-        tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)))
+        tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
 
 
 class _Asked(NamedTuple):

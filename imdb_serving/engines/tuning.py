@@ -127,10 +127,16 @@ def resolve(spec: EngineSpec, bundle: Bundle | None) -> EngineSpec:
     return replace(spec, variant=ensure(spec, bundle).variant)
 
 
-def ensure(spec: EngineSpec, bundle: Bundle) -> Result:
-    """Return what is known of an engine here, finding it out in a process of its own where nothing is."""
+def ensure(spec: EngineSpec, bundle: Bundle, *, probed: bool = False) -> Result:
+    """Return what is known of an engine here, finding it out in a process of its own where nothing is.
+
+    With `probed` its other properties, the interpreter lock first of all, must be known as well.
+    """
     check_model(spec, bundle)
-    return known(spec, bundle) or find_apart(spec, bundle)
+    found = known(spec, bundle)
+    if found is None or (probed and found.probes is None):
+        return find_apart(spec, bundle, renew=probed)
+    return found
 
 
 def find_apart(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:

@@ -26,6 +26,8 @@ from imdb_serving.report.plots import STYLE, client_axis, hollow, log_axes, stac
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PUBLISHED_GREY = "#b8b8b8"
 BOUND_GREY = "#6e6e6e"
+LAW: dict[str, Any] = {"color": "#9a9a9a", "ls": "-", "lw": 4.0, "alpha": 0.55, "solid_capstyle": "round"}
+"""A broad pale line, so that the measured curve on it can be seen."""
 
 
 def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
@@ -143,6 +145,7 @@ def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
 def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> list[Line2D]:
     """Draw the bounds of the best curve of each panel and every knee, and return their entries of the legend."""
     found = limits.curves(rows, cells, frames.cores(rows, folder))
+    fitted = False
     counts = sorted(cells["threads"].unique())
     for axes, panel in zip(panels, frames.panels(cells), strict=True):
         own = {key: curve for key, curve in found.items() if key[1] == panel}
@@ -155,11 +158,15 @@ def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder:
             best = cells[(cells["panel"] == panel) & cells["threads"].gt(0)].sort_values("throughput").iloc[-1]
             key = (str(best["line"]), panel, int(best["threads"]))
             if key in own:
-                _bound(axes, own[key], sorted(set(cells["client_threads"])), float(best["batch"]), best)
+                clients = sorted(set(cells["client_threads"]))
+                _bound(axes, own[key], clients, float(best["batch"]), best)
+                fitted |= _law(axes, own[key], clients)
     grey: dict[str, Any] = {"color": BOUND_GREY, "ls": (0, (1, 1)), "lw": 1.3}
     knee: dict[str, Any] = {"color": "#444444", "marker": "|", "ls": "", "ms": 12, "mew": 1.6}
+    law = [Line2D([], [], **LAW, label="the law of scalability (USL)\nfitted to the highest curve")]
     return [
         Line2D([], [], **grey, label="the most that the highest\ncurve can give: clients,\nworkers, cores"),
+        *(law if fitted else []),
         Line2D([], [], **knee, label="knee: more clients\nonly wait longer"),
     ]
 
@@ -170,6 +177,15 @@ def _bound(axes: Axes, curve: Curve, clients: list[int], batch: float, best: Any
     bound = np.array([curve.bounds.at(count) for count in counts]) * batch
     shown = bound <= max(1.6 * best["throughput"], bound.min())
     axes.plot(counts[shown], bound[shown], color=BOUND_GREY, ls=(0, (1, 1)), lw=1.3, zorder=1)
+
+
+def _law(axes: Axes, curve: Curve, clients: list[int]) -> bool:
+    """Draw the law fitted to a curve, where it fits; return whether it does."""
+    if isinstance(curve.law, str) or not curve.law.fits:
+        return False
+    counts = np.geomspace(clients[0], min(clients[-1], curve.law.most), 60)
+    axes.plot(counts, [curve.law.at(count) for count in counts], **LAW, zorder=1)
+    return True
 
 
 def _lines(cells: pd.DataFrame) -> dict[str, Any]:

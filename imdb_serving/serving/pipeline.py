@@ -22,6 +22,7 @@ class Pipeline:
         if len(set(names)) != len(names):
             raise ValueError(f"two ops share a name: {names}")
         self.ops = tuple(ops)
+        self.stages = tuple(names)
         self._steps = [(op.name, op.run) for op in ops]
 
     def __call__(self, request: Request, timeline: Timeline) -> Reply:

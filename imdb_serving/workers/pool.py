@@ -50,6 +50,11 @@ class Pool:
         self._stopping = False
         self.on_broken: Callable[[ServerStartError], None] = lambda _: None
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of what workers time, as they told when they were ready."""
+        return next((seat.stages for seat in list(self._seats.values()) if seat.stages), ())
+
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start all workers and wait until they are ready; raise `ServerStartError` if one is not."""
         deadline = monotonic() + timeout

@@ -66,7 +66,10 @@ def test_a_foreign_process_that_burns_a_core_makes_the_cell_invalid_by_name() ->
 def test_an_op_of_ones_own_is_a_stage_of_every_mode(mode: str) -> None:
     with served(mode, EngineSpec("null"), 1, 1, pipeline="faulty_pipelines:rounded") as measured:
         row = measured(client_threads=1, samples=30)
+        with measured.connect() as client:
+            ops = client.hello().ops
     assert row.error == ""
+    assert ops == ("op0", "op1", "op2", "round")
     place = row.stages.index("round")
     assert row.stages[place - 1] == "op2"
     assert row.stages[place + 1] == "reply"

@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic, perf_counter_ns
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from imdb_serving.errors import RemoteFailure, ServerUnavailable, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.answering import make_answer
+from imdb_serving.transports.rpc.answering import make_answer, telling
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
 from imdb_serving.workers import pace
 from imdb_serving.workers.pool import Pool
@@ -57,7 +58,7 @@ class Workers:
         """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
         if self.pool.missing() == self.pool.count:
             raise ServerUnavailable(f"no worker is there: {self.pool.count} being replaced")
-        return self._info
+        return replace(self._info, ops=self.pool.stages)
 
     def answer(self, request: Request, deadline: float) -> Reply:
         """Have a worker answer."""
@@ -95,7 +96,7 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Req
             pace.tell(reply.stages[1:])
         return reply
 
-    return answer
+    return telling(answer, handler)
 
 
 class Gateway:

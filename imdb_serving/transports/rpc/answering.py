@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import perf_counter_ns
+from typing import Any
 
 import msgspec
 
@@ -53,7 +54,7 @@ def make_answer(make_handler: Callable[[], Handler]) -> Answer:
             return wire.encode_failure(error, None, one_piece=one_piece)
         return answer_parsed(received_ns, Parsed(header, opened.tensors, one_piece))  # type: ignore[no-any-return]
 
-    return answer
+    return telling(answer, answer_parsed)
 
 
 def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
@@ -78,4 +79,10 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
             log.exception("request %s failed", header.id)
             return wire.encode_failure(error, header.id, one_piece=one_piece)
 
+    return telling(answer, handler)
+
+
+def telling(answer: Answer, handler: Any) -> Answer:
+    """Have an answer tell the stages of what it answers with, for `hello`."""
+    answer.stages = getattr(handler, "stages", ())  # type: ignore[attr-defined]
     return answer

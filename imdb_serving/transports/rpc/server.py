@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -102,6 +103,7 @@ class RpcServer:
         self._rouse = crew.rouse
         try:
             pool.start(self._start_timeout)
+            self._intake.info = replace(self._intake.info, ops=pool.stages)
             if not self._stopping:
                 crew.start()
                 on_ready(front.endpoint)
