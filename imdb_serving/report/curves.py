@@ -7,7 +7,7 @@ varies. Hollow: a cell that is not valid.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -64,42 +64,65 @@ def throughput_figure(rows: pd.DataFrame, folder: Path) -> Figure:
 
 
 def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
-    """Draw the stages of one request, stacked, a row a line, a column a panel and thread count, on one scale."""
+    """Draw the stages of one request, stacked: a plot a mode and thread count, each panel in rows of one scale."""
     cells = frames.cells(rows)
-    lines = frames.lines(cells)
-    columns = [
-        (panel, int(count))
-        for panel in frames.panels(cells)
-        for count in sorted(cells.loc[cells["panel"] == panel, "threads"].unique())
-    ]
+    laid_out = _stage_rows(cells)
     with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(
-            len(lines),
-            len(columns),
-            figsize=(max(8.4, 3.6 * len(columns)), 0.8 + 3.9 * len(lines)),
-            sharey=True,
+        figure, plots = plt.subplots(
+            len(laid_out),
+            max(map(len, laid_out)),
+            figsize=(max(8.4, 2.7 * max(map(len, laid_out)) + 1.4), 0.8 + 3.6 * len(laid_out)),
             squeeze=False,
             layout="constrained",
         )
+        for axes in plots.flat:
+            axes.set_axis_off()
         entries: dict[str, Any] = {}
-        for row, line in zip(panels, lines, strict=True):
-            for axes, (panel, count) in zip(row, columns, strict=True):
-                means = tables.stage_means(cells, count, line, panel) / 1000
-                if means.empty:
-                    axes.set_axis_off()
-                    continue
-                stack(axes, used(means), "mean time of a request [ms]", legend=False)
-                title = ", ".join(filter(None, [line, panel, threads_label(count)]))
-                axes.set_title(title, loc="left", fontsize=10)  # neighbours' must not run into each other
+        for row, wanted in zip(plots, laid_out, strict=True):
+            own = cells[cells["panel"] == wanted[0].panel]
+            top = own.loc[own["threads"] > 0, "total_us"].max() / 1000 * 1.05
+            for axes, one in zip(row, wanted, strict=False):
+                axes.set_axis_on()
+                stack(axes, used(one.means), "mean time of a request [ms]" if axes is row[0] else "", legend=False)
+                axes.set_ylim(0, top)
+                axes.tick_params(labelleft=axes is row[0])
+                title = ", ".join(filter(None, [one.line, one.panel, threads_label(one.threads)]))
+                axes.set_title(title.replace(", engine", ",\nengine"), loc="left", fontsize=10)
                 handles, labels = axes.get_legend_handles_labels()
                 entries |= dict(zip(labels, handles, strict=True))
-        for axes in panels[:, 1:].flat:
-            axes.set_ylabel("")
         order = [name for name in reversed(tables.stage_order(cells)) if name in entries]
         figure.legend([entries[name] for name in order], order, loc="outside right center", fontsize=9.5)
-        note = frames.machine_note(rows, folder)
-        figure.suptitle(f"Where a request's time goes · {frames.setting(rows)}\n{note}", fontsize=11)
+        varied, alike = frames.settings(rows)
+        note = f"{alike} · {frames.machine_note(rows, folder)}"
+        figure.suptitle(f"Where a request's time goes · {varied}\n{note}", fontsize=11, x=0.01, ha="left")
     return figure
+
+
+class _Stages(NamedTuple):
+    """One plot of the stages: whose, and their means in milliseconds by client threads."""
+
+    line: str
+    panel: str
+    threads: int
+    means: pd.DataFrame
+
+
+STAGES_A_ROW = 5
+
+
+def _stage_rows(cells: pd.DataFrame) -> list[list[_Stages]]:
+    """Return the plots of stages in rows, each row of one panel."""
+    rows = []
+    for panel in frames.panels(cells):
+        counts = sorted(cells.loc[cells["panel"] == panel, "threads"].unique())
+        found = [
+            _Stages(line, panel, int(count), tables.stage_means(cells, int(count), line, panel) / 1000)
+            for line in frames.lines(cells)
+            for count in counts
+        ]
+        there = [one for one in found if not one.means.empty]
+        rows += [there[start : start + STAGES_A_ROW] for start in range(0, len(there), STAGES_A_ROW)]
+    return rows
 
 
 def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
@@ -144,7 +167,7 @@ def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
 
 def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> list[Line2D]:
     """Draw the bounds of the best curve of each panel and every knee, and return their entries of the legend."""
-    found = limits.curves(rows, cells, frames.cores(rows, folder))
+    found = limits.curves(rows, cells, folder)
     fitted = False
     counts = sorted(cells["threads"].unique())
     for axes, panel in zip(panels, frames.panels(cells), strict=True):

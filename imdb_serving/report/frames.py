@@ -157,6 +157,11 @@ def cores(rows: pd.DataFrame, folder: Path) -> int:
     return max((int(card["cores_allowed"]) for card in cards(rows, folder)), default=1)
 
 
+def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
+    """Return what waking an idle core costs on the machine that measured, in microseconds; 0 where unknown."""
+    return max((float(card.get("wake_up_us") or 0.0) for card in cards(rows, folder)), default=0.0)
+
+
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:
     """Return the words a title needs when clients and server shared the cores of the machine that measured."""
     return sharing(card["cores_allowed"] for card in cards(rows, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,12 +23,12 @@ LIMITS = {
 }
 
 
-def curves(rows: pd.DataFrame, cells: pd.DataFrame, cores: int) -> dict[tuple[str, str, int], Curve]:
+def curves(rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> dict[tuple[str, str, int], Curve]:
     """Return the analysis of every curve that has a valid cell, by line, panel and server threads."""
     found = {}
-    chosen = frames.grid(rows)
+    chosen, cores, wake_up = frames.grid(rows), frames.cores(rows, folder), frames.wake_up_us(rows, folder)
     for (line, panel, threads), own in cells.groupby(["line", "panel", "threads"], sort=False):
-        if threads and (curve := analyse(own, chosen, cores)) is not None:
+        if threads and (curve := analyse(own, chosen, cores, wake_up)) is not None:
             found[str(line), str(panel), int(str(threads))] = curve
     return found
 

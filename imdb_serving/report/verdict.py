@@ -308,8 +308,8 @@ def _mind(found: Findings) -> str:
     words = []
     if note := frames.machine_note(found.rows, found.folder):
         words.append(note)
-    wake_ups = [card["wake_up_us"] for card in frames.cards(found.rows, found.folder) if card.get("wake_up_us")]
+    wake_up = frames.wake_up_us(found.rows, found.folder)
     least = found.cells["p50_us"].min()
-    if wake_ups and max(wake_ups) > least / 10:
-        words.append(f"low-load latencies measure this machine's wake-ups ({max(wake_ups):.0f} µs each)")
+    if wake_up > least / 10:
+        words.append(f"low-load latencies measure this machine's wake-ups ({wake_up:.0f} µs each)")
     return f"Mind: {'; '.join(words)}." if words else ""

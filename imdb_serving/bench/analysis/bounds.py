@@ -42,12 +42,20 @@ class Bounds(NamedTuple):
         return min(self.clients(count), self.workers, self.cores)
 
 
-def bounds(curve: pd.DataFrame, cores: int) -> Bounds:
-    """Return the bounds of a curve, by its cell with fewest clients; that must be one for `alone_us` to be a bound."""
+WAKE_UPS = 2
+"""What a lone request waits for: the server's core to wake when it comes, and the client's when its answer does."""
+
+
+def bounds(curve: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Bounds:
+    """Return the bounds of a curve, by its cell with fewest clients; that must be one for `alone_us` to be a bound.
+
+    Under load no core sleeps, so what waking one costs is taken off, or two clients could give more than twice one's.
+    """
     ordered = curve.sort_values("client_threads")
     first: Any = ordered.iloc[0]
     alone = first["total_us"] / first["client_threads"] if first["client_threads"] > 1 else first["total_us"]
     ops, workers = ops_us(first), first["server_threads"]
+    alone = max(alone - WAKE_UPS * wake_up_us, ops)
     cpu = (ordered["server_cpu_us"] + ordered["client_cpu_us"]).min()
     return Bounds(
         float(alone), workers * 1e6 / ops if ops else float("inf"), cores * 1e6 / cpu if cpu > 0 else float("inf")

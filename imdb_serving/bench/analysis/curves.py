@@ -22,7 +22,7 @@ class Curve(NamedTuple):
     knee: int
 
 
-def analyse(cells: pd.DataFrame, rows: pd.DataFrame, cores: int) -> Curve | None:
+def analyse(cells: pd.DataFrame, rows: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Curve | None:
     """Analyse the cells of one curve with the rows behind them; None where no cell is valid."""
     sound = cells[cells["valid"].astype(bool)].sort_values("client_threads")
     if sound.empty:
@@ -30,4 +30,4 @@ def analyse(cells: pd.DataFrame, rows: pd.DataFrame, cores: int) -> Curve | None
     own: Any = valid(rows[rows["key"].isin(sound["key"])])
     by_count = {int(count): list(part["throughput"]) for count, part in own.groupby("client_threads")}
     enough = sound[sound["throughput"] >= NEAR * sound["throughput"].max()]
-    return Curve(bounds(sound, cores), usl.fit(by_count), int(enough["client_threads"].iloc[0]))
+    return Curve(bounds(sound, cores, wake_up_us), usl.fit(by_count), int(enough["client_threads"].iloc[0]))

@@ -87,6 +87,12 @@ def test_no_curve_is_above_its_bounds() -> None:
     assert found.at(100) == found.workers
 
 
+def test_what_waking_cores_costs_a_lone_client_is_no_bound_of_many() -> None:
+    curve = pd.DataFrame([cell(1, 4)])
+    assert bounds(curve, cores=8, wake_up_us=30).alone_us == pytest.approx(5040)
+    assert bounds(curve, cores=8, wake_up_us=9000).alone_us == pytest.approx(5020), "no less than the ops take"
+
+
 def law(counts: list[int], gamma: float = 1000.0, alpha: float = 0.05, beta: float = 0.002) -> dict[int, list[float]]:
     return {n: [gamma * n / (1 + alpha * (n - 1) + beta * n * (n - 1))] * 3 for n in counts}
 
