@@ -363,7 +363,7 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
       imdb-serving ladder --server-threads 2 --rounds 8
     """
     from imdb_serving.bench.parameters import LadderParams
-    from imdb_serving.commands.sweep import run_ladder_notebook
+    from imdb_serving.commands.ladder import run_ladder_notebook
 
     run_ladder_notebook(LadderParams(engines=list(engines), **options))
 
@@ -566,6 +566,6 @@ def report(folder: Path) -> None:
     Example:
       imdb-serving report outputs/default
     """
-    from imdb_serving.commands.sweep import write_report
+    from imdb_serving.commands.report import write_report
 
     write_report(folder)

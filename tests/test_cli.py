@@ -20,11 +20,12 @@ import pytest
 from imdb_serving.bench.cell import Cell
 from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.rows import Figures
 from imdb_serving.bench.runs.grid import start_round
 from imdb_serving.bench.runs.measuring import judged
-from imdb_serving.bench.runs.sweep import alone
+from imdb_serving.bench.runs.sweep import alone, read_plan
 from imdb_serving.cli import main
-from imdb_serving.commands import sweep
+from imdb_serving.commands import ladder, sweep
 from imdb_serving.errors import DataError, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
 
@@ -423,7 +424,8 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     done = shell("sweep", ROOT / "params" / "default.yaml", "--outputs", tmp_path / "out", "--dry-run", cwd=ROOT)
     assert done.code == 0, done.err
     cells, time = r"sweep default: \d+ cells \(\d+ in each of \d rounds\)", r"\d+ notebook runs, about \d+ min"
-    assert re.search(f"{cells}\n{time}", done.out)
+    more = r"where noise asks for 1 more round: \d+ minutes more"
+    assert re.search(f"{cells}\n{time}.*\n{more}", done.out)
     assert not (tmp_path / "out").exists()
 
 
@@ -520,12 +522,38 @@ def test_a_ladder_that_fails_does_not_lose_the_report(
         raise DataError("rung flask-dev: gone")
 
     monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params))
-    monkeypatch.setattr(sweep, "execute", fail)
+    monkeypatch.setattr(ladder, "execute", fail)
     (tmp_path / "tiny.yaml").write_text(TINY + "ladder_rounds: 2\n", encoding="utf-8")
     done = tiny()
     assert done.code == 1
     assert "FAILED ladder: rung flask-dev: gone" in done.err
     assert reports == [tmp_path / "out" / "tiny"]
+
+
+def test_noise_has_a_whole_round_measured_more_and_no_second_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
+    rounds: list[int] = []
+
+    def disturbed(params: GridParams, out: Path) -> None:
+        rounds.append(params.round)
+        busy = {"figures": Figures(wall_s=1.0, foreign_cores=0.9)} if params.round in noisy else {}
+        measured(params, **busy)
+
+    monkeypatch.setattr(sweep, "execute_grid", disturbed)
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("rounds: 1", "rounds: 3"), encoding="utf-8")
+    noisy = {2}
+    done = tiny()
+    assert done.code == 0, done.err
+    assert "4 cells unsettled" in done.err
+    assert "other processes used 0.9 cores meanwhile" in done.err
+    assert sorted(rounds) == [1, 1, 2, 2, 3, 3, 4, 4]
+    plan = read_plan(tmp_path / "out" / "tiny")
+    assert plan is not None
+    assert plan.rounds == 4
+    rounds.clear()
+    assert tiny().code == 0
+    assert rounds == [], "what is settled is not measured again"
 
 
 def test_two_sweeps_do_not_write_to_one_folder(tmp_path: Path, tiny: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""`imdb-serving sweep` and `report`: notebooks run through papermill, then figures, tables and one page."""
+"""`imdb-serving sweep`: notebooks run through papermill, another round where noise asks for one, and the report."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from tqdm import tqdm
 
 from imdb_serving.bench.analysis.estimate import estimate_seconds
 from imdb_serving.bench.cell import Cell, plural
-from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, model_folder
-from imdb_serving.bench.record.folders import new_run, outputs_folder
-from imdb_serving.bench.record.ledger import FILE, Ledger, newest
+from imdb_serving.bench.parameters import GridParams, SweepParams, load_sweep, model_folder
+from imdb_serving.bench.record.folders import new_run
+from imdb_serving.bench.record.ledger import Ledger, newest
 from imdb_serving.bench.record.rows import FAILED, Row
 from imdb_serving.bench.runs import sweep
 from imdb_serving.bench.runs.grid import describe
 from imdb_serving.bench.runs.models import require_model
+from imdb_serving.commands.ladder import measure_ladder
+from imdb_serving.commands.report import write_report
 from imdb_serving.config import project_root
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, facts_of
-from imdb_serving.errors import DataError, ServingError
 from imdb_serving.model.bundle import open_bundle
-from imdb_serving.report import ladder
-from imdb_serving.report.notebooks import execute, execute_grid, notebook_path, write_page
-from imdb_serving.report.verdict import FILE as VERDICT
+from imdb_serving.report.notebooks import execute_grid, notebook_path
 
 INTERRUPTED = 130
 
@@ -62,7 +61,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
         try:
             _measure(made.left, folder, ledger)
             _settle(asked, made)
-            ladder_failed = bool(params.ladder_rounds) and not _ladder(params, folder, made.run)
+            ladder_failed = bool(params.ladder_rounds) and not measure_ladder(params, folder, made.run)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where this one stopped, and", file=sys.stderr)
             print(f"`imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
@@ -152,7 +151,12 @@ def _tell(params: SweepParams, folder: Path) -> int:
     runs = sweep.plan(params, folder.name, "dry", folder.parent)
     cells = sum(len(one.cells()) for one in runs)
     print(f"sweep {folder.name}: {cells} cells ({cells // params.rounds} in each of {params.rounds} rounds)")
-    print(f"{len(runs)} notebook runs, {_about(params, runs, Ledger(folder))}, without environment and model")
+    ledger = Ledger(folder)
+    print(f"{len(runs)} notebook runs, {_about(params, runs, ledger)}, without environment and model")
+    if params.extra_rounds:
+        one = [each for each in runs if each.round == 1]
+        minutes = estimate_seconds(params, one, ledger.rows(), ladder=False) / 60 * params.extra_rounds
+        print(f"where noise asks for {plural(params.extra_rounds, 'more round')}: {minutes:.0f} minutes more")
     return 0
 
 
@@ -187,29 +191,6 @@ def _is_bad(row: Row) -> bool:
     return row.status == FAILED or any(finding.gate in {"errors", "answers"} for finding in row.findings)
 
 
-def _ladder(params: SweepParams, folder: Path, run: str) -> bool:
-    """Measure the overhead ladder with the sweep's engines and `null`; return whether its notebook ran through."""
-    engines = list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "null"]))
-    rungs = LadderParams(
-        engines=engines,
-        net=params.net,
-        model=params.model,
-        math_threads=params.math_threads,
-        rounds=params.ladder_rounds,
-        seed=params.seed,
-        sweep=folder.name,
-        run=run,
-        outputs=str(folder.parent),
-    )
-    print(f"the overhead ladder: {rungs.rounds} rounds of {' and '.join(engines)}", file=sys.stderr)
-    try:
-        execute("ladder.ipynb", folder / "notebooks" / "ladder.ipynb", msgspec.to_builtins(rungs))
-    except ServingError as error:
-        print(f"FAILED ladder: {error}", file=sys.stderr)
-        return False
-    return True
-
-
 def _name(params: GridParams) -> str:
     return f"grid-r{params.round}-{params.cells()[0].without('client_threads', 'samples').slug}"
 
@@ -220,29 +201,3 @@ def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
         execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
     finally:
         bar.update()
-
-
-def run_ladder_notebook(params: LadderParams) -> None:
-    """Measure the overhead ladder through its notebook, write its page, and print its table."""
-    params = msgspec.structs.replace(params, run=params.run or new_run())
-    folder = outputs_folder(params).resolve()
-    executed = folder / "notebooks" / "ladder.ipynb"
-    engines = " and ".join(params.engines)
-    print(f"the overhead ladder: {params.rounds} rounds of {engines}, to {folder}", file=sys.stderr)
-    execute("ladder.ipynb", executed, {**msgspec.to_builtins(params), "outputs": str(folder.parent)})
-    write_page(executed, folder / "ladder.html", "imdb-serving: the overhead ladder")
-    print(ladder.text(ladder.load(folder)))
-    print(f"page: {folder / 'ladder.html'}", file=sys.stderr)
-
-
-def write_report(folder: Path) -> None:
-    """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
-    folder = folder.resolve()
-    if not (folder / FILE).is_file():
-        raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
-    print("drawing the report", file=sys.stderr)
-    executed = folder / "notebooks" / "report.ipynb"
-    execute("report.ipynb", executed, {"folder": str(folder)})
-    write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
-    print((folder / VERDICT).read_text(encoding="utf-8"), end="")
-    print(f"report: {folder / 'report.html'}", file=sys.stderr)
