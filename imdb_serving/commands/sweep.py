@@ -131,7 +131,8 @@ def _settle(asked: _Asked, made: _Planned) -> None:
         cells = sweep.unsettled_cells(ledger, made.run, made.keys)
         if not cells:
             return
-        key, why = next(iter(cells.items()))
+        key, reasons = next(iter(cells.items()))
+        why, _, _ = reasons.partition("; ")
         label = made.keys[str(key)].label(["mode", "engine", "server_threads", "client_threads"])
         print(
             f"{plural(len(cells), 'cell')} unsettled ({label}: {why}): another round of all cells, "

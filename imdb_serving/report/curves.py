@@ -6,6 +6,7 @@ varies. Hollow: a cell that is not valid.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ from imdb_serving.report import frames, limits, tables
 from imdb_serving.report.plots import STYLE, client_axis, hollow, log_axes, stack, style_of, threads_label, used
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
+PANELS_A_ROW = 3
+PANEL_LETTERS, LETTERS_AN_INCH = 40, 9
+"""How long a panel's title may be, and all of the figure's above the axes, an inch, without the legend's part."""
+
 PUBLISHED_GREY = "#b8b8b8"
 BOUND_GREY = "#6e6e6e"
 LAW: dict[str, Any] = {"color": "#9a9a9a", "ls": "-", "lw": 4.0, "alpha": 0.55, "solid_capstyle": "round"}
@@ -41,7 +46,7 @@ def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.D
         _curves(panels, cells, "total_s")
         clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
         for axes in panels:
-            log_axes(axes, clients, "total time per client [s]" if axes is panels[0] else "")
+            log_axes(axes, clients, "total time per client [s]" if axes in panels[::PANELS_A_ROW] else "")
         _legend(figure, cells, published)
     return figure
 
@@ -58,13 +63,14 @@ def throughput_figure(rows: pd.DataFrame, folder: Path) -> Figure:
             client_axis(axes, sorted(set(cells["client_threads"])))
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        panels[0].set_ylabel("throughput [samples/s]")
+        for axes in panels[::PANELS_A_ROW]:
+            axes.set_ylabel("throughput [samples/s]")
         _legend(figure, cells, known)
     return figure
 
 
 def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
-    """Draw the stages of one request, stacked: a plot a mode and thread count, each panel in rows of one scale."""
+    """Draw the stages of one request, stacked: a plot a mode and thread count, a panel's on one scale."""
     cells = frames.cells(rows)
     laid_out = _stage_rows(cells)
     with mpl.rc_context(STYLE):
@@ -79,22 +85,22 @@ def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
             axes.set_axis_off()
         entries: dict[str, Any] = {}
         for row, wanted in zip(plots, laid_out, strict=True):
-            own = cells[cells["panel"] == wanted[0].panel]
-            top = own.loc[own["threads"] > 0, "total_us"].max() / 1000 * 1.05
+            scaled = ""
             for axes, one in zip(row, wanted, strict=False):
+                own = cells[cells["panel"] == one.panel]
                 axes.set_axis_on()
                 stack(axes, used(one.means), "mean time of a request [ms]" if axes is row[0] else "", legend=False)
-                axes.set_ylim(0, top)
-                axes.tick_params(labelleft=axes is row[0])
+                axes.set_ylim(0, own.loc[own["threads"] > 0, "total_us"].max() / 1000 * 1.05)
+                axes.tick_params(labelleft=axes is row[0] or one.panel != scaled)
+                scaled = one.panel
                 title = ", ".join(filter(None, [one.line, one.panel, threads_label(one.threads)]))
-                axes.set_title(title.replace(", engine", ",\nengine"), loc="left", fontsize=10)
+                axes.set_title(_wrapped(title, STAGES_LETTERS), loc="left", fontsize=10)
                 handles, labels = axes.get_legend_handles_labels()
                 entries |= dict(zip(labels, handles, strict=True))
         order = [name for name in reversed(tables.stage_order(cells)) if name in entries]
         figure.legend([entries[name] for name in order], order, loc="outside right center", fontsize=9.5)
-        varied, alike = frames.settings(rows)
-        note = f"{alike} · {frames.machine_note(rows, folder)}"
-        figure.suptitle(f"Where a request's time goes · {varied}\n{note}", fontsize=11, x=0.01, ha="left")
+        title = _title("Where a request's time goes", rows, folder, figure.get_figwidth())
+        figure.suptitle(title, fontsize=11, x=0.01, ha="left")
     return figure
 
 
@@ -107,12 +113,12 @@ class _Stages(NamedTuple):
     means: pd.DataFrame
 
 
-STAGES_A_ROW = 5
+STAGES_A_ROW, STAGES_LETTERS = 5, 34
 
 
 def _stage_rows(cells: pd.DataFrame) -> list[list[_Stages]]:
-    """Return the plots of stages in rows, each row of one panel."""
-    rows = []
+    """Return the plots of stages in rows: a panel's side by side, and in a row with others' where all fit."""
+    rows: list[list[_Stages]] = []
     for panel in frames.panels(cells):
         counts = sorted(cells.loc[cells["panel"] == panel, "threads"].unique())
         found = [
@@ -121,30 +127,45 @@ def _stage_rows(cells: pd.DataFrame) -> list[list[_Stages]]:
             for count in counts
         ]
         there = [one for one in found if not one.means.empty]
-        rows += [there[start : start + STAGES_A_ROW] for start in range(0, len(there), STAGES_A_ROW)]
+        if rows and len(rows[-1]) + len(there) <= STAGES_A_ROW:
+            rows[-1] += there
+        else:
+            rows += [there[start : start + STAGES_A_ROW] for start in range(0, len(there), STAGES_A_ROW)]
     return rows
 
 
 def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
     """Return a figure with a panel for each of what the panels stand for, and its title of two lines."""
     names = frames.panels(frames.grid(rows))
+    across = min(len(names), PANELS_A_ROW)
+    down = -(-len(names) // across)
+    width = max(10.4, 4.2 * across + 4.2)  # one panel alone needs room for its title
     figure, panels = plt.subplots(
-        1,
-        len(names),
-        figsize=(max(10.4, 4.2 * len(names) + 4.2), height),  # one panel alone needs room for its title
-        sharey=sharey,
-        squeeze=False,
-        layout="constrained",
+        down, across, figsize=(width, height * down), sharey=sharey, squeeze=False, layout="constrained"
     )
-    varied, alike = frames.settings(rows)
-    title = f"{what} · {varied}\n{alike} · {frames.machine_note(rows, folder)}"
+    title = _title(what, rows, folder, width)
     if len(names) == 1:
         panels[0, 0].set_title(title, loc="left", fontsize=11)
     else:
         figure.suptitle(title, fontsize=11, x=0.01, ha="left")
-        for axes, name in zip(panels[0], names, strict=True):
-            axes.set_title(name, loc="left")
-    return figure, list(panels[0])
+        for axes, name in zip(panels.flat, names, strict=False):
+            axes.set_title(_wrapped(name, PANEL_LETTERS), loc="left")
+    for axes in panels.flat[len(names) :]:
+        axes.set_axis_off()
+    return figure, list(panels.flat[: len(names)])
+
+
+def _title(what: str, rows: pd.DataFrame, folder: Path, width: float) -> str:
+    """Return a figure's title: what it shows, what varies, and what all have in common. Many panels name themselves."""
+    varied, alike = frames.settings(rows)
+    if len(frames.panels(frames.grid(rows))) > PANELS_A_ROW:
+        varied = varied.partition(";")[0]
+    return _wrapped(f"{what} · {varied}\n{alike} · {frames.machine_note(rows, folder)}", int(width * LETTERS_AN_INCH))
+
+
+def _wrapped(words: str, width: int) -> str:
+    """Return words in lines that are no longer than so many letters."""
+    return "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, width))
 
 
 def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
