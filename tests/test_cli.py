@@ -403,7 +403,8 @@ def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> No
     (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
     command = ("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out")
     done = shell(*command, cwd=ROOT)
-    assert (done.code, done.out) == (0, ""), done.err
+    assert done.code == 0, done.err
+    assert done.out.startswith("No verdict: one round has no interval")
     folder = tmp_path / "out" / "tiny"
     check_report(folder, 4 + 2)  # two calibrations
     names = {notebook_of(folder, servers).name for servers in (1, 2)}

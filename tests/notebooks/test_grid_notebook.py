@@ -69,6 +69,8 @@ def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
 def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
     given = {"engines": "null", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
     done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)
+    if "alone: " in done.stderr:  # nothing of it is to be believed, and that is what it says
+        pytest.skip("other processes took the cores meanwhile")
     assert done.returncode == 0, done.stderr
     page = shown(tmp_path / "out.ipynb")
     assert page.count("<figure>") == 2
