@@ -110,7 +110,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,
-                extra_arguments=["--IPKernelApp.log_level=40"],  # or each kernel warns of its loopback sockets
+                extra_arguments=["--IPKernelApp.log_level=50"],  # or it warns of its sockets and its end
             )
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well
