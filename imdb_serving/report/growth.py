@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -142,7 +143,7 @@ def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:
     for number, mode in enumerate(OURS):
         grouped = chosen[chosen["mode"] == mode].groupby("value")[shown.column]
         middle = grouped.median()
-        spread = [middle - grouped.min(), grouped.max() - middle]
+        spread = np.array([middle - grouped.min(), grouped.max() - middle])
         panel.errorbar(
             middle.index,
             middle,
