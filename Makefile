@@ -77,7 +77,7 @@ test: setup ## run the tests
 
 test-all: setup ## run the tests and the heavier checks
 	@echo "==> MLPerf's LoadGen, for the tests against it"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python "mlcommons-loadgen>=5.1" || echo "    not to be had for this Python: those tests will be skipped"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"
 	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 

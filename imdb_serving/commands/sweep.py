@@ -98,13 +98,12 @@ class _Planned(NamedTuple):
 
 
 def _planned(asked: _Asked, *, fresh: bool) -> _Planned:
-    """Plan a sweep or the rest of one, an extra round that it had begun included, and write the plan down."""
+    """Plan a sweep or the rest of one, with every round that it had begun, and write the plan down."""
     params, _, folder, ledger = asked
     first = sweep.plan(params, folder.name, new_run(), folder.parent)
     keys = sweep.keys_of(first, ledger)
     run = (None if fresh else sweep.resumed_run(ledger, keys)) or first[0].run
-    rounds = max(params.rounds, min(sweep.rounds_begun(ledger, run), params.rounds + params.extra_rounds))
-    return _with_rounds(asked, rounds, run, keys)
+    return _with_rounds(asked, max(params.rounds, sweep.rounds_begun(ledger, run)), run, keys)
 
 
 def _with_rounds(asked: _Asked, rounds: int, run: str, keys: dict[str, Cell]) -> _Planned:
@@ -155,9 +154,9 @@ def _tell(params: SweepParams, folder: Path) -> int:
     ledger = Ledger(folder)
     print(f"{len(runs)} notebook runs, {_about(params, runs, ledger)}, without environment and model")
     if params.extra_rounds:
-        one = [each for each in runs if each.round == 1]
-        minutes = estimate_seconds(params, one, ledger.rows(), ladder=False) / 60 * params.extra_rounds
-        print(f"where noise asks for {plural(params.extra_rounds, 'more round')}: {minutes:.0f} minutes more")
+        more = [one for one in runs if one.round == 1] * params.extra_rounds
+        time = _about(msgspec.structs.replace(params, ladder_rounds=0), more, ledger)
+        print(f"where noise asks for {plural(params.extra_rounds, 'more round')}: {time} more")
     return 0
 
 

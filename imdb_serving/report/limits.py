@@ -67,7 +67,7 @@ def of_curves(found: dict[tuple[str, str, int], Curve]) -> Any:
         table.append(
             {
                 "curve": ", ".join(filter(None, [line, panel, plural(threads, "server thread")])),
-                "one client takes [ms]": f"{curve.bounds.alone_us / 1000:.3g}",
+                "one client, cores awake [ms]": f"{curve.bounds.alone_us / 1000:.3g}",
                 "workers allow [requests/s]": f"{curve.bounds.workers:,.0f}",
                 "cores allow [requests/s]": f"{curve.bounds.cores:,.0f}",
                 "knee [clients]": str(curve.knee),

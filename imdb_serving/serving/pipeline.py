@@ -22,8 +22,12 @@ class Pipeline:
         if len(set(names)) != len(names):
             raise ValueError(f"two ops share a name: {names}")
         self.ops = tuple(ops)
-        self.stages = tuple(names)
         self._steps = [(op.name, op.run) for op in ops]
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages, in order."""
+        return tuple(op.name for op in self.ops)
 
     def __call__(self, request: Request, timeline: Timeline) -> Reply:
         """Return the reply to `request`; a `ServingError` of an op refuses it.

@@ -51,9 +51,9 @@ class Pool:
         self.on_broken: Callable[[ServerStartError], None] = lambda _: None
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def stage_names(self) -> tuple[str, ...]:
         """The names of what workers time, as they told when they were ready."""
-        return next((seat.stages for seat in list(self._seats.values()) if seat.stages), ())
+        return next((seat.stage_names for seat in list(self._seats.values()) if seat.stage_names), ())
 
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start all workers and wait until they are ready; raise `ServerStartError` if one is not."""

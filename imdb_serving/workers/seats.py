@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 WorkerKind = Literal["thread", "process"]
 Answer = Callable[[int, Any], Any]
 """Answers one request: from when it was received (ns) and its message to the answer's. It raises nothing. Between
-processes a message is frames; within a thread it may be anything. It may have `stages`, the names of what it times: its
-seat tells them."""
+processes a message is frames; within a thread it may be anything. It may have `stage_names`, of
+what it times: its seat tells them."""
 
 MakeAnswer = Callable[[], Answer]
 STOP_SECONDS = 5.0
@@ -36,7 +36,7 @@ class Seat(Protocol):
     """One request at a time."""
 
     number: int
-    stages: tuple[str, ...]
+    stage_names: tuple[str, ...]
 
     def await_ready(self, deadline: float) -> None:
         """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
@@ -60,7 +60,7 @@ class LocalSeat:
     def __init__(self, number: int, make_answer: MakeAnswer, _preload: Sequence[str]) -> None:
         """Begin to make the handler."""
         self.number = number
-        self.stages: tuple[str, ...] = ()
+        self.stage_names: tuple[str, ...] = ()
         self._make_answer = make_answer
         self.answer: Any = None
         self._error = ""
@@ -71,7 +71,7 @@ class LocalSeat:
     def _make(self) -> None:
         try:
             self.answer = self._make_answer()
-            self.stages = _stages_of(self.answer)
+            self.stage_names = _stage_names_of(self.answer)
         except Exception as error:
             self._error = f"{type(error).__name__}: {error}"
 
@@ -107,7 +107,7 @@ class ProcessSeat:
     def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
         """Start the process."""
         self.number = number
-        self.stages: tuple[str, ...] = ()
+        self.stage_names: tuple[str, ...] = ()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
         ours, theirs = socket.socketpair()
@@ -149,7 +149,7 @@ class ProcessSeat:
             raise ServerStartError(f"worker {self.number} died while starting") from error
         if code != READY:
             raise ServerStartError(f"worker {self.number} {_why(bytes(words[0]).decode('utf-8', 'replace'))}")
-        self.stages = tuple(bytes(word).decode() for word in words)
+        self.stage_names = tuple(bytes(word).decode() for word in words)
 
     def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
         """Send the request to the process and wait for its answer."""
@@ -182,8 +182,8 @@ class ProcessSeat:
 SEATS: dict[WorkerKind, type[LocalSeat] | type[ProcessSeat]] = {"thread": LocalSeat, "process": ProcessSeat}
 
 
-def _stages_of(answer: Answer) -> tuple[str, ...]:
-    return tuple(getattr(answer, "stages", ()))
+def _stage_names_of(answer: Answer) -> tuple[str, ...]:
+    return tuple(getattr(answer, "stage_names", ()))
 
 
 def _why(error: str) -> str:
@@ -201,7 +201,7 @@ def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-    _say(channel, READY, [name.encode() for name in _stages_of(answer)])
+    _say(channel, READY, [name.encode() for name in _stage_names_of(answer)])
     while True:
         try:
             received_ns, frames = channel.receive()

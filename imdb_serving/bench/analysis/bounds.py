@@ -25,8 +25,9 @@ ONE_THREAD = "flask-dev"
 class Bounds(NamedTuple):
     """The most requests a second that one curve can give, each by what would limit it; infinite where nothing would.
 
-    `alone_us` is the time of a request of one client, thinking included, D + Z; N clients cannot send more than N in
-    that time. `workers` is m / D of the ops, `cores` the allowed cores by the least CPU time a request took.
+    `alone_us` is the time of a request of one client, thinking included and waking cores not, D + Z - 2 W; N clients
+    cannot send more than N in that time. `workers` is m / D of the ops, `cores` the allowed cores by the least CPU time
+    a request took.
     """
 
     alone_us: float

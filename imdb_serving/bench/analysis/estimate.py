@@ -23,9 +23,7 @@ LADDER_SECONDS, LADDER_BLOCKS_SECONDS = 9.0, 1.4
 """An engine's servers to start and warm up, and a round of all its rungs."""
 
 
-def estimate_seconds(
-    params: SweepParams, left: Sequence[GridParams], rows: Sequence[Row], *, ladder: bool = True
-) -> float:
+def estimate_seconds(params: SweepParams, left: Sequence[GridParams], rows: Sequence[Row]) -> float:
     """Return about how many seconds these runs and the sweep's ladder take; by what cells took before, where known."""
     took: dict[Cell, list[float]] = {}
     for row in rows:
@@ -33,7 +31,7 @@ def estimate_seconds(
             took.setdefault(row.cell, []).append(row.figures.wall_s)
     cells = [(one, cell) for one in left for cell in one.cells()]
     measuring = sum(statistics.median(took[cell]) if cell in took else _guess(one, cell) for one, cell in cells)
-    return RUN_SECONDS * len(left) + measuring + (_ladder(params, rows) if ladder else 0.0)
+    return RUN_SECONDS * len(left) + measuring + _ladder(params, rows)
 
 
 def _ladder(params: SweepParams, rows: Sequence[Row]) -> float:

@@ -58,7 +58,7 @@ class Workers:
         """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
         if self.pool.missing() == self.pool.count:
             raise ServerUnavailable(f"no worker is there: {self.pool.count} being replaced")
-        return replace(self._info, ops=self.pool.stages)
+        return replace(self._info, ops=self.pool.stage_names)
 
     def answer(self, request: Request, deadline: float) -> Reply:
         """Have a worker answer."""

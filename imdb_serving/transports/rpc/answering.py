@@ -84,5 +84,5 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
 
 def telling(answer: Answer, handler: Any) -> Answer:
     """Have an answer tell the stages of what it answers with, for `hello`."""
-    answer.stages = getattr(handler, "stages", ())  # type: ignore[attr-defined]
+    answer.stage_names = getattr(handler, "stage_names", ())  # type: ignore[attr-defined]
     return answer

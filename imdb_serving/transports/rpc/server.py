@@ -103,7 +103,7 @@ class RpcServer:
         self._rouse = crew.rouse
         try:
             pool.start(self._start_timeout)
-            self._intake.info = replace(self._intake.info, ops=pool.stages)
+            self._intake.info = replace(self._intake.info, ops=pool.stage_names)
             if not self._stopping:
                 crew.start()
                 on_ready(front.endpoint)
