@@ -67,9 +67,10 @@ report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 	@echo "==> report"
 	@$(RUN) report outputs/$(basename $(notdir $(PARAMS)))
 
-lab: train ## open JupyterLab on the notebooks
-	@echo "==> JupyterLab: open explore.ipynb"
-	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/explore.ipynb
+lab: train ## open JupyterLab on explore.ipynb, a server under load that follows your hand
+	@echo "==> JupyterLab, on explore.ipynb: Run > Run All Cells (JUPYTER='--no-browser --port 8899' goes to it)"
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
+		--LabApp.default_url=/doc/tree/explore.ipynb $(JUPYTER) notebooks
 
 test: setup ## run the tests
 	@echo "==> tests"

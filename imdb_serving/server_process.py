@@ -82,10 +82,20 @@ class ServerProcess:
             raise ServerStartError("the server is not running")
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """True from the start to the end of the server's process, however it ends."""
+        return self._process is not None and self._process.poll() is None
+
     @classmethod
-    def of_mode(cls, mode: str, arguments: Sequence[str]) -> ServerProcess:
-        """Return a server of one of the `MODES`; arguments that the mode has as well overrule it."""
+    def of_mode(cls, mode: str, arguments: Sequence[str], port: int = 0) -> ServerProcess:
+        """Return a server of one of the `MODES`, on a free port or on this one.
+
+        Arguments that the mode has as well overrule it.
+        """
         command, *own = MODES[mode]
+        if port:
+            own = ["--endpoint", own[1].replace(":0", f":{port}")] if own else ["--port", str(port)]
         return cls([*own, *arguments], command=command)
 
     def start(self) -> ServerProcess:

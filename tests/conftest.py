@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +13,19 @@ from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Example
 from imdb_serving.text.reviews import Reviews, load
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 SMALL = 400
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The machine's Chromium."""
+    from browsing import chromium
+
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +9,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect, sync_playwright
+from browsing import WAIT_MS, keep_screenshot, overflow
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 from playwright.sync_api import Request as BrowserRequest
 
 from imdb_serving.server_process import ServerProcess
@@ -20,33 +19,7 @@ from imdb_serving.text.reviews import Reviews
 from imdb_serving.transports.http.client import HttpClient
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = 15_000
-LAUNCH_MS = 60_000
-ARGUMENTS = [
-    "--no-sandbox",  # Chromium has none for root, whom containers run as; it sees no page but ours
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DESKTOP, PHONE = 1280, 360
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The machine's Chromium, without a window; the tests are skipped where there is none."""
-    chosen = os.environ.get("CHROMIUM")
-    path = next(filter(None, map(shutil.which, [chosen] if chosen else NAMES)), None)
-    if path is None:
-        pytest.skip("no Chromium here: run `make browser`")
-    expect.set_options(timeout=WAIT_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS, headless=True, timeout=LAUNCH_MS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +74,7 @@ class Visit:
         return self.page.get_by_role("table")
 
     def overflow(self) -> int:
-        """How many pixels the page is wider than its window."""
-        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+        return overflow(self.page)
 
 
 Open = Callable[..., Visit]
@@ -175,9 +147,7 @@ def test_a_review_is_answered_as_the_client_is(
         assert here.overflow() == 0
         assert "Traceback" not in here.page.content()
     assert here.problems == []
-    for folder in filter(None, [str(tmp_path), os.environ.get("IMDB_SERVING_SCREENSHOTS")]):
-        name = f"page-{'phone' if width == PHONE else 'desktop'}-{scheme}.png"
-        here.page.screenshot(path=Path(folder) / name, full_page=True, animations="disabled")
+    keep_screenshot(here.page, tmp_path, f"page-{'phone' if width == PHONE else 'desktop'}-{scheme}")
 
 
 def test_the_keyboard_is_enough(visit: Open, server: ServerProcess, cases: list[Case]) -> None:

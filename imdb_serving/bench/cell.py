@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-GRID, TWIN, LADDER, CALIBRATION, SEARCH = "grid", "twin", "ladder", "calibration", "search"
-SERIES = (GRID, TWIN, LADDER, CALIBRATION, SEARCH)
+GRID, TWIN, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
+SERIES = (GRID, TWIN, LADDER, CALIBRATION, SEARCH, LAB)
 """In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
-servers side by side, all but one idle; against the engine that answers at once, to know the clients; and as a step of a
-search for a limit."""
+servers side by side, all but one idle; against the engine that answers at once, to know the clients; as a step of a
+search for a limit; and by hand, while one looks on."""
 
 CLOSED, POISSON, CONSTANT, OFFLINE = "closed", "poisson", "constant", "offline"
 ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)

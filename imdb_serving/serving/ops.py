@@ -62,11 +62,11 @@ class ReaderOp:
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         """Take the model's vocabulary; without one (stand-in engines) any id from 0 is accepted, no text."""
         self._vocabulary = vocabulary
-        self._highest = vocabulary.unknown if vocabulary else np.iinfo(np.int64).max
+        # Behind all words stand the unknown one and the padding word, whose vector is zero.
+        self._highest = vocabulary.unknown + 1 if vocabulary else np.iinfo(np.int64).max
         self._range = range(self._highest + 1)
         self._sound: set[tuple[str, ...]] = set()  # combinations of fetch names that were found sound without a label
-        # An empty review is one padding word: its id is behind all words and the unknown one.
-        self._empty = np.array([vocabulary.unknown + 1 if vocabulary else 0], dtype=np.int64)
+        self._empty = np.array([self._highest if vocabulary else 0], dtype=np.int64)  # one padding word
 
     def run(self, work: Work) -> None:
         """Check names, sizes, words and labels, and take the reviews apart."""
@@ -119,7 +119,10 @@ class ReaderOp:
         lowest, highest = int(values.min()), int(values.max())
         if lowest < 0:
             raise BadRequest(f"word id {lowest} is below 0")
-        raise BadRequest(f"word id {highest} is outside 0..{self._highest} ({self._highest} is the unknown word)")
+        unknown = self._highest - 1
+        raise BadRequest(
+            f"word id {highest} is outside 0..{self._highest} ({unknown} is the unknown word, {unknown + 1} padding)"
+        )
 
     def _encode(self, tensor: Tensor) -> list[NDArray[np.int64]]:
         if self._vocabulary is None:

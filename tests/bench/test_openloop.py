@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from loads import lines_of
 
-from imdb_serving.bench.analysis.summary import open_loop
+from imdb_serving.bench.analysis.summary import open_latency, open_loop
 from imdb_serving.bench.cell import Cell
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.schedule import Tickets, arrival_times
@@ -67,7 +67,7 @@ def record(due: list[int], sent: list[int], service: int) -> ClientRecord:
 
 
 def test_latency_counts_from_when_a_request_was_due() -> None:
-    figures = open_loop([record([0, 1_000_000], [0, 4_000_000], 500_000)], rate=1000.0)
+    figures = open_latency([record([0, 1_000_000], [0, 4_000_000], 500_000)])
     assert figures["p50_us"] == pytest.approx((500 + 3500) / 2)
     assert figures["service_p50_us"] == pytest.approx(500)
     assert figures["p99_us"] is None  # two requests certify nothing

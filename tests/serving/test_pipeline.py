@@ -122,7 +122,7 @@ def test_a_label_may_have_a_second_axis_of_one() -> None:
 
 
 def test_word_ids_must_be_those_of_the_vocabulary_or_the_unknown_one() -> None:
-    assert refusal(words=ids([0, 4])) == "word id 4 is outside 0..3 (3 is the unknown word)"
+    assert refusal(words=ids([0, 5])) == "word id 5 is outside 0..4 (3 is the unknown word, 4 padding)"
     assert refusal(words=ids([0], [-1])) == "word id -1 is below 0"
     _, engine = run_ask(words=ids([0, 3]))
     assert engine.fed == [[0, 3]]

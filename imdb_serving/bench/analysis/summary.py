@@ -94,6 +94,17 @@ def stage_gaps(records: Sequence[ClientRecord]) -> dict[str, float]:
     }
 
 
+def over_blocks(blocks: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the figures of blocks that were measured one after another: times add up, rates are means by time."""
+    found = [block for block in blocks if block]
+    if len(found) < 2:
+        return found[0] if found else {}
+    weights = [block["window_s"] for block in found]
+    sums = {name: sum(block[name] for block in found) for name in ("wall_s", "window_s")}
+    rates = {name: float(np.average([block[name] for block in found], weights=weights)) for name in found[0]}
+    return rates | sums
+
+
 def closed_loop(records: Sequence[ClientRecord]) -> dict[str, float]:
     """Return the rate (requests a second) while all clients were at work, that window, and how many were under way.
 
@@ -120,8 +131,8 @@ def closed_loop(records: Sequence[ClientRecord]) -> dict[str, float]:
     }
 
 
-def open_loop(records: Sequence[ClientRecord], rate: float) -> dict[str, float | None]:
-    """Return the figures of an open loop: latencies from when a request was due, service times from when it was sent.
+def open_loop(records: Sequence[ClientRecord], rate: float) -> dict[str, float]:
+    """Return the rates of an open loop.
 
     `achieved` is the rate at which answers came, over as long as requests were due: in a server that keeps up, the last
     answer is as far from the first as the last request was. Offered nothing (all at once), it is the rate of answers.
@@ -130,20 +141,29 @@ def open_loop(records: Sequence[ClientRecord], rate: float) -> dict[str, float |
     if not answered:
         return {}
     due = np.concatenate([record.intended_ns for record in answered])
-    sent = np.concatenate([record.starts_ns for record in answered])
-    service = column(answered, "client_infer")
-    done = sent + service
+    done = np.concatenate([record.starts_ns for record in answered]) + column(answered, "client_infer")
     spread = max(int(done.max() - done.min()), int(due.max() - due.min()), 1)
     window = max(int(done.max() - due.min()), 1)
-    latencies = (done - due) / US
     asked = rate or (len(done) - 1) * NS / spread
     return {
         "wall_s": wall_seconds(answered),
         "window_s": window / NS,
         "request_rate": len(done) * NS / window,
-        "offered": rate or None,
+        "offered": rate,
         "achieved": asked * int(due.max() - due.min()) / spread if rate else len(done) * NS / window,
-        **percentiles(latencies),
+    }
+
+
+def open_latency(records: Sequence[ClientRecord]) -> dict[str, float | None]:
+    """Return the latencies of an open loop, from when a request was due; service times from when it was sent."""
+    answered = [record for record in records if len(record.positions)]
+    if not answered:
+        return {}
+    due = np.concatenate([record.intended_ns for record in answered])
+    sent = np.concatenate([record.starts_ns for record in answered])
+    service = column(answered, "client_infer")
+    return {
+        **percentiles((sent + service - due) / US),
         "service_p50_us": float(np.median(service)) / US,
         "service_p99_us": certified(service / US, 0.99),
     }

@@ -7,7 +7,7 @@ stamps and appends; everything else is computed afterwards. `session.py` has sev
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns, process_time
 from typing import Any, Protocol
@@ -68,11 +68,12 @@ class ClientRecord:
 _Stamps = tuple[int, int, int, int]
 
 
-def drive(client: Client, workload: Workload) -> ClientRecord:
+def drive(client: Client, workload: Workload, positions: Iterable[int] | None = None) -> ClientRecord:
     """Send a share's requests, one after another, and record the raw samples.
 
-    A refused or late request is recorded and the next one sent; when the server is gone, or late, several times in a
-    row, the rest is given up, so that a dead server cannot hold a client for hours.
+    All are sent once, or those at `positions`, which may end when it likes. A refused or late request is recorded and
+    the next one sent; when the server is gone, or late, several times in a row, the rest is given up, so that a dead
+    server cannot hold a client for hours.
     """
     record = ClientRecord()
     stamps: list[_Stamps] = []
@@ -80,7 +81,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
     in_a_row = 0
     cpu = cpu_seconds()
     begin = perf_counter_ns()
-    for position in range(len(workload)):
+    for position in range(len(workload)) if positions is None else positions:
         start = perf_counter_ns()
         try:
             request = workload.prepare(position)
@@ -92,7 +93,7 @@ def drive(client: Client, workload: Workload) -> ClientRecord:
             record.failures.append(FailedRequest(position, error.code, str(error)))
             in_a_row = in_a_row + 1 if isinstance(error, ServerUnavailable | RequestTimeout) else 0
             if in_a_row == GIVE_UP_AFTER:
-                rest = range(position + 1, len(workload))
+                rest = range(position + 1, len(workload)) if positions is None else ()
                 why = f"not sent: given up after {in_a_row} requests in a row failed: {error}"
                 record.failures += [FailedRequest(other, error.code, why) for other in rest]
                 break

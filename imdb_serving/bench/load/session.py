@@ -21,7 +21,15 @@ START_SECONDS = 60.0
 TOGETHER_NS = 5_000_000
 """The clients are told a moment in the near future at which to start: the word reaches them one after another."""
 
-PRELOAD = ["imdb_serving.bench.load.session", "imdb_serving.bench.load.workload", "imdb_serving.transports.connect"]
+PRELOAD = [
+    "imdb_serving.bench.load.session",
+    "imdb_serving.bench.load.slices",
+    "imdb_serving.bench.load.workload",
+    "imdb_serving.transports.connect",
+    "imdb_serving.transports.http.client",
+    "imdb_serving.transports.rpc.socket_client",
+    "imdb_serving.transports.rpc.zeromq_client",
+]
 
 Connect = Callable[[], Client]
 Drive = Callable[[Any, Any], ClientRecord]
@@ -31,6 +39,16 @@ def prepare_processes() -> None:
     """Start loading what client processes need, in the background; a session that starts later starts at once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
     forkserver.ensure_running()
+
+
+def end_processes() -> None:
+    """End what `prepare_processes` started, when no session is open: a kernel that lives on is to hold nothing of it.
+
+    Python has no public way; without it the process ends with this one.
+    """
+    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    if stop is not None:
+        stop()
 
 
 class LoadSession:

@@ -58,12 +58,12 @@ def model_of(params: GridParams) -> Path | None:
     return model_folder(params) if engine_of(params).facts.needs_model else None
 
 
-def server_for(params: GridParams) -> ServerProcess:
-    """Return the server that a grid run measures."""
+def server_for(params: GridParams, port: int = 0) -> ServerProcess:
+    """Return the server that a grid run measures, on a free port or on this one."""
     arguments = server_arguments(
         model_of(params), engine_of(params), params.server_threads, params.worker_kind, params.pipeline
     )
-    return ServerProcess.of_mode(params.mode, arguments)
+    return ServerProcess.of_mode(params.mode, arguments, port)
 
 
 def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
@@ -125,7 +125,7 @@ def prepare(params: GridParams, around: Round, ledger: Ledger, stack: ExitStack)
     most = max(params.client_threads)
     limits = ceilings(params, around, ledger)
     with ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(_inputs, params, ledger.folder)
+        reading = reader.submit(inputs, params, ledger.folder)
         target = _target(params, stack)
         lines, truth = reading.result()
     session = stack.enter_context(LoadSession({"": target.connect}, most, params.timeout))
@@ -141,7 +141,7 @@ def _target(params: GridParams, stack: ExitStack) -> Target:
     return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
 
-def _inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
+def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
     """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
     vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
     lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)

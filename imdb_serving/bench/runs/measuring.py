@@ -102,8 +102,25 @@ def measure(
             records = session.run(name, shares)
         except (ServingError, OSError) as failure:
             return around.failed(cell, failure, order), records
-    failures = [failure for record in records for failure in record.failures]
     requests = -(-len(lines) // cell.batch) if cell.arrivals != CLOSED else sum(map(len, workloads))
+    return assess(row, around, [records], workloads, requests, usage), records
+
+
+def assess(
+    row: Row,
+    around: Round,
+    blocks: Sequence[Sequence[ClientRecord]],
+    workloads: Sequence[ReviewWorkload],
+    requests: int,
+    usage: Usage,
+) -> Row:
+    """Return the row of what clients saw in one or more blocks of load, judged: `workloads` are the records', in order.
+
+    `requests` are those that were to be sent.
+    """
+    cell = row.cell
+    records = [record for block in blocks for record in block]
+    failures = [failure for record in records for failure in record.failures]
     answered = sum(len(record.positions) for record in records)
     row = msgspec.structs.replace(
         row,
@@ -114,10 +131,10 @@ def measure(
         stages=summary.stage_names(records),
         sums_s={name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()},
         means_us=summary.stage_means(records),
-        figures=_figures(cell, around, records, usage),
+        figures=_figures(cell, around, blocks, usage),
         **_answers(around.truth, cell.samples, workloads, records),
     )
-    return judged(row), records
+    return judged(row)
 
 
 @contextmanager
@@ -147,7 +164,8 @@ def judged(row: Row) -> Row:
     return msgspec.structs.replace(row, status=INVALID if findings else OK, findings=findings)
 
 
-def _figures(cell: Cell, around: Round, records: Sequence[ClientRecord], usage: Usage) -> Figures:
+def _figures(cell: Cell, around: Round, blocks: Sequence[Sequence[ClientRecord]], usage: Usage) -> Figures:
+    records = [record for block in blocks for record in block]
     answered = sum(len(record.positions) for record in records)
     samples = sum(len(outcome) for record in records for outcome in record.outcomes)
     if not answered:
@@ -155,11 +173,15 @@ def _figures(cell: Cell, around: Round, records: Sequence[ClientRecord], usage: 
     # The bare engine's client lays out the feed as well; only the engine itself is to be counted.
     whole = "op1" if cell.mode == "bare" else "client_infer"
     gaps = summary.stage_gaps(records)
-    measured: dict[str, float | None] = (
-        {**summary.closed_loop(records), **summary.latency(records, whole), **gaps}
-        if cell.arrivals == CLOSED
-        else {**summary.open_loop(records, cell.rate), **gaps}
-    )
+    closed = cell.arrivals == CLOSED
+    rates = [summary.closed_loop(block) if closed else summary.open_loop(block, cell.rate) for block in blocks]
+    measured: dict[str, float | None] = {
+        **summary.over_blocks(rates),
+        **(summary.latency(records, whole) if closed else summary.open_latency(records)),
+        **gaps,
+    }
+    if not measured.get("offered"):
+        measured.pop("offered", None)  # all at once
     rate = float(measured["request_rate"] or 0.0)
     ceiling = around.ceilings.get(cell.client_threads)
     figures = Figures(

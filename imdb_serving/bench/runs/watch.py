@@ -42,15 +42,15 @@ class Usage:
 def watching(servers: Sequence[int], clients: Sequence[int]) -> Iterator[Usage]:
     """Fill in the usage of the `with` block: of these servers' and clients' process trees, and of all allowed cores."""
     usage = Usage(load_before=load())
-    busy, steal = _cores()
-    server, client, own, begun = cpu_seconds(servers), cpu_seconds(clients), _own(), perf_counter()
+    busy, steal = cores_seconds()
+    server, client, own, begun = cpu_seconds(servers), cpu_seconds(clients), own_seconds(), perf_counter()
     try:
         yield usage
     finally:
         usage.seconds = perf_counter() - begun
         usage.server_s, usage.client_s = cpu_seconds(servers) - server, cpu_seconds(clients) - client
-        usage.own_s = _own() - own
-        busy_now, steal_now = _cores()
+        usage.own_s = own_seconds() - own
+        busy_now, steal_now = cores_seconds()
         usage.busy_s, usage.steal_s = busy_now - busy, steal_now - steal
         usage.load_after = load()
 
@@ -67,12 +67,13 @@ def cpu_seconds(servers: Sequence[int]) -> float:
     return total
 
 
-def _own() -> float:
+def own_seconds() -> float:
+    """Return the CPU time of this process until now."""
     times = os.times()
     return times.user + times.system
 
 
-def _cores() -> tuple[float, float]:
+def cores_seconds() -> tuple[float, float]:
     """Return the seconds that the allowed cores were busy, and those that the hypervisor took."""
     every = psutil.cpu_times(percpu=True)
     cores = [every[core] for core in allowed() if core < len(every)]

@@ -1,0 +1,180 @@
+"""The lab's widgets: controls above, four live panels below. Knows the lab; measures and draws nothing itself.
+
+Widget callbacks and the operator run on other threads than cells, so nothing here touches `pyplot`, and every value is
+set whole.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import Any
+
+import ipywidgets as widgets
+
+from imdb_serving.bench.cell import CLOSED, POISSON
+from imdb_serving.engines.registry import ENGINES
+from imdb_serving.errors import ServingError
+from imdb_serving.lab import panels
+from imdb_serving.lab.lab import Lab
+from imdb_serving.lab.operator import State
+from imdb_serving.lab.settings import BATCHES
+from imdb_serving.lab.trace import trace_svg
+
+MODES = ("rpc", "socket", "flask")
+NETS = ("bow", "cnn", "lstm", "gru")
+THREADS = (1, 2, 3, 4, 6, 8, 12, 16)
+REVIEW = "A wonderful film: the acting is superb, and the ending made me cry. Not boring at all!"
+AWAY_SECONDS = 30.0
+"""So long no page has to have answered until the server is stopped: a reload takes less."""
+
+
+class Controls:
+    """What `Lab.show` shows; `box` is the widget."""
+
+    def __init__(self, lab: Lab) -> None:
+        """Build the widgets and follow the lab."""
+        self._lab = lab
+        self._settings_widgets()
+        self._buttons()
+        self._panels()
+        self._pulse()
+        self.box = self._laid_out()
+        lab.listen(self._news)
+        self._draw_state()
+
+    def _settings_widgets(self) -> None:
+        now = self._lab.settings
+        loads = [("closed loop", CLOSED), ("open loop", POISSON)]
+        threads = sorted({*THREADS, now.server_threads})
+        self.mode = _one_of(MODES, now.mode, "mode", 130)
+        self.engine = _one_of(list(ENGINES), now.engine, "engine", 180)
+        self.net = _one_of(NETS, now.net, "net", 110)
+        self.server_threads = _one_of(threads, now.server_threads, "server threads", 155)
+        most = self._lab.most_clients
+        self.clients = widgets.BoundedIntText(now.clients, min=1, max=most, **_look("clients", 110))
+        # The slider's handle has no name that a screen reader could tell; the number beside it has.
+        self.slider = widgets.IntSlider(now.clients, 1, most, readout=False, layout=widgets.Layout(width="190px"))
+        self._sliding = widgets.jslink((self.clients, "value"), (self.slider, "value"))
+        self.batch = _one_of(BATCHES, now.batch, "batch", 95)
+        self.arrivals = _one_of(loads, now.arrivals, "load", 150)
+        self.rate = widgets.BoundedFloatText(now.rate, min=1, max=100_000, step=50, **_look("at requests/s", 180))
+        self.rate.disabled = now.arrivals == CLOSED
+        for name in ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate"):
+            getattr(self, name).observe(self._set(name), "value")
+
+    def _set(self, name: str) -> Any:
+        def changed(change: dict[str, Any]) -> None:
+            try:
+                self._lab.set(**{name: change["new"]})
+            except ServingError as error:
+                self.message.value = panels.message(str(error), alert=True)
+                return
+            if name == "arrivals":
+                self.rate.disabled = change["new"] == CLOSED
+            self._draw_state()
+            self._draw_trace()
+
+        return changed
+
+    def _buttons(self) -> None:
+        self.start = widgets.Button(description="Start", button_style="primary", layout=widgets.Layout(width="80px"))
+        self.stop = widgets.Button(description="Stop", layout=widgets.Layout(width="80px"))
+        self.start.on_click(lambda _button: self._lab.start())
+        self.stop.on_click(lambda _button: self._lab.stop())
+        self.message = widgets.HTML()
+        self.review = widgets.Text(
+            REVIEW, placeholder="type a review, press Enter", continuous_update=False, **_look("review", 0)
+        )
+        self.review.layout = widgets.Layout(width="auto", flex="1 1 auto")
+        self.ask = widgets.Button(tooltip="Ask the server for this review's class", **_look("Ask", 60))
+        self.ask.on_click(lambda _button: self._explain())
+        self.review.observe(lambda _change: self._explain(), "value")
+
+    def _panels(self) -> None:
+        self.live = widgets.HTML(panels.live(None, []))
+        self.stages = widgets.HTML(panels.stages(None))
+        self.trace = widgets.HTML()
+        self.answer = widgets.HTML()
+        self._draw_trace()
+
+    def _pulse(self) -> None:
+        """Have the page answer a number with the same number, for as long as there is a page: the links are its own."""
+        hidden = widgets.Layout(display="none")
+        self._ping, self._pong = widgets.IntText(1, layout=hidden), widgets.IntText(0, layout=hidden)
+        self._link = widgets.jsdlink((self._ping, "value"), (self._pong, "value"))
+        self._heard: float | None = None  # never, where there is no page
+        self._pong.observe(self._answered, "value")
+
+    def _answered(self, _change: Any) -> None:
+        self._heard = monotonic()
+
+    def _laid_out(self) -> widgets.VBox:
+        first = widgets.HBox([self.mode, self.engine, self.net, self.server_threads, self.start, self.stop])
+        second = widgets.HBox([self.clients, self.slider, self.batch, self.arrivals, self.rate, self.message])
+        for row in (first, second):
+            row.layout.flex_flow = "row wrap"
+        asking = widgets.HBox([self.review, self.ask])
+        grid = widgets.GridBox(
+            [self.live, self.trace, self.stages, widgets.VBox([asking, self.answer])],
+            layout=widgets.Layout(grid_template_columns="minmax(0, 1fr) minmax(0, 1.1fr)", grid_gap="4px 20px"),
+        )
+        return widgets.VBox([widgets.HTML(panels.STYLE), first, second, grid, self._ping, self._pong])
+
+    def _news(self, what: str) -> None:
+        if what == "state":
+            self._draw_state()
+        elif what == "dot":
+            self._draw_trace()
+        else:
+            self._draw_live()
+            self._ping.value += 1
+            if self._heard is not None and monotonic() - self._heard > AWAY_SECONDS:
+                self._heard = None
+                self._lab.leave("the page was closed, so the server was stopped; press Start")
+
+    def _draw_live(self) -> None:
+        now = self._lab.live.now()
+        self.live.value = panels.live(now, self._lab.live.history())
+        self.stages.value = panels.stages(now)
+
+    def _draw_trace(self) -> None:
+        self.trace.value = panels.panel(
+            "Time against threads: where you have been"
+            if self._lab.settings.arrivals == CLOSED
+            else "Latency at the offered rate",
+            trace_svg(self._lab.dots(), self._lab.settings.cell),
+        )
+
+    def _draw_state(self) -> None:
+        state, words = self._lab.state, self._lab.message
+        told = {
+            State.STOPPED: f"stopped: nothing runs. {words}".strip(),
+            State.STARTING: f"starting: {words}; a second or two",
+            State.RUNNING: f"ready: the server answers at {words}",
+            State.STOPPING: "stopping",
+            State.FAILED: words,
+        }[state]
+        self.message.value = panels.message(told, alert=state is State.FAILED)
+        if state is State.RUNNING and not self.answer.value:
+            threading.Thread(target=self._explain, daemon=True).start()  # it waits for the server; the load must not
+        self.start.disabled = state in {State.STARTING, State.RUNNING}
+        self.stop.disabled = state in {State.STOPPED, State.FAILED}
+        if state in {State.STOPPED, State.FAILED}:
+            self.live.value, self.stages.value = panels.live(None, []), panels.stages(None)
+
+    def _explain(self) -> None:
+        try:
+            self.answer.value = panels.explained(self._lab.explain(self.review.value))
+        except (ServingError, OSError) as error:
+            self.answer.value = panels.message(str(error), alert=True)
+
+
+def _look(label: str, width: int) -> dict[str, Any]:
+    """Return a control's label and width in pixels."""
+    plain = {} if label == "Ask" else {"style": {"description_width": "initial"}}
+    return {"description": label, "layout": widgets.Layout(width=f"{width}px"), **plain}
+
+
+def _one_of(options: Any, value: Any, label: str, width: int) -> widgets.Dropdown:
+    return widgets.Dropdown(options=options, value=value, **_look(label, width))

@@ -1,0 +1,77 @@
+"""What a hand sets in the lab: a server, and the load on it. Knows nothing that runs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from imdb_serving.bench.cell import CLOSED, LAB, Cell, plural
+from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.parameters.checks import check_rates
+from imdb_serving.errors import ConfigError
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+LINES = 512
+"""How many different reviews are sent, over and over: whole batches of every size."""
+
+FOLDER = "lab"
+"""Below the outputs folder."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One position of all controls. `clients`, `batch`, `arrivals` and `rate` change under load; the rest is a server.
+
+    `rate` is in requests a second and counts where `arrivals` is not `closed`. `port` 0 is any that is free; `outputs`
+    is the folder in which `lab` is made, empty for the project's.
+    """
+
+    mode: str = "rpc"
+    engine: str = "onnxruntime"
+    net: str = "cnn"
+    model: str = ""
+    server_threads: int = 2
+    clients: int = 2
+    batch: int = 1
+    arrivals: str = CLOSED
+    rate: float = 500.0
+    port: int = 0
+    outputs: str = ""
+
+    @property
+    def server(self) -> tuple[object, ...]:
+        """What a running server cannot change."""
+        return self.mode, self.engine, self.net, self.model, self.server_threads, self.port
+
+    @property
+    def server_words(self) -> str:
+        """The server in words."""
+        return f"{self.mode}, engine {self.engine}, {plural(self.server_threads, 'server thread')}"
+
+    @property
+    def params(self) -> GridParams:
+        """The same as the parameters of a grid run; raises `ConfigError` for what cannot be."""
+        if self.batch not in BATCHES:
+            raise ConfigError(f"batch: expected one of {', '.join(map(str, BATCHES))}, got {self.batch}")
+        if self.clients < 1:
+            raise ConfigError(f"clients: must be at least 1, got {self.clients}")
+        rates = [] if self.arrivals == CLOSED else [self.rate]
+        check_rates(self.arrivals, rates)
+        return GridParams(
+            series=LAB,
+            mode=self.mode,
+            engine=self.engine,
+            net=self.net,
+            model=self.model,
+            server_threads=self.server_threads,
+            client_threads=[self.clients],
+            batch=self.batch,
+            arrivals=self.arrivals,
+            rates=rates,
+            samples=LINES,
+            sweep=FOLDER,
+            outputs=self.outputs,
+        )
+
+    @property
+    def cell(self) -> Cell:
+        """The cell that these settings stand for; raises `ConfigError` for what cannot be."""
+        return self.params.cells()[0]

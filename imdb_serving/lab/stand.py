@@ -1,0 +1,129 @@
+"""The test stand: one server, the client processes around it, and stretches of load on demand.
+
+Owns their lives; nothing of it is left when it is closed. It knows no widget and keeps no history.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from imdb_serving.bench.cell import CLOSED
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.schedule import arrival_times
+from imdb_serving.bench.load.session import LoadSession, end_processes, prepare_processes
+from imdb_serving.bench.load.slices import ClosedSlice, OpenSlice, drive_slice
+from imdb_serving.bench.record.folders import new_run, outputs_folder
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.locks import exclusive
+from imdb_serving.bench.runs.grid import MEASURING, inputs, model_of, server_for, start_round
+from imdb_serving.bench.runs.measuring import Round
+from imdb_serving.bench.runs.watch import Usage
+from imdb_serving.errors import BundleError
+from imdb_serving.lab.meter import Meter
+from imdb_serving.lab.settings import LINES, Settings
+from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.connect import connect
+
+CLOSED_SECONDS, OPEN_SECONDS = 0.25, 1.0
+"""How long a stretch lasts. In an open loop requests pile up and melt away; that takes longer than a quarter second."""
+
+TIMEOUT = 5.0
+LOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What the clients of one stretch saw, under which settings, and who used the CPU."""
+
+    settings: Settings
+    records: list[ClientRecord]
+    usage: Usage
+
+    @property
+    def failures(self) -> int:
+        """How many requests got no answer."""
+        return sum(len(record.failures) for record in self.records)
+
+
+class Stand:
+    """A running server and its clients, up to `most_clients` of them; made by `open_stand`."""
+
+    def __init__(self, settings: Settings, server: ServerProcess, session: LoadSession, most_clients: int) -> None:
+        """Take what runs already."""
+        self.settings = settings
+        self.most_clients = most_clients
+        self.server = server
+        self._session = session
+        self._meter = Meter([server.pid], session.pids)
+        self._sent = 0
+        self._rng = np.random.default_rng()
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server answers."""
+        return self.server.endpoint
+
+    def load(self, settings: Settings) -> Stretch:
+        """Run one stretch of load under these settings, which must be of the same server."""
+        self._meter.read()
+        if settings.arrivals == CLOSED:
+            shares = [
+                ClosedSlice(CLOSED_SECONDS, settings.batch, self._sent + number * LINES // settings.clients)
+                for number in range(settings.clients)
+            ]
+            records = self._session.run("", shares)
+        else:
+            records = self._open(settings)
+        self._sent += max((len(record.positions) for record in records), default=0)
+        return Stretch(settings, records, self._meter.read())
+
+    def _open(self, settings: Settings) -> list[ClientRecord]:
+        count = max(1, int(self._rng.poisson(settings.rate * OPEN_SECONDS)))
+        due = arrival_times(settings.arrivals, count / OPEN_SECONDS, count, int(self._rng.integers(1 << 31)))
+        with tempfile.TemporaryDirectory(prefix="imdb-serving-") as place:
+            patience = int(OPEN_SECONDS * 1e9)  # so that a rate beyond the server's cannot hold the controls for long
+            share = OpenSlice(due, settings.batch, self._sent, Path(place) / "tickets", self.most_clients, patience)
+            return self._session.run("", [share] * self.most_clients)
+
+
+@contextmanager
+def open_stand(settings: Settings, most_clients: int) -> Iterator[tuple[Stand, Round]]:
+    """Start server and clients for the `with` block; give what its measurements share as well.
+
+    Raises a `ServingError` that says what is in the way, and what to do about it.
+    """
+    params = msgspec.structs.replace(settings.params, run=new_run())
+    _require_model(settings)
+    ledger = Ledger(outputs_folder(params))
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(ledger.folder, MEASURING, LOCK_SECONDS, "another lab or measurement"))
+        stack.callback(end_processes)
+        prepare_processes()
+        around = start_round(params, ledger)
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(inputs, params, ledger.folder)
+            server = stack.enter_context(server_for(params, settings.port))
+            lines, truth = reading.result()
+        targets = {"": functools.partial(connect, server.endpoint, TIMEOUT)}
+        drive = functools.partial(drive_slice, lines)
+        session = stack.enter_context(LoadSession(targets, most_clients, TIMEOUT, drive))
+        yield Stand(settings, server, session, most_clients), replace(around, lines=lines, truth=truth)
+
+
+def _require_model(settings: Settings) -> None:
+    folder = model_of(settings.params)
+    if folder and not find_server_dir(folder).is_dir():
+        raise BundleError(
+            f"no model at {folder}; train it, which takes some minutes: "
+            f"imdb-serving train --net {settings.net} --out {folder}"
+        )

@@ -1,0 +1,228 @@
+"""The lab without a browser: a real server, real clients, and hands that only say what they want."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
+from imdb_serving.lab import Lab, panels
+from imdb_serving.lab.controls import Controls
+from imdb_serving.lab.operator import State
+
+MakeLab = Callable[..., Lab]
+
+
+@pytest.fixture
+def make_lab(tmp_path: Path) -> Iterator[MakeLab]:
+    """A function that makes a lab, which is stopped behind the test."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Lab:
+            lab = Lab(**{"engine": "null", "most_clients": 4, "outputs": str(tmp_path), **settings})
+            stack.callback(lab.stop)
+            return lab
+
+        yield make
+
+
+def children() -> list[str]:
+    """The commands of the servers and clients that this process still has; resource trackers are Python's own."""
+    found = [process.cmdline() for process in psutil.Process().children(recursive=True) if process.is_running()]
+    return [" ".join(words) for words in found if "resource_tracker" not in " ".join(words)]
+
+
+def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def test_a_setting_lands_and_clients_change_under_load(make_lab: MakeLab) -> None:
+    lab = make_lab(clients=1)
+    first = lab.hold()
+    endpoint = lab.endpoint
+    lab.set(clients=3, batch=2)
+    second = lab.hold()
+    assert lab.endpoint == endpoint  # the same server
+    assert [row.cell.client_threads for row in (first, second)] == [1, 3]
+    assert all(row.answered and not row.failed_requests for row in (first, second))
+    assert "answers" not in {finding.gate for row in (first, second) for finding in row.findings}
+    assert lab.settings.batch == second.cell.batch == 2
+    assert set(lab.rows()["client_threads"]) == {1, 3}
+    assert len(lab.dots()) == 2
+    now = lab.live.now()
+    assert now is not None
+    assert now.throughput > 0
+    assert {"prepro", "queue", "op1", "reply"} <= set(now.stages_us)
+
+
+def test_an_open_loop_is_offered_at_its_rate(make_lab: MakeLab) -> None:
+    lab = make_lab(arrivals="poisson", rate=200.0, clients=1)
+    row = lab.hold()
+    assert row.figures.offered == pytest.approx(200.0)
+    assert row.requests == pytest.approx(600, rel=0.35)  # three seconds of Poisson arrivals
+    assert row.unsent == 0
+
+
+def test_another_server_replaces_the_one_that_runs(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    lab.start()
+    wait_for(lambda: lab.endpoint)
+    first = lab.endpoint
+    lab.set(mode="socket", server_threads=1)
+    wait_for(lambda: lab.endpoint.startswith("socket://"))
+    assert first.startswith("tcp://")
+    assert len([words for words in children() if " serve " in f"{words} "]) == 1
+
+
+def test_stop_leaves_nothing_running_and_start_begins_anew(make_lab: MakeLab) -> None:
+    before = children()
+    lab = make_lab()
+    for _ in range(2):
+        lab.start()
+        wait_for(lambda: lab.state is State.RUNNING)
+        lab.stop()
+        assert lab.state is State.STOPPED
+        assert lab.endpoint == ""
+        assert [words for words in children() if words not in before] == []
+
+
+def test_one_lab_runs_at_a_time(make_lab: MakeLab) -> None:
+    first, second = make_lab(), make_lab(mode="socket")
+    first.start()
+    wait_for(lambda: first.endpoint)
+    second.start()
+    wait_for(lambda: second.endpoint)
+    assert first.state is State.STOPPED
+
+
+def test_a_taken_port_is_told_with_what_to_do(make_lab: MakeLab) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        lab = make_lab(port=taken.getsockname()[1])
+        with pytest.raises(ServerUnavailable, match="port"):
+            lab.hold()
+        assert lab.state is State.FAILED
+        assert "port" in lab.message
+    lab.set(port=0)
+    assert lab.hold().answered
+
+
+def test_a_missing_model_is_told_with_the_command_that_makes_it(make_lab: MakeLab, tmp_path: Path) -> None:
+    lab = make_lab(engine="onnxruntime", model=str(tmp_path / "none"))
+    with pytest.raises(ServerUnavailable, match=r"imdb-serving train --net cnn --out /"):
+        lab.hold()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"client": 2}, "unknown setting 'client'; did you mean 'clients'", id="mistyped"),
+        pytest.param({"engine": "padle"}, "unknown engine|engine: ", id="no engine"),
+        pytest.param({"clients": 0}, "clients: must be at least 1", id="no client"),
+        pytest.param({"clients": 5}, "clients: at most 4", id="too many clients"),
+        pytest.param({"batch": 3}, "batch: expected one of 1, 2, 4", id="odd batch"),
+        pytest.param({"arrivals": "poisson", "rate": 0.0}, "rates: expected different numbers above 0", id="no rate"),
+        pytest.param({"engine": "folded", "net": "bow"}, "the folded engine runs cnn", id="engine and net"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(make_lab: MakeLab, changes: dict[str, Any], words: str) -> None:
+    lab = make_lab()
+    before = lab.settings
+    with pytest.raises(ConfigError, match=words):
+        lab.set(**changes)
+    assert lab.settings == before
+
+
+def test_a_server_that_is_killed_is_told_and_can_be_started_again(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    lab.start()
+    wait_for(lambda: lab.state is State.RUNNING)
+    (server,) = [one for one in psutil.Process().children(recursive=True) if "serve" in one.cmdline()[:4]]
+    server.kill()
+    wait_for(lambda: lab.state is State.FAILED)
+    assert "the server has ended" in lab.message
+    assert "press Start" in lab.message
+    lab.start()
+    wait_for(lambda: lab.state is State.RUNNING)
+
+
+def test_a_setting_that_does_not_land_in_time_is_told(make_lab: MakeLab) -> None:
+    lab = make_lab()
+    with pytest.raises(RequestTimeout, match=r"has not landed in 0\.1 s"):
+        lab.hold(timeout=0.1)
+
+
+def test_a_review_is_explained_word_by_word(make_lab: MakeLab, bundle: Path) -> None:
+    lab = make_lab(engine="onnxruntime", model=str(bundle), mode="flask")
+    with pytest.raises(ServerUnavailable, match="press Start"):
+        lab.explain("good")
+    lab.start()
+    wait_for(lambda: lab.endpoint)
+    told = lab.explain("A wonderful film, not xyzzyx!")
+    assert [word.word for word in told.words] == ["a", "wonderful", "film", ",", "not", "xyzzyx", "!"]
+    assert [word.known for word in told.words] == [True] * 5 + [False, True]
+    assert told.positive == (told.probability > 0.5)
+    assert any(abs(word.change) > 1e-6 for word in told.words)
+    page = panels.explained(told)
+    assert "[xyzzyx]" in page
+    assert "op1" in page
+    long = lab.explain("good " * 600)
+    assert (len(long.words), long.more) == (512, 88)
+
+
+def test_the_widgets_follow_the_lab(make_lab: MakeLab) -> None:
+    lab = make_lab(clients=1)
+    controls = Controls(lab)
+    assert "nothing runs" in controls.live.value
+    controls.start.click()
+    wait_for(lambda: "reviews/s" in controls.live.value)
+    assert controls.start.disabled
+    assert "ready: the server answers at tcp://" in controls.message.value
+    controls.clients.value = 2
+    wait_for(lambda: "<title" in controls.trace.value)
+    assert lab.settings.clients == 2
+    assert "op1" in controls.stages.value
+    wait_for(lambda: "reads no text" in controls.answer.value)
+    controls.engine.value = "folded"
+    controls.net.value = "bow"
+    assert "the folded engine runs cnn" in controls.message.value
+    controls.engine.value = "null"
+    controls.stop.click()
+    assert "stopped: nothing runs" in controls.message.value
+    assert controls.stop.disabled
+    assert "nothing runs" in controls.live.value
+
+
+def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imdb_serving.lab.controls.AWAY_SECONDS", 0.5)
+    lab = make_lab()
+    controls = Controls(lab)
+    lab.start()
+    wait_for(lambda: lab.state is State.RUNNING)
+    time.sleep(1.0)
+    assert lab.state is State.RUNNING  # nobody has looked yet: a script, or papermill
+    controls._pong.value += 1
+    wait_for(lambda: lab.state is State.STOPPED)
+    assert "the page was closed" in lab.message
+    assert "the page was closed" in controls.message.value
+
+
+def test_what_was_measured_is_saved_to_a_ledger(make_lab: MakeLab, tmp_path: Path) -> None:
+    lab = make_lab()
+    lab.hold()
+    assert "rows appended to " in lab.save()
+    rows = Ledger(tmp_path / "lab").rows()
+    assert rows[0].cell.series == "lab"
+    assert (tmp_path / "lab" / rows[0].raw).is_file()
