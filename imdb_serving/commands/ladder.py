@@ -11,7 +11,8 @@ from imdb_serving.bench.parameters import LadderParams, SweepParams
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.errors import ServingError
 from imdb_serving.report import ladder
-from imdb_serving.report.notebooks import execute, write_page
+from imdb_serving.report.notebooks import execute
+from imdb_serving.report.page import write_page
 
 
 def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from imdb_serving.bench.record.ledger import FILE
 from imdb_serving.errors import DataError
-from imdb_serving.report.notebooks import execute, write_page
+from imdb_serving.report.notebooks import execute
+from imdb_serving.report.page import write_page
 from imdb_serving.report.verdict import FILE as VERDICT
 
 

@@ -21,7 +21,7 @@ from imdb_serving.bench.record.machine import allowed
 from imdb_serving.bench.record.rows import frame
 from imdb_serving.lab.visits import Dot
 from imdb_serving.report.plots import COLOURS, MARKERS
-from imdb_serving.report.svg import FAINT, INK, PAPER, svg_of
+from imdb_serving.report.svg import FAINT, INK, PAPER, Tip, svg_of
 
 SIZE = 6.2, 2.45
 PUBLISHED = "#a5abb0"
@@ -33,12 +33,13 @@ PAGE = {
     PAPER: f"var(--jp-layout-color0, {PAPER})",
 }
 
-Titles = dict[str, str]
+Titles = dict[str, Tip]
 
 
 def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
     """Return the figure that belongs to the present load, as SVG with words on hover."""
     figure = Figure(figsize=SIZE, layout="constrained")
+    figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     own = [dot for dot in dots if (dot.cell.arrivals == CLOSED) == (now.arrivals == CLOSED) and dot.row.answered]
     draw = _time if now.arrivals == CLOSED else _latency
@@ -125,7 +126,7 @@ def _dot(axes: Axes, dot: Dot, place: tuple[float, float], colour: str, marker: 
     (drawn,) = axes.plot([place[0]], [place[1]], marker, ms=5.5, mec=colour, mfc=face, zorder=4)
     name = f"{prefix}-{dot.cell.key}"
     drawn.set_gid(name)
-    return {name: words(dot)}
+    return {name: Tip((words(dot),))}
 
 
 def _name(axes: Axes, words: str, place: tuple[float, float], colour: str) -> None:

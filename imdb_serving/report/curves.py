@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -42,7 +43,7 @@ def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.D
         figure, panels = _panels(rows, folder, "Time against threads", height=5.4, sharey=True)
         published: list[Line2D] = []
         for axes in panels:
-            published = _published(axes, rpc, flask, int(cells["samples"].iloc[0]))
+            published = draw_published(axes, rpc, flask, int(cells["samples"].iloc[0]))
         _curves(panels, cells, "total_s")
         clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
         for axes in panels:
@@ -170,41 +171,83 @@ def _wrapped(words: str, width: int) -> str:
 
 def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
     """Draw each line and server-thread count of each panel, with its interval where the column has one."""
-    styles, counts = _lines(cells), sorted(cells["threads"].unique())
     for axes, panel in zip(panels, frames.panels(cells), strict=True):
-        for line, dashes in styles.items():
-            for number, count in enumerate(counts):
-                clients, own = tables.curve(cells, int(count), line, panel)
-                if not clients:
-                    continue
-                colour, marker = style_of(number)
-                label = f"{line}, {threads_label(int(count))}"
-                axes.plot(clients, own[column], ls=dashes, marker=marker, color=colour, label=label, lw=1.8, ms=6)
-                hollow(axes, own, column, marker, colour)
-                if f"{column}_low" in own:
-                    low, high = own[f"{column}_low"], own[f"{column}_high"]
-                    axes.fill_between(clients, low, high, color=colour, alpha=0.14, lw=0)
+        for curve in curves_of(cells, panel):
+            draw_curve(axes, curve, column)
+
+
+class Drawn(NamedTuple):
+    """One curve of a panel: what it stands for, its cells by client count, and its looks."""
+
+    line: str
+    threads: int
+    clients: list[int]
+    cells: pd.DataFrame
+    dashes: Any
+    colour: str
+    marker: str
+
+    @property
+    def label(self) -> str:
+        """The curve in words."""
+        return f"{self.line}, {threads_label(self.threads)}"
+
+
+def curves_of(cells: pd.DataFrame, panel: str) -> list[Drawn]:
+    """Return the curves of a panel: each line and server-thread count."""
+    found = []
+    counts = sorted(cells["threads"].unique())
+    for line, dashes in line_styles(cells).items():
+        for number, count in enumerate(counts):
+            clients, own = tables.curve(cells, int(count), line, panel)
+            if clients:
+                found.append(Drawn(line, int(count), list(clients), own, dashes, *style_of(number)))
+    return found
+
+
+def draw_curve(axes: Axes, curve: Drawn, column: str) -> list[Artist]:
+    """Draw a curve and its interval where the column has one; return its line, and what else was drawn for it."""
+    own, clients = curve.cells, curve.clients
+    (line,) = axes.plot(
+        clients, own[column], ls=curve.dashes, marker=curve.marker, color=curve.colour, label=curve.label, lw=1.8, ms=6
+    )
+    drawn: list[Artist] = [line, hollow(axes, own, column, curve.marker, curve.colour)]
+    if f"{column}_low" in own:
+        low, high = own[f"{column}_low"], own[f"{column}_high"]
+        drawn.append(axes.fill_between(clients, low, high, color=curve.colour, alpha=0.14, lw=0))
+    return drawn
 
 
 def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> list[Line2D]:
     """Draw the bounds of the best curve of each panel and every knee, and return their entries of the legend."""
     found = limits.curves(rows, cells, folder)
-    fitted = False
+    drawn = [draw_bounds(axes, cells, panel, found) for axes, panel in zip(panels, frames.panels(cells), strict=True)]
+    return bounds_key(fitted=any(drawn))
+
+
+def draw_bounds(axes: Axes, cells: pd.DataFrame, panel: str, found: dict[tuple[str, str, int], Curve]) -> bool:
+    """Draw the bounds and the law of a panel's best curve, and the knee of each; return whether a law was drawn."""
+    own = {key: curve for key, curve in found.items() if key[1] == panel}
     counts = sorted(cells["threads"].unique())
-    for axes, panel in zip(panels, frames.panels(cells), strict=True):
-        own = {key: curve for key, curve in found.items() if key[1] == panel}
-        for (line, _, threads), curve in own.items():
-            _, drawn = tables.curve(cells, threads, line, panel)
-            at_knee = drawn[drawn["client_threads"] == curve.knee]
-            colour, _ = style_of(counts.index(threads))
-            axes.plot(curve.knee, at_knee["throughput"], "|", color=colour, ms=17, mew=1.6, zorder=3)
-        if own:
-            best = cells[(cells["panel"] == panel) & cells["threads"].gt(0)].sort_values("throughput").iloc[-1]
-            key = (str(best["line"]), panel, int(best["threads"]))
-            if key in own:
-                clients = sorted(set(cells["client_threads"]))
-                _bound(axes, own[key], clients, float(best["batch"]), best)
-                fitted |= _law(axes, own[key], clients)
+    for (line, _, threads), curve in own.items():
+        _, drawn = tables.curve(cells, threads, line, panel)
+        at_knee = drawn[drawn["client_threads"] == curve.knee]
+        colour, _ = style_of(counts.index(threads))
+        axes.plot(curve.knee, at_knee["throughput"], "|", color=colour, ms=17, mew=1.6, zorder=3)
+    served = cells[(cells["panel"] == panel) & cells["threads"].gt(0)]
+    if not own or served.empty:
+        return False
+    best = served.sort_values("throughput").iloc[-1]
+    key = (str(best["line"]), panel, int(best["threads"]))
+    if key not in own:
+        return False
+    clients = sorted(set(cells["client_threads"]))
+    _bound(axes, own[key], clients, float(best["batch"]), best)
+    return _law(axes, own[key], clients)
+
+
+def bounds_key(*, fitted: bool) -> list[Line2D]:
+    """Return what explains the bounds, the knees, and the law where one was fitted."""
     grey: dict[str, Any] = {"color": BOUND_GREY, "ls": (0, (1, 1)), "lw": 1.3}
     knee: dict[str, Any] = {"color": "#444444", "marker": "|", "ls": "", "ms": 12, "mew": 1.6}
     law = [Line2D([], [], **LAW, label="the law of scalability (USL)\nfitted to the highest curve")]
@@ -232,18 +275,19 @@ def _law(axes: Axes, curve: Curve, clients: list[int]) -> bool:
     return True
 
 
-def _lines(cells: pd.DataFrame) -> dict[str, Any]:
+def line_styles(cells: pd.DataFrame) -> dict[str, Any]:
     """Return the dashes of each line."""
     return dict(zip(frames.lines(cells), LINES * 3, strict=False))
 
 
-def _published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int) -> list[Line2D]:
+def draw_published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int) -> list[Line2D]:
     """Draw the published curves in grey, and return their entries of the legend."""
     scale = samples / SAMPLES
     grey: dict[str, Any] = {"color": PUBLISHED_GREY, "lw": 1.1, "marker": ".", "ms": 4, "zorder": 1}
-    for _, curve in rpc.groupby("server_threads"):
-        axes.plot(curve["client_threads"], curve["total_s"] * scale, "-", **grey)
-    axes.plot(flask["client_threads"], flask["total_s"] * scale, "--", **grey)
+    for threads, curve in rpc.groupby("server_threads"):
+        name = f"published rpc, {threads} threads"
+        axes.plot(curve["client_threads"], curve["total_s"] * scale, "-", label=name, **grey)
+    axes.plot(flask["client_threads"], flask["total_s"] * scale, "--", label="published flask", **grey)
     note = "" if samples == SAMPLES else f",\nscaled to {samples:,} samples"
     servers = f"{rpc['server_threads'].min()} to {rpc['server_threads'].max()}"
     return [
@@ -252,15 +296,22 @@ def _published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: int)
     ]
 
 
-def _legend(figure: Figure, cells: pd.DataFrame, published: list[Line2D]) -> None:
+def _legend(figure: Figure, cells: pd.DataFrame, others: list[Line2D]) -> None:
     """Explain colours and lines apart from each other, beside the axes."""
+    figure.legend(handles=[*curves_key(cells), *others], loc="outside right upper", fontsize=9.5)
+
+
+def curves_key(cells: pd.DataFrame) -> list[Line2D]:
+    """Return what explains the lines and the colours, and hollow points where there are some."""
     colours = []
     for number, count in enumerate(sorted(cells["threads"].unique())):
         colour, marker = style_of(number)
         colours.append(Line2D([], [], color=colour, marker=marker, lw=1.8, label=threads_label(int(count))))
-    lines = [Line2D([], [], color="#444444", ls=dashes, lw=1.8, label=line) for line, dashes in _lines(cells).items()]
+    lines = [
+        Line2D([], [], color="#444444", ls=dashes, lw=1.8, label=line) for line, dashes in line_styles(cells).items()
+    ]
     invalid = [
         Line2D([], [], marker="o", ls="", mfc="white", mec="#444444", mew=1.4, label="not valid: see the report")
     ]
     shown = [] if cells["valid"].all() else invalid
-    figure.legend(handles=[*lines, *colours, *shown, *published], loc="outside right upper", fontsize=9.5)
+    return [*lines, *colours, *shown]

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from imdb_serving.bench.analysis.intervals import Estimate
@@ -33,8 +34,8 @@ def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:
         for panel, engine in zip(panels.flat, engines, strict=False):
             own = [case for case in cases if case[0] == engine]
             for number, case in enumerate(own):
-                _rungs(panel, ladder.additions(rows, case), case[1], number, (number - (len(own) - 1) / 2) * 0.36)
-            _added_axis(panel, [ladder.additions(rows, case) for case in own])
+                draw_case(panel, rows, case, number, len(own))
+            added_axis(panel, [ladder.additions(rows, case) for case in own])
             panel.set_title(f"engine {engine}", loc="left")
         first = panels[0][0]
         first.set_yticks(range(len(RUNGS)), list(RUNGS))
@@ -51,14 +52,22 @@ def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     return figure
 
 
-def _rungs(axes: Axes, table: pd.DataFrame, clients: int, number: int, offset: float) -> None:
+def draw_case(axes: Axes, rows: pd.DataFrame, case: ladder.Case, number: int, of: int) -> list[tuple[Line2D, str]]:
+    """Draw the rungs of the `number`-th of so many client counts beside each other; return the dots and their rungs."""
+    return _rungs(axes, ladder.additions(rows, case), case[1], number, (number - (of - 1) / 2) * 0.36)
+
+
+def _rungs(axes: Axes, table: pd.DataFrame, clients: int, number: int, offset: float) -> list[tuple[Line2D, str]]:
     """Draw what each rung adds with its interval; where 0 lies inside, hollow."""
+    drawn = []
     places = np.arange(len(table)) + offset
     colour, marker = style_of(number)
     for place, (rung, row) in zip(places, table.iterrows(), strict=True):
         doubt = Estimate(row["adds"], row["adds low"], row["adds high"]).holds_zero
         axes.plot([row["adds low"], row["adds high"]], [place, place], "-", color=colour, lw=1.6, solid_capstyle="butt")
-        axes.plot(row["adds"], place, marker, color=colour, mfc="white" if doubt else colour, ms=6)
+        inside = axes.get_facecolor() if doubt else colour
+        (dot,) = axes.plot(row["adds"], place, marker, color=colour, mfc=inside, ms=6)
+        drawn.append((dot, str(rung)))
         sign = "" if rung == FIRST else "+"
         words = "not distinguishable" if doubt else f"{row['adds']:{sign},.0f} µs"
         axes.annotate(
@@ -71,6 +80,7 @@ def _rungs(axes: Axes, table: pd.DataFrame, clients: int, number: int, offset: f
             color=colour,
         )
     axes.plot([], [], f"{marker}-", color=colour, label=plural(clients, "client"))
+    return drawn
 
 
 FIRST = next(iter(RUNGS))
@@ -111,7 +121,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     return figure
 
 
-def _added_axis(axes: Axes, tables: list[pd.DataFrame]) -> None:
+def added_axis(axes: Axes, tables: list[pd.DataFrame]) -> None:
     """Make the axis linear up to some microseconds and logarithmic beyond, either way from 0."""
     axes.axvline(0, color="#666666", lw=0.9)
     axes.set_xscale("symlog", linthresh=LINEAR_US)

@@ -135,26 +135,3 @@ def _scratch() -> Iterator[None]:
 def execute_grid(params: GridParams, out: Path) -> None:
     """Run the grid notebook with `params`."""
     execute("grid.ipynb", out, msgspec.to_builtins(params))
-
-
-def write_page(executed: Path, page: Path, title: str) -> None:
-    """Write an executed notebook as one self-contained HTML file, without its code cells."""
-    import nbformat  # noqa: PLC0415 - it and the next take seconds, which every kernel would pay
-    from nbconvert import HTMLExporter  # noqa: PLC0415
-
-    exporter = HTMLExporter(
-        exclude_input=True,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        embed_images=True,
-        # Nothing in the page needs them, and a report must open without a network.
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-        mermaid_js_url="",
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        notebook = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
-        body, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
-    page.write_text(body, encoding="utf-8")

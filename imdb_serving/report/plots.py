@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from imdb_serving.bench.cell import plural
@@ -96,10 +97,14 @@ def grid_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     return figure
 
 
-def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: str) -> None:
-    """Mark the cells that are not valid: white inside, over the curve's own markers."""
+def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: str) -> Line2D:
+    """Mark the cells that are not valid: empty inside, over the curve's own markers."""
     bad = cells[~cells["valid"].astype(bool)]
-    axes.plot(bad["client_threads"], bad[column], marker, mfc="white", mec=colour, mew=1.4, ms=6, ls="", zorder=4)
+    inside = axes.get_facecolor()
+    (drawn,) = axes.plot(
+        bad["client_threads"], bad[column], marker, mfc=inside, mec=colour, mew=1.4, ms=6, ls="", zorder=4
+    )
+    return drawn
 
 
 def timeline_figure(reply: Reply) -> Figure:
@@ -122,10 +127,13 @@ def timeline_figure(reply: Reply) -> Figure:
     return figure
 
 
+FORMATS = ("png", "svg", "pdf")
+
+
 def save(figure: Figure, folder: Path, name: str) -> Figure:
-    """Write a figure as PNG and SVG, close it, and return it for showing."""
+    """Write a figure as PNG, SVG and PDF, close it, and return it for showing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix in ("png", "svg"):
+    for suffix in FORMATS:
         # White behind the axes: a transparent figure cannot be read on a dark page.
         figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
     plt.close(figure)

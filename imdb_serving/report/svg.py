@@ -1,7 +1,7 @@
 """Figures as SVG that a page can hold: with words on hover, and in the page's own colours. Knows no cell.
 
-A matplotlib figure is the one source of a still and of an interactive figure: artists with a `gid` become groups that
-a page finds again.
+A matplotlib figure is the one source of the still figure and of the interactive one: artists with a `gid` become groups
+that a page finds again. Without any script the SVG is a figure like any other, dark where the reader's screen is.
 """
 
 from __future__ import annotations
@@ -9,41 +9,79 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 SVG = "http://www.w3.org/2000/svg"
 INK, FAINT, PAPER = "#2f3437", "#dcdfe1", "#fdfdfe"
 """What is drawn in these colours takes the page's: text and axes, the grid, and what is empty inside."""
 
+COLOURS = {INK: f"var(--ink, {INK})", FAINT: f"var(--faint, {FAINT})", PAPER: f"var(--paper, {PAPER})"}
+DARK = "--ink: #dfe3e6; --faint: #41474b; --paper: #1b1e20"
+OWN_STYLE = (
+    f":root {{ --ink: {INK}; --faint: {FAINT}; --paper: {PAPER} }} "
+    f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}"
+)
+
+GEOMETRY = ("d", "transform", "x", "y", "points", "width", "height")
+LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+
 ET.register_namespace("", SVG)
 ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
-def svg_of(figure: Figure, titles: Mapping[str, str], label: str, colours: Mapping[str, str] | None = None) -> str:
+class Tip(NamedTuple):
+    """What a group says on hover: one text, or one for each of its markers in order; and `data-` attributes of it."""
+
+    words: tuple[str, ...]
+    data: Mapping[str, str] = {}
+
+
+def svg_of(
+    figure: Figure, tips: Mapping[str, Tip], label: str, colours: Mapping[str, str] = COLOURS, style: str = ""
+) -> str:
     """Return a figure as one `svg` element, as wide as its place, which a screen reader calls `label`.
 
-    The group of each `gid` in `titles` gets that title, which browsers show on hover. `colours` replaces colours by
-    what a style sheet may say, for example `var(--ink, #2f3437)`.
+    The group of each `gid` in `tips` gets its words as titles, which browsers show on hover. `colours` replaces colours
+    by what a style sheet may say; `style` is the figure's own sheet.
     """
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    root = ET.fromstring(_without_prologue(stream.getvalue()))  # noqa: S314 - drawn a moment ago
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    root = ET.fromstring(_plain(stream.getvalue(), style))  # noqa: S314 - drawn a moment ago
     for name in ("width", "height"):
         root.attrib.pop(name, None)
     root.set("role", "img")
     root.set("aria-label", label)
-    for group in root.iter(f"{{{SVG}}}g"):
-        if words := titles.get(group.get("id", "")):
+    for element in root.iter():
+        for name in GEOMETRY:
+            if value := element.get(name):
+                element.set(name, LONG_NUMBER.sub(r"\1", value).replace("\n", " "))
+        if element.tag == f"{{{SVG}}}g" and (tip := tips.get(element.get("id", ""))):
+            _tell(element, tip)
+    text = ET.tostring(root, encoding="unicode")
+    for colour, instead in colours.items():
+        text = text.replace(colour, instead)
+    return re.sub(r">\s+<", "><", text)
+
+
+def _tell(group: ET.Element, tip: Tip) -> None:
+    for name, value in tip.data.items():
+        group.set(f"data-{name}", value)
+    markers = list(group.iter(f"{{{SVG}}}use"))
+    places = [group] if len(tip.words) == 1 else markers
+    if len(places) == len(tip.words):
+        for place, words in zip(places, tip.words, strict=True):
             title = ET.Element(f"{{{SVG}}}title")
             title.text = words
-            group.insert(0, title)
-    text = ET.tostring(root, encoding="unicode")
-    for colour, instead in (colours or {}).items():
-        text = text.replace(colour, instead)
-    return text
+            place.insert(0, title)
 
 
-def _without_prologue(text: str) -> str:
-    return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+def _plain(text: str, style: str) -> str:
+    """Return the element alone, its style sheet kept to itself."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    return text.replace("*{stroke-linejoin", f"{style} svg *{{stroke-linejoin", 1)

@@ -102,6 +102,12 @@ def failures(rows: pd.DataFrame) -> pd.DataFrame:
     return bad.rename(columns=_THREADS).reset_index(drop=True)
 
 
+def failures_in_words(rows: pd.DataFrame) -> str:
+    """Return how many rounds failed or cannot be believed, of how many."""
+    bad = int((rows["status"] != OK).sum())
+    return f"{plural(len(rows), 'measurement')}, {bad or 'none'} of which failed or cannot be believed"
+
+
 def flask_columns(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the published Flask table's columns for the HTTP modes, in seconds, with wall time and throughput.
 

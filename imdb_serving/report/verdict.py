@@ -6,6 +6,7 @@ believed, and says instead which, why, and what to do.
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -41,10 +42,13 @@ class Verdict(NamedTuple):
         """Verdict and warnings for a terminal."""
         return "\n".join(self.lines + [f"  warning: {line}" for line in self.warnings])
 
-    @property
-    def markdown(self) -> str:
-        """Verdict and warnings for a page."""
-        return "\n\n".join(self.lines + [f"- {line}" for line in self.warnings])
+    def _repr_html_(self) -> str:
+        """Return verdict and warnings for a page."""
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
+        warned = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
+        kind = "verdict" if self.key else "verdict refused"
+        below = f'<ul class="warnings" aria-label="Warnings">{warned}</ul>' if warned else ""
+        return f'<div class="{kind}">{lines}</div>{below}'
 
 
 @dataclass(frozen=True)

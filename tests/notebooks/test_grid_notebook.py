@@ -78,7 +78,7 @@ def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
     assert "curl is **" in page
     names = ("ladder", "ladder-latency")
     figures = sorted(path.name for path in (tmp_path / "small" / "figures").iterdir())
-    assert figures == sorted(f"{name}.{suffix}" for name in names for suffix in ("png", "svg"))
+    assert figures == sorted(f"{name}.{suffix}" for name in names for suffix in ("pdf", "png", "svg"))
 
 
 def test_a_mistyped_parameter_of_the_ladder_stops_it(tmp_path: Path) -> None:

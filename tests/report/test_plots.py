@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from ledger_rows import failed, grid, row, rows_of, table
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from imdb_serving.bench.record.rows import Finding
@@ -49,11 +50,12 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_is_saved_as_png_and_svg(name: str, tmp_path: Path) -> None:
+def test_a_figure_is_saved_for_pages_and_for_papers(name: str, tmp_path: Path) -> None:
     figure = FIGURES[name]()
     assert plots.save(figure, tmp_path / "figures", name) is figure
     assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -147,7 +149,11 @@ def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_p
 def test_cells_that_are_not_valid_are_hollow_and_the_legend_says_so() -> None:
     bad = [row(1, 8, r, status="invalid", findings=(Finding("alone", "others"),)) for r in (1, 2, 3)]
     figure = throughput_figure(table([*rows_of(servers=(1,)), *bad]))
-    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    hollow = [
+        line
+        for line in figure.axes[0].lines
+        if to_hex(line.get_markerfacecolor()) == "#ffffff" and len(line.get_xdata())
+    ]
     assert [list(line.get_xdata()) for line in hollow] == [[8]]
     assert "not valid: see the report" in legend(figure)
     assert "not valid: see the report" not in legend(throughput_figure(grid()))

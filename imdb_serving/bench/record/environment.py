@@ -41,8 +41,8 @@ PACKAGES = (
 
 FOLDER = "cards"
 
-ONLY_SHOWN = ("report", "commands", "bench/analysis", "bench/record")
-"""What a change of cannot change a measurement: it is drawn, judged or kept otherwise."""
+ONLY_SHOWN = ("report", "commands", "lab", "bench/analysis", "bench/record")
+"""What a change of cannot change a sweep's measurement: it is drawn, judged or kept otherwise, or load by hand."""
 
 Card = dict[str, Any]
 

@@ -1,0 +1,99 @@
+"""A chart: a small figure as a still image, which a page's script makes answer a pointer. Knows no cell.
+
+The image is an SVG in a data URI: it stands where no script runs (an untrusted notebook, a reader without JavaScript),
+and holds all that the script needs.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from imdb_serving.report.plots import STYLE
+from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
+
+SIZE = 5.2, 3.5
+BROAD = 6.0
+PAGE: Any = {
+    **STYLE,
+    "axes.edgecolor": INK,
+    "axes.facecolor": PAPER,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "figure.facecolor": PAPER,
+    "font.size": 10,
+    "grid.color": FAINT,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+class Chart(NamedTuple):
+    """One chart, as markup."""
+
+    title: str
+    svg: str
+    broad: bool = False
+
+    @property
+    def markup(self) -> str:
+        """The chart as HTML: its title and its image."""
+        source = f"data:image/svg+xml,{quote(self.svg, safe=SAFE)}"
+        label = html.escape(self.title)
+        kind = "chart broad" if self.broad else "chart"
+        return f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{source}"></figure>'
+
+
+SAFE = " !$()*+,-./:;=@_~?&|[]{}^"
+"""What need not be escaped in a data URI within double quotes; escaped it would be three times as long."""
+
+
+class Charts(NamedTuple):
+    """Charts side by side, as many as the page is wide for, with the key that explains them."""
+
+    charts: Sequence[Chart]
+    key: str = ""
+    note: str = ""
+
+    def _repr_html_(self) -> str:
+        if not self.charts:
+            return f'<p class="none">{html.escape(self.note)}</p>'
+        note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
+        drawn = "".join(chart.markup for chart in self.charts)
+        return f'<div class="charts">{drawn}</div>{self.key}{note}'
+
+
+class Sheet:
+    """A figure that is being drawn, and what its artists will say."""
+
+    def __init__(self, figure: Figure) -> None:
+        """Take an empty figure."""
+        self.figure = figure
+        self.axes: Axes = figure.add_subplot()
+        self._tips: dict[str, Tip] = {}
+
+    def tell(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
+        """Have an artist say these words on hover, one for all of it or one a marker, and carry `data-` attributes."""
+        name = f"tip-{len(self._tips)}"
+        artist.set_gid(name)
+        self._tips[name] = Tip(tuple(words), data or {})
+
+    def chart(self, title: str) -> Chart:
+        """Return what was drawn; what is wider than usual takes the place of two."""
+        broad = self.figure.get_figwidth() > BROAD
+        return Chart(title, svg_of(self.figure, self._tips, title, style=OWN_STYLE), broad)
+
+
+@contextmanager
+def sheet(size: tuple[float, float] = SIZE) -> Iterator[Sheet]:
+    """Give an empty figure in the page's style for the block."""
+    with mpl.rc_context(PAGE):
+        yield Sheet(Figure(figsize=size, layout="constrained"))

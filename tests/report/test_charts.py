@@ -1,0 +1,137 @@
+"""Charts for a page: what they show, what they say on hover, and what a script may hide."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledger_rows import grid, row, table
+
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.record.rows import Finding
+from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.report.charts import bars, curves, ecdf, heat, life
+from imdb_serving.report.charts.chart import Charts
+from imdb_serving.report.charts.key import key
+from imdb_serving.report.curves import curves_key
+from imdb_serving.report.frames import cells
+
+HERE = Path(__file__).parent
+"""A folder without cards and samples."""
+
+BOTH = grid(modes=("rpc", "flask"))
+
+
+def drawings(charts: Charts) -> list[ET.Element]:
+    """The charts' own drawings, as a page's script finds them."""
+    markup = charts._repr_html_()
+    images = re.findall(r'src="data:image/svg\+xml,([^"]+)"', markup)
+    return [ET.fromstring(unquote(image)) for image in images]
+
+
+def titles(drawing: ET.Element) -> list[str]:
+    return [str(title.text) for title in drawing.iter("{http://www.w3.org/2000/svg}title")]
+
+
+def data(drawing: ET.Element, name: str) -> set[str]:
+    return {value for group in drawing.iter() if (value := group.get(f"data-{name}"))}
+
+
+def test_each_point_says_its_cell_and_can_be_hidden_by_mode() -> None:
+    (drawing,) = drawings(curves.time(BOTH, HERE))
+    said = titles(drawing)
+    own = [words for words in said if "samples/s" in words]
+    assert len(own) == len(cells(BOTH))
+    assert any(words.startswith("rpc, 2 server threads, null, 4 clients\n") for words in own)
+    assert any(words.startswith("published rpc, 12 threads, 12 clients: 3.45 s") for words in said)
+    assert data(drawing, "mode") == {"rpc", "flask", "published"}
+    assert data(drawing, "engine") == {"null"}
+
+
+def test_a_cell_that_is_not_valid_says_why() -> None:
+    finding = Finding("alone", "other processes used 1.0 cores meanwhile")
+    rows = table([row(1, 1), row(1, 2, status="invalid", findings=(finding,))])
+    (drawing,) = drawings(curves.throughput(rows, HERE))
+    assert [words for words in titles(drawing) if "not valid: alone: other processes used 1.0 cores" in words]
+
+
+def test_each_engine_has_a_chart_and_a_name_for_a_reader() -> None:
+    rows = table([row(1, clients, engine=engine) for engine in ("paddle", "null") for clients in (1, 2)])
+    found = drawings(curves.time(rows, HERE))
+    assert [drawing.get("aria-label") for drawing in found] == ["Time, engine paddle", "Time, engine null"]
+
+
+def test_the_heat_map_has_a_field_a_cell_and_leaves_single_rows_out() -> None:
+    rows = table([*(row(servers, clients) for servers in (1, 2) for clients in (1, 2, 4)), row(1, 1, mode="flask")])
+    shown = heat.heat(rows, HERE)
+    (drawing,) = drawings(shown)
+    assert len(titles(drawing)) == 6
+    assert "1 of one server-thread count is left out" in shown.note
+    alone = heat.heat(table([row(1, 1), row(1, 2)]), HERE)
+    assert len(drawings(alone)) == 1
+
+
+def test_the_stages_of_a_request_add_up_on_hover() -> None:
+    (drawing,) = drawings(bars.stages(table([row(1, 1), row(1, 2)]), HERE))
+    shares = [int(found) for words in titles(drawing) for found in re.findall(r"(\d+)% of a request", words)]
+    assert sum(shares) == pytest.approx(200, abs=12)
+
+
+def test_who_took_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = grid(servers=(1,)).assign(server_cpu_us=300.0, client_cpu_us=100.0)
+    (drawing,) = drawings(bars.cost(rows))
+    assert any("clients: 100 µs, 25%" in words for words in titles(drawing))
+
+
+def with_samples(folder: Path, clients: int = 1) -> pd.DataFrame:
+    """One cell with its raw samples below `folder`: requests of 1 to 10 ms, 1,000 of them."""
+    plain = row(1, clients)
+    names = ("prepro", "client_infer", *plain.stages, "postpro", "total")
+    infer = np.linspace(1_000_000, 10_000_000, 1000).astype(np.int64)
+    stages = np.repeat((infer // len(plain.stages))[:, None], len(plain.stages), axis=1)
+    durations = np.column_stack([np.full(1000, 50), infer, stages, np.full(1000, 20), infer + 70])
+    starts = np.cumsum(infer + 70)
+    record = ClientRecord(names, list(range(1000)), starts, durations)
+    raw = store_samples(folder, "one", [record])
+    return table([row(1, clients, raw=raw)])
+
+
+def test_a_distribution_marks_what_is_certified(tmp_path: Path) -> None:
+    shown = ecdf.ecdf(with_samples(tmp_path), tmp_path)
+    (drawing,) = drawings(shown)
+    assert [words.split("\n")[1].split(" ")[0] for words in titles(drawing)] == ["p50", "p90", "p95", "p99"]
+    assert "p50 5.5 ms, n 1,000" in titles(drawing)[0]
+
+
+def test_without_raw_samples_it_says_so() -> None:
+    assert "raw samples are not here" in ecdf.ecdf(BOTH, HERE)._repr_html_()
+    assert "No request can be drawn" in life.life(BOTH, HERE)._repr_html_()
+
+
+def test_one_request_is_drawn_stage_by_stage(tmp_path: Path) -> None:
+    (drawing,) = drawings(life.life(with_samples(tmp_path), tmp_path))
+    said = titles(drawing)
+    assert [words.split("\n")[0] for words in said] == ["prepro", *row(1, 1).stages, "postpro"]
+    assert said[0] == "prepro\n0.1 µs, from 0.0 µs on"
+
+
+def test_the_key_explains_lines_and_colours() -> None:
+    markup = key(curves_key(cells(BOTH)), [("queue", "#D55E00")])
+    words = re.findall(r"</(?:svg|i)>([^<]+)</li>", markup)
+    assert words[:3] == ["rpc", "flask", "1 server thread"]
+    assert words[-1] == "queue"
+    assert "stroke-dasharray" in markup
+
+
+def test_a_drawing_follows_the_page_and_loads_nothing() -> None:
+    markup = curves.time(BOTH, HERE)._repr_html_()
+    image = unquote(re.findall(r'src="data:image/svg\+xml,([^"]+)"', markup)[0])
+    assert "prefers-color-scheme: dark" in image
+    assert "var(--ink" in image
+    assert not re.findall(r'(?:href|src)="(?!#)[^"]*"', image)
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", image)
