@@ -11,25 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 import imdb_serving
+from imdb_serving.commands.manual import Manuals
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
-from imdb_serving.engines.registry import engines_for, engines_in_words
-from imdb_serving.errors import ServingError
+from imdb_serving.engines.registry import ENGINES, engines_for, engines_in_words
 
 if TYPE_CHECKING:
     from imdb_serving.commands.serve import ServeOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-class _Group(click.Group):
-    """A group whose commands end with one line and exit code 2 for an error that the user can act on."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ServingError as error:
-            click.echo(f"imdb-serving: {type(error).__name__}: {error}", err=True)
-            ctx.exit(2)
 
 
 class _Seconds(click.FloatRange):
@@ -40,7 +29,12 @@ class _Seconds(click.FloatRange):
         return number if number == number else self.fail(f"{value} is not a number of seconds", param, ctx)  # noqa: PLR0124
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def _engines(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
+    """Complete an engine's name."""
+    return [name for name in ENGINES if name.startswith(begun)]
+
+
+@click.group(cls=Manuals, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(imdb_serving.__version__)
 def main() -> None:
     """Serve an IMDB sentiment model over RPC or HTTP, and measure what serving costs.
@@ -96,7 +90,9 @@ def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: 
 
 @main.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--engine", "engines", multiple=True, help="Only this one; may be given several times.")
+@click.option(
+    "--engine", "engines", multiple=True, shell_complete=_engines, help="Only this one; may be given several times."
+)
 @click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor.")
 def tune(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
     """Measure what each engine does with MODEL on this machine, and keep it beside the model.
@@ -123,7 +119,7 @@ def _server_options(port: int) -> Callable[[Command], Command]:
                      help="Workers, each with an own predictor."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what the engine runs best in."),
-        click.option("--engine", default="paddle", help=f"{engines_in_words()}."),
+        click.option("--engine", default="paddle", shell_complete=_engines, help=f"{engines_in_words()}."),
         click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
@@ -369,7 +365,7 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
 
 
 @main.command()
-@click.option("--engine", default="null", help=f"{engines_in_words()}.")
+@click.option("--engine", default="null", shell_complete=_engines, help=f"{engines_in_words()}.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, help="Of every server.")
 @click.option(
     "--clients",
@@ -448,7 +444,7 @@ def _probe_options(command: Command) -> Command:
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers."),
-        click.option("--engine", default="paddle", help=f"{engines_in_words()}."),
+        click.option("--engine", default="paddle", shell_complete=_engines, help=f"{engines_in_words()}."),
         click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev."),
     ):
         command = option(command)
@@ -569,3 +565,41 @@ def report(folder: Path) -> None:
     from imdb_serving.commands.report import write_report
 
     write_report(folder)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: trace.json in FOLDER.")
+@click.option("--requests", type=click.IntRange(min=1), default=200, help="How many, from the middle of the run.")
+@click.option("--mode", default="", help="Of a cell of this mode; default: any.")
+@click.option("--engine", default="", shell_complete=_engines, help="Of a cell of this engine; default: any.")
+@click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
+@click.option("--clients", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
+def trace(folder: Path, **options: Any) -> None:
+    """Write requests of a sweep's cell as a trace, across clients, server and workers, for Perfetto or Chrome.
+
+    FOLDER is a sweep's folder with its raw samples. Of the cells that fit, the one of the highest throughput is taken.
+
+    \b
+    Example:
+      imdb-serving trace outputs/default
+      imdb-serving trace outputs/default --mode flask --engine paddle --clients 4 --out flask.json
+    """
+    from imdb_serving.commands.trace import write_requests
+
+    write_requests(folder, **options)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what has your shell complete commands, options and engines.
+
+    \b
+    Example:
+      eval "$(imdb-serving completion bash)"
+      imdb-serving completion fish > ~/.config/fish/completions/imdb-serving.fish
+    """
+    from imdb_serving.commands.completion import print_completion
+
+    print_completion(shell, main)

@@ -581,3 +581,36 @@ def test_flask_benchmark_prints_the_published_table_and_ours(bundle: Path) -> No
     assert lines[0][1:3] == ["3.285", "33.286"]
     assert all(float(figure) > 0 for line in lines for figure in line[1:])
     assert {len(line) for line in lines} == {1 + 2 * 3}
+
+
+def test_the_commands_are_grouped_by_what_one_wants_to_do() -> None:
+    from imdb_serving.commands.manual import INTENTS
+
+    page = run("--help").stdout
+    named = [name for names in INTENTS.values() for name in names]
+    assert sorted(named) == sorted(main.commands)
+    places = [page.index(f"\n{intent}:\n") for intent in INTENTS]
+    assert places == sorted(places)
+    assert "..." not in page
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_the_help_of_a_command_has_its_example_first(name: str) -> None:
+    page = run(name, "--help").stdout
+    assert page.index("Example:") < page.index("Options:")
+    before = page[: page.index("Example:")].strip().split("\n\n")
+    assert len(before) == 2, "behind the usage stands one sentence, and then the example"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_given_what_completes(shell: str) -> None:
+    done = run("completion", shell)
+    assert done.returncode == 0
+    assert "_IMDB_SERVING_COMPLETE" in done.stdout
+
+
+def test_engines_are_completed() -> None:
+    from click.shell_completion import ShellComplete
+
+    found = ShellComplete(main, {}, "imdb-serving", "_X").get_completions(["serve", "--engine"], "f")
+    assert [item.value for item in found] == ["folded"]

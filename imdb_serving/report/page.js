@@ -10,7 +10,7 @@
   function say(element, x, y) {
     if (!tip) {
       tip = document.createElement("div");
-      tip.className = "tip";
+      tip.className = "chart-tip";
       tip.setAttribute("role", "status");
       document.body.append(tip);
     }
@@ -92,7 +92,7 @@
     const images = document.querySelectorAll('.chart img[src^="data:image/svg+xml,"]');
     if (!images.length) return;
     images.forEach(alive);
-    document.querySelectorAll(".toggles").forEach(toggles);
+    document.querySelectorAll(".chart-toggles").forEach(toggles);
     show();
   }
 

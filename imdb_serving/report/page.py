@@ -25,15 +25,15 @@ class Markup:
 
 
 def interactive() -> Markup:
-    """Return the style and the script for a notebook's own page; a report page has them already."""
+    """Return what a notebook needs for its charts; a report page has it already."""
     return Markup(
-        f'<div class="page-parts"><style>{_part("page.css")}</style><script>{_part("page.js")}</script></div>'
+        f'<div class="page-parts"><style>{_part("charts.css")}</style><script>{_part("page.js")}</script></div>'
     )
 
 
 def toggles() -> Markup:
     """Return the place in which the script puts what hides modes and engines; without a script it stays empty."""
-    return Markup('<div class="toggles"></div>')
+    return Markup('<div class="chart-toggles"></div>')
 
 
 def folded(summary: str, shown: Any) -> Markup:
@@ -55,7 +55,8 @@ def write_page(executed: Path, page: Path, title: str) -> None:
     page.write_text(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{_part("page.css")}</style></head>\n'
+        f'<title>{html.escape(title)}</title><link rel="icon" href="data:,">'
+        f"<style>{_part('charts.css')}{_part('page.css')}</style></head>\n"
         f"<body><main>{body}</main>\n"
         f"<script>{_part('page.js')}</script></body></html>\n",
         encoding="utf-8",

@@ -102,7 +102,7 @@ def test_a_point_says_its_cell(page: Page, report: Path) -> None:
     point = page.locator('.chart [data-mode="flask"] [data-tip]').first
     point.scroll_into_view_if_needed()
     point.hover(force=True)
-    tip = page.locator(".tip")
+    tip = page.locator(".chart-tip")
     expect(tip).to_be_visible()
     expect(tip).to_contain_text("samples/s")
     page.keyboard.press("Escape")
@@ -143,7 +143,7 @@ def test_without_scripts_still_figures_stand(page: Page, report: Path) -> None:
 def test_it_can_be_printed(page: Page, report: Path, tmp_path: Path) -> None:
     Reading(page, report)
     page.emulate_media(media="print")
-    expect(page.locator(".toggles")).to_be_hidden()
+    expect(page.locator(".chart-toggles")).to_be_hidden()
     printed = page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert len(printed) > 20_000
 

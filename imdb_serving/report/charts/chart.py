@@ -65,8 +65,8 @@ class Charts(NamedTuple):
 
     def _repr_html_(self) -> str:
         if not self.charts:
-            return f'<p class="none">{html.escape(self.note)}</p>'
-        note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
+            return f'<p class="chart-none">{html.escape(self.note)}</p>'
+        note = f'<p class="chart-note">{html.escape(self.note)}</p>' if self.note else ""
         drawn = "".join(chart.markup for chart in self.charts)
         return f'<div class="charts">{drawn}</div>{self.key}{note}'
 

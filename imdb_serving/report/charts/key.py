@@ -21,7 +21,7 @@ def key(handles: Sequence[Line2D], swatches: Sequence[tuple[str, str]] = ()) -> 
     """Return what explains lines with their labels, and patches of colour with their names."""
     entries = [f"<li>{_line(handle)}{_words(str(handle.get_label()))}</li>" for handle in handles]
     entries += [f'<li><i style="background:{colour}"></i>{_words(name)}</li>' for name, colour in swatches]
-    return f'<ul class="key">{"".join(entries)}</ul>'
+    return f'<ul class="chart-key">{"".join(entries)}</ul>'
 
 
 def _words(label: str) -> str:

@@ -1,0 +1,61 @@
+"""How help reads: commands grouped by what one wants to do, and in each an example before all else. Runs no command."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+
+from imdb_serving.errors import ServingError
+
+INTENTS: dict[str, tuple[str, ...]] = {
+    "Get ready": ("train", "data", "tune", "doctor", "completion"),
+    "Serve": ("serve", "flask", "flask-gateway", "flask-dev"),
+    "Send requests": ("client", "client-multi", "client-batch", "flask-client"),
+    "Measure": ("sweep", "ladder", "slo", "growth", "bench", "flask-benchmark", "mlperf"),
+    "Read what was measured": ("report", "compare", "trace"),
+}
+"""What one wants to do, and the commands for it."""
+
+EXAMPLE = "\b\nExample:\n"
+SUMMARY_LETTERS = 300
+
+
+class Manual(click.Command):
+    """A command whose help has an example first."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write what the command does in a sentence, an example, and then the rest."""
+        text = inspect.cleandoc(self.help or "")
+        before, _, example = text.partition(EXAMPLE)
+        summary, _, rest = before.partition("\n\n")
+        example, _, after = example.partition("\n\n")
+        parts = [summary, f"\b\n{example}" if example else "", rest, after]
+        for number, part in enumerate(filter(str.strip, parts)):
+            formatter.write_paragraph()
+            if number == 1 and example:
+                formatter.write("  Example:\n")
+            with formatter.indentation():
+                formatter.write_text(part.strip("\n"))
+
+
+class Manuals(click.Group):
+    """A group by intents, whose commands end with one line and exit code 2 for an error that the user can act on."""
+
+    command_class = Manual
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error that has a type of ours becomes its words."""
+        try:
+            return super().invoke(ctx)
+        except ServingError as error:
+            click.echo(f"imdb-serving: {type(error).__name__}: {error}", err=True)
+            ctx.exit(2)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write the commands by what one wants to do, each with its first sentence."""
+        for intent, names in INTENTS.items():
+            commands = [(name, self.commands[name]) for name in names if name in self.commands]
+            with formatter.section(intent):
+                formatter.write_dl([(name, command.get_short_help_str(SUMMARY_LETTERS)) for name, command in commands])
