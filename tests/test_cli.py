@@ -586,17 +586,17 @@ def test_flask_benchmark_prints_the_published_table_and_ours(bundle: Path) -> No
 def test_the_commands_are_grouped_by_what_one_wants_to_do() -> None:
     from imdb_serving.commands.manual import INTENTS
 
-    page = run("--help").stdout
+    page = run("--help").out
     named = [name for names in INTENTS.values() for name in names]
     assert sorted(named) == sorted(main.commands)
     places = [page.index(f"\n{intent}:\n") for intent in INTENTS]
     assert places == sorted(places)
-    assert "..." not in page
+    assert "..." not in page.replace("[ARGS]...", "")  # no sentence is cut short
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_the_help_of_a_command_has_its_example_first(name: str) -> None:
-    page = run(name, "--help").stdout
+    page = run(name, "--help").out
     assert page.index("Example:") < page.index("Options:")
     before = page[: page.index("Example:")].strip().split("\n\n")
     assert len(before) == 2, "behind the usage stands one sentence, and then the example"
@@ -605,8 +605,8 @@ def test_the_help_of_a_command_has_its_example_first(name: str) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_are_given_what_completes(shell: str) -> None:
     done = run("completion", shell)
-    assert done.returncode == 0
-    assert "_IMDB_SERVING_COMPLETE" in done.stdout
+    assert done.code == 0
+    assert "_IMDB_SERVING_COMPLETE" in done.out
 
 
 def test_engines_are_completed() -> None:
