@@ -11,6 +11,7 @@ import pytest
 from notebook_runs import processes_with, shown
 
 from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.runs import grid
 from imdb_serving.bench.runs.grid import run_grid
 from imdb_serving.report.notebooks import execute
@@ -62,3 +63,20 @@ def test_exploring_works_from_top_to_bottom_and_leaves_no_process(
     while processes_with(mark) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert processes_with(mark) == []
+
+
+def test_the_quickstart_goes_from_a_request_to_ones_own_op(bundle: Path, tmp_path: Path) -> None:
+    given = {
+        "model": str(bundle), "server_threads": [1], "client_threads": [1, 2], "samples": 40, "passes": 1, "rounds": 1,
+        "outputs": str(tmp_path),
+    }  # fmt: skip
+    execute("quickstart.ipynb", tmp_path / "out.ipynb", given)
+    page = shown(tmp_path / "out.ipynb")
+    assert "ServerInfo(" in page
+    assert "round 1: " in page
+    assert page.count('<figure class="chart') > 6
+    assert "calibrate" in page
+    assert 'class="verdict' in page
+    assert {row.cell.engine for row in Ledger(tmp_path / "quickstart").rows()} >= {"onnxruntime", "folded"}
+    own = Ledger(tmp_path / "quickstart-own-op").rows()
+    assert {"calibrate"} <= set(own[-1].stages)
