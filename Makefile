@@ -9,6 +9,8 @@ ENGINES ?= null onnxruntime
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
+# Of the pages that the tests open in a browser.
+SHOTS := IMDB_SERVING_SCREENSHOTS=outputs/screenshots
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -74,13 +76,13 @@ lab: train ## open JupyterLab on explore.ipynb, a server under load that follows
 
 test: setup ## run the tests
 	@echo "==> tests"
-	@$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+	@$(SHOTS) $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
 
 test-all: setup ## run the tests and the heavier checks
 	@echo "==> MLPerf's LoadGen, for the tests against it"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"
-	@$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@$(SHOTS) $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
 	@echo "==> browser"

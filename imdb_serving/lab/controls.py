@@ -21,6 +21,7 @@ from imdb_serving.lab.operator import State
 from imdb_serving.lab.settings import BATCHES
 from imdb_serving.lab.trace import trace_svg
 
+SET_BY_HAND = ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate")
 MODES = ("rpc", "socket", "flask")
 NETS = ("bow", "cnn", "lstm", "gru")
 THREADS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -35,6 +36,7 @@ class Controls:
     def __init__(self, lab: Lab) -> None:
         """Build the widgets and follow the lab."""
         self._lab = lab
+        self._refusal = ""
         self._settings_widgets()
         self._buttons()
         self._panels()
@@ -60,22 +62,19 @@ class Controls:
         self.arrivals = _one_of(loads, now.arrivals, "load", 150)
         self.rate = widgets.BoundedFloatText(now.rate, min=1, max=100_000, step=50, **_look("at requests/s", 180))
         self.rate.disabled = now.arrivals == CLOSED
-        for name in ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate"):
-            getattr(self, name).observe(self._set(name), "value")
+        for name in SET_BY_HAND:
+            getattr(self, name).observe(self._set, "value")
 
-    def _set(self, name: str) -> Any:
-        def changed(change: dict[str, Any]) -> None:
-            try:
-                self._lab.set(**{name: change["new"]})
-            except ServingError as error:
-                self.message.value = panels.message(str(error), alert=True)
-                return
-            if name == "arrivals":
-                self.rate.disabled = change["new"] == CLOSED
-            self._draw_state()
-            self._draw_trace()
-
-        return changed
+    def _set(self, _change: Any) -> None:
+        """Have the lab do what all controls say, or say why it cannot: what was refused comes true with the rest."""
+        self.rate.disabled = self.arrivals.value == CLOSED
+        try:
+            self._lab.set(**{name: getattr(self, name).value for name in SET_BY_HAND})
+            self._refusal = ""
+        except ServingError as error:
+            self._refusal = str(error)
+        self._draw_state()
+        self._draw_trace()
 
     def _buttons(self) -> None:
         self.start = widgets.Button(description="Start", button_style="primary", layout=widgets.Layout(width="80px"))
@@ -155,7 +154,8 @@ class Controls:
             State.STOPPING: "stopping",
             State.FAILED: words,
         }[state]
-        self.message.value = panels.message(told, alert=state is State.FAILED)
+        refused = f"{self._refusal}. Still " if self._refusal else ""
+        self.message.value = panels.message(refused + told, alert=bool(refused) or state is State.FAILED)
         if state is State.RUNNING and not self.answer.value:
             threading.Thread(target=self._explain, daemon=True).start()  # it waits for the server; the load must not
         self.start.disabled = state in {State.STARTING, State.RUNNING}

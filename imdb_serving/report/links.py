@@ -22,9 +22,8 @@ def data_links(folder: Path) -> Markup:
     files = [f"<li>{_link(name)}: {html.escape(what)}</li>" for name, what in WHAT.items() if (folder / name).is_file()]
     raw = len(list((folder / samples.FOLDER).glob("*.parquet")))
     if raw:
-        files.append(
-            f"<li><code>{samples.FOLDER}/</code>: {raw} files of raw samples, every request's times (Parquet)</li>"
-        )
+        link = f'<a href="{samples.FOLDER}/">{samples.FOLDER}/</a>'
+        files.append(f"<li>{link}: {raw} files of raw samples, every request's times (Parquet)</li>")
     cards = _links(path for path in sorted((folder / "cards").glob("*.json")))
     if cards:
         files.append(f"<li>environment: {cards}</li>")

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 SVG = "http://www.w3.org/2000/svg"
@@ -46,11 +45,11 @@ def svg_of(
     """Return a figure as one `svg` element, as wide as its place, which a screen reader calls `label`.
 
     The group of each `gid` in `tips` gets its words as titles, which browsers show on hover. `colours` replaces colours
-    by what a style sheet may say; `style` is the figure's own sheet.
+    by what a style sheet may say; `style` is the figure's own sheet. Whether letters are text or outlines is
+    matplotlib's setting at the moment, which is not changed here: other threads may be drawing.
     """
     stream = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
+    figure.savefig(stream, format="svg", metadata={"Date": None})
     root = ET.fromstring(_plain(stream.getvalue(), style))  # noqa: S314 - drawn a moment ago
     for name in ("width", "height"):
         root.attrib.pop(name, None)

@@ -198,7 +198,10 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab) -> None:
     controls.engine.value = "folded"
     controls.net.value = "bow"
     assert "the folded engine runs cnn" in controls.message.value
+    assert lab.settings.net == "cnn"
     controls.engine.value = "null"
+    assert "the folded engine" not in controls.message.value
+    assert (lab.settings.engine, lab.settings.net) == ("null", "bow")  # what was refused comes true with the rest
     controls.stop.click()
     assert "stopped: nothing runs" in controls.message.value
     assert controls.stop.disabled

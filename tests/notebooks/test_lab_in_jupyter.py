@@ -12,12 +12,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from browsing import keep_screenshot
 from notebook_runs import ROOT, processes_with, shell_environment
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.runs import grid
+from imdb_serving.bench.runs.grid import run_grid
 from imdb_serving.server_process import end
+from imdb_serving.text.lines import Line
 
 START_SECONDS = 60.0
 KERNEL_MS = 60_000
@@ -25,10 +30,11 @@ STOP_SECONDS = 30.0
 
 
 class Jupyter(NamedTuple):
-    """A running JupyterLab: its address with the token, and what marks all processes that come of it."""
+    """A running JupyterLab: its address with the token, what marks all processes that come of it, and its notebooks."""
 
     address: str
     mark: str
+    notebooks: Path
 
     def page(self, notebook: str) -> str:
         base, token = self.address.split("?")
@@ -65,7 +71,7 @@ def jupyter(browser: Browser, bundle: Path, tmp_path: Path) -> Iterator[Jupyter]
     try:
         found = wait_for(lambda: list(runtime.glob("jpserver-*.json")), START_SECONDS)
         facts = wait_for(lambda: read(found[0]), START_SECONDS)
-        yield Jupyter(f"{facts['url']}?token={facts['token']}", mark)
+        yield Jupyter(f"{facts['url']}?token={facts['token']}", mark, project / "notebooks")
     finally:
         end(server, STOP_SECONDS)
 
@@ -77,7 +83,7 @@ def read(path: Path) -> Any:
         return None  # not yet written
 
 
-def copy_with(notebook: Path, folder: Path, **parameters: str) -> None:
+def copy_with(notebook: Path, folder: Path, /, **parameters: str) -> None:
     """Copy a notebook with other defaults in its parameters cell."""
     content = json.loads(notebook.read_text(encoding="utf-8"))
     for cell in content["cells"]:
@@ -87,7 +93,7 @@ def copy_with(notebook: Path, folder: Path, **parameters: str) -> None:
                 source, changed = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value!r}", source)
                 assert changed == 1
             cell["source"] = source
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / notebook.name).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -190,6 +196,37 @@ def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -
         page.locator(".jp-Dialog .jp-mod-accept").click()
         wait_for(lambda: not serving(jupyter.mark), STOP_SECONDS)
         expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        assert lab.problems == []
+    finally:
+        page.close()
+
+
+def test_the_reports_charts_answer_in_jupyterlab(
+    jupyter: Jupyter, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
+    monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines)
+    for mode in ("rpc", "flask"):
+        params = GridParams(mode=mode, engine="null", server_threads=1, client_threads=[1, 2], samples=20)
+        params = msgspec.structs.replace(params, sweep="small", run="one", outputs=str(tmp_path))
+        run_grid(params, lambda text: None)
+    copy_with(ROOT / "notebooks" / "report.ipynb", jupyter.notebooks, folder=str(tmp_path / "small"))
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    try:
+        lab = LabPage(page)
+        page.goto(jupyter.page("report.ipynb"))
+        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        lab.menu("Run", "Run All Cells")
+        flask = page.locator('.chart svg [data-mode="flask"]')
+        expect(flask.first).to_be_visible(timeout=KERNEL_MS)
+        expect(page.locator(".verdict")).to_be_visible()
+        point = flask.locator("[data-tip]").first
+        point.scroll_into_view_if_needed()
+        point.hover(force=True)
+        expect(page.locator(".chart-tip")).to_contain_text("samples/s")
+        page.get_by_label("flask", exact=True).uncheck()
+        expect(flask.first).to_be_hidden()
+        keep_screenshot(page, tmp_path, "report-in-jupyterlab", whole=False)
         assert lab.problems == []
     finally:
         page.close()

@@ -40,8 +40,11 @@ def test_the_report_writes_cells_and_figures(small_sweep: Path, tmp_path: Path) 
         (1, 1), (1, 1), (1, 2), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
     figures = sorted(path.name for path in (small_sweep / "figures").iterdir())
-    names = ("stages", "throughput-vs-threads", "time-vs-threads")
-    assert figures == [f"{name}.{suffix}" for name in names for suffix in ("pdf", "png", "svg")]
+    named = {name.rsplit(".", 1)[0] for name in figures}
+    assert figures == sorted(f"{name}.{suffix}" for name in named for suffix in ("pdf", "png", "svg"))
+    assert {"stages", "throughput-vs-threads", "time-vs-threads"} <= named
+    for chart in ("cost-", "heat-map-", "latency-", "one-request-"):
+        assert [name for name in named if name.startswith(chart)], chart
     page = shown(tmp_path / "report.ipynb")
     assert page.count('<figure class="chart') > 5
     assert "3.45" in page  # the published table

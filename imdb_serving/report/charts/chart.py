@@ -7,8 +7,10 @@ and holds all that the script needs.
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imdb_serving.report.plots import STYLE
+from imdb_serving.report.plots import STYLE, save
 from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
 
 SIZE = 5.2, 3.5
@@ -37,18 +39,18 @@ PAGE: Any = {
 
 
 class Chart(NamedTuple):
-    """One chart, as markup."""
+    """One chart: its figure, and the same as markup."""
 
     title: str
     svg: str
-    broad: bool = False
+    figure: Figure
 
     @property
     def markup(self) -> str:
         """The chart as HTML: its title and its image."""
         source = f"data:image/svg+xml,{quote(self.svg, safe=SAFE)}"
         label = html.escape(self.title)
-        kind = "chart broad" if self.broad else "chart"
+        kind = "chart broad" if self.figure.get_figwidth() > BROAD else "chart"  # it takes the place of two
         return f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{source}"></figure>'
 
 
@@ -62,6 +64,13 @@ class Charts(NamedTuple):
     charts: Sequence[Chart]
     key: str = ""
     note: str = ""
+
+    def save(self, folder: Path, name: str) -> Charts:
+        """Write each chart's figure for papers, named by its title, and return the charts for showing."""
+        for chart in self.charts:
+            slug = re.sub(r"[^a-z0-9]+", "-", chart.title.lower()).strip("-")
+            save(chart.figure, folder, f"{name}-{slug}")
+        return self
 
     def _repr_html_(self) -> str:
         if not self.charts:
@@ -87,9 +96,8 @@ class Sheet:
         self._tips[name] = Tip(tuple(words), data or {})
 
     def chart(self, title: str) -> Chart:
-        """Return what was drawn; what is wider than usual takes the place of two."""
-        broad = self.figure.get_figwidth() > BROAD
-        return Chart(title, svg_of(self.figure, self._tips, title, style=OWN_STYLE), broad)
+        """Return what was drawn."""
+        return Chart(title, svg_of(self.figure, self._tips, title, style=OWN_STYLE), self.figure)
 
 
 @contextmanager
