@@ -11,6 +11,10 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
 # Of the pages that the tests open in a browser.
 SHOTS := IMDB_SERVING_SCREENSHOTS=outputs/screenshots
+# As many tests at once as there are cores, up to four: each has servers and clients of its own.
+PYTEST := $(SHOTS) $(BIN)/python -m pytest
+TOGETHER := --numprocesses auto --maxprocesses 4 --dist worksteal
+COVERAGE := --cov --cov-append --cov-report
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -76,13 +80,19 @@ lab: train ## open JupyterLab on explore.ipynb, a server under load that follows
 
 test: setup ## run the tests
 	@echo "==> tests"
-	@$(SHOTS) $(BIN)/python -m pytest -m "not slow" --cov --cov-report=term:skip-covered
+	@rm -f .coverage
+	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" $(COVERAGE)=
+	@echo "==> tests that measure, one by one"
+	@$(PYTEST) -m "not slow and alone" $(COVERAGE)=term:skip-covered
 
 test-all: setup ## run the tests and the heavier checks
 	@echo "==> MLPerf's LoadGen, for the tests against it"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"
-	@$(SHOTS) $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@rm -f .coverage
+	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" $(COVERAGE)=
+	@echo "==> the heavier ones, and those that measure, one by one"
+	@$(PYTEST) -m "slow or alone" $(COVERAGE)=term:skip-covered
 
 browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
 	@echo "==> browser"

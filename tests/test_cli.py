@@ -53,7 +53,7 @@ def run(*arguments: str | Path, stdin: bytes = b"") -> Done:
 def shell(*arguments: str | Path, stdin: bytes = b"", cwd: Path | None = None) -> Done:
     """Run a command in a process of its own."""
     command = [sys.executable, "-m", "imdb_serving", *map(str, arguments)]
-    done = subprocess.run(command, input=stdin, capture_output=True, timeout=90, check=False, cwd=cwd)
+    done = subprocess.run(command, input=stdin, capture_output=True, timeout=240, check=False, cwd=cwd)
     return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 

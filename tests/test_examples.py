@@ -31,7 +31,7 @@ def folder(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the scripts, the model and test.data."""
     made = tmp_path_factory.mktemp("examples") / "imdb"
     shutil.copytree(bundle, made)
-    for script in EXAMPLES.iterdir():
+    for script in EXAMPLES.glob("*.*"):
         shutil.copy(script, made)
     done = bash(f"imdb-serving data --samples {SAMPLES} --format ids --out test.data", made)
     assert done.returncode == 0, done.stderr

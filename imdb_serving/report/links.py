@@ -27,12 +27,22 @@ def data_links(folder: Path) -> Markup:
     cards = _links(path for path in sorted((folder / "cards").glob("*.json")))
     if cards:
         files.append(f"<li>environment: {cards}</li>")
-    figures = _links(sorted((folder / "figures").glob("*.*")))
-    if figures:
-        files.append(f"<li>figures: {figures}</li>")
+    if figures := _figures(folder / "figures"):
+        files.append(f"<li><details><summary>figures for papers</summary><ul>{figures}</ul></details></li>")
     notebooks = _links(path for path in sorted((folder / "notebooks").glob("*.ipynb")) if path.stem != "report")
     more = f"<details><summary>executed notebooks</summary><p>{notebooks}</p></details>" if notebooks else ""
     return Markup(f"<div><ul>{''.join(files)}</ul>{more}</div>")
+
+
+def _figures(folder: Path) -> str:
+    """Return a line a figure, with a link to each of its files."""
+    names = sorted({path.stem for path in folder.glob("*.*")})
+    lines = []
+    for name in names:
+        files = [f"{folder.name}/{path.name}" for path in sorted(folder.glob(f"{name}.*"))]
+        kinds = [f'<a href="{html.escape(file)}">{Path(file).suffix[1:].upper()}</a>' for file in files]
+        lines.append(f"<li>{html.escape(name)}: {' '.join(kinds)}</li>")
+    return "".join(lines)
 
 
 def _links(paths: Iterable[Path]) -> str:

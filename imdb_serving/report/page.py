@@ -37,7 +37,9 @@ def toggles() -> Markup:
 
 
 def folded(summary: str, shown: Any) -> Markup:
-    """Return a table, or words, behind a line to click."""
+    """Return a table, or words, behind a line to click; of an empty table the line alone."""
+    if not len(getattr(shown, "data", summary)):
+        return Markup(f"<p>{html.escape(summary)}.</p>")
     body = shown._repr_html_() if hasattr(shown, "_repr_html_") else f"<p>{html.escape(str(shown))}</p>"
     return Markup(f'<details><summary>{html.escape(summary)}</summary><div class="wide">{body}</div></details>')
 

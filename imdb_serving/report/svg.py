@@ -26,7 +26,8 @@ OWN_STYLE = (
 )
 
 GEOMETRY = ("d", "transform", "x", "y", "points", "width", "height")
-LONG_NUMBER = re.compile(r"(\d\.\d\d)\d+")
+LONG_NUMBER = re.compile(r"([1-9]\d*\.\d\d)\d+")
+"""A coordinate with more digits than a screen shows; what is below one may be a scale, which needs its digits."""
 
 ET.register_namespace("", SVG)
 ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")

@@ -61,6 +61,11 @@ def styled(table: pd.DataFrame) -> Any:
     return Styler(table, cell_ids=False).hide(axis="index")
 
 
+def facts(table: pd.DataFrame) -> Any:
+    """Return a table of words, not of figures to compare, styled for a page."""
+    return styled(table).set_table_attributes('class="facts"')
+
+
 def format_published(table: pd.DataFrame) -> Any:
     """Return the table styled for a page: four significant digits, no index."""
     floats = table.select_dtypes("float").columns
@@ -176,7 +181,10 @@ def published_flask() -> pd.DataFrame:
 
 
 def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return the cards of the machines that measured these rows as two columns; empty when there are none."""
+    """Return the cards of the machines that measured these rows as two columns; empty when there are none.
+
+    What a machine does not tell is left out.
+    """
     table = []
     for found in frames.cards(rows, folder):
         card = dict(found)
@@ -186,7 +194,8 @@ def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     loads = rows[["load_before", "load_after"]].max()
     if len(table):
         table.append(("greatest load before, after a cell", f"{loads['load_before']:.1f}, {loads['load_after']:.1f}"))
-    return pd.DataFrame(table, columns=["what", "value"]).astype(str)
+    known = [(name, str(value)) for name, value in table if str(value) not in {"", "None", "nan"}]
+    return pd.DataFrame(known, columns=["what", "value"])
 
 
 def _in_words(found: Mapping[str, Any]) -> str:

@@ -6,7 +6,6 @@ believed, and says instead which, why, and what to do.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -24,6 +23,7 @@ from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.bench.runs.sweep import read_plan
 from imdb_serving.errors import DataError
 from imdb_serving.report import costs, frames
+from imdb_serving.report.prose import prose
 from imdb_serving.report.warnings import warnings_of
 
 LEAST_ROUNDS = 2
@@ -44,8 +44,8 @@ class Verdict(NamedTuple):
 
     def _repr_html_(self) -> str:
         """Return verdict and warnings for a page."""
-        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
-        warned = "".join(f"<li>{html.escape(line)}</li>" for line in self.warnings)
+        lines = "".join(f"<p>{prose(line)}</p>" for line in self.lines)
+        warned = "".join(f"<li>{prose(line)}</li>" for line in self.warnings)
         kind = "verdict" if self.key else "verdict refused"
         below = f'<ul class="warnings" aria-label="Warnings">{warned}</ul>' if warned else ""
         return f'<div class="{kind}">{lines}</div>{below}'

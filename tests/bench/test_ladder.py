@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 import pytest
@@ -95,6 +96,15 @@ def test_bare_counts_the_engine_alone() -> None:
     reply = BareClient(NULL, None).call(workload.prepare(0))
     assert [stage.name for stage in reply.stages] == ["op0", "op1"]
     assert [stage.name for stage in InprocClient(NULL, None).call(workload.prepare(0)).stages] == ["op0", "op1", "op2"]
+
+
+def test_what_json_costs_lies_in_stages() -> None:
+    request = shares_of(lines_of(1), 1)[0].prepare(0)
+    begun = perf_counter_ns()
+    stages = JsonClient(NULL, None).call(request).stages
+    assert [stage.name for stage in stages] == ["encode", "parse", "op0", "op1", "op2", "reply", "decode"]
+    stamps = [begun, *(stamp for stage in stages for stamp in (stage.start_ns, stage.end_ns)), perf_counter_ns()]
+    assert stamps == sorted(stamps)
 
 
 def test_blocks_against_several_targets_are_interleaved_by_the_same_clients(null_server: ServerProcess) -> None:

@@ -182,8 +182,8 @@ def test_a_review_is_explained_word_by_word(make_lab: MakeLab, bundle: Path) -> 
     assert (len(long.words), long.more) == (512, 88)
 
 
-def test_the_widgets_follow_the_lab(make_lab: MakeLab) -> None:
-    lab = make_lab(clients=1)
+def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
+    lab = make_lab(clients=1, model=str(bundle))
     controls = Controls(lab)
     assert "nothing runs" in controls.live.value
     controls.start.click()

@@ -66,6 +66,7 @@ def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
     assert len({row.answers for row in grid_rows(tmp_path / "shell")}) == 1
 
 
+@pytest.mark.alone
 def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
     given = {"engines": "null", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
     done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from ledger_rows import grid, row, table
+from matplotlib.figure import Figure
 
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.record.rows import Finding
@@ -20,6 +23,7 @@ from imdb_serving.report.charts.chart import Charts
 from imdb_serving.report.charts.key import key
 from imdb_serving.report.curves import curves_key
 from imdb_serving.report.frames import cells
+from imdb_serving.report.svg import svg_of
 
 HERE = Path(__file__).parent
 """A folder without cards and samples."""
@@ -126,6 +130,22 @@ def test_the_key_explains_lines_and_colours() -> None:
     assert words[:3] == ["rpc", "flask", "1 server thread"]
     assert words[-1] == "queue"
     assert "stroke-dasharray" in markup
+
+
+def test_letters_drawn_as_outlines_keep_their_size() -> None:
+    figure = Figure(figsize=(2, 1))
+    figure.text(0.1, 0.5, "words", fontsize=7)
+    with mpl.rc_context({"svg.fonttype": "path"}):
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg")
+        drawn = svg_of(figure, {}, "words")
+    scales = re.findall(r"scale\([^)]*\)", stream.getvalue())
+    assert scales
+    assert re.findall(r"scale\([^)]*\)", drawn) == scales
+
+
+def test_commands_in_a_note_are_code() -> None:
+    assert Charts((), note="see `a < b`")._repr_html_() == '<p class="chart-none">see <code>a &lt; b</code></p>'
 
 
 def test_a_drawing_follows_the_page_and_loads_nothing() -> None:

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imdb_serving.report.plots import STYLE, save
+from imdb_serving.report.prose import prose
 from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
 
 SIZE = 5.2, 3.5
@@ -74,8 +75,8 @@ class Charts(NamedTuple):
 
     def _repr_html_(self) -> str:
         if not self.charts:
-            return f'<p class="chart-none">{html.escape(self.note)}</p>'
-        note = f'<p class="chart-note">{html.escape(self.note)}</p>' if self.note else ""
+            return f'<p class="chart-none">{prose(self.note)}</p>'
+        note = f'<p class="chart-note">{prose(self.note)}</p>' if self.note else ""
         drawn = "".join(chart.markup for chart in self.charts)
         return f'<div class="charts">{drawn}</div>{self.key}{note}'
 

@@ -80,8 +80,8 @@ def test_text_is_answered_as_its_ids_are(paddle_server: ServerProcess, bundle: P
     with connect(paddle_server.endpoint, timeout=20) as client:
         by_text = client.predict_batch([{"words": text} for text in texts])
         by_ids = client.predict_batch([{"words": vocabulary.encode(text)} for text in texts])
-        with pytest.raises(BadRequest, match=f"word id {len(vocabulary) + 1} is outside"):
-            client.predict({"words": [len(vocabulary) + 1]})
+        with pytest.raises(BadRequest, match=f"word id {len(vocabulary) + 2} is outside"):
+            client.predict({"words": [len(vocabulary) + 2]})
     np.testing.assert_array_equal(
         [answer["prediction"] for answer in by_text], [answer["prediction"] for answer in by_ids]
     )
