@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 LAUNCH_MS = 60_000
 ARGUMENTS = [
     "--no-sandbox",  # Chromium has none for root, whom containers run as; it sees no page but ours

@@ -40,7 +40,7 @@ def children() -> list[str]:
     return [" ".join(words) for words in found if "resource_tracker" not in " ".join(words)]
 
 
-def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it did not come true in time"

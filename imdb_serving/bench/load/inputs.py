@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from imdb_serving.errors import DataError
@@ -19,6 +20,12 @@ def training_vocabulary(source: reviews.Reviews) -> Vocabulary:
     if len(texts) != len(source.train):
         raise DataError(f"{source.source} holds word ids only; give the vocabulary they were made with")
     return Vocabulary.build(texts, MINIMUM_COUNT)
+
+
+@functools.lru_cache(maxsize=1)
+def _packaged_vocabulary() -> Vocabulary:
+    """Make it once a process, which takes seconds."""
+    return training_vocabulary(reviews.load("packaged"))
 
 
 def draw_lines(
@@ -51,6 +58,6 @@ def draw_lines(
 def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> list[Line]:
     """Return the packaged held-out reviews that a measurement sends, as numbered lines of word ids."""
     source = reviews.load("packaged")
-    vocabulary = Vocabulary.load(vocabulary_file) if vocabulary_file else training_vocabulary(source)
+    vocabulary = Vocabulary.load(vocabulary_file) if vocabulary_file else _packaged_vocabulary()
     lines = draw_lines(source, "ids", samples, seed, vocabulary)
     return [Line("packaged", number, content) for number, content in enumerate(lines, start=1)]

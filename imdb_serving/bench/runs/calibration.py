@@ -20,6 +20,7 @@ from imdb_serving.bench.record.environment import identity, read_card
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs.measuring import Round, Target, client_ceiling, measure, row_key
+from imdb_serving.bench.runs.models import vocabulary_of
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.transports.connect import CURL, connect
@@ -69,7 +70,7 @@ def calibration(params: GridParams) -> GridParams:
 
 
 def _calibrate(null: GridParams, around: Round, who: str, ledger: Ledger) -> list[Row]:
-    lines = measurement_lines(null.samples, null.seed, None)
+    lines = measurement_lines(null.samples, null.seed, vocabulary_of(null))
     around = Round(around.run, 1, around.seed, around.card, who, lines)
     rows = []
     with ExitStack() as stack:

@@ -29,12 +29,10 @@ from imdb_serving.bench.record.locks import exclusive
 from imdb_serving.bench.record.rows import OK, Row
 from imdb_serving.bench.runs.calibration import ceilings
 from imdb_serving.bench.runs.measuring import Probabilities, Round, Target, measure
-from imdb_serving.bench.runs.models import bundle_there, model_id, require_model
+from imdb_serving.bench.runs.models import bundle_there, model_id, require_model, vocabulary_of
 from imdb_serving.bench.runs.truth import bare_answers
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServingError
-from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.transports.connect import connect
 
@@ -143,8 +141,7 @@ def _target(params: GridParams, stack: ExitStack) -> Target:
 
 def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
     """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
-    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
-    lines = measurement_lines(params.samples, params.seed, vocabulary if vocabulary.is_file() else None)
+    lines = measurement_lines(params.samples, params.seed, vocabulary_of(params))
     if params.pipeline:
         return lines, None
     model = model_of(params)

@@ -9,6 +9,7 @@ from imdb_serving.bench.parameters import GridParams, LadderParams, OthersParams
 from imdb_serving.config import is_project, project_root
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
+from imdb_serving.model.files import VOCABULARY
 
 
 def ensure_model(folder: Path, net: str) -> None:
@@ -47,3 +48,9 @@ def model_id(model: Path | None) -> str:
 def bundle_there(folder: Path) -> Bundle | None:
     """Return the bundle of a folder, None when there is none."""
     return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
+
+
+def vocabulary_of(params: GridParams | OthersParams) -> Path | None:
+    """Return the file with the words of the model, None where there is no model: engines without one read any ids."""
+    file = find_server_dir(model_folder(params)) / VOCABULARY
+    return file if file.is_file() else None

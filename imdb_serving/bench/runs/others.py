@@ -26,11 +26,10 @@ from imdb_serving.bench.record.ledger import append_row
 from imdb_serving.bench.record.samples import store_samples
 from imdb_serving.bench.runs.baselines.servers import BASELINES, running
 from imdb_serving.bench.runs.measuring import Target
+from imdb_serving.bench.runs.models import vocabulary_of
 from imdb_serving.bench.runs.watch import cpu_seconds
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
-from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
@@ -54,8 +53,7 @@ def measure_others(params: OthersParams, folder: Path, progress: Callable[[str],
 
     Raises `DataError` when a request fails or an answer is not the bare engine's: wrong answers are no speed.
     """
-    vocabulary = find_server_dir(model_folder(params)) / VOCABULARY
-    lines = measurement_lines(params.requests, params.seed, vocabulary if vocabulary.is_file() else None)
+    lines = measurement_lines(params.requests, params.seed, vocabulary_of(params))
     rows = []
     with _systems(params) as systems:
         targets = {name: system.connect for name, system in systems.items()}
