@@ -80,12 +80,11 @@ lab: train ## open JupyterLab on explore.ipynb, a server under load that follows
 
 test: setup ## run the tests
 	@echo "==> tests"
-	@rm -f .coverage
-	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" $(COVERAGE)=
+	@$(PYTEST) $(TOGETHER) -m "not slow and not alone"
 	@echo "==> tests that measure, one by one"
-	@$(PYTEST) -m "not slow and alone" $(COVERAGE)=term:skip-covered
+	@$(PYTEST) -m "not slow and alone"
 
-test-all: setup ## run the tests and the heavier checks
+test-all: setup ## run the tests and the heavier checks, and tell what they cover
 	@echo "==> MLPerf's LoadGen, for the tests against it"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"

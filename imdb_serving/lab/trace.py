@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
@@ -33,7 +35,21 @@ PAGE = {
     PAPER: f"var(--jp-layout-color0, {PAPER})",
 }
 
+HALO = [patheffects.withStroke(linewidth=2.5, foreground=PAPER)]
+"""Around words, so that a line behind them does not strike them out."""
+
+APART = 9.5
+"""Points between the names of two curves."""
+
 Titles = dict[str, Tip]
+
+
+class Name(NamedTuple):
+    """What a curve is called, where it ends, and its colour."""
+
+    words: str
+    place: tuple[float, float]
+    colour: str
 
 
 def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
@@ -44,10 +60,13 @@ def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
     own = [dot for dot in dots if (dot.cell.arrivals == CLOSED) == (now.arrivals == CLOSED) and dot.row.answered]
     draw = _time if now.arrivals == CLOSED else _latency
     titles: Titles = {}
+    names: list[Name] = []
     curves = list(dict.fromkeys(curve_of(dot.cell) for dot in own))
     for number, curve in enumerate(curves):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        titles |= draw(axes, [dot for dot in own if curve_of(dot.cell) == curve], colour, marker)
+        drawn, named = draw(axes, [dot for dot in own if curve_of(dot.cell) == curve], colour, marker)
+        titles |= drawn
+        names += named
     if now.arrivals == CLOSED:
         _published(axes, "flask" if now.mode.startswith("flask") else "rpc")
         _bound(axes, [dot for dot in own if curve_of(dot.cell) == curve_of(now)])
@@ -58,6 +77,7 @@ def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
         axes.margins(x=0.3)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
+    _name(figure, axes, names)
     return svg_of(figure, titles, "Where each setting landed", PAGE)
 
 
@@ -92,7 +112,7 @@ def percentiles(dot: Dot) -> dict[str, float]:
     return {name: value / 1000 for name, value in found.items() if value is not None}
 
 
-def _time(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> Titles:
+def _time(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> tuple[Titles, list[Name]]:
     """Draw a curve of closed loops: a client's time for its share of the published samples."""
     ordered = sorted(dots, key=lambda dot: dot.cell.client_threads)
     times = [SAMPLES / dot.throughput.mean for dot in ordered]
@@ -103,13 +123,13 @@ def _time(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> Titles:
         ends = [SAMPLES / end if math.isfinite(end) else time for end in (dot.throughput.high, dot.throughput.low)]
         axes.errorbar([count], [time], [[time - ends[0]], [ends[1] - time]], color=colour, lw=1.0, capsize=2, zorder=3)
         titles |= _dot(axes, dot, (count, time), colour, marker, "dot")
-    _name(axes, label_of(ordered[-1].cell), (clients[-1], times[-1]), colour)
-    return titles
+    return titles, [Name(label_of(ordered[-1].cell), (clients[-1], times[-1]), colour)]
 
 
-def _latency(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> Titles:
+def _latency(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> tuple[Titles, list[Name]]:
     """Draw a curve of open loops: the median and the p95 against the offered rate."""
     titles: Titles = {}
+    names = []
     for name, line in (("p95", "-"), ("p50", "--")):
         there = [(dot.cell.rate, percentiles(dot)[name], dot) for dot in dots if name in percentiles(dot)]
         there.sort(key=lambda point: point[0])
@@ -117,8 +137,8 @@ def _latency(axes: Axes, dots: Sequence[Dot], colour: str, marker: str) -> Title
         for rate, value, dot in there:
             titles |= _dot(axes, dot, (rate, value), colour, marker, name)
         for rate, value, dot in there[-1:]:
-            _name(axes, f"{name} {label_of(dot.cell)}", (rate, value), colour)
-    return titles
+            names.append(Name(f"{name} {label_of(dot.cell)}", (rate, value), colour))
+    return titles, names
 
 
 def _dot(axes: Axes, dot: Dot, place: tuple[float, float], colour: str, marker: str, prefix: str) -> Titles:
@@ -129,10 +149,25 @@ def _dot(axes: Axes, dot: Dot, place: tuple[float, float], colour: str, marker: 
     return {name: Tip((words(dot),))}
 
 
-def _name(axes: Axes, words: str, place: tuple[float, float], colour: str) -> None:
-    axes.annotate(
-        words, place, xytext=(6, 0), textcoords="offset points", color=colour, fontsize=SMALL, va="center", zorder=5
-    )
+def _name(figure: Figure, axes: Axes, names: Sequence[Name]) -> None:
+    """Write each curve's name at its end, or a little above where another one stands."""
+    figure.draw_without_rendering()  # now its places are known
+    heights = [float(axes.transData.transform(name.place)[1]) * 72 / figure.dpi for name in names]
+    for name, lift in zip(names, lifts(heights), strict=True):
+        axes.annotate(
+            name.words, name.place, xytext=(6, lift), textcoords="offset points", color=name.colour, fontsize=SMALL,
+            va="center", zorder=5, path_effects=HALO,
+        )  # fmt: skip
+
+
+def lifts(heights: Sequence[float]) -> list[float]:
+    """Return by how much to lift words at these heights, so that each stands clear of those below it."""
+    lifted = [0.0] * len(heights)
+    least = -math.inf
+    for place in sorted(range(len(heights)), key=heights.__getitem__):
+        lifted[place] = max(0.0, least - heights[place])
+        least = heights[place] + lifted[place] + APART
+    return lifted
 
 
 def _published(axes: Axes, mode: str) -> None:
@@ -161,8 +196,9 @@ def _bound(axes: Axes, dots: Sequence[Dot]) -> None:
 def _remark(axes: Axes, words: str, place: tuple[float, float], side: str, below: bool = False) -> None:
     offset, align = ((0, -2), "top") if below else ((0, 2), "bottom")
     axes.annotate(
-        words, place, xytext=offset, textcoords="offset points", color=INK, fontsize=SMALL - 1, ha=side, va=align
-    )
+        words, place, xytext=offset, textcoords="offset points", color=INK, fontsize=SMALL - 1, ha=side, va=align,
+        path_effects=HALO,
+    )  # fmt: skip
 
 
 def _client_axes(axes: Axes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.lab.live import Live, numbers
 from imdb_serving.lab.stand import Stretch
-from imdb_serving.lab.trace import trace_svg, words
+from imdb_serving.lab.trace import APART, lifts, trace_svg, words
 from imdb_serving.lab.visits import MOST_BLOCKS, Visits
 
 
@@ -120,3 +121,11 @@ def test_a_stretch_without_an_answer_has_numbers_too() -> None:
         record.starts_ns, record.durations = record.starts_ns[:0], record.durations[:0]
     now = numbers([Stretch(lost.settings, lost.records, lost.usage)])
     assert (now.throughput, now.failures, now.why) == (0.0, 3, "no reply in 5 s")
+
+
+def test_names_of_curves_that_end_together_stand_clear_of_each_other() -> None:
+    heights = [40.0, 41.0, 90.0, 40.0]
+    placed = sorted(height + lift for height, lift in zip(heights, lifts(heights), strict=True))
+    assert all(above - below >= APART for below, above in pairwise(placed))
+    assert lifts([0.0, 50.0]) == [0.0, 0.0]
+    assert lifts([]) == []
