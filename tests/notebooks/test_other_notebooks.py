@@ -43,7 +43,7 @@ def test_the_report_writes_cells_and_figures(small_sweep: Path, tmp_path: Path) 
     named = {name.rsplit(".", 1)[0] for name in figures}
     assert figures == sorted(f"{name}.{suffix}" for name in named for suffix in ("pdf", "png", "svg"))
     assert {"stages", "throughput-vs-threads", "time-vs-threads"} <= named
-    for chart in ("cost-", "heat-map-", "latency-", "one-request-"):
+    for chart in ("cpu-time-of-a-request-", "heat-map-", "latency-", "one-request-"):
         assert [name for name in named if name.startswith(chart)], chart
     page = shown(tmp_path / "report.ipynb")
     assert page.count('<figure class="chart') > 5

@@ -20,7 +20,7 @@ from imdb_serving.bench.record.rows import Finding
 from imdb_serving.bench.record.samples import store_samples
 from imdb_serving.report.charts import bars, curves, ecdf, heat, life
 from imdb_serving.report.charts.chart import Charts
-from imdb_serving.report.charts.key import key
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import curves_key
 from imdb_serving.report.frames import cells
 from imdb_serving.report.svg import svg_of
@@ -125,7 +125,9 @@ def test_one_request_is_drawn_stage_by_stage(tmp_path: Path) -> None:
 
 
 def test_the_key_explains_lines_and_colours() -> None:
-    markup = key(curves_key(cells(BOTH)), [("queue", "#D55E00")])
+    key = Key(curves_key(cells(BOTH)), [("queue", "#D55E00")])
+    assert [str(artist.get_label()) for artist in key.artists][-1] == "queue"
+    markup = key.markup
     words = re.findall(r"</(?:svg|i)>([^<]+)</li>", markup)
     assert words[:3] == ["rpc", "flask", "1 server thread"]
     assert words[-1] == "queue"

@@ -69,7 +69,7 @@ class JsonClient(InprocClient):
     """Runs the pipeline behind JSON bodies that nobody sends: what the HTTP service's encoding costs by itself."""
 
     def call(self, request: Request) -> Reply:
-        """Pass the request and the reply through their bodies; the stages are HTTP's without `send` and `queue`."""
+        """Pass the request and the reply through their bodies; stages as HTTP's, less its ways and waits."""
         begun = perf_counter_ns()
         body = json_wire.encode_request(request)
         encoded = perf_counter_ns()

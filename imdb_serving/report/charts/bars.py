@@ -12,7 +12,7 @@ from imdb_serving.bench.cell import LOCAL_MODES, plural
 from imdb_serving.report import costs, frames, tables
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
 from imdb_serving.report.charts.curves import data_of
-from imdb_serving.report.charts.key import key
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import Drawn, curves_of
 from imdb_serving.report.plots import COLOURS, stage_colours, used
 
@@ -32,7 +32,7 @@ def stages(rows: pd.DataFrame, folder: Path) -> Charts:
             charts.append(_stacked(curve, panel, means, highest))
     order = [name for name in tables.stage_order(cells) if name in seen]
     colours = stage_colours(order)
-    return Charts(charts, key([], [(name, colours[name]) for name in order]), frames.machine_note(rows, folder))
+    return Charts(charts, Key([], [(name, colours[name]) for name in order]), frames.machine_note(rows, folder))
 
 
 def _stacked(curve: Drawn, panel: str, means: pd.DataFrame, highest: float) -> Chart:
@@ -75,7 +75,7 @@ def cost(rows: pd.DataFrame) -> Charts:
         axes.set_xlabel("CPU time of a request [µs]")
         chart = page.chart("CPU time of a request, by who took it")
     swatches = [(words, COLOURS[number]) for number, words in enumerate(PARTS.values())]
-    return Charts([chart], key([], swatches), "Of each mode and engine the cell of the highest throughput.")
+    return Charts([chart], Key([], swatches), "Of each mode and engine the cell of the highest throughput.")
 
 
 def _name(cell: Any) -> str:

@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.plots import STYLE, save
 from imdb_serving.report.prose import prose
 from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
@@ -63,14 +64,20 @@ class Charts(NamedTuple):
     """Charts side by side, as many as the page is wide for, with the key that explains them."""
 
     charts: Sequence[Chart]
-    key: str = ""
+    key: Key = Key()
     note: str = ""
 
-    def save(self, folder: Path, name: str) -> Charts:
-        """Write each chart's figure for papers, named by its title, and return the charts for showing."""
+    def save(self, folder: Path, name: str = "") -> Charts:
+        """Write each chart's figure for papers, with its title and key, and return the charts for showing.
+
+        A file is called by the chart's title, behind `name`.
+        """
         for chart in self.charts:
-            slug = re.sub(r"[^a-z0-9]+", "-", chart.title.lower()).strip("-")
-            save(chart.figure, folder, f"{name}-{slug}")
+            with mpl.rc_context(PAGE):
+                chart.figure.suptitle(chart.title, fontsize=11)
+                if artists := self.key.artists:
+                    chart.figure.legend(handles=artists, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+                save(chart.figure, folder, re.sub(r"[^a-z0-9]+", "-", f"{name} {chart.title}".lower()).strip("-"))
         return self
 
     def _repr_html_(self) -> str:
@@ -78,7 +85,7 @@ class Charts(NamedTuple):
             return f'<p class="chart-none">{prose(self.note)}</p>'
         note = f'<p class="chart-note">{prose(self.note)}</p>' if self.note else ""
         drawn = "".join(chart.markup for chart in self.charts)
-        return f'<div class="charts">{drawn}</div>{self.key}{note}'
+        return f'<div class="charts">{drawn}</div>{self.key.markup}{note}'
 
 
 class Sheet:

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from imdb_serving.bench.analysis.reference import SAMPLES
 from imdb_serving.report import curves, frames, limits, tables
 from imdb_serving.report.charts.chart import Chart, Charts, Sheet, sheet
-from imdb_serving.report.charts.key import key
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import Drawn
 from imdb_serving.report.plots import client_axis, log_axes
 
@@ -32,7 +32,7 @@ def time(rows: pd.DataFrame, folder: Path) -> Charts:
             _draw(page, cells, panel, "total_s")
             log_axes(page.axes, clients, "total time per client [s]")
             charts.append(page.chart(_title("Time", panel)))
-    return Charts(charts, key([*curves.curves_key(cells), *grey]), frames.machine_note(rows, folder))
+    return Charts(charts, Key([*curves.curves_key(cells), *grey]), frames.machine_note(rows, folder))
 
 
 def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
@@ -52,7 +52,7 @@ def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
             page.axes.set_ylabel("throughput [samples/s]")
             charts.append(page.chart(_title("Throughput", panel)))
     handles = [*curves.curves_key(cells), *curves.bounds_key(fitted=fitted)]
-    return Charts(charts, key(handles), frames.machine_note(rows, folder))
+    return Charts(charts, Key(handles), frames.machine_note(rows, folder))
 
 
 def _title(what: str, panel: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from imdb_serving.bench.analysis.cells import measured, valid
@@ -18,10 +18,11 @@ from imdb_serving.errors import DataError
 from imdb_serving.report import frames
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
 from imdb_serving.report.charts.curves import data_of
-from imdb_serving.report.charts.key import key
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import Drawn, curves_key, curves_of
 
 POINTS = 160
+NARROW = 8.0
 MARKS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WHOLE = "client_infer_ns"
 
@@ -41,7 +42,7 @@ def ecdf(rows: pd.DataFrame, folder: Path) -> Charts:
     if not charts:
         return Charts([], note="The raw samples are not here, so no distribution can be drawn.")
     note = "All requests of all valid rounds together; a percentile is marked where enough requests stand behind it."
-    return Charts(charts, key(curves_key(cells)), note)
+    return Charts(charts, Key(curves_key(cells)), note)
 
 
 def _counts(curves: list[Drawn]) -> list[int]:
@@ -87,8 +88,10 @@ def _chart(panel: str, clients: int, own: list[tuple[Drawn, NDArray[np.float64]]
             page.tell(dots, told, data_of(curve))
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else ""))
-        axes.tick_params(axis="x", which="minor", labelsize=9)
+        low, high = axes.get_xlim()
+        narrow = high < NARROW * low  # decades and their halves would leave it without a number
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=[1, 2, 5]))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("latency [ms]")
         axes.set_ylabel("requests answered by then [%]")
         axes.set_ylim(0, 101)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from matplotlib.artist import Artist
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
+from matplotlib.patches import Patch
 
 from imdb_serving.report.svg import COLOURS, INK
 
@@ -17,11 +19,23 @@ DARK = {"#444444": INK, "#000000": INK}
 """What would not be seen on a dark page."""
 
 
-def key(handles: Sequence[Line2D], swatches: Sequence[tuple[str, str]] = ()) -> str:
-    """Return what explains lines with their labels, and patches of colour with their names."""
-    entries = [f"<li>{_line(handle)}{_words(str(handle.get_label()))}</li>" for handle in handles]
-    entries += [f'<li><i style="background:{colour}"></i>{_words(name)}</li>' for name, colour in swatches]
-    return f'<ul class="chart-key">{"".join(entries)}</ul>'
+class Key(NamedTuple):
+    """What explains lines with their labels, and patches of colour with their names."""
+
+    handles: Sequence[Line2D] = ()
+    swatches: Sequence[tuple[str, str]] = ()
+
+    @property
+    def markup(self) -> str:
+        """The key as HTML, empty when there is nothing to explain."""
+        entries = [f"<li>{_line(handle)}{_words(str(handle.get_label()))}</li>" for handle in self.handles]
+        entries += [f'<li><i style="background:{colour}"></i>{_words(name)}</li>' for name, colour in self.swatches]
+        return f'<ul class="chart-key">{"".join(entries)}</ul>' if entries else ""
+
+    @property
+    def artists(self) -> list[Artist]:
+        """The same for a figure's own legend."""
+        return [*self.handles, *(Patch(color=colour, label=name) for name, colour in self.swatches)]
 
 
 def _words(label: str) -> str:

@@ -11,7 +11,7 @@ from imdb_serving.bench.cell import plural
 from imdb_serving.bench.runs.ladder import RUNGS
 from imdb_serving.report import frames, ladder
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
-from imdb_serving.report.charts.key import key
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.ladder_plots import added_axis, draw_case
 from imdb_serving.report.plots import style_of
 
@@ -34,7 +34,7 @@ def rungs(rows: pd.DataFrame | None, folder: Path, why_not: str = "") -> Charts:
         f"{plural(int(rows['server_threads'].max()), 'worker')}, {plural(rows['round'].nunique(), 'round')}; medians "
         f"with 95 % intervals, hollow where 0 lies inside; {frames.machine_note(rows, folder)}"
     )
-    return Charts(charts, key(handles), note)
+    return Charts(charts, Key(handles), note)
 
 
 def _chart(rows: pd.DataFrame, engine: str, cases: list[ladder.Case]) -> Chart:

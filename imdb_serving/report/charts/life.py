@@ -9,6 +9,7 @@ import pandas as pd
 from imdb_serving.bench.cell import plural
 from imdb_serving.errors import DataError
 from imdb_serving.report.charts.chart import Charts, sheet
+from imdb_serving.report.charts.key import Key
 from imdb_serving.report.lives import CLIENT_STAGES, QUEUE, WAYS, median_life, row_of
 from imdb_serving.report.plots import stage_colours
 
@@ -40,7 +41,9 @@ def life(rows: pd.DataFrame, folder: Path, key: str = "") -> Charts:
         servers = plural(int(row["server_threads"]), "server thread")
         title = ", ".join(filter(None, [f"One request: {row['line']}", str(row["panel"]), servers, clients]))
         chart = page.chart(title)
-    return Charts([chart], note="A request of median length. `imdb-serving trace` writes many, for Perfetto.")
+    swatches = [(part.name, colours[part.name]) for part in one.parts]
+    note = "A request of median length. `imdb-serving trace` writes many, for Perfetto."
+    return Charts([chart], Key([], swatches), note)
 
 
 def _row(name: str) -> int:
