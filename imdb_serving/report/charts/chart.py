@@ -7,6 +7,7 @@ and holds all that the script needs.
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from imdb_serving.report.prose import prose
 from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
 
 SIZE = 5.2, 3.5
+KEY_COLUMNS, LINE_INCHES = 3, 0.22
 BROAD = 6.0
 PAGE: Any = {
     **STYLE,
@@ -72,11 +74,16 @@ class Charts(NamedTuple):
 
         A file is called by the chart's title, behind `name`.
         """
+        artists = self.key.artists
+        lines = 1.5 + math.ceil(len(artists) / KEY_COLUMNS)
         for chart in self.charts:
             with mpl.rc_context(PAGE):
+                chart.figure.set_figheight(chart.figure.get_figheight() + lines * LINE_INCHES)  # the axes keep theirs
                 chart.figure.suptitle(chart.title, fontsize=11)
-                if artists := self.key.artists:
-                    chart.figure.legend(handles=artists, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+                if artists:
+                    chart.figure.legend(
+                        handles=artists, loc="outside lower center", ncols=KEY_COLUMNS, fontsize=9, frameon=False
+                    )
                 save(chart.figure, folder, re.sub(r"[^a-z0-9]+", "-", f"{name} {chart.title}".lower()).strip("-"))
         return self
 
