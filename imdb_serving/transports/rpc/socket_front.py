@@ -19,7 +19,9 @@ from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
 
 HALF_MESSAGE_SECONDS = 60.0
-MAX_UNDER_WAY = 1024
+MAX_UNDER_WAY = 256
+"""Of one connection: enough for all workers of any machine, and too few to fill the queue, which is for all."""
+
 MAX_UNSENT_BYTES = 1 << 20
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import rpc_kit as kit
@@ -26,6 +27,7 @@ from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.transports.streams import front
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import SelectorReadiness
+from imdb_serving.workers import crew
 from imdb_serving.workers.pool import Pool
 
 
@@ -157,6 +159,24 @@ def test_there_are_at_most_so_many_requests_of_a_client_under_way(monkeypatch: p
         assert kit.wait_until(lambda: bool(begun))
         gate.set()
         assert sorted(kit.read_answer(opened.recv_multipart())["id"] for _ in range(20)) == list(range(20))
+
+
+def test_one_client_cannot_fill_the_queue_which_is_for_all() -> None:
+    gate = threading.Event()
+
+    def wait(request: object, timeline: object) -> object:
+        gate.wait(20)
+        raise RemoteFailure("enough")
+
+    with own_server(wait) as endpoint, kit.raw_socket(endpoint) as greedy, kit.raw_socket(endpoint) as good:
+        greedy.socket.sendall(kit.in_one_piece(kit.raw_message()) * 2 * crew.MAX_QUEUE)
+        for number in range(50):  # each of them a turn, in which the server takes in more
+            if number == 49:
+                good.send_multipart(kit.raw_message())
+            good.send_multipart([kit.VERSION, msgspec.msgpack.encode({"kind": "hello", "id": number})])
+            assert kit.read_answer(good.recv_multipart())["kind"] == "info"
+        gate.set()
+        assert kit.read_answer(good.recv_multipart())["message"] == "enough"
 
 
 def describe(protocol: str, limit: int) -> ServerInfo:
