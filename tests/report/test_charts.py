@@ -134,6 +134,17 @@ def test_the_key_explains_lines_and_colours() -> None:
     assert "stroke-dasharray" in markup
 
 
+def test_a_chart_saved_twice_has_one_title_and_one_key(tmp_path: Path) -> None:
+    charts = curves.time(BOTH, HERE)
+    figure = charts.charts[0].figure
+    charts.save(tmp_path)
+    once = figure.get_figheight()
+    charts.save(tmp_path, "again")
+    assert (figure.get_figheight(), len(figure.legends)) == (once, 1)
+    assert figure.get_suptitle() == charts.charts[0].title
+    assert {path.suffix for path in tmp_path.glob("again-time*")} == {".pdf", ".png", ".svg"}
+
+
 def test_letters_drawn_as_outlines_keep_their_size() -> None:
     figure = Figure(figsize=(2, 1))
     figure.text(0.1, 0.5, "words", fontsize=7)

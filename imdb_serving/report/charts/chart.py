@@ -74,18 +74,23 @@ class Charts(NamedTuple):
 
         A file is called by the chart's title, behind `name`.
         """
-        artists = self.key.artists
-        lines = 1.5 + math.ceil(len(artists) / KEY_COLUMNS)
         for chart in self.charts:
             with mpl.rc_context(PAGE):
-                chart.figure.set_figheight(chart.figure.get_figheight() + lines * LINE_INCHES)  # the axes keep theirs
-                chart.figure.suptitle(chart.title, fontsize=11)
-                if artists:
-                    chart.figure.legend(
-                        handles=artists, loc="outside lower center", ncols=KEY_COLUMNS, fontsize=9, frameon=False
-                    )
+                if not chart.figure.get_suptitle():  # else it was saved before
+                    self._complete(chart)
                 save(chart.figure, folder, re.sub(r"[^a-z0-9]+", "-", f"{name} {chart.title}".lower()).strip("-"))
         return self
+
+    def _complete(self, chart: Chart) -> None:
+        """Give a chart's figure its title and key, and the room for them: the axes keep theirs."""
+        artists = self.key.artists
+        lines = 1.5 + math.ceil(len(artists) / KEY_COLUMNS)
+        chart.figure.set_figheight(chart.figure.get_figheight() + lines * LINE_INCHES)
+        chart.figure.suptitle(chart.title, fontsize=11)
+        if artists:
+            chart.figure.legend(
+                handles=artists, loc="outside lower center", ncols=KEY_COLUMNS, fontsize=9, frameon=False
+            )
 
     def _repr_html_(self) -> str:
         if not self.charts:
