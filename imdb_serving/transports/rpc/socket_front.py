@@ -6,6 +6,7 @@ A connection may have several requests under way; their answers go out as they a
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -31,7 +32,7 @@ class SocketConnection(StreamConnection):
     def __init__(self, client: socket.socket, max_message_bytes: int) -> None:
         """Take an accepted socket and the limit on messages."""
         super().__init__(client)
-        self.messages: list[tuple[Piece, Frame]] = []
+        self.messages: deque[tuple[Piece, Frame]] = deque()
         self.refusal: BadRequest | None = None
         self.taken = 0  # changes under the front's lock
         self.half = bytearray()
@@ -59,9 +60,14 @@ class SocketConnection(StreamConnection):
         self._missing = missing(self.half)
 
     @property
+    def has_room(self) -> bool:
+        """False while as many of its requests are under way as one connection may have."""
+        return self.taken - self.answered < MAX_UNDER_WAY
+
+    @property
     def wants_to_read(self) -> bool:
-        """False while the client does not read its answers, or asks more than anyone could answer."""
-        return self.taken - self.answered < MAX_UNDER_WAY and len(self._unsent) < MAX_UNSENT_BYTES
+        """False while the client does not read its answers, or asks more than one connection may."""
+        return self.has_room and len(self._unsent) < MAX_UNSENT_BYTES
 
     @property
     def is_idle(self) -> bool:
@@ -99,26 +105,33 @@ class SocketFront(StreamFront[SocketConnection]):
             connection.taken += 1
         else:
             connection.send(answer[0])
-        if not connection.is_settled or connection.taken - connection.answered >= MAX_UNDER_WAY:
+        if not connection.is_settled or not connection.has_room:
             self._settle(connection)
 
     def _advance(self, connection: SocketConnection) -> None:
-        if connection.messages:
-            messages, connection.messages = connection.messages, []
-            for (header, body, _), whole in messages:
-                answer = self._intake.take(header, body, (whole,), connection, self.submit)
-                if answer is None:
-                    connection.taken += 1
-                else:
-                    connection.send(answer[0])
-            if connection.is_settled and connection.wants_to_read:
+        while True:
+            self._take_messages(connection)
+            if connection.is_settled and connection.wants_to_read and not connection.messages:
                 return
-        if connection.refusal is not None and not connection.lingering:
-            connection.send(wire.encode_failure(connection.refusal, None, one_piece=True)[0])
-            connection.lingering, connection.touched = True, monotonic()
-        if connection.lingering and connection.is_idle:
-            connection.end_writing()
-        self._settle(connection)
+            if connection.refusal is not None and not (connection.lingering or connection.messages):
+                connection.send(wire.encode_failure(connection.refusal, None, one_piece=True)[0])
+                connection.lingering, connection.touched = True, monotonic()
+            if connection.lingering and connection.is_idle:
+                connection.end_writing()
+            self._settle(connection)
+            if not connection.messages or not connection.has_room:
+                return  # else it was answered meanwhile by one who took it for settled
+
+    def _take_messages(self, connection: SocketConnection) -> None:
+        if connection.closed:
+            connection.messages.clear()
+        while connection.messages and connection.has_room:
+            (header, body, _), whole = connection.messages.popleft()
+            answer = self._intake.take(header, body, (whole,), connection, self.submit)
+            if answer is None:
+                connection.taken += 1
+            else:
+                connection.send(answer[0])
 
     def answer(self, task: Task, outcome: Frames) -> None:
         """Send an answer; see `Front`."""

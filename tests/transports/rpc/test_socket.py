@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 import rpc_kit as kit
 
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable
-from imdb_serving.messages import ServerInfo
+from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
 from imdb_serving.transports.rpc import socket_front
@@ -148,17 +149,30 @@ def test_there_are_at_most_so_many_requests_of_a_client_under_way(monkeypatch: p
     gate = threading.Event()
     begun: list[int] = []
 
-    def wait(request: object, timeline: object) -> object:
-        begun.append(1)
+    def wait(request: Request, timeline: object) -> object:
+        begun.append(request.samples)
         gate.wait(20)
         raise RemoteFailure("enough")
 
-    with own_server(wait) as endpoint, kit.raw_socket(endpoint) as opened:
+    three = {**kit.WORDS, "shape": [3], "lengths": [1, 1, 1]}
+    with own_server(wait) as endpoint, kit.raw_socket(endpoint) as greedy, kit.raw_socket(endpoint) as good:
         for number in range(20):
-            opened.send_multipart(kit.raw_message(id=number))
+            greedy.send_multipart(kit.raw_message(id=number))
         assert kit.wait_until(lambda: bool(begun))
+        take_turns(good)
+        good.send_multipart([*kit.raw_message(samples=3, feed=[three])[:2], kit.ONE_WORD * 3])
+        take_turns(good)
         gate.set()
-        assert sorted(kit.read_answer(opened.recv_multipart())["id"] for _ in range(20)) == list(range(20))
+        assert kit.read_answer(good.recv_multipart())["message"] == "enough"
+        assert sorted(kit.read_answer(greedy.recv_multipart())["id"] for _ in range(20)) == list(range(20))
+    assert begun == [1, 1, 1, 1, 3, *[1] * 16]
+
+
+def take_turns(connection: Any) -> None:
+    """Have the server look for what has arrived, several times: each answer comes of a turn."""
+    for number in range(20):
+        connection.send_multipart([kit.VERSION, msgspec.msgpack.encode({"kind": "hello", "id": number})])
+        assert kit.read_answer(connection.recv_multipart())["kind"] == "info"
 
 
 def test_one_client_cannot_fill_the_queue_which_is_for_all() -> None:
@@ -170,11 +184,9 @@ def test_one_client_cannot_fill_the_queue_which_is_for_all() -> None:
 
     with own_server(wait) as endpoint, kit.raw_socket(endpoint) as greedy, kit.raw_socket(endpoint) as good:
         greedy.socket.sendall(kit.in_one_piece(kit.raw_message()) * 2 * crew.MAX_QUEUE)
-        for number in range(50):  # each of them a turn, in which the server takes in more
-            if number == 49:
-                good.send_multipart(kit.raw_message())
-            good.send_multipart([kit.VERSION, msgspec.msgpack.encode({"kind": "hello", "id": number})])
-            assert kit.read_answer(good.recv_multipart())["kind"] == "info"
+        take_turns(good)
+        good.send_multipart(kit.raw_message())
+        take_turns(good)
         gate.set()
         assert kit.read_answer(good.recv_multipart())["message"] == "enough"
 
