@@ -11,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, SymmetricalLogLocator
 
 from imdb_serving.bench.analysis.intervals import Estimate
 from imdb_serving.bench.cell import plural
@@ -84,12 +84,15 @@ def _rungs(axes: Axes, table: pd.DataFrame, clients: int, number: int, offset: f
 
 
 FIRST = next(iter(RUNGS))
+LEAST_MS = 0.05
+"""Where the axis of single requests' times begins at the latest."""
 
 
 def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw how a single request's time is spread, a row a rung, one client; a delayed acknowledgement would show."""
     engines = list(dict.fromkeys(rows["engine"]))
-    bins = np.geomspace(0.02, 200, 90)
+    bins = np.geomspace(0.002, 200, 112)
+    least = LEAST_MS
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
             len(RUNGS) - 1, 1, figsize=(8.4, 6.6), sharex=True, layout="constrained", gridspec_kw={"hspace": 0.04}
@@ -97,6 +100,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
         for panel, rung in zip(panels, list(RUNGS)[1:], strict=True):
             for number, engine in enumerate(engines):
                 times = ladder.latencies(rows, folder, rung, engine)
+                least = min(least, float(times.min()))
                 panel.hist(
                     times,
                     bins,
@@ -112,7 +116,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
             panel.spines["left"].set_visible(False)
             panel.set_ylabel(rung, rotation=0, ha="right", va="center")
         panels[-1].set_xscale("log")
-        panels[-1].set_xlim(0.02, 100)
+        panels[-1].set_xlim(0.9 * least, 100)
         panels[-1].set_xlabel("time of a request [ms]")
         panels[-1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         handles, labels = panels[0].get_legend_handles_labels()
@@ -129,7 +133,7 @@ def added_axis(axes: Axes, tables: list[pd.DataFrame]) -> None:
     low = min(0.0, *(float(table["adds low"].min()) for table in tables))
     axes.set_xlim(min(low * 1.6, -LINEAR_US / 2), high * 8)  # room for the numbers
     axes.xaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=LINEAR_US))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_major_formatter(EngFormatter(places=0, sep=""))  # all figures of 100,000 would touch
     axes.set_xlabel("added to a request [µs]")
     axes.grid(visible=False, axis="y")
 
