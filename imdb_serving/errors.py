@@ -85,6 +85,14 @@ def wire_code(error: Exception) -> str:
     return RemoteFailure.code
 
 
+UNFORESEEN = "the server failed while working on this request; its log says why"
+
+
+def words_of(error: Exception) -> str:
+    """Return an error's words for a stranger: what was not foreseen keeps its own, which may name anything."""
+    return str(error) if isinstance(error, ServingError) else UNFORESEEN
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the nearest known name, and the whole list of known names."""
     names = sorted(known)

@@ -109,7 +109,11 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server says of itself when asked (`hello`); `ops` are the names of its stages, in order."""
+    """What a server says of itself when asked (`hello`).
+
+    `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now, and
+    `given_up` names those that will not come back, with the reason.
+    """
 
     protocol: str
     version: str
@@ -122,6 +126,8 @@ class ServerInfo:
     max_message_bytes: int
     pid: int
     ops: tuple[str, ...] = ()
+    workers_ready: int = 0
+    given_up: tuple[str, ...] = ()
 
 
 Handler = Callable[[Request, Timeline], Reply]

@@ -21,17 +21,18 @@ from collections.abc import Callable
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
-from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.workers import pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
-from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, PAUSE_SECONDS, WAITED
+from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.002
 QUIET_TICKS = 50
 IDLE_SECONDS = 0.1
+FAULT_SECONDS = 0.1
 END_SECONDS = 1.0
 MAX_QUEUE = 1000
 MAX_QUEUE_BYTES = 256 << 20
@@ -142,7 +143,7 @@ class Crew:
             except Exception:  # a fault in the front must not cost the thread, and with it maybe the lead
                 log.exception("%s goes on behind a fault", member.thread.name)
                 member.task, self._waiting = None, False
-                sleep(PAUSE_SECONDS)  # one that stays shall not take the processor as well
+                sleep(FAULT_SECONDS)  # one that stays shall not take the processor as well
         if self._held:
             self._front.answer_all(self._held)
 
@@ -198,9 +199,9 @@ class Crew:
             outcome = self._do(task)
         except ServingError as error:
             self._fail(task, error)
-        except Exception as error:  # a fault of ours must cost this request, and not the thread
+        except Exception:  # a fault of ours must cost this request, and not the thread
             log.exception("request %s failed", task.request_id)
-            self._fail(task, RemoteFailure(f"{type(error).__name__} in the server; its log says more"))
+            self._fail(task, RemoteFailure(UNFORESEEN))
         else:
             if looks:
                 self._learn(perf_counter_ns() - begun_ns)

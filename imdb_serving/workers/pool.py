@@ -1,8 +1,9 @@
 """The pool: N seats, and the one policy for workers that come late, die, hang or cannot be started again.
 
-`ask` may be called from any number of threads; each call has a seat to itself. A worker that dies or hangs is replaced
-in the background while the others go on; one that is only late may finish first. A seat whose worker cannot be started
-several times in a row is given up; only when the last one is, the pool is broken.
+`ask` may be called from any number of threads; each call has a seat to itself. A request whose worker dies is given to
+another one, once: a prediction changes nothing, so that is safe. A worker that dies or hangs is replaced in the
+background while the others go on; one that is only late may finish first. A place whose workers come to nothing
+several times in a row (`tries.py`) is given up; only when the last one is, the pool is broken.
 """
 
 from __future__ import annotations
@@ -17,20 +18,25 @@ from threading import get_ident
 from time import monotonic, sleep
 from typing import Any
 
-from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError
+from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServerUnavailable
 from imdb_serving.workers.front import Task
-from imdb_serving.workers.seats import SEATS, LocalSeat, MakeAnswer, ProcessSeat, Seat, WorkerKind
+from imdb_serving.workers.seats import SEATS, STOP_SECONDS, LocalSeat, MakeAnswer, ProcessSeat, Seat, WorkerKind
+from imdb_serving.workers.tries import Tries
 
 log = logging.getLogger(__name__)
 
 START_SECONDS = 120.0
 LATE_SECONDS = 2.0
-MAX_FAILED_STARTS = 3
-PAUSE_SECONDS = 0.1
+DEATH_SECONDS = 1.0
+"""How long a worker whose conversation has ended may take to be gone as well."""
+
 WATCH_SECONDS = 0.5
+WATCH_PAUSE_SECONDS = 0.1
 
 WAITED = "the deadline passed while the request waited for a worker"
 AT_WORK = "the deadline passed while a worker was at the request"
+DIED = "two workers died while working on this request; the server's log says how"
+NONE_LEFT = "no worker is left, and none can be started; use another server"
 
 
 class Pool:
@@ -46,7 +52,12 @@ class Pool:
         self._idle: deque[Seat] = deque()  # the most recently used first: its caches are warm
         self._changed = threading.Condition()
         self._waiting = 0
-        self._given_up = 0
+        self._tries = [Tries() for _ in range(count)]
+        self.given_up: dict[int, str] = {}
+        """The numbers of the places that were given up, and why."""
+
+        self.replaced = 0
+        self.asked_again = 0
         self._stopping = False
         self.on_broken: Callable[[ServerStartError], None] = lambda _: None
 
@@ -81,7 +92,7 @@ class Pool:
                 try:
                     self._idle.remove(seat)
                 except ValueError:
-                    sleep(PAUSE_SECONDS)
+                    sleep(WATCH_PAUSE_SECONDS)
                 else:
                     self.replace(seat)
 
@@ -95,11 +106,19 @@ class Pool:
     def ask(self, received_ns: int, message: Any, deadline: float) -> Any:
         """Have a worker answer one message before `deadline` (monotonic seconds).
 
-        Raises `RequestTimeout` when no worker was free or the one asked did not answer in time, and `RemoteFailure`
-        when it died.
+        Raises `RequestTimeout` when no worker was free or the one asked did not answer in time, `RemoteFailure` when
+        two died at it, and `ServerUnavailable` when no worker will ever be there again.
         """
         if monotonic() >= deadline:
             raise RequestTimeout(WAITED)
+        try:
+            return self._ask_one(received_ns, message, deadline)
+        except RemoteFailure:
+            with self._changed:
+                self.asked_again += 1
+            return self._ask_one(received_ns, message, deadline)
+
+    def _ask_one(self, received_ns: int, message: Any, deadline: float) -> Any:
         seat = self._take(deadline)
         try:
             answer = seat.ask(received_ns, message, deadline)
@@ -108,7 +127,7 @@ class Pool:
             raise RequestTimeout(AT_WORK) from None
         except (EOFError, OSError) as error:
             self.replace(seat)
-            raise RemoteFailure(f"worker {seat.number} died while working on this request; send it again") from error
+            raise RemoteFailure(DIED) from error
         self._give_back(seat)
         return answer
 
@@ -142,9 +161,10 @@ class Pool:
             self._stopping = True
             seats, self._seats = list(self._seats.values()), {}
             self._idle.clear()
+            self._changed.notify_all()
         if seats:
             with ThreadPoolExecutor(len(seats)) as threads:
-                list(threads.map(lambda seat: seat.end(gently=True), seats))
+                list(threads.map(lambda seat: seat.end(STOP_SECONDS), seats))
 
     def _take(self, deadline: float) -> Seat:
         """Return an idle seat, waiting for one until the deadline."""
@@ -152,6 +172,8 @@ class Pool:
             try:
                 seat = self._idle.pop()
             except IndexError:
+                if len(self.given_up) == self.count:
+                    raise ServerUnavailable(NONE_LEFT) from None
                 if not self._await_idle(deadline - monotonic()):
                     raise RequestTimeout(WAITED) from None
                 continue
@@ -185,7 +207,7 @@ class Pool:
             if seat.settles(LATE_SECONDS):
                 self._give_back(seat)
             else:
-                self.replace(seat)
+                self.replace(seat, hung=True)
 
         threading.Thread(target=finish, name=f"late-{seat.number}", daemon=True).start()
 
@@ -193,35 +215,45 @@ class Pool:
         """Replace the seat in which a thread, given by its identifier, hangs."""
         for seat in list(self._seats.values()):
             if isinstance(seat, LocalSeat) and seat.thread == thread:
-                self.replace(seat)
+                self.replace(seat, hung=True)
 
-    def replace(self, seat: Seat) -> None:
+    def replace(self, seat: Seat, *, hung: bool = False) -> None:
         """Bury a worker that nobody waits for any more, and start another in its place, in the background."""
         with self._changed:
             if self._stopping or self._seats.get(seat.number) is not seat:
                 return
             del self._seats[seat.number]
-        log.warning("worker %d died or did not answer in time and is replaced", seat.number)
-        threading.Thread(target=self._hire, args=(seat,), name=f"hire-{seat.number}", daemon=True).start()
+            self.replaced += 1
+        threading.Thread(target=self._hire, args=(seat, hung), name=f"hire-{seat.number}", daemon=True).start()
 
-    def _hire(self, gone: Seat) -> None:
-        gone.end(gently=False)
-        for attempt in range(MAX_FAILED_STARTS):
+    def _hire(self, gone: Seat, hung: bool) -> None:
+        number, tries = gone.number, self._tries[gone.number]
+        how = gone.end(0.0 if hung else DEATH_SECONDS)
+        tries.ended(gone, how)
+        log.warning("worker %d %s and is replaced", number, how)
+        while not tries.is_over:
+            if self._stops_within(tries.pause):
+                return
             seat = None
             try:
-                seat = self._make(gone.number)
+                seat = self._make(number)
                 seat.await_ready(monotonic() + START_SECONDS)
-            except (ServerStartError, OSError) as error:
+            except OSError as error:
+                tries.refused()
+                log.error("worker %d cannot be started for the moment: %s", number, error)  # noqa: TRY400
+            except ServerStartError as error:
+                tries.not_started()
                 log.error("%s", error)  # noqa: TRY400 - the trace is the worker's, not ours
-                if seat is not None:
-                    seat.end(gently=False)
-                with self._changed:
-                    if self._stopping or self._changed.wait_for(lambda: self._stopping, PAUSE_SECONDS * 4**attempt):
-                        return
-                continue
-            self._add(seat)
-            return
-        self._give_up(gone)
+            else:
+                self._add(seat)
+                return
+            if seat is not None:
+                seat.end(0.0)
+        self._give_up(number, tries.reason)
+
+    def _stops_within(self, seconds: float) -> bool:
+        with self._changed:
+            return self._stopping or self._changed.wait_for(lambda: self._stopping, seconds)
 
     def _add(self, seat: Seat) -> None:
         with self._changed:
@@ -230,12 +262,13 @@ class Pool:
                 self._idle.append(seat)
                 self._changed.notify()
                 return
-        seat.end(gently=False)
+        seat.end(0.0)
 
-    def _give_up(self, gone: Seat) -> None:
+    def _give_up(self, number: int, reason: str) -> None:
+        log.error("worker %d is given up: %s", number, reason)
         with self._changed:
-            self._given_up += 1
-            last = self._given_up == self.count
-        log.error("worker %d could not be started %d times in a row and is given up", gone.number, MAX_FAILED_STARTS)
+            self.given_up[number] = reason
+            last = len(self.given_up) == self.count
+            self._changed.notify_all()
         if last:
             self.on_broken(ServerStartError("no worker is left, and none can be started; giving up"))

@@ -37,6 +37,11 @@ class Seat(Protocol):
 
     number: int
     stage_names: tuple[str, ...]
+    made: float
+    """When it was made, in monotonic seconds."""
+
+    proven: bool
+    """Whether it has answered a request."""
 
     def await_ready(self, deadline: float) -> None:
         """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
@@ -50,8 +55,8 @@ class Seat(Protocol):
     def settles(self, seconds: float) -> bool:
         """Wait for the answer that came too late; tell whether it came, so that the seat can be used again."""
 
-    def end(self, *, gently: bool) -> None:
-        """Give back what it holds: gently, or at once because it is dead or hangs."""
+    def end(self, seconds: float) -> str:
+        """Give back what it holds; what has not ended by itself in so many seconds is killed. Return how it ended."""
 
 
 class LocalSeat:
@@ -59,7 +64,7 @@ class LocalSeat:
 
     def __init__(self, number: int, make_answer: MakeAnswer, _preload: Sequence[str]) -> None:
         """Begin to make the handler."""
-        self.number = number
+        self.number, self.made, self.proven = number, monotonic(), False
         self.stage_names: tuple[str, ...] = ()
         self._make_answer = make_answer
         self.answer: Any = None
@@ -85,9 +90,11 @@ class LocalSeat:
         """Answer, however long that takes."""
         self.thread = threading.get_ident()
         try:
-            return self.answer(received_ns, message)
+            answer = self.answer(received_ns, message)
         finally:
             self.thread = 0
+        self.proven = True
+        return answer
 
     def is_dead(self) -> bool:
         """Return False: a thread does not die alone."""
@@ -97,8 +104,9 @@ class LocalSeat:
         """Nothing is late: `ask` returned."""
         return True
 
-    def end(self, *, gently: bool) -> None:
+    def end(self, _seconds: float) -> str:
         """There is nothing to give back."""
+        return "hung"
 
 
 class ProcessSeat:
@@ -106,7 +114,7 @@ class ProcessSeat:
 
     def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
         """Start the process."""
-        self.number = number
+        self.number, self.made, self.proven = number, monotonic(), False
         self.stage_names: tuple[str, ...] = ()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(preload))
@@ -154,7 +162,9 @@ class ProcessSeat:
     def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
         """Send the request to the process and wait for its answer."""
         self._channel.send(received_ns, message, deadline)
-        return self._channel.receive(deadline)[1]
+        answer = self._channel.receive(deadline)[1]
+        self.proven = True
+        return answer
 
     def is_dead(self) -> bool:
         """Tell whether the process said anything unasked: that can only be its end."""
@@ -168,15 +178,17 @@ class ProcessSeat:
             return False
         return True
 
-    def end(self, *, gently: bool) -> None:
-        """Close the conversation, which ends the process; one that stays, or hangs, is killed."""
+    def end(self, seconds: float) -> str:
+        """Close the conversation, which ends the process, and say how it ended."""
+        process = self._process
         self._channel.close()
-        if gently:
-            self._process.join(STOP_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(STOP_SECONDS)
-        self._process.close()
+        process.join(seconds)
+        if hung := process.is_alive():
+            process.kill()
+            process.join(STOP_SECONDS)
+        code = process.exitcode
+        process.close()
+        return "hung" if hung else f"died ({_exit_words(code)})"
 
 
 SEATS: dict[WorkerKind, type[LocalSeat] | type[ProcessSeat]] = {"thread": LocalSeat, "process": ProcessSeat}
@@ -184,6 +196,15 @@ SEATS: dict[WorkerKind, type[LocalSeat] | type[ProcessSeat]] = {"thread": LocalS
 
 def _stage_names_of(answer: Answer) -> tuple[str, ...]:
     return tuple(getattr(answer, "stage_names", ()))
+
+
+def _exit_words(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
 
 
 def _why(error: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.errors import BadRequest, RemoteFailure
+from imdb_serving.errors import BadRequest, RemoteFailure, words_of
 from imdb_serving.messages import Reply, Request, Tensor
 from imdb_serving.serving.feeds import make_request
 from imdb_serving.timing import CLOCK_ID, Stage
@@ -184,7 +184,7 @@ def test_a_problem_is_read_whatever_it_is() -> None:
 
 
 def test_a_fault_of_the_server_keeps_its_words_to_itself() -> None:
-    code, words = problems.words_of(ZeroDivisionError("secret"))
+    code, words = problems.code_of(ZeroDivisionError("secret")), words_of(ZeroDivisionError("secret"))
     assert (code, problems.status_of(ZeroDivisionError())) == ("internal", 500)
     assert "secret" not in words
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServingError
+from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServerUnavailable, ServingError
 from imdb_serving.messages import Handler, Reply, Request, Tensor
 from imdb_serving.timing import Timeline
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import Parsed, answer_maker, make_answer
 from imdb_serving.transports.rpc.headers import Predict
+from imdb_serving.workers import channel, tries
 from imdb_serving.workers import pool as pools
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.pool import Pool
@@ -134,10 +135,12 @@ def test_a_request_too_large_for_the_pipe_of_a_hung_worker_keeps_its_deadline() 
         assert ask(pool, 0, seconds=20) != worker
 
 
-def test_a_worker_that_dies_at_a_request_fails_it_and_is_replaced() -> None:
+def test_a_request_at_which_two_workers_die_fails_and_they_are_replaced() -> None:
     with running(2) as pool:
-        with pytest.raises(RemoteFailure, match="died while working on this request"):
+        with pytest.raises(RemoteFailure, match="two workers died while working on this request"):
             ask(pool, 13)
+        assert pool.asked_again == 1
+        assert pool.replaced == 2
         assert kit.wait_until(partial(whole, pool))
         assert ask(pool, 0)
 
@@ -179,24 +182,26 @@ def startable(folder: Path, times: int) -> Handler:
 def test_when_the_last_worker_cannot_be_replaced_the_pool_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pools, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
     broken: list[ServerStartError] = []
     with running(1, "process", partial(startable, tmp_path, 1)) as pool:
         pool.on_broken = broken.append
-        with pytest.raises(RemoteFailure):
-            ask(pool, 13)
+        assert ask(pool, 0)
+        with pytest.raises(ServerUnavailable, match="no worker is left"):
+            ask(pool, 13, seconds=30)
         assert kit.wait_until(lambda: bool(broken), 30)
-        with pytest.raises(RequestTimeout, match="waited for a worker"):
-            ask(pool, 0, seconds=0.05)
+        with pytest.raises(ServerUnavailable, match="no worker is left"):
+            ask(pool, 0, seconds=20)
     assert "no worker is left" in str(broken[0])
-    assert caplog.text.count("could not start: FileNotFoundError: no weights") == pools.MAX_FAILED_STARTS
+    assert caplog.text.count("could not start: FileNotFoundError: no weights") == tries.MAX_TRIES
+    assert pool.given_up == {0: f"tried {tries.MAX_TRIES} times in a row; the last time it could not be started"}
 
 
 def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(pools, "PAUSE_SECONDS", 0.01)
-    with running(2, "process", partial(startable, tmp_path, 2)) as pool:
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
+    with running(3, "process", partial(startable, tmp_path, 4)) as pool:
         pool.on_broken = lambda error: pytest.fail(str(error))
         with pytest.raises(RemoteFailure):
             ask(pool, 13)
@@ -227,3 +232,89 @@ def test_stopping_leaves_no_process_even_while_one_is_replaced() -> None:
         with pytest.raises(RemoteFailure):
             ask(pool, 13)
     assert kit.wait_until(lambda: not kit.alive(workers))
+
+
+def frail(count: int, folder: Path) -> Handler:
+    """Make a handler that ends its process at the first request, so many times."""
+    number = len(list(folder.iterdir()))
+    (folder / str(number)).touch()
+
+    def die(request: Request, timeline: Timeline) -> Reply:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise NotImplementedError
+
+    return die if number < count else sleeper
+
+
+def test_a_worker_that_keeps_dying_is_given_up_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
+    broken: list[ServerStartError] = []
+    with running(1, "process", partial(frail, 1000, tmp_path)) as pool:
+        pool.on_broken = broken.append
+        while not broken:
+            with pytest.raises((RemoteFailure, ServerUnavailable)):
+                ask(pool, 0, seconds=30)
+        reason = (
+            f"tried {tries.MAX_TRIES} times in a row; the last time it died (SIGKILL) before it had answered a request"
+        )
+        assert pool.given_up == {0: reason}
+    assert f"worker 0 is given up: {reason}" in caplog.text
+
+
+def test_a_worker_that_answers_after_all_is_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
+    with running(1, "process", partial(frail, tries.MAX_TRIES - 1, tmp_path)) as pool:
+        for _ in range((tries.MAX_TRIES - 1) // 2):
+            with pytest.raises(RemoteFailure):
+                ask(pool, 0, seconds=30)
+        worker = ask(pool, 0, seconds=30)
+        os.kill(worker, signal.SIGKILL)
+        assert ask(pool, 0, seconds=30) != worker
+        assert pool._tries[0].failed == 0
+
+
+def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
+    refusals = [OSError(24, "Too many open files")] * 2 * tries.MAX_TRIES
+    with running(1) as pool:
+        make = pool._make
+
+        def make_later(number: int) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return make(number)
+
+        monkeypatch.setattr(pool, "_make", make_later)
+        os.kill(ask(pool, 0), signal.SIGKILL)
+        assert ask(pool, 0, seconds=60)
+        assert (refusals, pool.given_up) == ([], {})
+
+
+def make_half_answerer() -> Handler:
+    """Make a handler whose process hangs in the middle of giving its answer."""
+
+    def send_half(self: channel.Channel, number: int, frames: Frames, deadline: float | None = None) -> None:
+        whole = b"".join(bytes(part) for part in channel.pack(number, frames))
+        self.connection.setblocking(True)
+        self.connection.sendall(whole[: len(whole) // 2])
+        time.sleep(600)
+
+    def answer(request: Request, timeline: Timeline) -> Reply:
+        if request.feed["words"].values[0] == 1:
+            channel.Channel.send = send_half  # type: ignore[method-assign]
+        with timeline.stage("op0"):
+            return Reply({"prediction": np.full((1 << 18, 1), os.getpid(), np.float64)}, timeline.stages)
+
+    return answer
+
+
+def test_a_worker_that_hangs_in_the_middle_of_a_large_answer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "LATE_SECONDS", 0.2)
+    with running(1, make=make_half_answerer) as pool:
+        worker = ask(pool, 0)
+        with pytest.raises(RequestTimeout, match="at the request"):
+            ask(pool, 1, seconds=1)
+        assert ask(pool, 0, seconds=30) != worker
+        assert not kit.alive({worker})

@@ -16,13 +16,13 @@ import msgspec
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError
+from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError, words_of
 from imdb_serving.messages import ServerInfo
 from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, retry_after, seconds_in, status_of, words_of
+from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, code_of, retry_after, seconds_in, status_of
 
 log = logging.getLogger(__name__)
 
@@ -102,10 +102,10 @@ def _problem(error: Exception) -> Response:
     """Answer any error as a problem (RFC 9457); what was not foreseen is logged, and its words stay here."""
     if isinstance(error, HTTPException):
         return _http_problem(error)
-    status, (code, words) = status_of(error), words_of(error)
+    status = status_of(error)
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
-    body = json_wire.encode_problem(status, status.phrase, words, code)
+    body = json_wire.encode_problem(status, status.phrase, words_of(error), code_of(error))
     return Response(body, status, retry_after(status), content_type=PROBLEM)
 
 

@@ -6,14 +6,14 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic, perf_counter_ns
 from typing import Protocol
 
 from imdb_serving.config import MAX_TIMEOUT
-from imdb_serving.errors import RemoteFailure, ServerUnavailable, ServingError
+from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
+from imdb_serving.transports.introduction import introduce
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import make_answer, telling
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
@@ -56,9 +56,7 @@ class Workers:
 
     def describe(self) -> ServerInfo:
         """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
-        if self.pool.missing() == self.pool.count:
-            raise ServerUnavailable(f"no worker is there: {self.pool.count} being replaced")
-        return replace(self._info, ops=self.pool.stage_names)
+        return introduce(self._info, self.pool)
 
     def answer(self, request: Request, deadline: float) -> Reply:
         """Have a worker answer."""
@@ -89,9 +87,9 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Req
             reply = handler(request, timeline)
         except ServingError as error:
             return error
-        except Exception as error:
+        except Exception:
             log.exception("a request failed")
-            return RemoteFailure(f"{type(error).__name__}: {error}")
+            return RemoteFailure(UNFORESEEN)
         if pace.here.asked:
             pace.tell(reply.stages[1:])
         return reply

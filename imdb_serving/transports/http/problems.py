@@ -5,7 +5,15 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from imdb_serving.config import MAX_TIMEOUT
-from imdb_serving.errors import BadRequest, Overloaded, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import (
+    BadRequest,
+    Overloaded,
+    RemoteFailure,
+    RequestTimeout,
+    ServerUnavailable,
+    ServingError,
+    words_of,
+)
 from imdb_serving.transports.http.json_wire import TIMEOUT_HEADER, MalformedBody
 from imdb_serving.transports.http.parsing import HttpRequest
 from imdb_serving.transports.http.responses import problem
@@ -32,11 +40,9 @@ def status_of(error: Exception) -> HTTPStatus:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def words_of(error: Exception) -> tuple[str, str]:
-    """Return an error's code and words; what was not foreseen keeps its words to itself."""
-    if isinstance(error, ServingError):
-        return error.code, str(error)
-    return RemoteFailure.code, "the server failed while working on this request; its log says why"
+def code_of(error: Exception) -> str:
+    """Return an error's name for programs."""
+    return error.code if isinstance(error, ServingError) else RemoteFailure.code
 
 
 def retry_after(status: HTTPStatus) -> dict[str, str]:
@@ -46,8 +52,8 @@ def retry_after(status: HTTPStatus) -> dict[str, str]:
 
 def problem_of(error: Exception, request: HttpRequest) -> bytes:
     """Return the whole response to a request that failed before or behind the application."""
-    status, (code, words) = status_of(error), words_of(error)
-    return problem(status, words, code, request, list(retry_after(status).items()))
+    status = status_of(error)
+    return problem(status, words_of(error), code_of(error), request, list(retry_after(status).items()))
 
 
 def refusal(request: HttpRequest) -> bytes:

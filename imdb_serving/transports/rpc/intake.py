@@ -22,10 +22,10 @@ from imdb_serving.workers.seats import WorkerKind
 class Intake:
     """Turns messages into tasks. A thread worker's task holds the header as well, so that it is read once."""
 
-    def __init__(self, info: ServerInfo, kind: WorkerKind) -> None:
-        """Take what the server says of itself, and what its workers are."""
-        self.info = info
-        self._max_bytes = info.max_message_bytes
+    def __init__(self, introduce: Callable[[], ServerInfo], max_message_bytes: int, kind: WorkerKind) -> None:
+        """Take what returns what the server says of itself, or raises, its limit, and what its workers are."""
+        self._introduce = introduce
+        self.max_message_bytes = max_message_bytes
         self._for_threads = kind == "thread"
 
     def take(self, header: Frame, tensors: Tensors, whole: Frames, route: Any, submit: Callable[[Task], None]) -> Any:
@@ -37,14 +37,14 @@ class Intake:
         one_piece = len(whole) == 1
         try:
             size = len(whole[0]) if one_piece else sum(map(len, whole))
-            if size > self._max_bytes:
-                raise too_large(size, self._max_bytes)
+            if size > self.max_message_bytes:
+                raise too_large(size, self.max_message_bytes)
             try:
                 question = decode_question(header)
             except UNREADABLE as error:
                 raise wire.malformed(error) from error
             if type(question) is not Predict:
-                return wire.encode_info(self.info, question.id, one_piece=one_piece)
+                return wire.encode_info(self._introduce(), question.id, one_piece=one_piece)
             content: Any = Parsed(question, tensors, one_piece) if self._for_threads else whole
             submit(Task(route, question.id, received_ns, monotonic() + question.deadline_ms / 1000, content, size))
         except ServingError as error:

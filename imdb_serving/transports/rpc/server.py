@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
 from imdb_serving.errors import BadRequest, ServerStartError
 from imdb_serving.messages import ServerInfo
+from imdb_serving.transports.introduction import introduce
 from imdb_serving.transports.rpc.endpoints import is_socket, socket_address, socket_endpoint
 from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES, PROTOCOL
 from imdb_serving.transports.rpc.intake import Intake
@@ -74,7 +74,8 @@ class RpcServer:
         """Take everything; nothing is started before `run`."""
         self._endpoint = endpoint
         self._pool = pool
-        self._intake = Intake(describe(PROTOCOL.decode(), max_message_bytes), pool.kind)
+        info = describe(PROTOCOL.decode(), max_message_bytes)
+        self._intake = Intake(lambda: introduce(info, pool), max_message_bytes, pool.kind)
         self._start_timeout = start_timeout
         self._drain_timeout = drain_timeout
         self._stopping = False
@@ -103,7 +104,6 @@ class RpcServer:
         self._rouse = crew.rouse
         try:
             pool.start(self._start_timeout)
-            self._intake.info = replace(self._intake.info, ops=pool.stage_names)
             if not self._stopping:
                 crew.start()
                 on_ready(front.endpoint)

@@ -83,7 +83,7 @@ class SocketFront(StreamFront[SocketConnection]):
         super().__init__(listener)
         self.endpoint = endpoint
         self._intake, self._on_close = intake, on_close
-        self._max_bytes = intake.info.max_message_bytes
+        self._max_bytes = intake.max_message_bytes
 
     def _open(self, client: socket.socket) -> SocketConnection:
         return SocketConnection(client, self._max_bytes)

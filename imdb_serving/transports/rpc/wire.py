@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code
+from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code, words_of
 from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
 from imdb_serving.transports.rpc.framing import (
@@ -145,9 +145,8 @@ def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -
 
 
 def encode_failure(error: Exception, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
-    """Return what tells a client of an error; what is not a `ServingError` shows its type and text."""
-    message = str(error) if isinstance(error, ServingError) else f"{type(error).__name__}: {error}"
-    return _build(Failure(request_id, wire_code(error), message), one_piece=one_piece)
+    """Return what tells a client of an error."""
+    return _build(Failure(request_id, wire_code(error), words_of(error)), one_piece=one_piece)
 
 
 def read_question(header: Frame) -> Question:

@@ -44,9 +44,9 @@ class ZmqFront:
         """Bind; raise `ServerStartError` when the endpoint cannot be had."""
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.MAXMSGSIZE, intake.info.max_message_bytes)
+        self._router.setsockopt(zmq.MAXMSGSIZE, intake.max_message_bytes)
         self._send_part = plain_send(self._router)
-        self._flood = FloodGuard(self._router, intake.info.max_message_bytes)
+        self._flood = FloodGuard(self._router, intake.max_message_bytes)
         self._intake = intake
         self._guard = threading.Lock()
         self._more = False

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import UNFORESEEN, BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import CLOCK_ID, Stage
 from imdb_serving.transports.rpc import wire
@@ -138,9 +138,9 @@ def test_a_failure_arrives_as_the_error_it_was(kind: type[ServingError]) -> None
     assert (number, type(error), str(error)) == (None, kind, "why")
 
 
-def test_a_fault_of_the_server_arrives_as_remote_failure_with_its_type() -> None:
+def test_a_fault_of_the_server_arrives_without_its_words() -> None:
     _, error = answered(wire.encode_failure(ZeroDivisionError("by zero"), 3))
-    assert (type(error), str(error)) == (RemoteFailure, "ZeroDivisionError: by zero")
+    assert (type(error), str(error)) == (RemoteFailure, UNFORESEEN)
 
 
 def test_an_unknown_failure_code_means_internal() -> None:
