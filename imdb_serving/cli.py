@@ -125,6 +125,12 @@ def _server_options(port: int) -> Callable[[Command], Command]:
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
                      help="Your own, called with engine and model in each worker; see docs/architecture.md."),
+        click.option("--max-queue", type=click.IntRange(min=0), default=1000,
+                     help="Requests that may wait; more are refused at once as overloaded."),
+        click.option("--max-message-bytes", type=click.IntRange(1024, 1 << 31), default=16 << 20,
+                     help="Bytes of one request."),
+        click.option("--max-samples", type=click.IntRange(min=1), default=4096, help="Samples of one request."),
+        click.option("--max-review-words", type=click.IntRange(min=1), default=1 << 16, help="Words of one sample."),
         click.option("--exit-with-stdin", is_flag=True,
                      help="Stop when standard input ends, for a server with a parent."),
     )  # fmt: skip

@@ -8,6 +8,8 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
 DEFAULT_HTTP_ENDPOINT = "http://127.0.0.1:9294"
 DEFAULT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86_400.0
+MAX_ANSWER_BYTES = 256 << 20
+"""What a client reads at most of one answer, unless told otherwise."""
 
 
 def project_root() -> Path:

@@ -55,7 +55,7 @@ class Stage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Timeline(msgspec.Struct):
-    """The stages of one request, appended in order.
+    """The stages of one request, appended in order, and until when its answer is of use (ns; 0: for ever).
 
     >>> timeline = Timeline()
     >>> with timeline.stage("op0"):
@@ -65,6 +65,7 @@ class Timeline(msgspec.Struct):
     """
 
     stages: list[Stage] = []
+    deadline_ns: int = 0
     _name: str = ""
     _start: int = 0
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 from playwright.sync_api import Request as BrowserRequest
 
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.serving.ops import MAX_REVIEW_WORDS
+from imdb_serving.serving.limits import Limits
 from imdb_serving.text.reviews import Reviews
 from imdb_serving.transports.http.client import HttpClient
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
@@ -209,7 +209,7 @@ def test_a_server_that_is_gone_is_told_and_its_return_is_noticed(visit: Open, bu
 
 def test_a_refused_review_is_told_in_the_servers_words(visit: Open, server: ServerProcess, cases: list[Case]) -> None:
     here = visit(server.endpoint)
-    here.page.evaluate(f"document.getElementById('review').value = 'a '.repeat({MAX_REVIEW_WORDS + 1})")
+    here.page.evaluate(f"document.getElementById('review').value = 'a '.repeat({Limits().review_words + 1})")
     here.button.click()
     expect(here.answer).to_contain_text("send less of it")
     expect(here.answer).to_contain_text("No prediction: ")

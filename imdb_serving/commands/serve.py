@@ -21,12 +21,16 @@ from imdb_serving.engines.registry import EngineSpec, WorkerKind
 from imdb_serving.errors import ConfigError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
+from imdb_serving.server_process import server_arguments
+from imdb_serving.serving.limits import DEFAULT_LIMITS, Limits
 from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
 from imdb_serving.serving.pipeline import imdb_pipeline
 from imdb_serving.transports.rpc.answering import answer_maker
 from imdb_serving.transports.rpc.endpoints import is_socket
+from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES
 from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.waiting import MAX_QUEUE
 
 MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
 
@@ -47,6 +51,10 @@ class ServeOptions:
     port: int = 9294
     exit_with_stdin: bool = False
     pipeline: str = ""
+    max_queue: int = MAX_QUEUE
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_samples: int = DEFAULT_LIMITS.samples
+    max_review_words: int = DEFAULT_LIMITS.review_words
 
     @property
     def kind(self) -> WorkerKind:
@@ -61,7 +69,8 @@ class ServeOptions:
     def make_pipeline(self) -> MakePipeline:
         """Return what makes a worker's pipeline; raise `ConfigError` when there is no such function."""
         if not self.pipeline:
-            return imdb_pipeline
+            limits = Limits(samples=self.max_samples, review_words=self.max_review_words)
+            return functools.partial(imdb_pipeline, limits=limits)
         module, _, name = self.pipeline.partition(":")
         sys.path.insert(0, str(Path.cwd()))  # as `python SCRIPT` has it
         try:
@@ -85,6 +94,14 @@ class ServeOptions:
             pid=os.getpid(),
         )
 
+    def arguments(self) -> list[str]:
+        """Return the options of a server like this one, for a process of its own."""
+        limits = ("max_queue", "max_message_bytes", "max_samples", "max_review_words")
+        return [
+            *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
+            *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),
+        ]
+
     def preload(self) -> list[str]:
         """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
         return ["imdb_serving.serving.pipeline", *self.engine.facts.preload]
@@ -96,7 +113,9 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     bundle, engine = options.opened()
     answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))
     pool = Pool(answer, options.server_threads, options.kind, options.preload())
-    server = RpcServer(options.endpoint, pool, functools.partial(options.describe, bundle))
+    describe = functools.partial(options.describe, bundle)
+    limit = options.max_message_bytes
+    server = RpcServer(options.endpoint, pool, describe, max_message_bytes=limit, max_queue=options.max_queue)
     stop_when_asked(server.stop, options)
     mode = "socket" if is_socket(options.endpoint) else "rpc"
     if mode == "rpc":

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
 from imdb_serving.errors import ServerStartError
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
-from imdb_serving.transports.http.json_wire import MAX_BODY_BYTES
 from imdb_serving.transports.http.server import HttpServer
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
@@ -39,12 +38,12 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
         functools.partial(make_pipeline, engine, bundle),
         options.server_threads,
         options.kind,
-        options.describe(bundle, PROTOCOL, MAX_BODY_BYTES),
+        options.describe(bundle, PROTOCOL, options.max_message_bytes),
         options.preload(),
     )
-    app, pool = make_app(workers), workers.pool
+    app, pool = make_app(workers, max_body_bytes=options.max_message_bytes), workers.pool
     stuck = pool.replace_stuck if options.kind == "thread" else None
-    server = HttpServer(app, options.host, options.port, options.server_threads, replace_stuck=stuck)
+    server = _http_server(app, options, stuck)
     broken: list[ServerStartError] = []
 
     def give_up(error: ServerStartError) -> None:
@@ -64,8 +63,19 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
 
 def serve_gateway(options: ServeOptions, rpc: str | None) -> None:
     """Serve over HTTP by asking the RPC server at `rpc`, or one started for this; N threads, each with a client."""
-    _serve_front(
-        options, rpc, "flask-gateway", lambda app: HttpServer(app, options.host, options.port, options.server_threads)
+    _serve_front(options, rpc, "flask-gateway", lambda app: _http_server(app, options))
+
+
+def _http_server(
+    app: Flask, options: ServeOptions, replace_stuck: Callable[[int | None], None] | None = None
+) -> HttpServer:
+    return HttpServer(
+        app,
+        options.host,
+        options.port,
+        options.server_threads,
+        replace_stuck=replace_stuck,
+        max_queue=options.max_queue,
     )
 
 
@@ -83,7 +93,7 @@ def _serve_front(
     profile: bool = False,
 ) -> None:
     with _rpc_server(options, rpc) as endpoint:
-        server = make_server(make_app(Gateway(endpoint), profile=profile))
+        server = make_server(make_app(Gateway(endpoint), max_body_bytes=options.max_message_bytes, profile=profile))
         stop_when_asked(server.stop, options)
         _run(server, mode, options)
 
@@ -98,8 +108,7 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
         return
     options.opened()  # what is wrong with the model is said here, not by the process below
     options.make_pipeline()
-    arguments = server_arguments(options.model, options.engine, options.server_threads, options.kind, options.pipeline)
-    with ServerProcess(arguments) as server:
+    with ServerProcess(options.arguments()) as server:
         yield server.endpoint
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imdb_serving.engines.engine import Engine, Words
 from imdb_serving.errors import BadRequest, did_you_mean
 from imdb_serving.messages import Array, Request, Tensor
+from imdb_serving.serving.limits import DEFAULT_LIMITS, Limits
 from imdb_serving.text.vocabulary import Vocabulary
 
 INT64 = np.dtype(np.int64)
@@ -25,12 +26,6 @@ UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 FEED_NAMES = ("words", "label")
 FETCH_NAMES = ("prediction", "acc", "cost")
 NEED_LABEL = frozenset({"acc", "cost"})
-MAX_SAMPLES = 4096
-MAX_WORDS = 1 << 20
-MAX_REVIEW_WORDS = 1 << 16
-"""What one request may ask for: samples, words in all, words of one review. An engine allocates for one review at a
-time (about 3 KB a word in Paddle, 200 MB at the limit) and works for all of them."""
-
 MAX_SOUND = 64
 """How many combinations of fetch names are remembered as sound."""
 
@@ -59,9 +54,10 @@ class ReaderOp:
 
     name = "op0"
 
-    def __init__(self, vocabulary: Vocabulary | None) -> None:
+    def __init__(self, vocabulary: Vocabulary | None, limits: Limits = DEFAULT_LIMITS) -> None:
         """Take the model's vocabulary; without one (stand-in engines) any id from 0 is accepted, no text."""
-        self._vocabulary = vocabulary
+        self._vocabulary, self._limits = vocabulary, limits
+        self._max_review_words = limits.review_words
         # Behind all words stand the unknown one and the padding word, whose vector is zero.
         self._highest = vocabulary.unknown + 1 if vocabulary else np.iinfo(np.int64).max
         self._range = range(self._highest + 1)
@@ -82,7 +78,7 @@ class ReaderOp:
         if (
             words.values.dtype is INT64
             and words.lengths == words.values.shape
-            and 0 < words.values.size <= MAX_REVIEW_WORDS
+            and 0 < words.values.size <= self._max_review_words
         ):
             # One review as ids, as most clients send: all that follows is for others.
             values = words.values
@@ -90,12 +86,15 @@ class ReaderOp:
                 self._check_ids(values)
             work.reviews = [values]  # type: ignore[list-item]
             return
-        if request.samples > MAX_SAMPLES:
-            raise BadRequest(f"{request.samples} samples are more than a request's {MAX_SAMPLES}; send smaller batches")
+        limits = self._limits
+        if request.samples > limits.samples:
+            raise BadRequest(
+                f"{request.samples} samples are more than a request's {limits.samples}; send smaller batches"
+            )
         reviews = self._words(words)
         lengths = [len(review) for review in reviews]
-        if max(lengths) > MAX_REVIEW_WORDS:
-            raise BadRequest(f"a review of {max(lengths)} words is longer than {MAX_REVIEW_WORDS}; send less of it")
+        if max(lengths) > limits.review_words:
+            raise BadRequest(f"a review of {max(lengths)} words is longer than {limits.review_words}; send less of it")
         work.reviews = reviews if all(lengths) else [review if len(review) else self._empty for review in reviews]
 
     def _words(self, tensor: Tensor) -> list[NDArray[np.int64]]:
@@ -104,8 +103,8 @@ class ReaderOp:
             raise BadRequest("feed 'words' must be ragged (with lengths) or have shape [samples, words]")
         if tensor.text:
             return self._encode(tensor)
-        if values.size > MAX_WORDS:
-            raise _too_many_words()
+        if values.size > self._limits.words:
+            raise self._too_many_words()
         if values.dtype is not INT64 and values.dtype.kind not in "iu":
             raise BadRequest(f"feed 'words' must be integers or text, got {values.dtype}")
         if values.size:
@@ -132,15 +131,14 @@ class ReaderOp:
             for text in tensor.split():
                 reviews.append(self._vocabulary.encode(text.tobytes().decode("utf-8")))
                 words += len(reviews[-1])
-                if words > MAX_WORDS:
-                    raise _too_many_words()
+                if words > self._limits.words:
+                    raise self._too_many_words()
         except UnicodeDecodeError as error:
             raise BadRequest(f"feed 'words' is not valid UTF-8: {error}") from error
         return reviews
 
-
-def _too_many_words() -> BadRequest:
-    return BadRequest(f"more than the {MAX_WORDS} words of a request; send smaller batches")
+    def _too_many_words(self) -> BadRequest:
+        return BadRequest(f"more than the {self._limits.words} words of a request; send smaller batches")
 
 
 def _check_names(request: Request) -> None:

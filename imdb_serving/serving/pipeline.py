@@ -7,10 +7,14 @@ from time import perf_counter_ns
 
 from imdb_serving.engines.engine import warm_up
 from imdb_serving.engines.registry import EngineSpec, make_engine
+from imdb_serving.errors import RequestTimeout
 from imdb_serving.messages import Reply, Request
 from imdb_serving.model.bundle import Bundle
+from imdb_serving.serving.limits import DEFAULT_LIMITS, Limits
 from imdb_serving.serving.ops import InferOp, Op, ReaderOp, ResponseOp, Work
 from imdb_serving.timing import Stage, Timeline
+
+NEVER = 1 << 63
 
 
 class Pipeline:
@@ -32,13 +36,17 @@ class Pipeline:
     def __call__(self, request: Request, timeline: Timeline) -> Reply:
         """Return the reply to `request`; a `ServingError` of an op refuses it.
 
-        The first op begins where the last stage in the timeline ended: to read a request's tensors belongs to it.
+        Once the deadline has passed no further op is run, and `RequestTimeout` raised. The first op begins where the
+        last stage in the timeline ended: to read a request's tensors belongs to it.
         """
         work = Work(request)
         stages = timeline.stages
         add, now = stages.append, perf_counter_ns
         begun = stages[-1].end_ns if stages else now()
+        deadline = timeline.deadline_ns or NEVER
         for name, run in self._steps:
+            if begun > deadline:
+                raise RequestTimeout(f"the deadline passed before {name}")
             run(work)
             ended = now()
             add(Stage(name, begun, ended))
@@ -46,8 +54,8 @@ class Pipeline:
         return Reply(work.outputs, stages)
 
 
-def imdb_pipeline(spec: EngineSpec, bundle: Bundle | None) -> Pipeline:
+def imdb_pipeline(spec: EngineSpec, bundle: Bundle | None, limits: Limits = DEFAULT_LIMITS) -> Pipeline:
     """Make the IMDB pipeline with an engine of its own, warmed up."""
     engine = make_engine(spec, bundle)
     warm_up(engine)
-    return Pipeline([ReaderOp(bundle.vocabulary if bundle else None), InferOp(engine), ResponseOp()])
+    return Pipeline([ReaderOp(bundle.vocabulary if bundle else None, limits), InferOp(engine), ResponseOp()])

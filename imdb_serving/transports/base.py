@@ -16,6 +16,9 @@ Self = TypeVar("Self", bound="Client")
 class Client(ABC):
     """One conversation with a server. Make it, use it and close it in one thread."""
 
+    timeout: float
+    """Each request's deadline in seconds; may be changed between requests."""
+
     @abstractmethod
     def call(self, request: Request) -> Reply:
         """Send `request`, wait until the deadline, return the reply with its stages, or raise a typed error."""
@@ -27,6 +30,10 @@ class Client(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the client holds; it cannot be used afterwards."""
+
+    def is_lost(self) -> bool:
+        """Tell, at little cost, whether the connection is known to be gone; the next request makes another one."""
+        return False
 
     def predict(self, feed: Feed, fetch: Sequence[str] = ("prediction",)) -> dict[str, Array]:
         """Predict one sample.

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from imdb_serving.config import DEFAULT_TIMEOUT
+import functools
+from collections.abc import Sequence
+
+from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
 from imdb_serving.errors import BadRequest
 from imdb_serving.transports.base import Client
 
 KEEP_ALIVE, CURL = "keep-alive", "curl"
 
 
-def connect(endpoint: str, timeout: float = DEFAULT_TIMEOUT, http_client: str = KEEP_ALIVE) -> Client:
-    """Return the client for an endpoint.
+def connect(
+    endpoint: str | Sequence[str],
+    timeout: float = DEFAULT_TIMEOUT,
+    http_client: str = KEEP_ALIVE,
+    *,
+    max_answer_bytes: int = MAX_ANSWER_BYTES,
+) -> Client:
+    """Return the client for an endpoint, or one that balances over several: a sequence, or one text with commas.
 
     `tcp://` and `ipc://` are RPC over ZeroMQ, `socket://` and `socket+unix://` RPC over a plain socket. `http://` is
-    the HTTP service, for which `http_client` is `keep-alive` or `curl`.
+    the HTTP service, for which `http_client` is `keep-alive` or `curl`. Raises `BadRequest` for anything else.
     """
+    endpoints = endpoint.split(",") if isinstance(endpoint, str) else list(endpoint)
+    make = functools.partial(_connect_one, http_client=http_client, max_answer_bytes=max_answer_bytes)
+    if len(endpoints) == 1:
+        return make(endpoints[0], timeout)
+    from imdb_serving.transports.balanced import BalancedClient
+
+    return BalancedClient(endpoints, make, timeout)
+
+
+def _connect_one(endpoint: str, timeout: float, *, http_client: str, max_answer_bytes: int) -> Client:
     scheme = endpoint.partition("://")[0]
     if scheme in {"tcp", "ipc"}:
         from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
-        return RpcClient(endpoint, timeout=timeout)
+        return RpcClient(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
     if scheme in {"socket", "socket+unix"}:
         from imdb_serving.transports.rpc.socket_client import SocketClient
 
-        return SocketClient(endpoint, timeout=timeout)
+        return SocketClient(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
     if scheme == "http":
         from imdb_serving.transports.http.client import CurlClient, HttpClient
 
-        return (CurlClient if http_client == CURL else HttpClient)(endpoint, timeout=timeout)
+        kind = CurlClient if http_client == CURL else HttpClient
+        return kind(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
     raise BadRequest(
         f"cannot use the endpoint {endpoint!r}: expected tcp://, ipc://, socket://, socket+unix:// or http://"
     )

@@ -9,7 +9,8 @@ while more requests wait, for each that leaves wakes a client, which takes the p
 
 While nobody can lead, because all threads are at work or the leader is at something longer than it thought, the keeper,
 which runs no request, helps every few milliseconds: it passes the lead on, takes in what has arrived, so that its wait
-is known and bounded, answers what is not for a worker, and fails what is past its deadline, at work or waiting.
+is known and bounded, answers what is not for a worker, and fails what is past its deadline, at work or waiting. Who may
+wait is for `waiting.py` to say.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from imdb_serving.workers import pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
+from imdb_serving.workers.waiting import NO_HOPE, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +36,6 @@ QUIET_TICKS = 50
 IDLE_SECONDS = 0.1
 FAULT_SECONDS = 0.1
 END_SECONDS = 1.0
-MAX_QUEUE = 1000
-MAX_QUEUE_BYTES = 256 << 20
-LARGE = 1 << 16
-"""Bytes of a request from which on the bytes that wait are counted; below, the number of requests bounds them."""
-
 BRIEF_NS = 70_000
 """A request that leaves the interpreter to others for a shorter time is answered by the leader itself: to wake another
 thread takes as long, and then both would wait for Python's lock (docs/performance.md)."""
@@ -73,20 +70,18 @@ class Crew:
         threads: int,
         work: Callable[[Task], Any],
         replace_stuck: Callable[[int | None], None] | None = None,
-        *,
-        max_queue: int = MAX_QUEUE,
-        max_queue_bytes: int = MAX_QUEUE_BYTES,
+        **limits: int,
     ) -> None:
-        """Take the front, the number of threads, and what they do with a task.
+        """Take the front, the number of threads, what they do with a task, and the `limits` of `Waiting`.
 
         `work` returns what the front shall answer, or raises a `ServingError`. `replace_stuck` is told of a thread that
         hangs in it, which is then replaced; without it, `work` waits for another process, is trusted to keep deadlines
         by itself, and is never brief.
         """
         self._front, self._do, self._replace_stuck = front, work, replace_stuck
-        front.submit = self.submit
-        self._max_queue, self._max_bytes = max_queue, max_queue_bytes
-        self._queue: deque[Task] = deque()
+        self.waiting = Waiting(front.owner, self._idle, **limits)
+        front.submit, front.abandon, front.set_back = self.submit, self.waiting.abandon, self.waiting.set_back
+        self._queue = self.waiting.tasks
         self._turn = threading.Lock()  # held to change who leads and who is parked
         self._leader: _Member | None = None
         self._parked: list[_Member] = []  # the last one first: its caches are warm
@@ -110,33 +105,26 @@ class Crew:
             member.thread.start()
 
     def submit(self, task: Task) -> None:
-        """Accept a task; raise `Overloaded` when the queue is full, `ServerUnavailable` while draining."""
+        """Accept a task; raise `Overloaded` when it may not wait, `ServerUnavailable` while draining."""
         if self.draining:
             raise ServerUnavailable("this server is shutting down; use another one")
-        waiting = len(self._queue)
-        if waiting >= self._max_queue and waiting >= self._max_queue + self._idle():
-            raise Overloaded(f"{waiting} requests wait already, as many as this server lets wait; try again later")
-        if waiting and task.size > LARGE and task.size + self._bytes_waiting() > self._max_bytes:
-            raise Overloaded(f"requests of {self._max_bytes >> 20} MiB wait already; try again later")
-        self._queue.append(task)
+        self.waiting.admit(task)
 
     def _idle(self) -> int:
         """Return how many threads will take a task at once."""
         return sum(member.task is None for member in self._members)
 
-    def _bytes_waiting(self) -> int:
-        return sum(task.size for task in list(self._queue))
-
     def _work(self, member: _Member) -> None:
-        queue = self._queue
+        queue, behind = self._queue, self.waiting.behind
         while not (self._stopping or member.retired):
             try:
                 if not queue:
                     if self._held:
                         self._front.answer_all(self._held)
-                    self._look_out(member)
+                    if not behind:
+                        self._look_out(member)
                 try:
-                    task = queue.popleft()
+                    task = queue.popleft() if queue or not behind else behind.popleft()
                 except IndexError:
                     continue
                 self._take(member, task)
@@ -153,7 +141,7 @@ class Crew:
             self._front.glance()
             if self._queue or not self._lead_or_park(member):
                 return
-        while not (self._queue or self._stopping or member.retired):
+        while not (self._queue or self.waiting.behind or self._stopping or member.retired):
             self._waiting = True
             if not self._queue:  # else it was put there just before, by one that saw nobody wait
                 self._front.wait()
@@ -184,6 +172,10 @@ class Crew:
         member.task = task
         if self._asleep:
             self._alarm.ring()
+        if self.waiting.shed_seconds and self.waiting.sheds(task):
+            self._fail(task, Overloaded(NO_HOPE))
+            member.task = None
+            return
         if self._leader is not member:  # somebody else shall see to what waits and what comes meanwhile
             if self._waiting and self._queue:
                 self._front.wake()
@@ -243,7 +235,7 @@ class Crew:
 
     def _tick(self) -> None:
         busy = [member.task for member in self._members if member.task is not None]
-        self._quiet = 0 if busy or self._queue else self._quiet + 1
+        self._quiet = 0 if busy or len(self.waiting) else self._quiet + 1
         self._front.look_after()
         leader = self._leader
         if leader is not None and leader.task is not None and leader.task is self._leaders_task:
@@ -254,9 +246,9 @@ class Crew:
         if len(busy) == len(self._members):
             self._front.receive()
         now = monotonic()
-        for task in list(self._queue):
-            if task.deadline < now:
-                self._expire(task)
+        self.waiting.look(now, self._count, len(busy))
+        for task in self.waiting.late(now):
+            self._fail(task, RequestTimeout(WAITED))
         for member in list(self._members):
             late = member.task
             if late is not None and late.deadline < now:
@@ -264,15 +256,8 @@ class Crew:
                 if self._replace_stuck and now > late.deadline + LATE_SECONDS:
                     self._retire(member)
                     self._replace_stuck(member.thread.ident)
-        if self._queue and self._waiting:  # what all this has taken in
+        if self._waiting and len(self.waiting):  # what all this has taken in
             self._front.wake()
-
-    def _expire(self, task: Task) -> None:
-        try:
-            self._queue.remove(task)
-        except ValueError:
-            return  # a thread took it just now, and will see for itself
-        self._fail(task, RequestTimeout(WAITED))
 
     def _retire(self, member: _Member) -> None:
         """Have another thread take the place of one that hangs; should it ever come back, it ends."""
@@ -290,15 +275,14 @@ class Crew:
             pass
         self.draining = True
         until = monotonic() + seconds
-        while (self._queue or any(member.task for member in self._members)) and monotonic() < until:
+        while (len(self.waiting) or any(member.task for member in self._members)) and monotonic() < until:
             self._front.receive()
             self.keep(TICK_SECONDS)
         self._front.receive()
         late = ServerUnavailable("this server is shutting down and did not come to this request; use another one")
         at_work = [member.task for member in self._members if member.task]
-        for unanswered in [*self._queue, *at_work]:
+        for unanswered in [*self.waiting.clear(), *at_work]:
             self._fail(unanswered, late)
-        self._queue.clear()
 
     def stop(self) -> None:
         """End the threads; one that hangs ends with its process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import msgspec
@@ -34,10 +34,17 @@ class Task(msgspec.Struct, gc=False, eq=False):
 class Front(Protocol):
     """Where requests come from and answers go; called from all threads, and keeps its socket to itself.
 
-    The crew sets `submit`, which takes a request or raises a `ServingError` that refuses it.
+    The crew sets `submit`, which takes a request or raises a `ServingError` that refuses it; `abandon`, to be called
+    with an owner that is gone, whose requests nobody waits for; and `set_back`, with one that says no more and may be
+    gone, whose requests are for when there is nothing else to do.
     """
 
     submit: Callable[[Task], None]
+    abandon: Callable[[Hashable], None]
+    set_back: Callable[[Hashable], None]
+
+    def owner(self, task: Task) -> Hashable:
+        """Return what is the same for all requests of a client."""
 
     def receive(self) -> bool:
         """Take in what has arrived, without waiting; `submit` what is for a worker. Tell whether there may be more."""

@@ -14,11 +14,13 @@ from imdb_serving.engines.engine import Words
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Reply, Request, Tensor
-from imdb_serving.serving.ops import MAX_REVIEW_WORDS, MAX_SAMPLES, MAX_WORDS, InferOp, Op, ReaderOp, ResponseOp, Work
+from imdb_serving.serving.limits import Limits
+from imdb_serving.serving.ops import InferOp, Op, ReaderOp, ResponseOp, Work
 from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.timing import Timeline
 
+MAX_SAMPLES, MAX_WORDS, MAX_REVIEW_WORDS = Limits().samples, Limits().words, Limits().review_words
 VOCABULARY = Vocabulary(["good", "bad", "film"])
 PROBABILITIES = np.array([[0.25, 0.75], [0.9, 0.1], [0.4, 0.6], [1.0, 0.0]], dtype=np.float32)
 

@@ -229,7 +229,7 @@ def test_every_answer_goes_to_its_own_client_while_many_ask() -> None:
                 client.timeout = 20 if turn % 5 else 0.005
                 try:
                     right += client.predict({"words": [milliseconds]})["prediction"].tolist() == [milliseconds]
-                except RequestTimeout:
+                except (RequestTimeout, Overloaded):  # the latter when it was known that it would be late
                     right += 1
         return right
 

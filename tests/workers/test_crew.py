@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -25,6 +25,8 @@ class MemoryFront:
     """A front whose requests are put into a list, and whose answers are kept."""
 
     submit: Callable[[Task], None]
+    abandon: Callable[[Hashable], None]
+    set_back: Callable[[Hashable], None]
 
     def __init__(self) -> None:
         self.arrived: deque[Task] = deque()
@@ -54,6 +56,9 @@ class MemoryFront:
             except ServingError as error:
                 self.fail(task, error)
         return False
+
+    def owner(self, task: Task) -> Hashable:
+        return task.route
 
     def glance(self) -> None:
         self.receive()

@@ -51,7 +51,7 @@ class Workers:
         """Make the pool; the server starts and stops it."""
         make = make_answer if kind == "process" else make_local_answer
         self.pool = Pool(functools.partial(make, make_handler), count, kind, preload)
-        self._ask = self._ask_process if kind == "process" else self.pool.ask
+        self._ask = self._ask_process if kind == "process" else self._ask_thread
         self._info = info
 
     def describe(self) -> ServerInfo:
@@ -68,6 +68,11 @@ class Workers:
         handover, *ops = reply.stages
         return Reply(reply.outputs, [Stage("handover", handover.start_ns, handover.end_ns), *ops])
 
+    def _ask_thread(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServingError:
+        deadline_ns = begun_ns + int((deadline - monotonic()) * 1e9)
+        answer: Reply | ServingError = self.pool.ask(begun_ns, (request, deadline_ns), deadline)
+        return answer
+
     def _ask_process(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServerInfo | ServingError:
         left_ms = max(1.0, (deadline - monotonic()) * 1000)
         frames = self.pool.ask(begun_ns, wire.encode_request(request, 0, left_ms), deadline)
@@ -76,12 +81,19 @@ class Workers:
         return Reply(answer.outputs, answer.stages()) if isinstance(answer, wire.Answered) else answer
 
 
-def make_local_answer(make_handler: Callable[[], Handler]) -> Callable[[int, Request], Reply | ServingError]:
-    """Make a handler, and return what answers requests with it; what goes wrong is returned, for it may not raise."""
+LocalAnswer = Callable[[int, tuple[Request, int]], Reply | ServingError]
+
+
+def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
+    """Make a handler, and return what answers requests with it; what goes wrong is returned, for it may not raise.
+
+    A request comes with its deadline (ns).
+    """
     handler = make_handler()
 
-    def answer(begun_ns: int, request: Request) -> Reply | ServingError:
-        timeline = Timeline()
+    def answer(begun_ns: int, asked: tuple[Request, int]) -> Reply | ServingError:
+        request, deadline_ns = asked
+        timeline = Timeline([], deadline_ns)
         timeline.add("handover", begun_ns, perf_counter_ns())
         try:
             reply = handler(request, timeline)

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
-from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import (
     BadRequest,
     RemoteFailure,
@@ -30,6 +30,7 @@ from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_
 from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 RECEIVE_BYTES = 1 << 14
+CURL_TOO_LONG = 63
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
 _BY_STATUS: dict[int, type[ServingError]] = {503: ServerUnavailable, 504: RequestTimeout}
 
@@ -99,7 +100,13 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
 class _BaseHttpClient(Client):
     """What both clients share: the endpoint, and the way from a request to a reply or a typed error."""
 
-    def __init__(self, endpoint: str = DEFAULT_HTTP_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_HTTP_ENDPOINT,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
         """Take the server's address; no connection is made yet. `timeout` is each request's deadline in seconds."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
@@ -114,6 +121,7 @@ class _BaseHttpClient(Client):
             raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected http://HOST:PORT")
         self.endpoint = endpoint.rstrip("/")
         self.timeout = timeout
+        self.max_answer_bytes = max_answer_bytes
         self._host, self._port, self._netloc = parts.hostname, port, parts.netloc
         self._prefix = parts.path.rstrip("/")
 
@@ -158,6 +166,9 @@ class _BaseHttpClient(Client):
             f'no server answers at {self.endpoint} ({why}); start one with "imdb-serving flask ..."'
         )
 
+    def _too_long(self) -> str:
+        return f"the answer of {self.endpoint} is longer than the {self.max_answer_bytes} bytes that this client reads"
+
     def _late(self) -> RequestTimeout:
         return RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
 
@@ -183,6 +194,10 @@ class HttpClient(_BaseHttpClient):
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection is gone; see `Client.is_lost`."""
+        return self._socket is not None and self._socket.is_readable()
 
     def _exchange(self, method: str, path: str, body: bytes) -> Answer:
         begun_ns = perf_counter_ns()
@@ -224,7 +239,7 @@ class HttpClient(_BaseHttpClient):
             left = max(0.001, (deadline_ns - perf_counter_ns()) / 1e9)
             self._socket = KernelTimedSocket(socket.create_connection((self._host, self._port), left))
         parser = _Parser()
-        begun = False
+        begun, read = False, 0
         try:
             self._socket.limit(self.timeout)
             sent = self._socket.send(message)
@@ -244,6 +259,10 @@ class HttpClient(_BaseHttpClient):
                     raise ConnectionError("it closed the connection in the middle of an answer")
                 return None
             begun = True
+            read += len(data)
+            if read > self.max_answer_bytes:
+                self.close()
+                raise RemoteFailure(self._too_long())
             parser.feed(data)
         self._used_ns = perf_counter_ns()
         return parser.answer
@@ -260,6 +279,7 @@ class CurlClient(_BaseHttpClient):
         if curl is None:
             raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
         command = [curl, "--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
+        command += ["--max-filesize", str(self.max_answer_bytes)]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
         command += ["-H", "Expect:", "--data-binary", "@-"] if body else []
         try:
@@ -270,6 +290,8 @@ class CurlClient(_BaseHttpClient):
             raise self._late() from error
         if done.returncode == 28:  # curl's number for a time-out
             raise self._late()
+        if done.returncode == CURL_TOO_LONG or len(done.stdout) > self.max_answer_bytes:
+            raise RemoteFailure(self._too_long())
         if done.returncode in CURL_NO_HTTP:
             raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {_words(done.stderr)}")
         if done.returncode:

@@ -46,6 +46,10 @@ class HttpFront(StreamFront[Connection]):
     def _is_stale(self, connection: Connection, idle_seconds: float) -> bool:
         return connection.at_work is None and idle_seconds > IDLE_SECONDS
 
+    def owner(self, task: Task) -> Connection:
+        """Return the connection."""
+        return task.route[0]  # type: ignore[no-any-return]
+
     def _advance(self, connection: Connection) -> None:
         """Begin the next request, or send a refusal."""
         while (request := connection.next()) is not None:

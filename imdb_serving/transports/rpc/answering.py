@@ -64,7 +64,8 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
     def answer(received_ns: int, parsed: Parsed) -> Frames:
         begun_ns = perf_counter_ns()
         header, one_piece = parsed.header, parsed.one_piece
-        timeline = Timeline([Stage("queue", received_ns, begun_ns)])
+        deadline_ns = received_ns + int(header.deadline_ms * 1e6)
+        timeline = Timeline([Stage("queue", received_ns, begun_ns)], deadline_ns)
         try:
             reply = handler(wire.decode_request(header, parsed.tensors), timeline)
             stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call

@@ -7,13 +7,13 @@ from time import perf_counter_ns
 
 import msgspec
 
-from imdb_serving.config import DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.rpc import fast_path, wire
-from imdb_serving.transports.rpc.framing import Piece
+from imdb_serving.transports.rpc.framing import SMALL_BYTES, Piece, too_large
 
 
 class _Record(msgspec.Struct, frozen=True, gc=False):
@@ -41,12 +41,15 @@ class MessageClient(Client):
     After an error the same object can be used again. A carrier sends and receives messages, and no more.
     """
 
-    def __init__(self, endpoint: str, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, endpoint: str, timeout: float = DEFAULT_TIMEOUT, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
         """Take the endpoint; raise `BadRequest` for a timeout that is none."""
         if not 0 < timeout <= MAX_TIMEOUT:
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         self.endpoint = endpoint
         self.timeout = timeout
+        self.max_answer_bytes = max_answer_bytes
         self._last_id = 0
         self._arrived_ns = 0
 
@@ -76,6 +79,8 @@ class MessageClient(Client):
         piece = fast_path.encode_request(request, request_id, timeout * 1000)
         if piece is None:
             piece = wire.encode_request(request, request_id, timeout * 1000, one_piece=True)[0]
+        if len(piece) > SMALL_BYTES:
+            self._ask_for_limit(len(piece))
         encoded = perf_counter_ns()
         deadline_ns = encoded + int(timeout * 1e9)
         data = self._send_and_receive(piece, encoded, deadline_ns)
@@ -87,6 +92,13 @@ class MessageClient(Client):
                 raise RemoteFailure(f"{self.endpoint} answered a prediction with something else")
             answer = other
         return Reply(answer.outputs, _Record(start, encoded, self._arrived_ns, perf_counter_ns(), answer))
+
+    def _ask_for_limit(self, size: int) -> None:
+        """Raise `BadRequest` for a message that the server would not read, after which it might end the connection."""
+        this, limit = self._last_id, self.hello().max_message_bytes
+        self._last_id = this
+        if size > limit:
+            raise too_large(size, limit)
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""

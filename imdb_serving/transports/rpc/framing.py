@@ -19,6 +19,9 @@ Frame = bytes | bytearray | memoryview
 PROTOCOL = b"imdb-serving/1"
 MAX_HEADER_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 16 << 20
+SMALL_BYTES = 1 << 20
+"""Up to here a server reads every message, and says so if it is above its limit; a larger one may end a connection."""
+
 MAX_BYTES = (1 << 32) + MAX_HEADER_BYTES
 PREFIX = struct.Struct("<16sII")
 PREFIX_BYTES = PREFIX.size

@@ -70,14 +70,15 @@ class RpcServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         start_timeout: float = START_SECONDS,
         drain_timeout: float = DRAIN_SECONDS,
+        **limits: int,
     ) -> None:
-        """Take everything; nothing is started before `run`."""
+        """Take everything, `limits` for the requests that wait; nothing is started before `run`."""
         self._endpoint = endpoint
         self._pool = pool
         info = describe(PROTOCOL.decode(), max_message_bytes)
         self._intake = Intake(lambda: introduce(info, pool), max_message_bytes, pool.kind)
         self._start_timeout = start_timeout
-        self._drain_timeout = drain_timeout
+        self._drain_timeout, self._limits = drain_timeout, limits
         self._stopping = False
         self._rouse: Callable[[], None] = lambda: None
         self._broken: list[ServerStartError] = []
@@ -100,7 +101,7 @@ class RpcServer:
         pool = self._pool
         front = open_front(self._endpoint, self._intake)
         work, stuck = (pool.ask_here, pool.replace_stuck) if pool.kind == "thread" else (pool.ask_for, None)
-        crew = Crew(front, pool.count, work, stuck)
+        crew = Crew(front, pool.count, work, stuck, **self._limits)
         self._rouse = crew.rouse
         try:
             pool.start(self._start_timeout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from imdb_serving.config import DEFAULT_TIMEOUT
+from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
 from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.endpoints import socket_address
@@ -25,9 +25,11 @@ class SocketClient(MessageClient):
 
     _socket: KernelTimedSocket | None = None
 
-    def __init__(self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self, endpoint: str, *, timeout: float = DEFAULT_TIMEOUT, max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
         """Take the endpoint; the connection is made with the first request, and kept."""
-        super().__init__(endpoint, timeout)
+        super().__init__(endpoint, timeout, max_answer_bytes)
         self._address = socket_address(endpoint)
         self._begun = bytearray()
 
@@ -37,6 +39,10 @@ class SocketClient(MessageClient):
             self._socket.close()
             self._socket = None
         self._begun.clear()
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection is gone; see `Client.is_lost`."""
+        return self._socket is not None and self._socket.has_ended()
 
     def _connect(self) -> KernelTimedSocket:
         host, port, path = self._address
@@ -97,7 +103,7 @@ class SocketClient(MessageClient):
         if connection is None:
             raise self._no_server("the connection to it was lost")
         try:
-            while unpack(begun) is None:
+            while unpack(begun, self.max_answer_bytes) is None:
                 connection.await_more(deadline_ns)
                 self._add(connection.recv(max(missing(begun), CHUNK)))
         except (TimeoutError, BlockingIOError):
@@ -106,7 +112,7 @@ class SocketClient(MessageClient):
             self._add(b"")
         except BadRequest as error:
             self.close()
-            raise RemoteFailure(f"{self.endpoint} does not speak this protocol: {error}") from error
+            raise RemoteFailure(f"what {self.endpoint} answers cannot be read: {error}") from error
         size = len(begun) + missing(begun)
         whole = bytes(memoryview(begun)[:size])
         del begun[:size]

@@ -89,7 +89,11 @@ class SocketFront(StreamFront[SocketConnection]):
         return SocketConnection(client, self._max_bytes)
 
     def _is_stale(self, connection: SocketConnection, idle_seconds: float) -> bool:
-        return bool(connection.half) and idle_seconds > HALF_MESSAGE_SECONDS
+        return (bool(connection.half) or connection.wants_to_write) and idle_seconds > HALF_MESSAGE_SECONDS
+
+    def owner(self, task: Task) -> SocketConnection:
+        """Return the connection."""
+        return task.route  # type: ignore[no-any-return]
 
     def _take_in(self, connection: SocketConnection) -> None:
         data = connection.arrived()

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT
+from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.client import MessageClient
@@ -34,9 +34,18 @@ class RpcClient(MessageClient):
     `timeout` is each request's deadline in seconds. After an error the same object can be used again.
     """
 
-    def __init__(self, endpoint: str = DEFAULT_ENDPOINT, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Open a socket; the connection is made in the background and needs no running server yet."""
-        super().__init__(endpoint, timeout)
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        """Open a socket; the connection is made in the background and needs no running server yet.
+
+        ZeroMQ ends the connection at an answer above `max_answer_bytes`.
+        """
+        super().__init__(endpoint, timeout, max_answer_bytes)
         self._context = zmq.Context()
         try:
             self._open()
@@ -53,6 +62,7 @@ class RpcClient(MessageClient):
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._send = plain_send(self._socket)
         self._socket.linger = 0
+        self._socket.maxmsgsize = self.max_answer_bytes
         self._socket.rcvtimeo = SLICE_MS
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._connected = False
@@ -103,6 +113,11 @@ class RpcClient(MessageClient):
             return wire.open_frames(message)
         except BadRequest as error:
             raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection is gone; see `Client.is_lost`."""
+        self._look_at_monitor()
+        return not self._connected
 
     def _look_at_monitor(self) -> bool:
         """Read what the monitor has to say; tell whether the connection was lost."""

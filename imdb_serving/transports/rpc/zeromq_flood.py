@@ -1,5 +1,7 @@
 """Ends connections that send one message without end, which ZeroMQ would keep in memory until there is none left.
 
+It also tells which clients have gone, so that nothing is computed for them.
+
 ZeroMQ limits frames, not messages, and shows a message only once its last frame has arrived. So the kernel is asked how
 many bytes a connection has received: one that has received more than two whole messages may hold, and of which no
 message was seen meanwhile, is cut. Works where the kernel tells (Linux, TCP); elsewhere it does nothing.
@@ -22,6 +24,10 @@ CHECK_SECONDS = 0.1
 BYTES_RECEIVED = 128
 """Where `tcpi_bytes_received`, 8 bytes, lies in Linux's `tcp_info`."""
 
+UNKNOWN = -1
+MAX_KNOWN = 10_000
+"""How many clients are remembered of whom the connection cannot be told."""
+
 TCP_INFO = getattr(socket, "TCP_INFO", None)
 
 
@@ -33,40 +39,55 @@ class FloodGuard:
         self._router, self._limit = router, 2 * max_message_bytes
         self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._floor: dict[int, int] = {}
-        self._descriptors: dict[bytes, int] = {}
+        self.known: dict[bytes, int] = {}
+        """The descriptor of each client's connection, by the client's identity."""
+
+        self._gone: list[bytes] = []
         self._forget_seen()
         self._checked = monotonic()
-        self.has_strangers = False
 
-    def meet(self, first: zmq.Frame) -> bytes:
-        """Learn from a message's first frame, the client's identity, which connection is whose; return the identity."""
-        client = first.bytes
+    def meet(self, client: bytes, frame: zmq.Frame) -> bytes:
+        """Learn from a frame of a client that is not known which connection is whose; return the frame's bytes."""
+        self._hear()
         try:
-            self._descriptors[client] = int(first.get(zmq.SRCFD))
+            descriptor = int(frame.get(zmq.SRCFD))
         except (zmq.ZMQError, ValueError):
-            return client
-        self.has_strangers = bool(self._floor.keys() - self._descriptors.values())
-        return client
+            descriptor = UNKNOWN
+        if len(self.known) < MAX_KNOWN or descriptor != UNKNOWN:
+            self.known[client] = descriptor
+        if descriptor not in self._floor and descriptor != UNKNOWN:
+            self._leave(client)
+        return frame.bytes
+
+    def _leave(self, client: bytes) -> None:
+        del self.known[client]
+        self._gone.append(client)
 
     def _forget_seen(self) -> None:
         self._seen: set[bytes] = set()
         self.saw = self._seen.add  # takes note that a message of a client was whole
 
-    def check(self) -> None:
-        """Cut what floods, now and then."""
-        now = monotonic()
-        if now - self._checked < CHECK_SECONDS:
-            return
-        self._checked = now
+    def _hear(self) -> None:
+        """Learn which connections came and went. A descriptor's new owner is not mistaken for the one before."""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             descriptor = int(event["value"])
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._floor[descriptor] = 0
-            else:
-                self._floor.pop(descriptor, None)
-                self._descriptors = {who: which for who, which in self._descriptors.items() if which != descriptor}
-        seen = {self._descriptors.get(client) for client in self._seen}
+                continue
+            self._floor.pop(descriptor, None)
+            for client in [who for who, which in self.known.items() if which == descriptor]:
+                self._leave(client)
+
+    def check(self) -> list[bytes]:
+        """Cut what floods, now and then; return the identities of clients that have gone."""
+        now = monotonic()
+        if now - self._checked < CHECK_SECONDS:
+            return []
+        self._checked = now
+        self._hear()
+        gone, self._gone = self._gone, []
+        seen = {self.known.get(client) for client in self._seen}
         self._forget_seen()
         for descriptor, floor in self._floor.items():
             received = _received(descriptor)
@@ -74,7 +95,7 @@ class FloodGuard:
                 self._floor[descriptor] = received
             elif received - floor > self._limit:
                 _cut(descriptor)
-        self.has_strangers = bool(self._floor.keys() - self._descriptors.values())
+        return gone
 
     def close(self) -> None:
         """Watch no more; before the socket is closed."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 
 import zmq
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.framing import Frame, unpack_whole
+from imdb_serving.transports.rpc.framing import SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
@@ -39,12 +39,14 @@ class ZmqFront:
     """The ROUTER socket. Every call on it is made under `_guard`, for ZeroMQ's sockets are no threads' playground."""
 
     submit: Callable[[Task], None]
+    abandon: Callable[[Hashable], None]
+    set_back: Callable[[Hashable], None]
 
     def __init__(self, endpoint: str, intake: Intake) -> None:
         """Bind; raise `ServerStartError` when the endpoint cannot be had."""
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.MAXMSGSIZE, intake.max_message_bytes)
+        self._router.setsockopt(zmq.MAXMSGSIZE, max(intake.max_message_bytes, SMALL_BYTES))
         self._send_part = plain_send(self._router)
         self._flood = FloodGuard(self._router, intake.max_message_bytes)
         self._intake = intake
@@ -86,16 +88,16 @@ class ZmqFront:
 
     def _receive(self) -> bool:
         """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
-        router = self._router
+        router, known = self._router, self._flood.known
         for _ in range(RECEIVED_A_TURN):
             if not router.get(EVENTS) & POLLIN:  # type: ignore[operator]
                 self._more = False
                 return False
-            if self._flood.has_strangers:
-                first = self._flood.meet(router.recv(NOBLOCK, copy=False))
+            first = router.recv(NOBLOCK)
+            if first in known:
+                parts = [router.recv(NOBLOCK)]
             else:
-                first = router.recv(NOBLOCK)
-            parts = [router.recv(NOBLOCK)]
+                parts = [self._flood.meet(first, router.recv(NOBLOCK, copy=False))]
             while router.get(RCVMORE):
                 parts.append(router.recv(NOBLOCK))
             piece = unpack_whole(parts[0]) if len(parts) == 1 else None
@@ -126,10 +128,16 @@ class ZmqFront:
         if answer is not None:
             self._send(route, answer)
 
+    def owner(self, task: Task) -> bytes:
+        """Return the client's identity; see `Front`."""
+        return task.route[0][0]  # type: ignore[no-any-return]
+
     def look_after(self) -> None:
-        """Cut connections that send without end; see `Front`."""
+        """Cut connections that send without end, and forget what nobody waits for any more; see `Front`."""
         with self._guard:
-            self._flood.check()
+            gone = self._flood.check()
+        for client in gone:
+            self.abandon(client)
         if self._asked:
             self.glance()
 

@@ -33,7 +33,7 @@ class StreamConnection(ABC):
         self.watched = (False, False)
         self.answered = 0  # changes under `_sending`
         self._unsent = b""
-        self._ended = False
+        self.ended = False
         self._sending = threading.RLock()
 
     @abstractmethod
@@ -66,7 +66,7 @@ class StreamConnection(ABC):
             self.closed, self.is_settled = True, False
             return b""
         if not data:
-            self._ended, self.is_settled = True, False
+            self.ended, self.is_settled = True, False
         return b"" if self.lingering else data
 
     def send(self, data: Frame, answers: int = 0) -> None:
@@ -81,7 +81,7 @@ class StreamConnection(ABC):
             except BlockingIOError:
                 sent = 0
             except OSError:
-                self._ended = self.closed = True
+                self.ended = self.closed = True
                 sent = 0
             if sent != len(data):
                 self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
@@ -92,7 +92,7 @@ class StreamConnection(ABC):
         That, and what a thread that sends meanwhile leaves behind, must not cross each other.
         """
         with self._sending:
-            pending = self._unsent or self._ended or self.closed or self.lingering
+            pending = self._unsent or self.ended or self.closed or self.lingering
             self.is_settled = self.watched == (True, False) and not pending
 
     def flush(self) -> None:
@@ -110,7 +110,7 @@ class StreamConnection(ABC):
     @property
     def is_over(self) -> bool:
         """True when nothing more can come of it, or need be said."""
-        return self.closed or (self._ended and self.is_idle)
+        return self.closed or (self.ended and self.is_idle)
 
     def end_writing(self) -> None:
         """Tell the client that this was the last word."""
@@ -126,9 +126,9 @@ class StreamConnection(ABC):
         """
         self.lingering = True
         self.end_writing()
-        while not (self.closed or self._ended):
+        while not (self.closed or self.ended):
             try:
-                self._ended = not self.socket.recv(CHUNK)
+                self.ended = not self.socket.recv(CHUNK)
             except OSError:
                 return
 

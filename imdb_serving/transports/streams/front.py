@@ -11,7 +11,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +32,8 @@ class StreamFront(ABC, Generic[C]):
     """The listening socket and all connections; see `Front`."""
 
     submit: Callable[[Task], None]
+    abandon: Callable[[Hashable], None]
+    set_back: Callable[[Hashable], None]
 
     def __init__(self, listener: socket.socket) -> None:
         """Take the listening socket."""
@@ -120,6 +122,8 @@ class StreamFront(ABC, Generic[C]):
         if connection.is_over:
             self._forget(connection)
             return
+        if connection.ended and not connection.is_idle:
+            self.set_back(connection)
         wanted = (connection.wants_to_read, connection.wants_to_write)
         if wanted != connection.watched:
             connection.watched = wanted
@@ -129,6 +133,8 @@ class StreamFront(ABC, Generic[C]):
     def _forget(self, connection: C) -> None:
         if self.connections.pop(connection.descriptor, None) is not None:
             self._readiness.forget(connection.descriptor)
+            if not connection.is_idle:
+                self.abandon(connection)
             connection.close()
 
     def _knows(self, connection: C) -> bool:

@@ -28,7 +28,7 @@ from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.transports.streams import front
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import SelectorReadiness
-from imdb_serving.workers import crew
+from imdb_serving.workers import waiting
 from imdb_serving.workers.pool import Pool
 
 
@@ -183,7 +183,7 @@ def test_one_client_cannot_fill_the_queue_which_is_for_all() -> None:
         raise RemoteFailure("enough")
 
     with own_server(wait) as endpoint, kit.raw_socket(endpoint) as greedy, kit.raw_socket(endpoint) as good:
-        greedy.socket.sendall(kit.in_one_piece(kit.raw_message()) * 2 * crew.MAX_QUEUE)
+        greedy.socket.sendall(kit.in_one_piece(kit.raw_message()) * 2 * waiting.MAX_QUEUE)
         take_turns(good)
         good.send_multipart(kit.raw_message())
         take_turns(good)
@@ -330,7 +330,7 @@ def test_a_server_that_speaks_something_else_is_told() -> None:
     with (
         Strange(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 2) as strange,
         connect(strange.endpoint, timeout=5) as client,
-        pytest.raises(RemoteFailure, match="does not speak this protocol"),
+        pytest.raises(RemoteFailure, match="unknown protocol"),
     ):
         client.hello()
 

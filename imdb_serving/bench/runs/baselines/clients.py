@@ -6,7 +6,6 @@ import os
 import socket
 import struct
 from time import perf_counter_ns
-from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -24,7 +23,7 @@ NOTHING = np.full((1, 2), 0.5, dtype=np.float32)
 class BaselineClient(Client):
     """A client of a server on a port of this host, for requests of one review. Its one stage is the whole request."""
 
-    timeout: ClassVar[float] = 30.0
+    timeout = 30.0
 
     def __init__(self, port: int) -> None:
         """Take the server's port."""

@@ -1,0 +1,136 @@
+"""A client of several servers: it takes turns, leaves one that is dead, and comes back to it. It knows no carrier.
+
+A request that a server refuses because it is gone or overloaded is given to the next one, as long as its time lasts: a
+prediction changes nothing, so that is safe. A server of which nothing was heard for a while, or whose connection is
+gone, is asked `hello` first, with little patience, so that a request does not spend its time on a dead one. One that is
+left is asked by a thread in the background, at first soon, then less often, until it is back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TypeVar
+
+from imdb_serving.errors import BadRequest, Overloaded, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.transports.base import Client
+
+PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 5.0
+PROBE_SECONDS = 0.5
+SILENT_SECONDS = 1.0
+
+Connect = Callable[[str, float], Client]
+"""Makes the client of an endpoint with a timeout."""
+
+T = TypeVar("T")
+
+
+class _Server:
+    """One endpoint, its client, and what is known of it."""
+
+    def __init__(self, endpoint: str, connect: Connect, seconds: float) -> None:
+        self.endpoint = endpoint
+        self.client = connect(endpoint, seconds)
+        self.left = False
+        self.heard = float("-inf")
+
+    def answers(self, seconds: float) -> bool:
+        """Tell whether it is there, asking it when nothing was heard of it for a while."""
+        if monotonic() - self.heard > SILENT_SECONDS or self.client.is_lost():
+            self.client.timeout = min(PROBE_SECONDS, seconds)
+            try:
+                self.client.hello()
+            except ServingError:
+                self.left = True
+                return False
+            self.heard = monotonic()
+        self.left = False
+        return True
+
+
+class BalancedClient(Client):
+    """A client of several servers, for use in one thread. `timeout` is each request's deadline in seconds, in all."""
+
+    def __init__(self, endpoints: Sequence[str], connect: Connect, timeout: float) -> None:
+        """Take the endpoints, what makes a client, and the timeout; raise `BadRequest` for what is no endpoint."""
+        if not endpoints:
+            raise BadRequest("at least one endpoint is needed")
+        self.timeout = timeout
+        self._connect = connect
+        self._servers = [_Server(endpoint, connect, timeout) for endpoint in endpoints]
+        self._turn = 0
+        self._watch: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    def call(self, request: Request) -> Reply:
+        """Have one of the servers answer; see `Client.call`. Raises what the last one asked said."""
+        return self._ask(lambda client: client.call(request))
+
+    def hello(self) -> ServerInfo:
+        """Ask the server whose turn it is who it is."""
+        return self._ask(lambda client: client.hello())
+
+    def close(self) -> None:
+        """Close the clients of all servers."""
+        self._closed.set()
+        for server in self._servers:
+            server.client.close()
+
+    def _ask(self, do: Callable[[Client], T]) -> T:
+        deadline = monotonic() + self.timeout
+        refusal: ServingError | None = None
+        for server in self._in_turn():
+            left = deadline - monotonic()
+            if left <= 0:
+                break
+            if not server.answers(left):
+                self._watch_those_left()
+                continue
+            server.client.timeout = max(0.001, deadline - monotonic())
+            try:
+                answer = do(server.client)
+            except ServerUnavailable as error:
+                server.left, server.heard, refusal = True, float("-inf"), error
+                self._watch_those_left()
+            except Overloaded as error:
+                refusal = error
+            except RequestTimeout:
+                server.heard = float("-inf")  # the next request asks first
+                raise
+            else:
+                server.heard = monotonic()
+                return answer
+        raise refusal or ServerUnavailable(
+            f"no server answers at {', '.join(server.endpoint for server in self._servers)}"
+        )
+
+    def _in_turn(self) -> list[_Server]:
+        """Return the live servers, the one whose turn it is first, or all when none is known to live."""
+        self._turn += 1
+        turn = self._turn % len(self._servers)
+        ordered = [*self._servers[turn:], *self._servers[:turn]]
+        return [server for server in ordered if not server.left] or ordered
+
+    def _watch_those_left(self) -> None:
+        if self._watch is None or not self._watch.is_alive():
+            self._watch = threading.Thread(target=self._look_for_those_left, name="balance", daemon=True)
+            self._watch.start()
+
+    def _look_for_those_left(self) -> None:
+        pauses = dict.fromkeys(self._servers, PAUSE_SECONDS)
+        due = dict.fromkeys(self._servers, monotonic() + PAUSE_SECONDS)
+        while (left := [server for server in self._servers if server.left]) and not self._closed.wait(PAUSE_SECONDS):
+            for server in left:
+                if monotonic() < due[server]:
+                    continue
+                try:
+                    with self._connect(server.endpoint, PROBE_SECONDS) as client:
+                        client.hello()
+                except ServingError:
+                    pauses[server] = min(2 * pauses[server], MAX_PAUSE_SECONDS)
+                    due[server] = monotonic() + pauses[server]
+                else:
+                    server.left = False
