@@ -172,8 +172,9 @@ def serve(endpoint: str | None, **options: Any) -> None:
       imdb-serving serve serving_server_model --port 9292 --server-threads 4
     """
     from imdb_serving.commands.serve import serve_rpc
+    from imdb_serving.transports.rpc.endpoints import with_port
 
-    endpoint = endpoint or f"tcp://{options['host']}:{options['port']}"
+    endpoint = endpoint or f"tcp://{with_port(options['host'], options['port'])}"
     serve_rpc(_serve_options(endpoint=endpoint, **options))
 
 

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Literal, Protocol
 
 from imdb_serving.errors import ServerStartError
+from imdb_serving.workers import fork_server
 from imdb_serving.workers.channel import Channel, Frame, Frames
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class ProcessSeat:
         self.number, self.made, self.proven = number, monotonic(), False
         self.stage_names: tuple[str, ...] = ()
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(preload))
+        context.set_forkserver_preload([fork_server.__name__, *preload])
+        fork_server.prepare()
         ours, theirs = socket.socketpair()
         self._process: Any = context.Process(
             target=_work, args=(theirs, make_answer), name=f"worker-{number}", daemon=True

@@ -36,6 +36,17 @@ def socket_address(endpoint: str) -> Address:
     return Address("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 - asked for, as ZeroMQ has it
 
 
+def ipc_path(endpoint: str) -> str:
+    """Return the path of one of ZeroMQ's endpoints that has a file, else nothing."""
+    scheme, _, path = endpoint.partition("://")
+    return path if scheme == "ipc" and path[:1] not in {"", "@", "*"} else ""
+
+
+def with_port(host: str, port: int) -> str:
+    """Return host and port as endpoints have them: an address of version 6 is written in brackets."""
+    return f"{f'[{host}]' if ':' in host and not host.startswith('[') else host}:{port}"
+
+
 def socket_endpoint(host: str, port: int) -> str:
     """Return a plain socket's endpoint over TCP."""
-    return f"{SOCKET}://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{SOCKET}://{with_port(host, port)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 from typing import Protocol
 
@@ -42,14 +41,15 @@ def open_front(endpoint: str, intake: Intake) -> RpcFront:
         return ZmqFront(endpoint, intake)
     from imdb_serving.transports.rpc.socket_front import SocketFront
     from imdb_serving.transports.streams.listening import listen, listen_at
+    from imdb_serving.transports.streams.places import Janitor
 
     try:
         address = socket_address(endpoint)
     except BadRequest as error:
         raise ServerStartError(str(error)) from error
     if address.path:
-        place = Path(address.path)
-        return SocketFront(listen_at(address.path), endpoint, intake, lambda: place.unlink(missing_ok=True))
+        listener = listen_at(address.path)
+        return SocketFront(listener, endpoint, intake, Janitor(address.path).close)
     listener = listen(address.host, address.port)
     return SocketFront(listener, socket_endpoint(*listener.getsockname()[:2]), intake, lambda: None)
 

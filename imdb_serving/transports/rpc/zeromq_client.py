@@ -66,6 +66,7 @@ class RpcClient(MessageClient):
         self._socket.rcvtimeo = SLICE_MS
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self._connected = False
+        self._socket.ipv6 = "[" in self.endpoint
         self._socket.connect(self.endpoint)
 
     def close(self) -> None:

@@ -6,16 +6,19 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from pathlib import Path
 
 import zmq
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.endpoints import ipc_path
 from imdb_serving.transports.rpc.framing import SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
+from imdb_serving.transports.streams.places import Janitor, claimed
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
@@ -55,12 +58,24 @@ class ZmqFront:
         self._outbox: deque[tuple[Route, Frames]] = deque()
         self._asked = False
         self._bell = Bell(self._router.fileno())
+        self._janitor: Janitor | None = None
         try:
-            self._router.bind(endpoint)
+            self._bind(endpoint)
+        except ServerStartError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
-            raise ServerStartError(f"cannot listen on {endpoint}: {error}; choose another port") from error
+            raise ServerStartError(f"cannot listen on {endpoint}: {error}; choose another one") from error
+
+    def _bind(self, endpoint: str) -> None:
+        self._router.ipv6 = "[" in endpoint
+        path = ipc_path(endpoint)
+        with claimed(path) if path else nullcontext():  # ZeroMQ would take the path from whoever listens there
+            self._router.bind(endpoint)
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        if bound := ipc_path(self.endpoint):
+            self._janitor = Janitor(bound, "" if path else str(Path(bound).parent))
 
     def receive(self) -> bool:
         """Take in what has arrived; see `Front`."""
@@ -189,3 +204,5 @@ class ZmqFront:
             self._router.close(linger=LINGER_MS)
         self._bell.close()
         self._context.term()
+        if self._janitor is not None:
+            self._janitor.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import socket
-from pathlib import Path
 
 from imdb_serving.errors import ServerStartError
+from imdb_serving.transports.streams.places import claimed
 
 BACKLOG = 1024
 
@@ -16,32 +17,22 @@ def listen(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=backlog)
     except (OSError, ValueError, OverflowError) as error:
-        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; choose another port") from error
+        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; {_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    taken = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EACCES} or not isinstance(error, OSError)
+    return "choose another port" if taken else "choose another host, one of this machine's addresses"
 
 
 def listen_at(path: str) -> socket.socket:
     """Return a socket that listens at a path; what a server that is gone left there is replaced."""
     listener = socket.socket(socket.AF_UNIX)
     try:
-        if _is_left_over(path):
-            Path(path).unlink()
-        listener.bind(path)
-        listener.listen(BACKLOG)
-    except OSError as error:
+        with claimed(path):
+            listener.bind(path)
+            listener.listen(BACKLOG)
+    except ServerStartError:
         listener.close()
-        raise ServerStartError(f"cannot listen at {path}: {error}; choose another path") from error
+        raise
     return listener
-
-
-def _is_left_over(path: str) -> bool:
-    """Tell whether there is a socket at a path at which nobody listens."""
-    if not Path(path).is_socket():
-        return False
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False

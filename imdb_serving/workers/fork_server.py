@@ -1,0 +1,38 @@
+"""The fork server's folder, which holds the socket that processes are asked for at: short enough, and gone afterwards.
+
+The server and its fork server both import this. The fork server outlives a server that is killed, by as long as it
+takes it to notice, and removes the folder then.
+"""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing.forkserver
+import shutil
+import tempfile
+from multiprocessing import process
+from pathlib import Path
+
+PREFIX = "imdb-serving-fork-"
+LONGEST = 65
+"""Bytes of a folder for temporary files in which a socket still has a name that is short enough (108 bytes in all)."""
+
+SHORT = "/tmp"  # noqa: S108 - a folder of our own is made in it
+
+
+def prepare() -> None:
+    """Make the folder, if there is none yet; called before the first process is started."""
+    config = process.current_process()._config  # type: ignore[attr-defined] # there is no other way
+    if not config.get("tempdir"):
+        usual = tempfile.gettempdir()
+        config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
+
+
+def _remove() -> None:
+    address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
+    folder = Path(address).parent if isinstance(address, str) and address[:1] != "\0" else None
+    if folder is not None and folder.name.startswith(PREFIX):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+atexit.register(_remove)
