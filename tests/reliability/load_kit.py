@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
 
+import http_kit as http
+import numpy as np
 import rpc_kit as kit
 
 from imdb_serving.errors import ServingError
+from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.server_process import ServerProcess
+from imdb_serving.timing import Timeline
 from imdb_serving.transports.connect import connect
+from imdb_serving.transports.http.backends import Workers
+from imdb_serving.transports.rpc.answering import make_parsed_answer
+from imdb_serving.transports.rpc.server import RpcServer
+from imdb_serving.workers.pool import Pool
 
 MODES = ["rpc", "socket", "flask"]
 
@@ -24,6 +36,36 @@ def simulated(mode: str, milliseconds: float, workers: int, kind: str = "process
         ["--engine", "simulated", "--service-time-ms", str(milliseconds), "--server-threads", str(workers),
          "--worker-kind", kind, *more],
     )  # fmt: skip
+
+
+def half(request: Request, timeline: Timeline) -> Reply:
+    """A handler that knows nothing."""
+    with timeline.stage("op0"):
+        return Reply({"prediction": np.full((request.samples, 2), 0.5, np.float32)}, timeline.stages)
+
+
+@contextmanager
+def in_process(mode: str, handler: Handler = half, **limits: Any) -> Iterator[str]:
+    """A server in this process, with one worker that is a thread; its endpoint."""
+    info = ServerInfo("", "0", "test", "", 1, "thread", (), (), 16 << 20, os.getpid())
+    if mode == "flask":
+        workers = Workers(lambda: handler, 1, "thread", info)
+        workers.pool.start()
+        with http.own_server(workers, 1, **limits) as server:
+            yield server.url
+        workers.pool.stop()
+        return
+    pool = Pool(partial(make_parsed_answer, lambda: handler), 1, "thread")
+    at = {carrier.mode: carrier for carrier in kit.CARRIERS}[mode].endpoint()
+    served = RpcServer(at, pool, lambda *_: info, **limits)
+    ready: queue.Queue[str] = queue.Queue()
+    runner = threading.Thread(target=served.run, args=(ready.put,))
+    runner.start()
+    try:
+        yield ready.get(timeout=20)
+    finally:
+        served.stop()
+        runner.join(20)
 
 
 class Crowd:

@@ -7,8 +7,10 @@ the front's lock held; `reply` is made by the one thread that claimed the reques
 from __future__ import annotations
 
 import socket
+from http import HTTPStatus
 from time import monotonic
 
+from imdb_serving.errors import ServingError
 from imdb_serving.transports.http.parsing import HttpRequest, RequestParser
 from imdb_serving.transports.streams.connection import StreamConnection
 
@@ -31,6 +33,15 @@ class Connection(StreamConnection):
         if self._parser.continues and not self.at_work and not self._parser.requests:
             self._parser.continues = 0
             self.send(CONTINUE)
+
+    @property
+    def begun_bytes(self) -> int:
+        """Bytes of the body that is not whole yet."""
+        return self._parser.begun_bytes
+
+    def refuse(self, error: ServingError) -> None:
+        """Have an error be the last answer; see `StreamConnection`."""
+        self._parser.refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
 
     def next(self) -> HttpRequest | None:
         """Return the request that is to be answered now, if there is one and nothing else is at work or unsent."""

@@ -50,6 +50,7 @@ class RequestParser:
         self.requests: list[HttpRequest] = []
         self.continues = 0
         self._max_body = max_body_bytes
+        self._over = False
         self._parser = httptools.HttpRequestParser(self)
         self._begin()
 
@@ -62,15 +63,27 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Read more bytes. What cannot be read becomes a request with a `refusal`, the last one."""
+        if self._over:
+            return
         try:
             self._feed(data)
         except (httptools.HttpParserError, Refused) as error:
             refused = error if isinstance(error, Refused) else error.__context__
             if isinstance(refused, Refused):
-                refusal = refused.status, refused.detail
+                self.refuse(refused.status, refused.detail)
             else:
-                refusal = HTTPStatus.BAD_REQUEST, f"this is not HTTP as this server reads it: {error}"
-            self.requests.append(HttpRequest(refusal=refusal, received_ns=perf_counter_ns()))
+                self.refuse(HTTPStatus.BAD_REQUEST, f"this is not HTTP as this server reads it: {error}")
+
+    def refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Put a request with a refusal behind all others, and read no more."""
+        self.requests.append(HttpRequest(refusal=(status, detail), received_ns=perf_counter_ns()))
+        self._over = True
+        self._body, self._body_bytes = [], 0
+
+    @property
+    def begun_bytes(self) -> int:
+        """Bytes of the body that is not whole yet."""
+        return self._body_bytes
 
     def _feed(self, data: bytes) -> None:
         if self._in_head:

@@ -35,6 +35,9 @@ STATUS: dict[type[ServingError], HTTPStatus] = {
 }
 
 
+_CODES = {HTTPStatus.SERVICE_UNAVAILABLE: Overloaded.code}
+
+
 def status_of(error: Exception) -> HTTPStatus:
     """Return the status of an error; what was not foreseen is the server's own."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -60,8 +63,8 @@ def refusal(request: HttpRequest) -> bytes:
     """Return the response to what can be no request."""
     assert request.refusal is not None  # noqa: S101 - the caller has looked
     status, words = request.refusal
-    code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
-    return problem(status, words, code, request)
+    code = _CODES.get(status, BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code)
+    return problem(status, words, code, request, list(retry_after(status).items()))
 
 
 def seconds_in(given: str | None) -> float:

@@ -33,7 +33,7 @@ class SocketConnection(StreamConnection):
         """Take an accepted socket and the limit on messages."""
         super().__init__(client)
         self.messages: deque[tuple[Piece, Frame]] = deque()
-        self.refusal: BadRequest | None = None
+        self.refusal: ServingError | None = None
         self.taken = 0  # changes under the front's lock
         self.half = bytearray()
         self._limit = max_message_bytes
@@ -48,8 +48,17 @@ class SocketConnection(StreamConnection):
             if self._missing <= 0:  # else not even a look is worth while
                 self._cut()
         except BadRequest as error:
-            self.refusal, self.is_settled = error, False
-            self.half.clear()
+            self.refuse(error)
+
+    @property
+    def begun_bytes(self) -> int:
+        """Bytes of the message that is not whole yet."""
+        return len(self.half)
+
+    def refuse(self, error: ServingError) -> None:
+        """Have an error be the last answer; see `StreamConnection`."""
+        self.refusal, self.is_settled = error, False
+        self.half.clear()
 
     def _cut(self) -> None:
         while unpack(self.half, self._limit) is not None:
@@ -101,6 +110,7 @@ class SocketFront(StreamFront[SocketConnection]):
         if piece is None:
             if data:
                 connection.feed(data)
+                self._weigh(connection)
             self._advance(connection)
             return
         # One whole message and nothing besides, as nearly always: all that follows is for others.

@@ -18,6 +18,8 @@ from time import monotonic
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from imdb_serving.transports.streams.front import MAX_BEGUN_BYTES
+
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.1
@@ -89,13 +91,24 @@ class FloodGuard:
         gone, self._gone = self._gone, []
         seen = {self.known.get(client) for client in self._seen}
         self._forget_seen()
+        begun = []
         for descriptor, floor in self._floor.items():
             received = _received(descriptor)
             if descriptor in seen:
                 self._floor[descriptor] = received
-            elif received - floor > self._limit:
-                _cut(descriptor)
+            else:
+                begun.append((received - floor, descriptor))
+        self._cut_those_with_too_much(begun)
         return gone
+
+    def _cut_those_with_too_much(self, begun: list[tuple[int, int]]) -> None:
+        """Cut connections of which too much has begun to arrive, or which together hold too much, the largest first."""
+        total = sum(size for size, _ in begun)
+        for size, descriptor in sorted(begun, reverse=True):
+            if size <= self._limit and total <= MAX_BEGUN_BYTES:
+                return
+            _cut(descriptor)
+            total -= size
 
     def close(self) -> None:
         """Watch no more; before the socket is closed."""

@@ -10,6 +10,7 @@ import threading
 from abc import ABC, abstractmethod
 from time import monotonic
 
+from imdb_serving.errors import ServingError
 from imdb_serving.workers.channel import Frame
 
 CHUNK = 1 << 16
@@ -32,6 +33,7 @@ class StreamConnection(ABC):
         self.is_settled = False
         self.watched = (False, False)
         self.answered = 0  # changes under `_sending`
+        self.weighed = 0  # of `begun_bytes`, what its front has counted
         self._unsent = b""
         self.ended = False
         self._sending = threading.RLock()
@@ -49,6 +51,15 @@ class StreamConnection(ABC):
     @abstractmethod
     def is_idle(self) -> bool:
         """True when there is nothing to answer and nothing to send."""
+
+    @property
+    @abstractmethod
+    def begun_bytes(self) -> int:
+        """Bytes of messages that have begun to arrive and are not whole yet."""
+
+    @abstractmethod
+    def refuse(self, error: ServingError) -> None:
+        """Have an error be the last answer: nothing more is read."""
 
     def read(self) -> None:
         """Take in what has arrived."""

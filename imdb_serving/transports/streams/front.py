@@ -15,15 +15,22 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
+from imdb_serving.errors import Overloaded
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
 from imdb_serving.workers.front import Task
+from imdb_serving.workers.waiting import LARGE
 
 log = logging.getLogger(__name__)
 
 LINGER_SECONDS = 2.0
 SWEEP_SECONDS = 1.0
 ACCEPTED_A_TURN = 64
+
+MAX_BEGUN_BYTES = 256 << 20
+"""Of messages that are not whole yet, on all connections together."""
+
+TOO_MUCH_BEGUN = "more large messages are arriving than this server holds at once; try again later"
 
 C = TypeVar("C", bound=StreamConnection)
 
@@ -45,6 +52,7 @@ class StreamFront(ABC, Generic[C]):
         self._found: list[Event] = []
         self.connections: dict[int, C] = {}
         self._swept = monotonic()
+        self._begun_bytes = 0
 
     @abstractmethod
     def _open(self, client: socket.socket) -> C:
@@ -98,6 +106,17 @@ class StreamFront(ABC, Generic[C]):
             finally:
                 self._guard.release()
 
+    def _weigh(self, connection: C) -> None:
+        """Count what has begun to arrive; too much of it, on all connections together, is refused."""
+        begun = connection.begun_bytes
+        self._begun_bytes += begun - connection.weighed
+        connection.weighed = begun
+        if self._begun_bytes > MAX_BEGUN_BYTES and begun > LARGE:
+            log.warning("a connection is refused: %d MiB of messages have begun to arrive", self._begun_bytes >> 20)
+            connection.refuse(Overloaded(TOO_MUCH_BEGUN))
+            self._begun_bytes -= connection.weighed
+            connection.weighed = 0
+
     def _take_in(self, connection: C) -> None:
         """Read from a connection, and go on with it."""
         connection.read()
@@ -133,6 +152,7 @@ class StreamFront(ABC, Generic[C]):
     def _forget(self, connection: C) -> None:
         if self.connections.pop(connection.descriptor, None) is not None:
             self._readiness.forget(connection.descriptor)
+            self._begun_bytes -= connection.weighed
             if not connection.is_idle:
                 self.abandon(connection)
             connection.close()
