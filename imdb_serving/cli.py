@@ -125,6 +125,12 @@ def _server_options(port: int) -> Callable[[Command], Command]:
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
                      help="Your own, called with engine and model in each worker; see docs/architecture.md."),
+        click.option("--metrics-port", type=click.IntRange(0, 65535), default=None,
+                     help="Tell Prometheus on this port of the host, at /metrics; 0 picks a free one."),
+        click.option("--log", type=click.Choice(["text", "json"]), default=None,
+                     help="Log one line an event to standard error in this form."),
+        click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+                     help="With --log: from here on; info has a line for each request that failed."),
         click.option("--max-queue", type=click.IntRange(min=0), default=1000,
                      help="Requests that may wait; more are refused at once as overloaded."),
         click.option("--max-message-bytes", type=click.IntRange(1024, 1 << 31), default=16 << 20,
@@ -595,6 +601,21 @@ def trace(folder: Path, **options: Any) -> None:
     from imdb_serving.commands.trace import write_requests
 
     write_requests(folder, **options)
+
+
+@main.command()
+@click.argument("endpoint")
+@click.option("--timeout", type=_Seconds(min=0, min_open=True), default=5.0, help="Seconds to wait for an answer.")
+def status(endpoint: str, timeout: float) -> None:
+    """Print what the server at ENDPOINT says of itself, and its metrics if it was started with --metrics-port.
+
+    \b
+    Example:
+      imdb-serving status tcp://127.0.0.1:9292
+    """
+    from imdb_serving.commands.status import print_status
+
+    print_status(endpoint, timeout)
 
 
 @main.command()

@@ -111,8 +111,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 class ServerInfo:
     """What a server says of itself when asked (`hello`).
 
-    `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now, and
-    `given_up` names those that will not come back, with the reason.
+    `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now,
+    `given_up` names those that will not come back, with the reason, and `metrics` is where Prometheus finds them.
     """
 
     protocol: str
@@ -128,6 +128,7 @@ class ServerInfo:
     ops: tuple[str, ...] = ()
     workers_ready: int = 0
     given_up: tuple[str, ...] = ()
+    metrics: str = ""
 
 
 Handler = Callable[[Request, Timeline], Reply]

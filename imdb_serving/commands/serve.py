@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 import imdb_serving
+from imdb_serving import logs
+from imdb_serving.commands.watching import metrics_port, rpc_stages
 from imdb_serving.config import DEFAULT_ENDPOINT
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, WorkerKind
@@ -51,6 +53,9 @@ class ServeOptions:
     port: int = 9294
     exit_with_stdin: bool = False
     pipeline: str = ""
+    metrics_port: int | None = None
+    log: str = ""
+    log_level: str = "warning"
     max_queue: int = MAX_QUEUE
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_samples: int = DEFAULT_LIMITS.samples
@@ -99,8 +104,14 @@ class ServeOptions:
         limits = ("max_queue", "max_message_bytes", "max_samples", "max_review_words")
         return [
             *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
+            *(("--log", self.log, "--log-level", self.log_level) if self.log else ()),
             *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),
         ]
+
+    def set_up_log(self) -> None:
+        """Log as asked; without a word, as logging does by itself."""
+        if self.log:
+            logs.set_up(self.log, self.log_level)
 
     def preload(self) -> list[str]:
         """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
@@ -109,6 +120,7 @@ class ServeOptions:
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
+    options.set_up_log()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))
@@ -116,11 +128,12 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     describe = functools.partial(options.describe, bundle)
     limit = options.max_message_bytes
     server = RpcServer(options.endpoint, pool, describe, max_message_bytes=limit, max_queue=options.max_queue)
+    server.watch = lambda crew: metrics_port(options, crew, pool, server.info, rpc_stages)
     stop_when_asked(server.stop, options)
     mode = "socket" if is_socket(options.endpoint) else "rpc"
     if mode == "rpc":
         _let_wakers_finish()
-    server.run(lambda endpoint: announce(mode, endpoint, options))
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
 
 
 def _let_wakers_finish() -> None:
@@ -141,11 +154,11 @@ def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
         threading.Thread(target=_wait_for_end_of_stdin, args=(stop,), daemon=True).start()
 
 
-def announce(mode: str, endpoint: str, options: ServeOptions) -> None:
+def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "") -> None:
     """Print the one line that says the server is ready, and where; its third word is the endpoint."""
     print(
         f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
-        f"worker_kind={options.kind} pid={os.getpid()}",
+        f"worker_kind={options.kind} pid={os.getpid()}{f' metrics={metrics}' if metrics else ''}",
         flush=True,
     )
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
-from imdb_serving.errors import ServerStartError
+from imdb_serving.commands.watching import http_stages, metrics_port
+from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
@@ -32,6 +34,7 @@ class _Server(Protocol):
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
+    options.set_up_log()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     workers = Workers(
@@ -53,8 +56,10 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
     pool.on_broken = give_up
     stop_when_asked(server.stop, options)
     try:
-        pool.start()
-        _run(server, "flask", options)
+        with metrics_port(options, server.crew, pool, workers.info, http_stages) as metrics:
+            workers.info = replace(workers.info, metrics=metrics)
+            pool.start()
+            _run(server, "flask", options, metrics)
     finally:
         pool.stop()
     if broken:
@@ -92,10 +97,22 @@ def _serve_front(
     *,
     profile: bool = False,
 ) -> None:
+    options.set_up_log()
     with _rpc_server(options, rpc) as endpoint:
-        server = make_server(make_app(Gateway(endpoint), max_body_bytes=options.max_message_bytes, profile=profile))
+        gateway = Gateway(endpoint)
+        server = make_server(make_app(gateway, max_body_bytes=options.max_message_bytes, profile=profile))
         stop_when_asked(server.stop, options)
-        _run(server, mode, options)
+        with _gateways_metrics(server, options) as gateway.metrics:
+            _run(server, mode, options, gateway.metrics)
+
+
+def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContextManager[str]:
+    if isinstance(server, HttpServer):
+        info = options.describe(None, PROTOCOL, options.max_message_bytes)
+        return metrics_port(options, server.crew, None, info, http_stages)
+    if options.metrics_port is not None:
+        raise ConfigError("flask-dev counts nothing: leave out --metrics-port, or use flask-gateway")
+    return nullcontext("")
 
 
 @contextmanager
@@ -112,6 +129,6 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
         yield server.endpoint
 
 
-def _run(server: _Server, mode: str, options: ServeOptions) -> None:
-    announce(mode, server.url, options)
+def _run(server: _Server, mode: str, options: ServeOptions, metrics: str = "") -> None:
+    announce(mode, server.url, options, metrics)
     server.run()

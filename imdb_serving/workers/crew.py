@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
@@ -26,6 +26,7 @@ from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTi
 from imdb_serving.workers import pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
+from imdb_serving.workers.outcomes import FailedBytes, FailedFrames
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 from imdb_serving.workers.waiting import NO_HOPE, Waiting
 
@@ -55,6 +56,8 @@ class _Member:
 
     def __init__(self, work: Callable[[_Member], None], number: int) -> None:
         self.task: Task | None = None
+        self.answered = 0
+        self.failed: Counter[str] = Counter()
         self.retired = False
         self.call = threading.Lock()
         self.call.acquire()
@@ -91,7 +94,13 @@ class Crew:
         self._typical_ns = NOT_KNOWN
         self._held: deque[tuple[Task, Any]] = deque()  # answers that the leader holds back
         self._leaders_task: Task | None = None  # what the leader was at when the keeper looked last
+        self.failed: Counter[str] = Counter()  # but for those that a worker told of
+        self._failing = threading.Lock()
+        self.observed: deque[Any] | None = None
+        """Where outcomes are left for whoever looks at them, if anybody does."""
+
         self._members = [_Member(self._work, number) for number in range(threads)]
+        self._ever = list(self._members)
         self._alarm = Bell()
         self._asleep = False
         self._roused = False
@@ -197,6 +206,14 @@ class Crew:
         else:
             if looks:
                 self._learn(perf_counter_ns() - begun_ns)
+            if type(outcome) is FailedFrames or type(outcome) is FailedBytes:
+                member.failed[outcome.code] += 1
+                if log.isEnabledFor(logging.INFO):
+                    log.info("request failed", extra=self._fields(task, outcome.code))
+            else:
+                member.answered += 1
+                if self.observed is not None:
+                    self.observed.append(outcome)
             if task.open.acquire(False):  # see `claim`
                 if self._leader is not member or not self._queue:
                     self._front.answer(task, outcome)
@@ -217,7 +234,29 @@ class Crew:
 
     def _fail(self, task: Task, error: ServingError) -> None:
         if task.claim():
+            with self._failing:
+                self.failed[error.code] += 1
+            if log.isEnabledFor(logging.INFO):
+                log.info("request failed", extra=self._fields(task, error.code))
             self._front.fail(task, error)
+
+    def _fields(self, task: Task, code: str) -> dict[str, Any]:
+        """Return what the log says of a request: never what it holds."""
+        waited_ms = (perf_counter_ns() - task.received_ns) / 1e6
+        client = self._front.client(task)
+        return {"event": "request_failed", "request_id": task.request_id, "client": client, "code": code,
+                "ms": round(waited_ms, 3)}  # fmt: skip
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many requests ended how, since the start: `answered`, or a failure's code."""
+        total = Counter({"answered": sum(member.answered for member in self._ever)})
+        for counts in (self.failed, self._front.counts, *(member.failed for member in self._ever)):
+            total.update(dict(counts))
+        return dict(total)
+
+    def at_work(self) -> int:
+        """Return how many requests are at work."""
+        return len(self._members) - self._idle()
 
     def keep(self, seconds: float) -> None:
         """Be the keeper for some seconds, or until woken by `rouse`."""
@@ -267,6 +306,7 @@ class Crew:
         self._members.remove(member)
         fresh = _Member(self._work, int(member.thread.name.rpartition("-")[2]))
         self._members.append(fresh)
+        self._ever.append(fresh)
         fresh.thread.start()
 
     def drain(self, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
@@ -42,6 +42,12 @@ class Front(Protocol):
     submit: Callable[[Task], None]
     abandon: Callable[[Hashable], None]
     set_back: Callable[[Hashable], None]
+
+    counts: Counter[str]
+    """How many requests it has refused by itself, by code."""
+
+    def client(self, task: Task) -> str:
+        """Return a name of a task's client, for the log."""
 
     def owner(self, task: Task) -> Hashable:
         """Return what is the same for all requests of a client."""

@@ -99,6 +99,11 @@ class Pool:
     def _make(self, number: int) -> Seat:
         return SEATS[self.kind](number, self._make_answer, self._preload)
 
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the workers that are processes, by name."""
+        seats = list(self._seats.values())
+        return {f"worker-{seat.number}": seat.pid for seat in seats if isinstance(seat, ProcessSeat)}
+
     def missing(self) -> int:
         """Return how many workers are not there at the moment: dead, and not yet replaced."""
         return self.count - len(self._seats)
@@ -230,7 +235,8 @@ class Pool:
         number, tries = gone.number, self._tries[gone.number]
         how = gone.end(0.0 if hung else DEATH_SECONDS)
         tries.ended(gone, how)
-        log.warning("worker %d %s and is replaced", number, how)
+        fields = {"event": "worker_replaced", "worker": number, "how": how}
+        log.warning("worker %d %s and is replaced", number, how, extra=fields)
         while not tries.is_over:
             if self._stops_within(tries.pause):
                 return
@@ -265,7 +271,8 @@ class Pool:
         seat.end(0.0)
 
     def _give_up(self, number: int, reason: str) -> None:
-        log.error("worker %d is given up: %s", number, reason)
+        fields = {"event": "worker_given_up", "worker": number, "reason": reason}
+        log.error("worker %d is given up: %s", number, reason, extra=fields)
         with self._changed:
             self.given_up[number] = reason
             last = len(self.given_up) == self.count

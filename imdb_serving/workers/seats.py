@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Literal, Protocol
 
+from imdb_serving import logs
 from imdb_serving.errors import ServerStartError
 from imdb_serving.workers import fork_server
 from imdb_serving.workers.channel import Channel, Frame, Frames
+from imdb_serving.workers.outcomes import marked, number_of
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +166,9 @@ class ProcessSeat:
     def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
         """Send the request to the process and wait for its answer."""
         self._channel.send(received_ns, message, deadline)
-        answer = self._channel.receive(deadline)[1]
+        number, answer = self._channel.receive(deadline)
         self.proven = True
-        return answer
+        return marked(answer, number) if number else answer
 
     def is_dead(self) -> bool:
         """Tell whether the process said anything unasked: that can only be its end."""
@@ -221,6 +223,7 @@ def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
     except Exception as error:
         _say(channel, FAILED, [f"{type(error).__name__}: {error}".encode()])
         return
+    logs.set_up_as_told()
     for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
@@ -230,7 +233,8 @@ def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
             received_ns, frames = channel.receive()
         except (EOFError, OSError):
             return
-        _say(channel, received_ns, answer(received_ns, frames))
+        outcome = answer(received_ns, frames)
+        _say(channel, number_of(outcome), outcome)
 
 
 def _say(channel: Channel, number: int, frames: Sequence[Frame]) -> None:

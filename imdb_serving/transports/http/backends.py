@@ -6,6 +6,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic, perf_counter_ns
 from typing import Protocol
 
@@ -52,11 +53,11 @@ class Workers:
         make = make_answer if kind == "process" else make_local_answer
         self.pool = Pool(functools.partial(make, make_handler), count, kind, preload)
         self._ask = self._ask_process if kind == "process" else self._ask_thread
-        self._info = info
+        self.info = info
 
     def describe(self) -> ServerInfo:
         """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
-        return introduce(self._info, self.pool)
+        return introduce(self.info, self.pool)
 
     def answer(self, request: Request, deadline: float) -> Reply:
         """Have a worker answer."""
@@ -115,6 +116,7 @@ class Gateway:
     def __init__(self, endpoint: str) -> None:
         """Take the RPC server's endpoint."""
         self._endpoint = endpoint
+        self.metrics = ""
         self._local = threading.local()
 
     def _client(self) -> RpcClient:
@@ -127,7 +129,7 @@ class Gateway:
         """Ask the RPC server who it is."""
         client = self._client()
         client.timeout = 1.0
-        return client.hello()
+        return replace(client.hello(), metrics=self.metrics)
 
     def answer(self, request: Request, deadline: float) -> Reply:
         """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""

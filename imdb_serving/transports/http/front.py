@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import socket
 import threading
+from collections import Counter
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,15 @@ from imdb_serving.errors import ServingError
 from imdb_serving.transports.http.connection import Connection
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.http.parsing import HttpRequest
-from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, problem_of, refusal, request_seconds
+from imdb_serving.transports.http.problems import (
+    BODY,
+    RECEIVED_NS,
+    code_of_refusal,
+    failed,
+    problem_of,
+    refusal,
+    request_seconds,
+)
 from imdb_serving.transports.http.responses import base_environ, call
 from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.front import Task
@@ -34,6 +44,8 @@ class HttpFront(StreamFront[Connection]):
         """Take the listening socket and the application."""
         super().__init__(listener)
         self._app = app
+        self.counts: Counter[str] = Counter()  # changes under the lock
+        self._numbers = itertools.count(1)
         host, port = listener.getsockname()[:2]
         self._environ = base_environ(host, port)
         self._others: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
@@ -45,6 +57,10 @@ class HttpFront(StreamFront[Connection]):
 
     def _is_stale(self, connection: Connection, idle_seconds: float) -> bool:
         return connection.at_work is None and idle_seconds > IDLE_SECONDS
+
+    def client(self, task: Task) -> str:
+        """Return a name of the connection, for the log; see `Front`."""
+        return task.route[0].name  # type: ignore[no-any-return]
 
     def owner(self, task: Task) -> Connection:
         """Return the connection."""
@@ -63,15 +79,18 @@ class HttpFront(StreamFront[Connection]):
     def _begin(self, connection: Connection, request: HttpRequest) -> bool:
         """Put a request to work; tell whether it is answered already."""
         if request.refusal is not None:
+            self.counts[code_of_refusal(request.refusal[0])] += 1
             connection.reply(refusal(request))
             return True
         if request.path.decode("latin-1") != PREDICTION_PATH or request.method != "POST":
             self._others.put(connection)
             return False
         deadline = monotonic() + request_seconds(request)
+        number, size = next(self._numbers), len(request.body)
         try:
-            self.submit(Task((connection, request), 0, request.received_ns, deadline, None, len(request.body)))
+            self.submit(Task((connection, request), number, request.received_ns, deadline, None, size))
         except ServingError as error:
+            self.counts[error.code] += 1
             connection.reply(problem_of(error, request))
             return True
         return False
@@ -84,7 +103,8 @@ class HttpFront(StreamFront[Connection]):
 
     def work(self, task: Task) -> bytes:
         """Have the application answer a prediction."""
-        return self.respond(task.route[1])
+        data = self.respond(task.route[1])
+        return data if data[9:12] == b"200" else failed(data)
 
     def respond(self, request: HttpRequest) -> bytes:
         """Have the application answer a request; what it raises has been answered by it, so this is our own fault."""

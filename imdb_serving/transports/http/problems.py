@@ -14,9 +14,10 @@ from imdb_serving.errors import (
     ServingError,
     words_of,
 )
-from imdb_serving.transports.http.json_wire import TIMEOUT_HEADER, MalformedBody
+from imdb_serving.transports.http.json_wire import TIMEOUT_HEADER, MalformedBody, decode_problem
 from imdb_serving.transports.http.parsing import HttpRequest
 from imdb_serving.transports.http.responses import problem
+from imdb_serving.workers.outcomes import FailedBytes
 
 DEFAULT_REQUEST_SECONDS = 30.0
 RETRY_AFTER_SECONDS = "1"
@@ -59,12 +60,23 @@ def problem_of(error: Exception, request: HttpRequest) -> bytes:
     return problem(status, words_of(error), code_of(error), request, list(retry_after(status).items()))
 
 
+def failed(response: bytes) -> FailedBytes:
+    """Mark a response as an error, with the code in its problem document."""
+    marked = FailedBytes(response)
+    marked.code = decode_problem(response.partition(b"\r\n\r\n")[2])[0] or RemoteFailure.code
+    return marked
+
+
+def code_of_refusal(status: HTTPStatus) -> str:
+    """Return the code of what was refused before it was read."""
+    return _CODES.get(status, BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code)
+
+
 def refusal(request: HttpRequest) -> bytes:
     """Return the response to what can be no request."""
     assert request.refusal is not None  # noqa: S101 - the caller has looked
     status, words = request.refusal
-    code = _CODES.get(status, BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code)
-    return problem(status, words, code, request, list(retry_after(status).items()))
+    return problem(status, words, code_of_refusal(status), request, list(retry_after(status).items()))
 
 
 def seconds_in(given: str | None) -> float:

@@ -43,33 +43,33 @@ class HttpServer:
         listener = listen(host, port)
         self.url = url(host, listener.getsockname()[1])
         self.front = HttpFront(listener, app)
-        self._crew = Crew(self.front, threads, self.front.work, replace_stuck, **limits)
+        self.crew = Crew(self.front, threads, self.front.work, replace_stuck, **limits)
 
     def stop(self) -> None:
         """Ask `run` to answer what has arrived, then return."""
         self._stopping = True
-        self._crew.rouse()
+        self.crew.rouse()
 
     def run(self) -> None:
         """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`."""
         try:
-            self._crew.start()
+            self.crew.start()
             self._serve()
             while self.front.receive():  # what had arrived before the stop is still answered
                 pass
             self._app.config["DRAINING"] = perf_counter_ns()
             until = monotonic() + self._drain_timeout
-            self._crew.drain(self._drain_timeout)
+            self.crew.drain(self._drain_timeout)
             while not self.front.is_quiet() and monotonic() < until:
                 self.front.receive()
-                self._crew.keep(0.01)
+                self.crew.keep(0.01)
         finally:
-            self._crew.stop()
+            self.crew.stop()
             self.front.close()
 
     def _serve(self) -> None:
         while not self._stopping:
-            self._crew.keep(KEEP_SECONDS)
+            self.crew.keep(KEEP_SECONDS)
 
 
 def url(host: str, port: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
 from typing import Any
@@ -26,6 +27,7 @@ class Intake:
         """Take what returns what the server says of itself, or raises, its limit, and what its workers are."""
         self._introduce = introduce
         self.max_message_bytes = max_message_bytes
+        self.counts: Counter[str] = Counter()  # changes under the front's lock
         self._for_threads = kind == "thread"
 
     def take(self, header: Frame, tensors: Tensors, whole: Frames, route: Any, submit: Callable[[Task], None]) -> Any:
@@ -48,5 +50,6 @@ class Intake:
             content: Any = Parsed(question, tensors, one_piece) if self._for_threads else whole
             submit(Task(route, question.id, received_ns, monotonic() + question.deadline_ms / 1000, content, size))
         except ServingError as error:
+            self.counts[error.code] += 1
             return wire.encode_failure(error, wire.read_id(header), one_piece=one_piece)
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
@@ -75,8 +77,11 @@ class RpcServer:
         """Take everything, `limits` for the requests that wait; nothing is started before `run`."""
         self._endpoint = endpoint
         self._pool = pool
-        info = describe(PROTOCOL.decode(), max_message_bytes)
-        self._intake = Intake(lambda: introduce(info, pool), max_message_bytes, pool.kind)
+        self.info = describe(PROTOCOL.decode(), max_message_bytes)
+        self.watch: Callable[[Crew], AbstractContextManager[str]] = lambda _: nullcontext("")
+        """Given the crew, what looks at it while the server runs, and where it tells what it sees."""
+
+        self._intake = Intake(lambda: introduce(self.info, pool), max_message_bytes, pool.kind)
         self._start_timeout = start_timeout
         self._drain_timeout, self._limits = drain_timeout, limits
         self._stopping = False
@@ -104,11 +109,13 @@ class RpcServer:
         crew = Crew(front, pool.count, work, stuck, **self._limits)
         self._rouse = crew.rouse
         try:
-            pool.start(self._start_timeout)
-            if not self._stopping:
-                crew.start()
-                on_ready(front.endpoint)
-                self._serve(crew, front)
+            with self.watch(crew) as metrics:
+                self.info = replace(self.info, metrics=metrics)
+                pool.start(self._start_timeout)
+                if not self._stopping:
+                    crew.start()
+                    on_ready(front.endpoint)
+                    self._serve(crew, front)
         finally:
             crew.stop()
             if crew.draining:

@@ -92,6 +92,7 @@ class SocketFront(StreamFront[SocketConnection]):
         super().__init__(listener)
         self.endpoint = endpoint
         self._intake, self._on_close = intake, on_close
+        self.counts = intake.counts
         self._max_bytes = intake.max_message_bytes
 
     def _open(self, client: socket.socket) -> SocketConnection:
@@ -99,6 +100,10 @@ class SocketFront(StreamFront[SocketConnection]):
 
     def _is_stale(self, connection: SocketConnection, idle_seconds: float) -> bool:
         return (bool(connection.half) or connection.wants_to_write) and idle_seconds > HALF_MESSAGE_SECONDS
+
+    def client(self, task: Task) -> str:
+        """Return a name of the connection, for the log; see `Front`."""
+        return task.route.name  # type: ignore[no-any-return]
 
     def owner(self, task: Task) -> SocketConnection:
         """Return the connection."""
@@ -128,6 +133,7 @@ class SocketFront(StreamFront[SocketConnection]):
             if connection.is_settled and connection.wants_to_read and not connection.messages:
                 return
             if connection.refusal is not None and not (connection.lingering or connection.messages):
+                self.counts[connection.refusal.code] += 1
                 connection.send(wire.encode_failure(connection.refusal, None, one_piece=True)[0])
                 connection.lingering, connection.touched = True, monotonic()
             if connection.lingering and connection.is_idle:

@@ -49,6 +49,7 @@ from imdb_serving.transports.rpc.tensors import (
     decode_arrays,
     decode_tensors,
 )
+from imdb_serving.workers.outcomes import FailedFrames
 
 Question = Predict | Hello
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -146,7 +147,10 @@ def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -
 
 def encode_failure(error: Exception, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
     """Return what tells a client of an error."""
-    return _build(Failure(request_id, wire_code(error), words_of(error)), one_piece=one_piece)
+    code = wire_code(error)
+    failed = FailedFrames(_build(Failure(request_id, code, words_of(error)), one_piece=one_piece))
+    failed.code = code
+    return failed
 
 
 def read_question(header: Frame) -> Question:

@@ -52,7 +52,7 @@ class ZmqFront:
         self._router.setsockopt(zmq.MAXMSGSIZE, max(intake.max_message_bytes, SMALL_BYTES))
         self._send_part = plain_send(self._router)
         self._flood = FloodGuard(self._router, intake.max_message_bytes)
-        self._intake = intake
+        self._intake, self.counts = intake, intake.counts
         self._guard = threading.Lock()
         self._more = False
         self._outbox: deque[tuple[Route, Frames]] = deque()
@@ -137,11 +137,17 @@ class ZmqFront:
         try:
             header, tensors, one_piece = wire.open_frames(message)
         except BadRequest as error:
+            self.counts[error.code] += 1
             answer = wire.encode_failure(error, None, one_piece=wire.is_one_piece(message))
         else:
             answer = self._intake.take(header, tensors, message, (route, one_piece), self.submit)
         if answer is not None:
             self._send(route, answer)
+
+    def client(self, task: Task) -> str:
+        """Return the client's identity, for the log; see `Front`."""
+        identity: bytes = task.route[0][0]
+        return identity.hex()
 
     def owner(self, task: Task) -> bytes:
         """Return the client's identity; see `Front`."""

@@ -5,6 +5,7 @@ Reading is done with the front's lock held; `send` may be called from any thread
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ from imdb_serving.errors import ServingError
 from imdb_serving.workers.channel import Frame
 
 CHUNK = 1 << 16
+_numbers = itertools.count(1)
 
 
 class StreamConnection(ABC):
@@ -27,6 +29,7 @@ class StreamConnection(ABC):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.socket = client
         self.descriptor = client.fileno()
+        self.name = f"connection-{next(_numbers)}"
         self.touched = monotonic()
         self.lingering = False
         self.closed = False
