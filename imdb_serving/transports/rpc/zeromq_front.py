@@ -18,6 +18,7 @@ from imdb_serving.transports.rpc.framing import SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
+from imdb_serving.transports.streams.listening import advice
 from imdb_serving.transports.streams.places import Janitor, claimed
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
@@ -66,7 +67,7 @@ class ZmqFront:
             raise
         except zmq.ZMQError as error:
             self.close()
-            raise ServerStartError(f"cannot listen on {endpoint}: {error}; choose another one") from error
+            raise ServerStartError(f"cannot listen on {endpoint}: {error}; {advice(error)}") from error
 
     def _bind(self, endpoint: str) -> None:
         self._router.ipv6 = "[" in endpoint

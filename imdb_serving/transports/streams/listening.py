@@ -9,6 +9,7 @@ from imdb_serving.errors import ServerStartError
 from imdb_serving.transports.streams.places import claimed
 
 BACKLOG = 1024
+TAKEN = {errno.EADDRINUSE, errno.EACCES}
 
 
 def listen(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
@@ -17,11 +18,12 @@ def listen(host: str, port: int, backlog: int = BACKLOG) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=backlog)
     except (OSError, ValueError, OverflowError) as error:
-        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; {_advice(error)}") from error
+        raise ServerStartError(f"cannot listen on {host}:{port}: {error}; {advice(error)}") from error
 
 
-def _advice(error: Exception) -> str:
-    taken = getattr(error, "errno", None) in {errno.EADDRINUSE, errno.EACCES} or not isinstance(error, OSError)
+def advice(error: Exception) -> str:
+    """Return what to do about an address that cannot be had."""
+    taken = getattr(error, "errno", None) in TAKEN or isinstance(error, OverflowError | ValueError)
     return "choose another port" if taken else "choose another host, one of this machine's addresses"
 
 

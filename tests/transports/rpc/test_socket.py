@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable
+from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
@@ -384,8 +384,12 @@ class Pipe(StreamConnection):
 
     wants_to_read = True
     is_idle = False
+    begun_bytes = 0
 
     def feed(self, data: bytes) -> None:
+        """Do nothing."""
+
+    def refuse(self, error: ServingError) -> None:
         """Do nothing."""
 
 
