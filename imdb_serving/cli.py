@@ -125,6 +125,12 @@ def _server_options(port: int) -> Callable[[Command], Command]:
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
                      help="Your own, called with engine and model in each worker; see docs/architecture.md."),
+        click.option("--server-key", type=click.Path(path_type=Path),
+                     help="RPC over ZeroMQ: this server's secret key; see imdb-serving keys."),
+        click.option("--client-keys", type=click.Path(path_type=Path),
+                     help="RPC over ZeroMQ: the folder of the public keys of the clients to let in."),
+        click.option("--token-file", type=click.Path(path_type=Path),
+                     help="HTTP: answer those alone that show the token in this file."),
         click.option("--metrics-port", type=click.IntRange(0, 65535), default=None,
                      help="Tell Prometheus on this port of the host, at /metrics; 0 picks a free one."),
         click.option("--log", type=click.Choice(["text", "json"]), default=None,
@@ -206,7 +212,11 @@ _rpc = click.option("--rpc", help="The RPC server to ask, as tcp://HOST:PORT; de
 @main.command("flask-gateway")
 @_server_options(port=9294)
 @_rpc
-def flask_gateway(rpc: str | None, **options: Any) -> None:
+@click.option("--rpc-client-key", type=click.Path(path_type=Path), help="For --rpc: this gateway's secret key.")
+@click.option("--rpc-server-public-key", type=click.Path(path_type=Path), help="For --rpc: that server's public key.")
+def flask_gateway(
+    rpc: str | None, rpc_client_key: Path | None, rpc_server_public_key: Path | None, **options: Any
+) -> None:
     """Serve over HTTP with Flask in front of an RPC server: the published arrangement, on our web server.
 
     \b
@@ -215,8 +225,9 @@ def flask_gateway(rpc: str | None, **options: Any) -> None:
       imdb-serving flask-gateway --rpc tcp://127.0.0.1:9292
     """
     from imdb_serving.commands.serve_http import serve_gateway
+    from imdb_serving.transports.keys import Credentials
 
-    serve_gateway(_serve_options(**options), rpc)
+    serve_gateway(_serve_options(**options), rpc, Credentials(rpc_client_key, rpc_server_public_key))
 
 
 @main.command("flask-dev")
@@ -237,6 +248,28 @@ def flask_dev(rpc: str | None, **options: Any) -> None:
     serve_dev(_serve_options(**options), rpc)
 
 
+def _shows_credentials(command: Command) -> Command:
+    """Add the options of what a client shows a server; the command gets them as `credentials`."""
+
+    @functools.wraps(command)
+    def run(
+        *arguments: Any, client_key: Path | None, server_public_key: Path | None, token_file: Path | None, **others: Any
+    ) -> Any:
+        from imdb_serving.transports.keys import Credentials
+
+        credentials = Credentials(client_key, server_public_key, token_file)
+        return command(*arguments, credentials=credentials, **others)
+
+    shown = run
+    for name, what in (
+        ("--token-file", "Over HTTP: the file of the server's token."),
+        ("--server-public-key", "Over ZeroMQ: the server's public key; see imdb-serving keys."),
+        ("--client-key", "Over ZeroMQ: this client's secret key; see imdb-serving keys."),
+    ):
+        shown = click.option(name, type=click.Path(path_type=Path), help=what)(shown)
+    return shown  # type: ignore[return-value]
+
+
 def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Command:
     """Add the options that the published clients share."""
     for option in (
@@ -248,7 +281,7 @@ def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Comma
         click.option("--endpoint", default=endpoint, help="Where the server listens."),
     ):  # fmt: skip
         command = option(command)
-    return command
+    return _shows_credentials(command)
 
 
 @main.command()
@@ -606,7 +639,8 @@ def trace(folder: Path, **options: Any) -> None:
 @main.command()
 @click.argument("endpoint")
 @click.option("--timeout", type=_Seconds(min=0, min_open=True), default=5.0, help="Seconds to wait for an answer.")
-def status(endpoint: str, timeout: float) -> None:
+@_shows_credentials
+def status(endpoint: str, timeout: float, credentials: Any) -> None:
     """Print what the server at ENDPOINT says of itself, and its metrics if it was started with --metrics-port.
 
     \b
@@ -615,7 +649,26 @@ def status(endpoint: str, timeout: float) -> None:
     """
     from imdb_serving.commands.status import print_status
 
-    print_status(endpoint, timeout)
+    print_status(endpoint, timeout, credentials)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--client", "clients", multiple=True, default=("client",), help="A client's name; may be given several times."
+)
+def keys(folder: Path, clients: tuple[str, ...]) -> None:
+    """Make keys in FOLDER, for a server that lets in those alone whom it knows, and print how they are used.
+
+    CURVE keys for RPC over ZeroMQ, which is encrypted then, and a token for HTTP. A folder may get more clients later.
+
+    \b
+    Example:
+      imdb-serving keys keys --client alice --client bob
+    """
+    from imdb_serving.commands.keys import make_keys
+
+    make_keys(folder, clients)
 
 
 @main.command()

@@ -39,6 +39,12 @@ class Overloaded(ServingError):
     code = "overloaded"
 
 
+class Unauthorized(ServingError):
+    """The server does not know this client, or is not the one it was taken for: the keys or the token are wrong."""
+
+    code = "unauthorized"
+
+
 class RemoteFailure(ServingError):
     """The server failed while working on a well-formed request."""
 
@@ -69,7 +75,7 @@ class ConfigError(ServingError):
     code = "config"
 
 
-_ON_THE_WIRE = (BadRequest, ServerUnavailable, Overloaded, RequestTimeout, RemoteFailure)
+_ON_THE_WIRE = (BadRequest, ServerUnavailable, Overloaded, RequestTimeout, Unauthorized, RemoteFailure)
 _BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_WIRE}
 
 

@@ -19,6 +19,7 @@ from imdb_serving.model.files import SERVER_DIR, VOCABULARY
 from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.transports.connect import KEEP_ALIVE, connect
+from imdb_serving.transports.keys import NOBODY, Credentials
 
 SHOWN_FAILURES = 20
 
@@ -43,6 +44,7 @@ def predict_stream(
     kind: str,
     vocab: Path | None,
     http_client: str = KEEP_ALIVE,
+    credentials: Credentials = NOBODY,
 ) -> int:
     """Predict every line of `stream`; results to standard output, everything else to standard error.
 
@@ -56,7 +58,7 @@ def predict_stream(
     line_format: LineFormat = detect_format(lines[0]) if kind == "auto" else kind  # type: ignore[assignment]
     vocabulary = _find_vocabulary(conf_path, vocab) if line_format == "text" else None
     template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
-    make_client = functools.partial(connect, endpoint, timeout, http_client)
+    make_client = functools.partial(connect, endpoint, timeout, http_client, credentials=credentials)
 
     shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
     records = run_load(make_client, shares, timeout)

@@ -11,7 +11,7 @@ from imdb_serving.errors import ServingError
 
 INTENTS: dict[str, tuple[str, ...]] = {
     "Get ready": ("train", "data", "tune", "doctor", "completion"),
-    "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status"),
+    "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
     "Send requests": ("client", "client-multi", "client-batch", "flask-client"),
     "Measure": ("sweep", "ladder", "slo", "growth", "bench", "flask-benchmark", "mlperf"),
     "Read what was measured": ("report", "compare", "trace"),

@@ -16,7 +16,7 @@ from types import FrameType
 
 import imdb_serving
 from imdb_serving import logs
-from imdb_serving.commands.watching import metrics_port, rpc_stages
+from imdb_serving.commands.watching import metrics_port, rpc_stages, warn_strangers
 from imdb_serving.config import DEFAULT_ENDPOINT
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, WorkerKind
@@ -27,7 +27,9 @@ from imdb_serving.server_process import server_arguments
 from imdb_serving.serving.limits import DEFAULT_LIMITS, Limits
 from imdb_serving.serving.ops import FEED_NAMES, FETCH_NAMES
 from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.transports.keys import read_token
 from imdb_serving.transports.rpc.answering import answer_maker
+from imdb_serving.transports.rpc.curve import ServerKeys
 from imdb_serving.transports.rpc.endpoints import is_socket
 from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES
 from imdb_serving.transports.rpc.server import RpcServer
@@ -53,6 +55,9 @@ class ServeOptions:
     port: int = 9294
     exit_with_stdin: bool = False
     pipeline: str = ""
+    server_key: Path | None = None
+    client_keys: Path | None = None
+    token_file: Path | None = None
     metrics_port: int | None = None
     log: str = ""
     log_level: str = "warning"
@@ -108,6 +113,22 @@ class ServeOptions:
             *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),
         ]
 
+    def keys(self) -> ServerKeys | None:
+        """Return the keys for RPC, or None; raise `ConfigError` when one of the two options is missing."""
+        if self.token_file is not None:
+            raise ConfigError("--token-file is for HTTP; RPC has --server-key and --client-keys")
+        if (self.server_key is None) != (self.client_keys is None):
+            raise ConfigError("--server-key and --client-keys go together: a key alone would let anybody in")
+        if self.server_key is None or self.client_keys is None:
+            return None
+        return ServerKeys(self.server_key, self.client_keys)
+
+    def token(self) -> str:
+        """Return the token for HTTP, or an empty text; raise `ConfigError` when it cannot be read."""
+        if self.server_key is not None or self.client_keys is not None:
+            raise ConfigError("--server-key and --client-keys are for RPC; HTTP has --token-file")
+        return read_token(self.token_file) if self.token_file else ""
+
     def set_up_log(self) -> None:
         """Log as asked; without a word, as logging does by itself."""
         if self.log:
@@ -127,7 +148,11 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     pool = Pool(answer, options.server_threads, options.kind, options.preload())
     describe = functools.partial(options.describe, bundle)
     limit = options.max_message_bytes
-    server = RpcServer(options.endpoint, pool, describe, max_message_bytes=limit, max_queue=options.max_queue)
+    keys = options.keys()
+    server = RpcServer(
+        options.endpoint, pool, describe, max_message_bytes=limit, keys=keys, max_queue=options.max_queue
+    )
+    warn_strangers(options.endpoint, guarded=keys is not None)
     server.watch = lambda crew: metrics_port(options, crew, pool, server.info, rpc_stages)
     stop_when_asked(server.stop, options)
     mode = "socket" if is_socket(options.endpoint) else "rpc"

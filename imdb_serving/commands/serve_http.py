@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
-from imdb_serving.commands.watching import http_stages, metrics_port
+from imdb_serving.commands.watching import http_stages, metrics_port, warn_strangers
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
 from imdb_serving.transports.http.server import HttpServer
+from imdb_serving.transports.keys import NOBODY, Credentials
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
         options.describe(bundle, PROTOCOL, options.max_message_bytes),
         options.preload(),
     )
-    app, pool = make_app(workers, max_body_bytes=options.max_message_bytes), workers.pool
+    app = make_app(workers, max_body_bytes=options.max_message_bytes, token=options.token())
+    pool = workers.pool
     stuck = pool.replace_stuck if options.kind == "thread" else None
     server = _http_server(app, options, stuck)
     broken: list[ServerStartError] = []
@@ -66,9 +68,9 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
         raise broken[0]
 
 
-def serve_gateway(options: ServeOptions, rpc: str | None) -> None:
+def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentials = NOBODY) -> None:
     """Serve over HTTP by asking the RPC server at `rpc`, or one started for this; N threads, each with a client."""
-    _serve_front(options, rpc, "flask-gateway", lambda app: _http_server(app, options))
+    _serve_front(options, rpc, "flask-gateway", lambda app: _http_server(app, options), credentials=credentials)
 
 
 def _http_server(
@@ -96,11 +98,13 @@ def _serve_front(
     make_server: Callable[[Flask], _Server],
     *,
     profile: bool = False,
+    credentials: Credentials = NOBODY,
 ) -> None:
     options.set_up_log()
-    with _rpc_server(options, rpc) as endpoint:
-        gateway = Gateway(endpoint)
-        server = make_server(make_app(gateway, max_body_bytes=options.max_message_bytes, profile=profile))
+    with _rpc_server(options, rpc, credentials) as endpoint:
+        gateway = Gateway(endpoint, credentials)
+        limit = options.max_message_bytes
+        server = make_server(make_app(gateway, max_body_bytes=limit, profile=profile, token=options.token()))
         stop_when_asked(server.stop, options)
         with _gateways_metrics(server, options) as gateway.metrics:
             _run(server, mode, options, gateway.metrics)
@@ -116,10 +120,10 @@ def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContext
 
 
 @contextmanager
-def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
+def _rpc_server(options: ServeOptions, rpc: str | None, credentials: Credentials) -> Iterator[str]:
     """Give the endpoint of the RPC server to ask: the one named, which must answer, or one started here."""
     if rpc:
-        with RpcClient(rpc) as client:
+        with RpcClient(rpc, credentials=credentials) as client:
             client.hello()
         yield rpc
         return
@@ -130,5 +134,6 @@ def _rpc_server(options: ServeOptions, rpc: str | None) -> Iterator[str]:
 
 
 def _run(server: _Server, mode: str, options: ServeOptions, metrics: str = "") -> None:
+    warn_strangers(server.url, guarded=options.token_file is not None)
     announce(mode, server.url, options, metrics)
     server.run()

@@ -9,18 +9,19 @@ from urllib.request import urlopen
 from imdb_serving.errors import ServerUnavailable
 from imdb_serving.messages import ServerInfo
 from imdb_serving.transports.connect import connect
+from imdb_serving.transports.keys import NOBODY, Credentials
 
 METRICS_PATH = "/metrics"
 MAX_BYTES = 16 << 20
 SHARES = (0.5, 0.99)
 
 
-def print_status(endpoint: str, timeout: float) -> None:
+def print_status(endpoint: str, timeout: float, credentials: Credentials = NOBODY) -> None:
     """Print it; `endpoint` is a server's, or that of its metrics."""
     if endpoint.startswith("http") and endpoint.rstrip("/").endswith(METRICS_PATH):
         _print_metrics(endpoint, timeout)
         return
-    with connect(endpoint, timeout) as client:
+    with connect(endpoint, timeout, credentials=credentials) as client:
         info = client.hello()
     _print_info(info)
     if info.metrics:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from imdb_serving.messages import ServerInfo
@@ -16,7 +18,24 @@ from imdb_serving.workers.pool import Pool
 if TYPE_CHECKING:
     from imdb_serving.commands.serve import ServeOptions
 
+log = logging.getLogger(__name__)
+
 TIMING = b"\r\nServer-Timing: "
+
+
+def warn_strangers(endpoint: str, *, guarded: bool) -> None:
+    """Warn of a server that others than this host's users can reach, and that asks nobody who they are."""
+    scheme, _, rest = endpoint.partition("://")
+    host = rest.partition("/")[0].rpartition(":")[0].strip("[]")
+    if guarded or scheme in {"ipc", "socket+unix"} or host == "localhost":
+        return
+    with suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return
+    remedy = {"http": "--token-file", "socket": "tcp:// with keys (imdb-serving keys)"}.get(
+        scheme, "--server-key and --client-keys (imdb-serving keys)"
+    )
+    log.warning("anybody who can reach %s can use this server; to choose who, see %s", endpoint, remedy)
 
 
 def rpc_stages(frames: Sequence[bytes]) -> Sequence[Stage]:

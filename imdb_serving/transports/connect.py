@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
 from imdb_serving.errors import BadRequest
 from imdb_serving.transports.base import Client
+from imdb_serving.transports.keys import NOBODY, Credentials
 
 KEEP_ALIVE, CURL = "keep-alive", "curl"
 
@@ -18,14 +19,18 @@ def connect(
     http_client: str = KEEP_ALIVE,
     *,
     max_answer_bytes: int = MAX_ANSWER_BYTES,
+    credentials: Credentials = NOBODY,
 ) -> Client:
     """Return the client for an endpoint, or one that balances over several: a sequence, or one text with commas.
 
     `tcp://` and `ipc://` are RPC over ZeroMQ, `socket://` and `socket+unix://` RPC over a plain socket. `http://` is
-    the HTTP service, for which `http_client` is `keep-alive` or `curl`. Raises `BadRequest` for anything else.
+    the HTTP service, for which `http_client` is `keep-alive` or `curl`. `credentials` are for servers that ask for
+    them. Raises `BadRequest` for anything else, and `ConfigError` for files that hold no key or token.
     """
     endpoints = endpoint.split(",") if isinstance(endpoint, str) else list(endpoint)
-    make = functools.partial(_connect_one, http_client=http_client, max_answer_bytes=max_answer_bytes)
+    make = functools.partial(
+        _connect_one, http_client=http_client, max_answer_bytes=max_answer_bytes, credentials=credentials
+    )
     if len(endpoints) == 1:
         return make(endpoints[0], timeout)
     from imdb_serving.transports.balanced import BalancedClient
@@ -33,21 +38,25 @@ def connect(
     return BalancedClient(endpoints, make, timeout)
 
 
-def _connect_one(endpoint: str, timeout: float, *, http_client: str, max_answer_bytes: int) -> Client:
+def _connect_one(
+    endpoint: str, timeout: float, *, http_client: str, max_answer_bytes: int, credentials: Credentials
+) -> Client:
     scheme = endpoint.partition("://")[0]
     if scheme in {"tcp", "ipc"}:
         from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
-        return RpcClient(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
+        return RpcClient(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes, credentials=credentials)
     if scheme in {"socket", "socket+unix"}:
         from imdb_serving.transports.rpc.socket_client import SocketClient
 
+        if credentials.client_key or credentials.server_key:
+            raise BadRequest(f"keys are for ZeroMQ: use tcp:// or ipc://, not {endpoint}")
         return SocketClient(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
     if scheme == "http":
         from imdb_serving.transports.http.client import CurlClient, HttpClient
 
         kind = CurlClient if http_client == CURL else HttpClient
-        return kind(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes)
+        return kind(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes, token_file=credentials.token_file)
     raise BadRequest(
         f"cannot use the endpoint {endpoint!r}: expected tcp://, ipc://, socket://, socket+unix:// or http://"
     )

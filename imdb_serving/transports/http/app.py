@@ -5,6 +5,8 @@ It knows no web server: `server.py` and `dev.py` put it behind one. What answers
 
 from __future__ import annotations
 
+import functools
+import hmac
 import logging
 import sys
 from collections.abc import Mapping
@@ -16,13 +18,13 @@ import msgspec
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException
 
-from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError, words_of
+from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError, Unauthorized, words_of
 from imdb_serving.messages import ServerInfo
 from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, code_of, retry_after, seconds_in, status_of
+from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, code_of, headers_of, seconds_in, status_of
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,12 @@ PROTOCOL = "imdb-serving-http/1"
 TIMEOUT_KEY = "HTTP_" + TIMEOUT_HEADER.upper().replace("-", "_")
 
 
-def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False) -> Flask:
+def make_app(
+    backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES, profile: bool = False, token: str = ""
+) -> Flask:
     """Return the application; `profile` has it write the published PROFILE lines to standard error.
+
+    With a `token` it answers those alone that show it (RFC 6750), but for whether it lives and is ready.
 
     Set `app.config["DRAINING"]` to the time (perf_counter_ns) from which on it refuses predictions that arrive, while
     those that had arrived are answered.
@@ -39,6 +45,9 @@ def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=0)
     app.url_map.merge_slashes = False  # an unknown path is told, not redirected
+
+    if token:
+        app.before_request(functools.partial(_check_token, token.encode()))
 
     @app.post(PREDICTION_PATH)
     def predict() -> Response:
@@ -60,7 +69,8 @@ def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES
     def ready() -> Response:
         if app.config["DRAINING"]:
             raise ServerUnavailable("this server is shutting down")
-        return _json({"status": "ready", "server": backend.describe()})
+        info = backend.describe()
+        return _json({"status": "ready", "server": info} if _shows(token.encode()) else {"status": "ready"})
 
     @app.get("/")
     def page() -> str:
@@ -68,6 +78,17 @@ def make_app(backend: Backend, *, max_body_bytes: int = json_wire.MAX_BODY_BYTES
 
     app.register_error_handler(Exception, _problem)
     return app
+
+
+def _shows(token: bytes) -> bool:
+    """Tell whether the request shows the token, if there is one."""
+    shown = request.headers.get("Authorization", "").encode("latin-1", "replace")
+    return not token or hmac.compare_digest(shown, b"Bearer " + token)
+
+
+def _check_token(token: bytes) -> None:
+    if request.path not in {LIVE_PATH, READY_PATH} and not _shows(token):
+        raise Unauthorized("this server answers those alone that show its token: Authorization: Bearer TOKEN")
 
 
 def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:
@@ -106,7 +127,7 @@ def _problem(error: Exception) -> Response:
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
     body = json_wire.encode_problem(status, status.phrase, words_of(error), code_of(error))
-    return Response(body, status, retry_after(status), content_type=PROBLEM)
+    return Response(body, status, headers_of(status), content_type=PROBLEM)
 
 
 def _http_problem(error: HTTPException) -> Response:

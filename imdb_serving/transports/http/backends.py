@@ -15,6 +15,7 @@ from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, Timeline
 from imdb_serving.transports.introduction import introduce
+from imdb_serving.transports.keys import NOBODY, Credentials
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import make_answer, telling
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
@@ -113,15 +114,15 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
 class Gateway:
     """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
 
-    def __init__(self, endpoint: str) -> None:
-        """Take the RPC server's endpoint."""
-        self._endpoint = endpoint
+    def __init__(self, endpoint: str, credentials: Credentials = NOBODY) -> None:
+        """Take the RPC server's endpoint, and what it asks to be shown."""
+        self._endpoint, self._credentials = endpoint, credentials
         self.metrics = ""
         self._local = threading.local()
 
     def _client(self) -> RpcClient:
         if not hasattr(self._local, "client"):
-            self._local.client = RpcClient(self._endpoint)
+            self._local.client = RpcClient(self._endpoint, credentials=self._credentials)
         client: RpcClient = self._local.client
         return client
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 from abc import abstractmethod
+from pathlib import Path
 from time import perf_counter_ns
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from imdb_serving.errors import (
     RequestTimeout,
     ServerUnavailable,
     ServingError,
+    Unauthorized,
     from_code,
 )
 from imdb_serving.messages import Reply, Request, ServerInfo
@@ -27,12 +29,13 @@ from imdb_serving.timing import CLOCK_ID, Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
+from imdb_serving.transports.keys import read_token
 from imdb_serving.transports.streams.client_socket import LONG, RESTED_NS, KernelTimedSocket
 
 RECEIVE_BYTES = 1 << 14
 CURL_TOO_LONG = 63
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
-_BY_STATUS: dict[int, type[ServingError]] = {503: ServerUnavailable, 504: RequestTimeout}
+_BY_STATUS: dict[int, type[ServingError]] = {401: Unauthorized, 503: ServerUnavailable, 504: RequestTimeout}
 
 
 class Answer(NamedTuple):
@@ -106,6 +109,7 @@ class _BaseHttpClient(Client):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        token_file: Path | None = None,
     ) -> None:
         """Take the server's address; no connection is made yet. `timeout` is each request's deadline in seconds."""
         if not 0 < timeout <= MAX_TIMEOUT:
@@ -122,6 +126,7 @@ class _BaseHttpClient(Client):
         self.endpoint = endpoint.rstrip("/")
         self.timeout = timeout
         self.max_answer_bytes = max_answer_bytes
+        self._authorizing = f"Authorization: Bearer {read_token(token_file)}\r\n" if token_file else ""
         self._host, self._port, self._netloc = parts.hostname, port, parts.netloc
         self._prefix = parts.path.rstrip("/")
 
@@ -143,9 +148,12 @@ class _BaseHttpClient(Client):
         answer = self._exchange("GET", READY_PATH, b"")
         self._raise_for(answer)
         try:
-            return msgspec.json.decode(answer.body, type=_Ready).server
+            info = msgspec.json.decode(answer.body, type=_Ready).server
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RemoteFailure(f"{self.endpoint} answered hello with something else: {error}") from error
+        if info is None:
+            raise Unauthorized(f"{self.endpoint} says who it is to those alone that show its token")
+        return info
 
     @abstractmethod
     def _exchange(self, method: str, path: str, body: bytes) -> Answer:
@@ -174,7 +182,7 @@ class _BaseHttpClient(Client):
 
 
 class _Ready(msgspec.Struct):
-    server: ServerInfo
+    server: ServerInfo | None = None
 
 
 class HttpClient(_BaseHttpClient):
@@ -204,7 +212,7 @@ class HttpClient(_BaseHttpClient):
         deadline_ns = begun_ns + int(self.timeout * 1e9)
         message = (
             f"{method} {self._prefix}{path} HTTP/1.1\r\nHost: {self._netloc}\r\nContent-Type: {JSON}\r\n"
-            f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n\r\n"
+            f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n{self._authorizing}\r\n"
         ).encode("latin-1") + body
         if self._socket is not None and begun_ns > self._used_ns + RESTED_NS and self._socket.is_readable():
             self.close()  # nothing was asked, so this is its end, or words that are no answer to what we ask now
@@ -281,6 +289,8 @@ class CurlClient(_BaseHttpClient):
         command = [curl, "--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
         command += ["--max-filesize", str(self.max_answer_bytes)]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
+        if self._authorizing:
+            raise BadRequest("curl would show the token to all users of this machine; use the keep-alive client")
         command += ["-H", "Expect:", "--data-binary", "@-"] if body else []
         try:
             done = subprocess.run(

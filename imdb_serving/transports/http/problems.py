@@ -12,6 +12,7 @@ from imdb_serving.errors import (
     RequestTimeout,
     ServerUnavailable,
     ServingError,
+    Unauthorized,
     words_of,
 )
 from imdb_serving.transports.http.json_wire import TIMEOUT_HEADER, MalformedBody, decode_problem
@@ -33,6 +34,11 @@ STATUS: dict[type[ServingError], HTTPStatus] = {
     ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
     RequestTimeout: HTTPStatus.GATEWAY_TIMEOUT,
+    Unauthorized: HTTPStatus.UNAUTHORIZED,
+}
+_HEADERS = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_AFTER_SECONDS},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
 }
 
 
@@ -49,15 +55,15 @@ def code_of(error: Exception) -> str:
     return error.code if isinstance(error, ServingError) else RemoteFailure.code
 
 
-def retry_after(status: HTTPStatus) -> dict[str, str]:
-    """Return the header that says when to come again, where that is of use."""
-    return {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+def headers_of(status: HTTPStatus) -> dict[str, str]:
+    """Return the header that says when to come again, or what to show, where that is of use."""
+    return _HEADERS.get(status, {})
 
 
 def problem_of(error: Exception, request: HttpRequest) -> bytes:
     """Return the whole response to a request that failed before or behind the application."""
     status = status_of(error)
-    return problem(status, words_of(error), code_of(error), request, list(retry_after(status).items()))
+    return problem(status, words_of(error), code_of(error), request, list(headers_of(status).items()))
 
 
 def failed(response: bytes) -> FailedBytes:
@@ -76,7 +82,7 @@ def refusal(request: HttpRequest) -> bytes:
     """Return the response to what can be no request."""
     assert request.refusal is not None  # noqa: S101 - the caller has looked
     status, words = request.refusal
-    return problem(status, words, code_of_refusal(status), request, list(retry_after(status).items()))
+    return problem(status, words, code_of_refusal(status), request, list(headers_of(status).items()))
 
 
 def seconds_in(given: str | None) -> float:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from time import monotonic
 from typing import Protocol
 
-from imdb_serving.errors import BadRequest, ServerStartError
+from imdb_serving.errors import BadRequest, ConfigError, ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.transports.introduction import introduce
+from imdb_serving.transports.rpc.curve import ServerKeys
 from imdb_serving.transports.rpc.endpoints import is_socket, socket_address, socket_endpoint
 from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES, PROTOCOL
 from imdb_serving.transports.rpc.intake import Intake
@@ -35,12 +36,14 @@ class RpcFront(Front, Protocol):
         """Close it."""
 
 
-def open_front(endpoint: str, intake: Intake) -> RpcFront:
-    """Bind to an endpoint; raise `ServerStartError` when it cannot be had."""
+def open_front(endpoint: str, intake: Intake, keys: ServerKeys | None = None) -> RpcFront:
+    """Bind to an endpoint; raise `ServerStartError` when it cannot be had, `ConfigError` when the keys are none."""
     if not is_socket(endpoint):
         from imdb_serving.transports.rpc.zeromq_front import ZmqFront
 
-        return ZmqFront(endpoint, intake)
+        return ZmqFront(endpoint, intake, keys)
+    if keys is not None:
+        raise ConfigError(f"keys are for ZeroMQ: serve at tcp:// or ipc://, not at {endpoint}")
     from imdb_serving.transports.rpc.socket_front import SocketFront
     from imdb_serving.transports.streams.listening import listen, listen_at
     from imdb_serving.transports.streams.places import Janitor
@@ -72,6 +75,7 @@ class RpcServer:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         start_timeout: float = START_SECONDS,
         drain_timeout: float = DRAIN_SECONDS,
+        keys: ServerKeys | None = None,
         **limits: int,
     ) -> None:
         """Take everything, `limits` for the requests that wait; nothing is started before `run`."""
@@ -83,7 +87,7 @@ class RpcServer:
 
         self._intake = Intake(lambda: introduce(self.info, pool), max_message_bytes, pool.kind)
         self._start_timeout = start_timeout
-        self._drain_timeout, self._limits = drain_timeout, limits
+        self._drain_timeout, self._limits, self._keys = drain_timeout, limits, keys
         self._stopping = False
         self._rouse: Callable[[], None] = lambda: None
         self._broken: list[ServerStartError] = []
@@ -104,7 +108,7 @@ class RpcServer:
         Raises `ServerStartError` when the endpoint cannot be bound, workers cannot start, or none is left.
         """
         pool = self._pool
-        front = open_front(self._endpoint, self._intake)
+        front = open_front(self._endpoint, self._intake, self._keys)
         work, stuck = (pool.ask_here, pool.replace_stuck) if pool.kind == "thread" else (pool.ask_for, None)
         crew = Crew(front, pool.count, work, stuck, **self._limits)
         self._rouse = crew.rouse

@@ -9,9 +9,11 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
-from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
+from imdb_serving.errors import BadRequest, ConfigError, RemoteFailure, ServerUnavailable, Unauthorized
+from imdb_serving.transports.keys import NOBODY, Credentials
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.client import MessageClient
+from imdb_serving.transports.rpc.curve import guard_client
 from imdb_serving.transports.rpc.framing import Piece
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.transports.streams.client_socket import RESTED_NS
@@ -23,6 +25,15 @@ SLICE_NS = SLICE_MS * 1_000_000
 
 # As plain numbers: pyzmq's enumerations cost more than the calls they are for.
 NOBLOCK, EVENTS, RCVMORE, POLLIN = (int(value) for value in (zmq.NOBLOCK, zmq.EVENTS, zmq.RCVMORE, zmq.POLLIN))
+
+
+WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
 
 
 class RpcClient(MessageClient):
@@ -40,15 +51,20 @@ class RpcClient(MessageClient):
         *,
         timeout: float = DEFAULT_TIMEOUT,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
+        credentials: Credentials = NOBODY,
     ) -> None:
         """Open a socket; the connection is made in the background and needs no running server yet.
 
         ZeroMQ ends the connection at an answer above `max_answer_bytes`.
         """
         super().__init__(endpoint, timeout, max_answer_bytes)
+        self._credentials = credentials
         self._context = zmq.Context()
         try:
             self._open()
+        except ConfigError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
@@ -64,8 +80,10 @@ class RpcClient(MessageClient):
         self._socket.linger = 0
         self._socket.maxmsgsize = self.max_answer_bytes
         self._socket.rcvtimeo = SLICE_MS
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        self._connected = False
+        self._monitor = self._socket.get_monitor_socket(WATCHED)
+        self._connected, self._broken, self._refusal = False, False, ""
+        if self._credentials.client_key or self._credentials.server_key:
+            guard_client(self._socket, self._credentials)
         self._socket.ipv6 = "[" in self.endpoint
         self._socket.connect(self.endpoint)
 
@@ -124,12 +142,28 @@ class RpcClient(MessageClient):
         """Read what the monitor has to say; tell whether the connection was lost."""
         lost = False
         while self._monitor.get(EVENTS) & POLLIN:  # type: ignore[operator]
-            self._connected = recv_monitor_message(self._monitor)["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            event = recv_monitor_message(self._monitor)["event"]
+            self._connected = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            self._broken = event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL or (self._broken and not self._connected)
+            self._refusal = "" if self._connected else self._refusal_of(event) or self._refusal
             lost = lost or not self._connected
         return lost
 
-    def _unavailable(self, why: str) -> ServerUnavailable:
+    def _refusal_of(self, event: int) -> str:
+        """Return why a handshake failed, for want of which a server does not answer; nothing for any other event."""
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return "it does not know this client's key"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            return "it has no keys, or this client has none: both need them"
+        if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._credentials.server_key:
+            return "it is not the server whose public key this client was given"
+        return ""
+
+    def _unavailable(self, why: str) -> ServerUnavailable | Unauthorized:
         """Throw away the socket with the request it still holds: a server that comes back must not work on it."""
+        refusal, broken = self._refusal, self._broken
         self._close_socket()
         self._open()
-        return self._no_server(why)
+        if refusal:
+            return Unauthorized(f"{self.endpoint} refuses this client: {refusal}")
+        return self._no_server(f"{why} in the handshake (it may ask for keys)" if broken else why)

@@ -10,9 +10,11 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
+from imdb_serving.transports.rpc.curve import ServerKeys, guard_server
 from imdb_serving.transports.rpc.endpoints import ipc_path
 from imdb_serving.transports.rpc.framing import SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
@@ -46,8 +48,8 @@ class ZmqFront:
     abandon: Callable[[Hashable], None]
     set_back: Callable[[Hashable], None]
 
-    def __init__(self, endpoint: str, intake: Intake) -> None:
-        """Bind; raise `ServerStartError` when the endpoint cannot be had."""
+    def __init__(self, endpoint: str, intake: Intake, keys: ServerKeys | None = None) -> None:
+        """Bind; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none."""
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(intake.max_message_bytes, SMALL_BYTES))
@@ -60,9 +62,12 @@ class ZmqFront:
         self._asked = False
         self._bell = Bell(self._router.fileno())
         self._janitor: Janitor | None = None
+        self._authenticator: ThreadAuthenticator | None = None
         try:
+            if keys is not None:
+                self._authenticator = guard_server(self._router, self._context, keys)
             self._bind(endpoint)
-        except ServerStartError:
+        except ServingError:
             self.close()
             raise
         except zmq.ZMQError as error:
@@ -210,6 +215,8 @@ class ZmqFront:
             self._flood.close()
             self._router.close(linger=LINGER_MS)
         self._bell.close()
+        if self._authenticator is not None:
+            self._authenticator.stop()
         self._context.term()
         if self._janitor is not None:
             self._janitor.close()
