@@ -1,6 +1,29 @@
-"""`python -m imdb_serving` is the `imdb-serving` command."""
+"""`python -m imdb_serving` is the `imdb-serving` command; both begin here."""
 
-from imdb_serving.cli import main
+import os
+import signal
+import sys
+
+
+def run() -> None:
+    """Run the command. Ctrl-C while it is still loading ends it without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _open_standard_streams()
+    from imdb_serving.cli import main
+
+    main()
+
+
+def _open_standard_streams() -> None:
+    """Have whichever of the three was closed read or write nothing: else the first file opened would become it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a descriptor has no path
+
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -18,6 +18,9 @@ from imdb_serving.engines.registry import ENGINES, engines_for, engines_in_words
 if TYPE_CHECKING:
     from imdb_serving.commands.serve import ServeOptions
 
+MAX_CLIENTS = 1024
+"""Client processes; more are no use on any machine, and ZeroMQ has no more sockets for them."""
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -304,7 +307,7 @@ def client(conf: Path, **options: Any) -> None:
 @main.command("client-multi")
 @click.argument("conf", type=click.Path(path_type=Path))
 @click.argument("data_file", metavar="DATA", type=click.Path(path_type=Path))
-@click.argument("clients", type=click.IntRange(min=1))
+@click.argument("clients", type=click.IntRange(1, MAX_CLIENTS))
 @_client_options
 def client_multi(conf: Path, data_file: Path, clients: int, **options: Any) -> None:
     """Predict the samples of DATA with CLIENTS client processes, each with its share.
@@ -322,7 +325,7 @@ def client_multi(conf: Path, data_file: Path, clients: int, **options: Any) -> N
 @main.command("flask-client")
 @click.argument("conf", type=click.Path(path_type=Path))
 @click.argument("data_file", metavar="DATA", type=click.Path(path_type=Path))
-@click.argument("clients", type=click.IntRange(min=1))
+@click.argument("clients", type=click.IntRange(1, MAX_CLIENTS))
 @functools.partial(_client_options, endpoint=DEFAULT_HTTP_ENDPOINT)
 @click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples a request.")
 @click.option(

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imdb_serving.errors import ConfigError
+
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
 DEFAULT_HTTP_ENDPOINT = "http://127.0.0.1:9294"
 DEFAULT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86_400.0
 MAX_ANSWER_BYTES = 256 << 20
 """What a client reads at most of one answer, unless told otherwise."""
+
+
+def at_home(path: str) -> Path:
+    """Return a path, `~` and `~name` replaced by their homes; raise `ConfigError` when there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"cannot use the path {path}: {error}") from None
 
 
 def project_root() -> Path:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 from typing import IO, Any
 
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServerStartError
 
+log = logging.getLogger(__name__)
+
 READY_SECONDS = 120.0
 STOP_SECONDS = 20.0
+KEEP_SECONDS = 0.2
+MAX_TRIES = 4
+SOUND_SECONDS = 60.0
+"""A server that has lived so long is taken to be a sound one."""
 
 MODES: dict[str, tuple[str, ...]] = {
     "rpc": ("serve",),
@@ -64,13 +72,21 @@ class ServerProcess:
     """
 
     def __init__(
-        self, arguments: Sequence[str], *, command: str = "serve", ready_timeout: float = READY_SECONDS
+        self,
+        arguments: Sequence[str],
+        *,
+        command: str = "serve",
+        ready_timeout: float = READY_SECONDS,
+        apart: bool = False,
     ) -> None:
-        """Take the arguments of `imdb-serving COMMAND`; the server starts with the `with` block, or `start`."""
+        """Take the arguments of `imdb-serving COMMAND`; the server starts with the `with` block, or `start`.
+
+        One that is `apart` does not see the terminal's Ctrl-C.
+        """
         self._arguments = [command, *arguments, "--exit-with-stdin"]
         if "--port" not in arguments and "--endpoint" not in arguments:
             self._arguments += ["--port", "0"]
-        self._ready_timeout = ready_timeout
+        self._ready_timeout, self._apart = ready_timeout, apart
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self.endpoint = ""
@@ -111,7 +127,12 @@ class ServerProcess:
     def _start(self) -> None:
         command = [sys.executable, "-m", "imdb_serving", *self._arguments]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            start_new_session=self._apart,
         )
         output = self._process.stdout
         assert output is not None  # noqa: S101 - a pipe was asked for
@@ -155,3 +176,48 @@ class ServerProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class KeptServer:
+    """A server that is started again, at the same endpoint, when it ends by itself or is killed.
+
+    `on_given_up` is told, once, when it has come to nothing several times in a row.
+    """
+
+    def __init__(self, arguments: Sequence[str], on_given_up: Callable[[ServerStartError], None]) -> None:
+        """Take the arguments of `imdb-serving serve`, without its endpoint."""
+        self._arguments, self._on_given_up = list(arguments), on_given_up
+        self._server = ServerProcess(arguments, apart=True)
+        self._over = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keep-server", daemon=True)
+
+    def __enter__(self) -> str:
+        """Start it; return its endpoint."""
+        self._endpoint = self._server.start().endpoint
+        self._keeper.start()
+        return self._endpoint
+
+    def __exit__(self, *_error: object) -> None:
+        self._over.set()
+        self._keeper.join(READY_SECONDS)
+        self._server.stop()
+
+    def _keep(self) -> None:
+        tries, started = 0, monotonic()
+        while not self._over.wait(KEEP_SECONDS):
+            if self._server.running:
+                continue
+            tries = 0 if monotonic() > started + SOUND_SECONDS else tries + 1
+            if tries > MAX_TRIES:
+                self._on_given_up(ServerStartError(f"the server at {self._endpoint} ended {tries} times in a row"))
+                return
+            log.warning("the server at %s has ended and is started again", self._endpoint)
+            self._server.stop()
+            if self._over.wait(KEEP_SECONDS * 2**tries):
+                return
+            started = monotonic()
+            self._server = ServerProcess([*self._arguments, "--endpoint", self._endpoint], apart=True)
+            try:
+                self._server.start()
+            except ServerStartError as error:
+                log.error("it did not start: %s", error)  # noqa: TRY400 - the trace is the server's, not ours

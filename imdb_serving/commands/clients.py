@@ -63,6 +63,7 @@ def predict_stream(
     shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
     records = run_load(make_client, shares, timeout)
     results, failures = _gather(shares, records)
+    alone: list[Line] = []
     if batch > 1:
         # A batch is refused as a whole. Only the sample that is at fault may fail, so its neighbours go alone.
         alone = [line for line, code, _ in failures if code in (BadRequest.code, DataError.code)]
@@ -72,7 +73,7 @@ def predict_stream(
             results.update(again)
             failures = [entry for entry in failures if entry[0] not in alone] + still_failed
     _write(lines, results)
-    _report(records, results, failures, len(lines))
+    _report(() if alone else records, results, failures, len(lines))
     return 1 if failures else 0
 
 
@@ -154,9 +155,12 @@ def _report(
     if not results:
         return
     right = sum(result.right for result in results.values())
+    print(f"accuracy {right / len(results):.4f} on {len(results)} samples", file=sys.stderr)
+    if not records:
+        print("no times: some batches were refused, and their samples sent one by one", file=sys.stderr)
+        return
     wall = wall_seconds(records)
     sums = stage_sums(records)
-    print(f"accuracy {right / len(results):.4f} on {len(results)} samples", file=sys.stderr)
     print(f"{len(records)} clients, wall {wall:.3f} s, {len(results) / wall:,.0f} samples/s", file=sys.stderr)
     print("seconds, per-client sums averaged over the clients:", file=sys.stderr)
     print("  ".join(f"{name:>12}" for name in PUBLISHED_COLUMNS), file=sys.stderr)

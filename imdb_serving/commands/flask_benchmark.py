@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs.grid import describe, run_grid
 from imdb_serving.bench.runs.models import require_model
+from imdb_serving.workers.janitor import fleeting_folder
 
 CLIENTS = [1, 2, 4, 8, 12, 16, 20, 24]
 TIMEOUT = 60.0
@@ -23,7 +23,7 @@ WAYS = (("as published", "flask-dev", "curl"), ("flask, keep-alive", "flask", "k
 def run_flask_benchmark(model: Path | None, samples: int, server_threads: int) -> int:
     """Measure both arrangements and print the table; returns the exit code: 0, or 1 when a cell failed."""
     rows = {}
-    with tempfile.TemporaryDirectory(prefix="imdb-serving-") as folder:
+    with fleeting_folder() as folder:
         for way, mode, http_client in WAYS:
             params = GridParams(
                 mode=mode,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import signal
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -40,6 +43,23 @@ class Manual(click.Command):
                 formatter.write_text(part.strip("\n"))
 
 
+def _words_of(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; use fewer workers or smaller batches"
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}{_REMEDIES.get(error.errno or 0, '')}"
+
+
+_REMEDIES = {
+    errno.EMFILE: "; raise `ulimit -n`, or use fewer workers and clients",
+    errno.ENFILE: "; the whole machine has too many files open",
+    errno.EAGAIN: "; raise `ulimit -u`, or use fewer workers and clients",
+    errno.ENOMEM: "; use fewer workers, or smaller batches",
+    errno.ENOSPC: "; the result is not complete",
+    errno.EPIPE: "; whoever read our output has gone",
+}
+
+
 class Manuals(click.Group):
     """A group by intents, whose commands end with one line and exit code 2 for an error that the user can act on."""
 
@@ -47,11 +67,17 @@ class Manuals(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that has a type of ours becomes its words."""
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # from before there was anything to tidy up
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except ServingError as error:
-            click.echo(f"imdb-serving: {type(error).__name__}: {error}", err=True)
-            ctx.exit(2)
+            words = f"{type(error).__name__}: {error}"
+        except (OSError, MemoryError) as error:  # the machine's, whatever we were at
+            words = _words_of(error)
+        with suppress(OSError):  # standard error may be full or closed as well
+            click.echo(f"imdb-serving: {words}", err=True)
+        return ctx.exit(2)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write the commands by what one wants to do, each with its first sentence."""

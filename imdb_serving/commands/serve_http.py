@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
 from imdb_serving.commands.watching import http_stages, metrics_port, warn_strangers
 from imdb_serving.errors import ConfigError, ServerStartError
-from imdb_serving.server_process import ServerProcess
+from imdb_serving.server_process import KeptServer
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
@@ -101,13 +101,24 @@ def _serve_front(
     credentials: Credentials = NOBODY,
 ) -> None:
     options.set_up_log()
-    with _rpc_server(options, rpc, credentials) as endpoint:
+    broken: list[ServerStartError] = []
+    stop: list[Callable[[], None]] = []
+
+    def give_up(error: ServerStartError) -> None:
+        broken.append(error)
+        for each in stop:
+            each()
+
+    with _rpc_server(options, rpc, credentials, give_up) as endpoint:
         gateway = Gateway(endpoint, credentials)
         limit = options.max_message_bytes
         server = make_server(make_app(gateway, max_body_bytes=limit, profile=profile, token=options.token()))
+        stop.append(server.stop)
         stop_when_asked(server.stop, options)
         with _gateways_metrics(server, options) as gateway.metrics:
             _run(server, mode, options, gateway.metrics)
+    if broken:
+        raise broken[0]
 
 
 def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContextManager[str]:
@@ -120,7 +131,9 @@ def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContext
 
 
 @contextmanager
-def _rpc_server(options: ServeOptions, rpc: str | None, credentials: Credentials) -> Iterator[str]:
+def _rpc_server(
+    options: ServeOptions, rpc: str | None, credentials: Credentials, on_given_up: Callable[[ServerStartError], None]
+) -> Iterator[str]:
     """Give the endpoint of the RPC server to ask: the one named, which must answer, or one started here."""
     if rpc:
         with RpcClient(rpc, credentials=credentials) as client:
@@ -129,8 +142,8 @@ def _rpc_server(options: ServeOptions, rpc: str | None, credentials: Credentials
         return
     options.opened()  # what is wrong with the model is said here, not by the process below
     options.make_pipeline()
-    with ServerProcess(options.arguments()) as server:
-        yield server.endpoint
+    with KeptServer(options.arguments(), on_given_up) as endpoint:
+        yield endpoint
 
 
 def _run(server: _Server, mode: str, options: ServeOptions, metrics: str = "") -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import msgspec
 from imdb_serving.bench.parameters import GridParams, LadderParams, make
 from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
+from imdb_serving.workers.janitor import fleeting_folder
 
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
@@ -122,7 +122,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
 def _scratch() -> Iterator[None]:
     """Give the kernels started in this block a temporary folder of their own: they do not always tidy up theirs."""
     before = os.environ.get("TMPDIR")
-    with tempfile.TemporaryDirectory(prefix="imdb-serving-", ignore_cleanup_errors=True) as folder:
+    with fleeting_folder() as folder:
         os.environ["TMPDIR"] = folder
         try:
             yield

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from imdb_serving.config import at_home
 from imdb_serving.errors import DataError
 from imdb_serving.text.lines import Example, detect_format, number_lines, parse
 
@@ -41,8 +42,8 @@ def load(source: str) -> Reviews:
     if source == "packaged":
         return _packaged()
     if source.startswith("aclimdb:"):
-        return _aclimdb(Path(source.removeprefix("aclimdb:")).expanduser())
-    path = Path(source).expanduser()
+        return _aclimdb(at_home(source.removeprefix("aclimdb:")))
+    path = at_home(source)
     if not path.is_file():
         raise DataError(f"no data source {source!r}; expected 'packaged', 'aclimdb:DIR' or an existing file")
     examples = read_file(path)

@@ -10,7 +10,7 @@ import atexit
 import multiprocessing.forkserver
 import shutil
 import tempfile
-from multiprocessing import process
+from multiprocessing import process, resource_tracker
 from pathlib import Path
 
 PREFIX = "imdb-serving-fork-"
@@ -22,6 +22,7 @@ SHORT = "/tmp"  # noqa: S108 - a folder of our own is made in it
 
 def prepare() -> None:
     """Make the folder, if there is none yet; called before the first process is started."""
+    resource_tracker.ensure_running()  # its start unblocks signals, which who starts a process has blocked
     config = process.current_process()._config  # type: ignore[attr-defined] # there is no other way
     if not config.get("tempdir"):
         usual = tempfile.gettempdir()
@@ -30,9 +31,10 @@ def prepare() -> None:
 
 def _remove() -> None:
     address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
-    folder = Path(address).parent if isinstance(address, str) and address[:1] != "\0" else None
-    if folder is not None and folder.name.startswith(PREFIX):
-        shutil.rmtree(folder, ignore_errors=True)
+    config = process.current_process()._config  # type: ignore[attr-defined]
+    there = Path(address).parent if isinstance(address, str) and address[:1] != "\0" else config.get("tempdir")
+    if there and Path(there).name.startswith(PREFIX):
+        shutil.rmtree(there, ignore_errors=True)
 
 
 atexit.register(_remove)

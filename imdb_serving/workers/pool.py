@@ -70,7 +70,13 @@ class Pool:
         """Start all workers and wait until they are ready; raise `ServerStartError` if one is not."""
         deadline = monotonic() + timeout
         for number in range(self.count):
-            self._seats[number] = self._make(number)
+            try:
+                self._seats[number] = self._make(number)
+            except OSError as error:
+                raise ServerStartError(
+                    f"cannot start {self.count} workers, only {number}: {error.strerror}; "
+                    f"use fewer, or raise the limits (ulimit -n, ulimit -u)"
+                ) from error
         for seat in self._seats.values():
             seat.await_ready(deadline)
         self._idle.extend(self._seats.values())
@@ -79,9 +85,11 @@ class Pool:
 
     def _watch(self) -> None:
         """Replace workers that die while nobody asks them anything; of one at work, the asker sees the end."""
+        orphans: set[Seat] = set()  # the fork server has died, not they
         while not self._stopping:
             try:
-                seats = {seat.sentinel: seat for seat in list(self._seats.values()) if isinstance(seat, ProcessSeat)}
+                watched = [seat for seat in list(self._seats.values()) if isinstance(seat, ProcessSeat)]
+                seats = {seat.sentinel: seat for seat in watched if seat not in orphans}
                 ended = wait(list(seats), WATCH_SECONDS)
             except (OSError, ValueError):  # one was buried just now
                 continue
@@ -89,6 +97,9 @@ class Pool:
                 sleep(WATCH_SECONDS)
             for sentinel in ended:
                 seat = seats[sentinel]  # type: ignore[index]
+                if seat in self._idle and not seat.is_dead():
+                    orphans.add(seat)
+                    continue
                 try:
                     self._idle.remove(seat)
                 except ValueError:

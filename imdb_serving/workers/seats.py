@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import threading
@@ -33,6 +34,8 @@ what it times: its seat tells them."""
 MakeAnswer = Callable[[], Answer]
 STOP_SECONDS = 5.0
 FAILED, READY = 0, 1
+STARTS_WITH = 16
+"""How many descriptors there must be to start a process: it takes seven, and others take some at the same time."""
 
 
 class Seat(Protocol):
@@ -119,6 +122,7 @@ class ProcessSeat:
         """Start the process."""
         self.number, self.made, self.proven = number, monotonic(), False
         self.stage_names: tuple[str, ...] = ()
+        _need_descriptors()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([fork_server.__name__, *preload])
         fork_server.prepare()
@@ -193,6 +197,20 @@ class ProcessSeat:
         code = process.exitcode
         process.close()
         return "hung" if hung else f"died ({_exit_words(code)})"
+
+
+def _need_descriptors() -> None:
+    """Raise `OSError` unless there are enough descriptors left to start a process.
+
+    If they run out while the fork server is asked, it ends, and knows no more what becomes of the others.
+    """
+    spare: list[int] = []
+    try:
+        while len(spare) < STARTS_WITH:
+            spare.append(os.dup(2))
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
 
 
 SEATS: dict[WorkerKind, type[LocalSeat] | type[ProcessSeat]] = {"thread": LocalSeat, "process": ProcessSeat}

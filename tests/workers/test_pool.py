@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -318,3 +319,15 @@ def test_a_worker_that_hangs_in_the_middle_of_a_large_answer_is_replaced(monkeyp
             ask(pool, 1, seconds=1)
         assert ask(pool, 0, seconds=30) != worker
         assert not kit.alive({worker})
+
+
+def test_workers_go_on_when_the_fork_server_is_killed() -> None:
+    with running(2) as pool:
+        workers = {ask(pool, 0) for _ in range(2)} | set(pool.pids().values())
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)  # type: ignore[attr-defined]
+        time.sleep(1)
+        assert set(pool.pids().values()) == workers
+        assert ask(pool, 0) in workers
+        os.kill(min(workers), signal.SIGKILL)
+        assert kit.wait_until(lambda: len(set(pool.pids().values()) - workers) == 1, 30)
+        assert ask(pool, 0)

@@ -8,7 +8,6 @@ clients and requests, and nothing of reviews or models.
 from __future__ import annotations
 
 import re
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from imdb_serving.bench.load.loadgen import Workload
 from imdb_serving.bench.load.session import Connect
 from imdb_serving.errors import ConfigError, ServingError
+from imdb_serving.workers.janitor import fleeting_folder
 
 SCENARIOS = ("SingleStream", "Server", "Offline")
 SUMMARY = "mlperf_log_summary.txt"
@@ -61,7 +61,7 @@ def run_loadgen(
     if scenario not in SCENARIOS:
         raise ConfigError(f"there is no scenario {scenario!r}; expected {', '.join(SCENARIOS)}")
     with (
-        tempfile.TemporaryDirectory(prefix="imdb-serving-") as place,
+        fleeting_folder() as place,
         _answering(loadgen, connect, workload, clients) as crew,
     ):
         settings, logs = _settings(loadgen, scenario, rate, seconds, len(workload)), _logs(loadgen, place)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import select
 import signal
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from multiprocessing import forkserver
@@ -16,6 +19,7 @@ from imdb_serving.bench.load.loadgen import ClientRecord, FailedRequest, Workloa
 from imdb_serving.bench.load.openloop import drive_either
 from imdb_serving.errors import ServingError
 from imdb_serving.transports.base import Client
+from imdb_serving.workers import fork_server
 
 START_SECONDS = 60.0
 TOGETHER_NS = 5_000_000
@@ -37,7 +41,8 @@ Drive = Callable[[Any, Any], ClientRecord]
 
 def prepare_processes() -> None:
     """Start loading what client processes need, in the background; a session that starts later starts at once."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
+    multiprocessing.get_context("forkserver").set_forkserver_preload([fork_server.__name__, *PRELOAD])
+    fork_server.prepare()
     forkserver.ensure_running()
 
 
@@ -191,9 +196,18 @@ def _lost(share: Sized, error: ServingError | None = None) -> ClientRecord:
     return ClientRecord(failures=[FailedRequest(position, code, why) for position in range(len(share))])
 
 
+def _end_with_parent(descriptor: int) -> None:
+    """End this process once the other end of its pipe is closed: a parent that was killed wants no more requests."""
+    end = select.poll()
+    end.register(descriptor, 0)  # asked for nothing, it tells of the end
+    end.poll()
+    os._exit(1)
+
+
 def _client_process(pipe: Connection, targets: Mapping[str, Connect], drive_share: Drive) -> None:
     """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
+    threading.Thread(target=_end_with_parent, args=(pipe.fileno(),), name="parent", daemon=True).start()
     with pipe, ExitStack() as stack:
         try:
             clients = {name: stack.enter_context(connect()) for name, connect in targets.items()}

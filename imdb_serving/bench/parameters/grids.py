@@ -21,7 +21,7 @@ from imdb_serving.bench.parameters.checks import (
     check_timeout,
 )
 from imdb_serving.bench.parameters.making import make
-from imdb_serving.config import DEFAULT_TIMEOUT
+from imdb_serving.config import DEFAULT_TIMEOUT, at_home
 from imdb_serving.engines.registry import ENGINES, check_net, facts_of
 from imdb_serving.errors import ConfigError
 
@@ -139,7 +139,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name in ("ladder_rounds", "extra_rounds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must be at least 0, got {getattr(self, name)}")
-        folders = {Path(part.model).expanduser() for part in self.parts() if part.model}
+        folders = {at_home(part.model) for part in self.parts() if part.model}
         if len({folder.name for folder in folders}) < len(folders):
             raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
 

@@ -9,7 +9,7 @@ import yaml
 from imdb_serving.bench.parameters.grids import GridParams, SweepParams
 from imdb_serving.bench.parameters.making import make
 from imdb_serving.bench.parameters.others import LadderParams, OthersParams
-from imdb_serving.config import project_root
+from imdb_serving.config import at_home, project_root
 from imdb_serving.errors import ConfigError
 
 
@@ -17,7 +17,9 @@ def load_sweep(path: Path) -> SweepParams:
     """Read a sweep's YAML file; raise `ConfigError` naming the file, the key and what was expected."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise ConfigError(f"cannot read {path}: it is nested too deeply") from None
+    except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:  # a date that is none is a ValueError
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
@@ -30,4 +32,4 @@ def load_sweep(path: Path) -> SweepParams:
 
 def model_folder(params: GridParams | SweepParams | LadderParams | OthersParams) -> Path:
     """Return where the bundle of these parameters is, or will be once it is trained."""
-    return Path(params.model).expanduser() if params.model else project_root() / "outputs" / "models" / params.net
+    return at_home(params.model) if params.model else project_root() / "outputs" / "models" / params.net

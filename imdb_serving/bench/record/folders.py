@@ -6,12 +6,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from imdb_serving.bench.parameters import GridParams, LadderParams
-from imdb_serving.config import project_root
+from imdb_serving.config import at_home, project_root
 
 
 def outputs_folder(params: GridParams | LadderParams) -> Path:
     """Return the sweep's folder below the outputs folder."""
-    outputs = Path(params.outputs).expanduser() if params.outputs else project_root() / "outputs"
+    outputs = at_home(params.outputs) if params.outputs else project_root() / "outputs"
     return outputs / params.sweep
 
 

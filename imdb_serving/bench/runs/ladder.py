@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import random
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -37,6 +36,7 @@ from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.transports.connect import CURL, connect
+from imdb_serving.workers.janitor import fleeting_folder
 
 if TYPE_CHECKING:
     from imdb_serving.text.lines import Line
@@ -213,7 +213,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Target]]:
     spec, model = _engine_and_model(params, engine)
     arguments = server_arguments(model, spec, params.server_threads)
     with ExitStack() as stack:
-        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="imdb-serving-"))
+        place = stack.enter_context(fleeting_folder())
         start = functools.partial(_start, stack)
         with ThreadPoolExecutor() as pool:
             plain = pool.submit(start, "socket", [*arguments, "--endpoint", f"socket+unix://{place}/plain"])

@@ -6,7 +6,6 @@ Knows neither files nor figures.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from imdb_serving.bench.record.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.bench.runs.watch import Usage, watching
 from imdb_serving.errors import ServingError
 from imdb_serving.text.lines import Line
+from imdb_serving.workers.janitor import fleeting_folder
 
 Probabilities = NDArray[np.float64]
 
@@ -151,7 +151,7 @@ def _shares(
     due = arrival_times(cell.arrivals, cell.rate, len(whole), around.seed + around.number)
     # All at once, the last is overdue by as long as the whole takes.
     patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
-    with tempfile.TemporaryDirectory(prefix="imdb-serving-") as place:
+    with fleeting_folder() as place:
         one = OpenShare(whole, due, Path(place) / "tickets", cell.client_threads, patience)
         yield [whole] * cell.client_threads, [one] * cell.client_threads
 

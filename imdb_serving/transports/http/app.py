@@ -29,6 +29,7 @@ from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, code_of, he
 log = logging.getLogger(__name__)
 
 PROTOCOL = "imdb-serving-http/1"
+OPENAPI_PATH = "/openapi.json"
 TIMEOUT_KEY = "HTTP_" + TIMEOUT_HEADER.upper().replace("-", "_")
 
 
@@ -71,6 +72,10 @@ def make_app(
             raise ServerUnavailable("this server is shutting down")
         info = backend.describe()
         return _json({"status": "ready", "server": info} if _shows(token.encode()) else {"status": "ready"})
+
+    @app.get(OPENAPI_PATH)
+    def openapi() -> Response:
+        return Response(render_template("openapi.json"), content_type=JSON)
 
     @app.get("/")
     def page() -> str:

@@ -46,7 +46,7 @@ def open_front(endpoint: str, intake: Intake, keys: ServerKeys | None = None) ->
         raise ConfigError(f"keys are for ZeroMQ: serve at tcp:// or ipc://, not at {endpoint}")
     from imdb_serving.transports.rpc.socket_front import SocketFront
     from imdb_serving.transports.streams.listening import listen, listen_at
-    from imdb_serving.transports.streams.places import Janitor
+    from imdb_serving.workers.janitor import Janitor
 
     try:
         address = socket_address(endpoint)

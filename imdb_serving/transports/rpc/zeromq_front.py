@@ -21,10 +21,11 @@ from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.transports.streams.listening import advice
-from imdb_serving.transports.streams.places import Janitor, claimed
+from imdb_serving.transports.streams.places import claimed
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
+from imdb_serving.workers.janitor import Janitor
 
 log = logging.getLogger(__name__)
 
