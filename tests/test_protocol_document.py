@@ -155,6 +155,7 @@ def test_the_documented_paths_limits_and_defaults_are_those_of_the_code() -> Non
         PREDICTION_PATH,
         json_wire.LIVE_PATH,
         json_wire.READY_PATH,
+        "/openapi.json",
         "/",
     }
     assert HTTP.startswith(f"`{http.PROTOCOL}`")

@@ -85,7 +85,7 @@ class Pool:
 
     def _watch(self) -> None:
         """Replace workers that die while nobody asks them anything; of one at work, the asker sees the end."""
-        orphans: set[Seat] = set()  # the fork server has died, not they
+        orphans: set[ProcessSeat] = set()  # the fork server has died, not they
         while not self._stopping:
             try:
                 watched = [seat for seat in list(self._seats.values()) if isinstance(seat, ProcessSeat)]
@@ -95,8 +95,8 @@ class Pool:
                 continue
             if not seats:
                 sleep(WATCH_SECONDS)
-            for sentinel in ended:
-                seat = seats[sentinel]  # type: ignore[index]
+            orphans &= set(watched)
+            for seat in [*orphans, *(seats[sentinel] for sentinel in ended)]:  # type: ignore[index]
                 if seat in self._idle and not seat.is_dead():
                     orphans.add(seat)
                     continue
