@@ -26,7 +26,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all browser lint train lab report clean lock
+.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit browser lint train lab report clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -84,7 +84,18 @@ test: setup ## run the tests
 	@echo "==> tests that measure, one by one"
 	@$(PYTEST) -m "not slow and alone"
 
-test-all: setup ## run the tests and the heavier checks, and tell what they cover
+audit: setup ## look for known vulnerabilities in the locked dependencies
+	@echo "==> audit of the dependencies"
+	@if said=$$($(BIN)/pip-audit --requirement requirements.lock --disable-pip --progress-spinner off 2>&1); then \
+		missed=$$(grep -c 'could not be audited' <<<"$$said" || true); \
+		[ $$missed = 0 ] && echo "    no known vulnerability" || echo "    $$missed could not be audited: no way to the advisories from here, or not on PyPI"; \
+	elif grep -qE 'ConnectionError|NewConnectionError|NameResolution|Max retries|timed out|Connection refused' <<<"$$said"; then \
+		echo "    not audited: no way to the advisories from here"; \
+	else \
+		echo "$$said"; exit 1; \
+	fi
+
+test-all: audit ## run the tests and the heavier checks, and tell what they cover
 	@echo "==> MLPerf's LoadGen, for the tests against it"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"

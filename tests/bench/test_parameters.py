@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,3 +242,21 @@ def test_an_engine_that_cannot_run_the_net_is_refused_before_anything_starts() -
         with pytest.raises(ConfigError, match=r"the folded engine runs cnn, .* a lstm; .*\(paddle, onnxruntime\)"):
             make(kind, {"net": "lstm", **values}, "here")
     assert LadderParams(net="lstm", engines=["paddle", "onnxruntime"]).net == "lstm"
+
+
+YAML_TEXT = st.text(alphabet=st.sampled_from("abc:-[]{}'\"#&*!|>%@, \n\t0123456789~.\x00é"), max_size=80)
+NAMES = st.sampled_from(["engine", "mode", "server_threads", "client_threads", "samples", "seed", "also", "x", "rates"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(YAML_TEXT | st.dictionaries(NAMES, VALUES, max_size=4).map(yaml.safe_dump))
+def test_whatever_a_parameter_file_holds_it_is_read_or_refused(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "odd.yaml"
+        path.write_bytes(text.encode())
+        with suppress(ConfigError):
+            load_sweep(path)
