@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import signal
 import sys
@@ -35,6 +36,8 @@ from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES
 from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.workers.pool import Pool
 from imdb_serving.workers.waiting import MAX_QUEUE
+
+log = logging.getLogger(__name__)
 
 MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
 
@@ -181,6 +184,7 @@ def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
 
 def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "") -> None:
     """Print the one line that says the server is ready, and where; its third word is the endpoint."""
+    log.info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
     print(
         f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
         f"worker_kind={options.kind} pid={os.getpid()}{f' metrics={metrics}' if metrics else ''}",
@@ -192,7 +196,7 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
     """Call `stop` at SIGINT and SIGTERM."""
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        stop()
+        stop()  # and no word in the log: whoever holds its lock may be who was interrupted
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

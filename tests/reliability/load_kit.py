@@ -7,13 +7,14 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import http_kit as http
 import numpy as np
+import pytest
 import rpc_kit as kit
 
 from imdb_serving.errors import ServingError
@@ -27,6 +28,15 @@ from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.workers.pool import Pool
 
 MODES = ["rpc", "socket", "flask"]
+
+
+def some(cases: Sequence[Any], short: Sequence[Any]) -> list[Any]:
+    """All cases, those not in `short` for the long form of the tests."""
+    return [case if case in short else pytest.param(*_tuple(case), marks=pytest.mark.slow) for case in cases]
+
+
+def _tuple(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)
 
 
 def simulated(mode: str, milliseconds: float, workers: int, kind: str = "process", *more: str) -> ServerProcess:

@@ -47,7 +47,7 @@ def test_a_client_of_several_servers_leaves_a_dead_one_and_returns_to_it(mode: s
         assert set(clients.outcomes) == {"answered"}, clients.texts
 
 
-@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_what_one_server_refuses_another_answers(mode: str) -> None:
     with (
         load.simulated(mode, 300, 1, "thread", "--max-queue", "0") as busy,

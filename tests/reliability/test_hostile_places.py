@@ -74,7 +74,7 @@ def test_folders_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     assert_said(run("keys", str(tmp_path / "file" / "below")), "file")
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", load.some(["<&-", ">&-", "2>&-", "<&- >&- 2>&-"], ["<&- >&- 2>&-"]))
 def test_closed_streams_are_borne(closed: str, bundle: Path, tmp_path: Path) -> None:
     run("data", "--samples", "5", "--format", "ids", "--out", str(tmp_path / "lines"))
     with ServerProcess(["--engine", "null"]) as server:
@@ -114,7 +114,7 @@ def limited(descriptors: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
 
 
-@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_more_workers_than_descriptors_are_told(mode: str) -> None:
     from imdb_serving.server_process import MODES
 
@@ -128,7 +128,7 @@ def test_more_workers_than_descriptors_are_told(mode: str) -> None:
     assert_said(done, "cannot start 60 workers", "raise the limits")
 
 
-@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc", "flask"]))
 def test_a_server_that_has_no_descriptors_left_for_a_worker_waits_for_some(mode: str) -> None:
     with load.simulated(mode, 1, 2) as server, connect(server.endpoint, 30) as client:
         client.predict(kit.SAMPLE)

@@ -55,8 +55,11 @@ def serving(
 WORKERS = ["--engine", "simulated", "--service-time-ms", "20", "--worker-kind", "process", "--server-threads", "2"]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+KILLED = [(endpoint, number) for endpoint in ENDPOINTS for number in SIGNALS]
+SHORT = [(endpoint, signal.SIGKILL) for endpoint in ENDPOINTS[1:]] + [(ENDPOINTS[0], signal.SIGINT)]
+
+
+@pytest.mark.parametrize(("endpoint", "number"), load.some(KILLED, SHORT))
 def test_nothing_of_a_server_stays_behind(folder: Path, endpoint: str, number: signal.Signals) -> None:
     arguments = ["serve", "--endpoint", endpoint.format(folder), *WORKERS]
     with serving(folder, *arguments) as (process, where), load.crowd(where, 2, 5):
@@ -70,8 +73,11 @@ def test_nothing_of_a_server_stays_behind(folder: Path, endpoint: str, number: s
         assert kit.wait_until(lambda: not list(folder.iterdir()), 20), list(folder.iterdir())
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("command", ["flask", "flask-gateway", "flask-dev"])
+KILLED_HTTP = [(command, number) for command in ("flask", "flask-gateway", "flask-dev") for number in SIGNALS]
+SHORT_HTTP = [("flask", signal.SIGKILL), ("flask-gateway", signal.SIGKILL), ("flask-gateway", signal.SIGTERM)]
+
+
+@pytest.mark.parametrize(("command", "number"), load.some(KILLED_HTTP, SHORT_HTTP))
 def test_nothing_of_an_http_server_stays_behind(folder: Path, command: str, number: signal.Signals) -> None:
     with serving(folder, command, "--port", "0", *WORKERS) as (process, where):
         with connect(where, 20) as client:
@@ -116,7 +122,7 @@ def ask_and_tell(endpoint: str) -> str:
         return "answered"
 
 
-@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc", "flask"]))
 def test_a_server_that_ends_answers_or_refuses_all_that_wait(mode: str) -> None:
     waiting = 60  # of 0.4 s each: more than the 10 s that a server takes to end
     server = load.simulated(mode, 400, 1, "thread")
@@ -132,7 +138,7 @@ def test_a_server_that_ends_answers_or_refuses_all_that_wait(mode: str) -> None:
     assert ends["answered"] > 5
 
 
-@pytest.mark.parametrize("workers", [1, 5, 16])
+@pytest.mark.parametrize("workers", load.some([1, 5, 16], [5]))
 def test_a_server_ends_in_time_whatever_its_number_of_workers(workers: int) -> None:
     with load.simulated("rpc", 30, workers) as server, load.crowd(server.endpoint, 8, 5) as clients:
         clients.more()

@@ -34,8 +34,10 @@ def scraped(url: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-@pytest.mark.parametrize("mode", load.MODES)
+COUNTED = [(mode, kind) for mode in load.MODES for kind in ("thread", "process")]
+
+
+@pytest.mark.parametrize(("mode", "kind"), load.some(COUNTED, [("rpc", "process"), ("flask", "process"), COUNTED[2]]))
 def test_metrics_count_what_happened(mode: str, kind: str) -> None:
     arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 20) as client:
@@ -141,9 +143,11 @@ def make(engine, bundle):
 """
 
 
-@pytest.mark.parametrize("kind", ["thread", "process"])
-@pytest.mark.parametrize("mode", load.MODES)
-@pytest.mark.parametrize("form", ["json", "text"])
+LOGS = [(form, mode, kind) for form in ("json", "text") for mode in load.MODES for kind in ("thread", "process")]
+SHORT = [("json", "rpc", "process"), ("json", "flask", "thread"), ("text", "socket", "process")]
+
+
+@pytest.mark.parametrize(("form", "mode", "kind"), load.some(LOGS, SHORT))
 def test_the_log_has_one_line_an_event_and_no_review(
     form: str, mode: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

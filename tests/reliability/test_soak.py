@@ -84,7 +84,7 @@ def assert_no_growth(server: ServerProcess, lengths: list[int], count: int, allo
         assert abs(slope) <= margin or slope < allowed, (name, slope, margin)
 
 
-@pytest.mark.parametrize(("mode", "kind"), [("rpc", "process"), ("socket", "thread"), ("flask", "thread")])
+@pytest.mark.parametrize(("mode", "kind"), [("rpc", "process"), ("flask", "thread")])
 def test_memory_does_not_grow_with_requests(mode: str, kind: str, small_reviews: Reviews) -> None:
     arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind]
     with ServerProcess.of_mode(mode, arguments) as server:

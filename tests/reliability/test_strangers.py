@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import http_kit as http
+import load_kit as load
 import pytest
 import rpc_kit as kit
 import zmq
@@ -159,7 +160,7 @@ def test_keys_are_no_use_over_a_plain_socket(keys: Path) -> None:
         connect("socket://127.0.0.1:1", credentials=shown_by(keys, "alice"))
 
 
-@pytest.mark.parametrize("command", ["flask", "flask-gateway", "flask-dev"])
+@pytest.mark.parametrize("command", load.some(["flask", "flask-gateway", "flask-dev"], ["flask", "flask-dev"]))
 def test_over_http_only_who_shows_the_token_is_answered(command: str, keys: Path) -> None:
     token = read_token(keys / "http.token")
     with http.server(*NULL, "--token-file", str(keys / "http.token"), command=command) as server:
