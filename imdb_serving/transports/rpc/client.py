@@ -121,10 +121,15 @@ class MessageClient(Client):
             self._arrived_ns = perf_counter_ns()
             number, answer = wire.decode_answer(message[0], message[1])
             if number == self._last_id or number is None:
+                if number is None:
+                    self._not_read()
                 if isinstance(answer, ServingError):
                     raise answer
                 return answer
             message = self._receive(deadline_ns)
+
+    def _not_read(self) -> None:
+        """Do what must follow when the server could not read what was sent, or this client the answer."""
 
     def _late(self) -> RequestTimeout:
         return RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")

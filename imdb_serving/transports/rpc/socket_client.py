@@ -118,6 +118,10 @@ class SocketClient(MessageClient):
         del begun[:size]
         return unpack(whole)  # type: ignore[return-value]
 
+    def _not_read(self) -> None:
+        """Close the connection: so does the server, for it cannot tell where the next message begins."""
+        self.close()
+
     def _add(self, data: bytes) -> None:
         if not data:
             self.close()
