@@ -21,12 +21,23 @@ INTENTS: dict[str, tuple[str, ...]] = {
 }
 """What one wants to do, and the commands for it."""
 
+SERVERS = ("serve", "flask", "flask-gateway", "flask-dev")
+
 EXAMPLE = "\b\nExample:\n"
 SUMMARY_LETTERS = 300
 
 
 class Manual(click.Command):
     """A command whose help has an example first."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it. From here on Ctrl-C is an exception, but for servers, which set handlers of their own.
+
+        Until they have, it ends them at once: an exception in the middle of an import may come to nothing.
+        """
+        if self.name not in SERVERS and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return super().invoke(ctx)
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         """Write what the command does in a sentence, an example, and then the rest."""
@@ -67,8 +78,6 @@ class Manuals(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error that has a type of ours becomes its words."""
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # from before there was anything to tidy up
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return super().invoke(ctx)
         except ServingError as error:

@@ -170,7 +170,7 @@ def fuzz_from_the_description(examples: int) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_http_answers_as_its_description_says() -> None:
-    fuzz_from_the_description(60)
+    fuzz_from_the_description(25)
 
 
 @pytest.mark.slow
