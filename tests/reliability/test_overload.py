@@ -9,6 +9,7 @@ import load_kit as load
 import open_loop
 import pytest
 import rpc_kit as kit
+import zmq
 
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
@@ -80,6 +81,17 @@ def test_the_requests_of_a_client_that_is_gone_cost_nothing(carrier: kit.Carrier
             assert kit.read_answer(dealer.recv_multipart())["kind"] == "answer"  # all have arrived, or will soon
         time.sleep(0.5)
         assert answered_in_one_of(server, 200)
+
+
+def test_a_client_that_comes_back_under_its_own_name_gets_its_answers() -> None:
+    with slow_server("rpc") as server, zmq.Context() as context:
+        for number in range(10):
+            with context.socket(zmq.DEALER) as dealer:
+                dealer.linger, dealer.rcvtimeo = 0, 20_000
+                dealer.routing_id = b"alice"
+                dealer.connect(server.endpoint)
+                dealer.send_multipart(kit.raw_message(id=number, deadline_ms=60_000))
+                assert kit.read_answer(dealer.recv_multipart())["id"] == number
 
 
 def test_the_requests_of_http_clients_that_are_gone_cost_nothing() -> None:

@@ -27,6 +27,9 @@ BYTES_RECEIVED = 128
 """Where `tcpi_bytes_received`, 8 bytes, lies in Linux's `tcp_info`."""
 
 UNKNOWN = -1
+GIVEN = b"\0"
+"""How the identities begin that ZeroMQ gives to connections, and no other (ZMQ_ROUTING_ID)."""
+
 MAX_KNOWN = 10_000
 """How many clients are remembered of whom the connection cannot be told."""
 
@@ -63,7 +66,8 @@ class FloodGuard:
 
     def _leave(self, client: bytes) -> None:
         del self.known[client]
-        self._gone.append(client)
+        if client[:1] == GIVEN:  # one that a client has chosen may be in use again already, on another connection
+            self._gone.append(client)
 
     def _forget_seen(self) -> None:
         self._seen: set[bytes] = set()
