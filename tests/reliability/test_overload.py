@@ -85,13 +85,14 @@ def test_the_requests_of_a_client_that_is_gone_cost_nothing(carrier: kit.Carrier
 
 def test_a_client_that_comes_back_under_its_own_name_gets_its_answers() -> None:
     with slow_server("rpc") as server, zmq.Context() as context:
-        for number in range(10):
+        for number in range(5):
             with context.socket(zmq.DEALER) as dealer:
                 dealer.linger, dealer.rcvtimeo = 0, 20_000
                 dealer.routing_id = b"alice"
                 dealer.connect(server.endpoint)
                 dealer.send_multipart(kit.raw_message(id=number, deadline_ms=60_000))
                 assert kit.read_answer(dealer.recv_multipart())["id"] == number
+            time.sleep(0.3)  # ZeroMQ lets nobody have a name that another connection has
 
 
 def test_the_requests_of_http_clients_that_are_gone_cost_nothing() -> None:
