@@ -7,7 +7,8 @@ import sys
 
 def run() -> None:
     """Run the command. Ctrl-C while it is still loading ends it without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else who started it wants it to be ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
     from imdb_serving.cli import main
 

@@ -21,10 +21,13 @@ SHORT = "/tmp"  # noqa: S108 - a folder of our own is made in it
 
 
 def prepare() -> None:
-    """Make the folder, if there is none yet; called before the first process is started."""
+    """Make the folder of the fork server that is started next, if none runs; called before a process is started."""
     resource_tracker.ensure_running()  # its start unblocks signals, which who starts a process has blocked
     config = process.current_process()._config  # type: ignore[attr-defined] # there is no other way
-    if not config.get("tempdir"):
+    running = multiprocessing.forkserver._forkserver._forkserver_pid is not None  # type: ignore[attr-defined]
+    folder = config.get("tempdir")
+    # one that has ended takes its folder with it, maybe in this moment
+    if not folder or (Path(folder).name.startswith(PREFIX) and not (running and Path(folder).is_dir())):
         usual = tempfile.gettempdir()
         config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
 

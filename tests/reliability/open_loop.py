@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,6 +139,12 @@ async def _drive(mode: str, endpoint: str, rate: float, seconds: float, deadline
     return outcome
 
 
+def apart(run: Callable[..., Coroutine[Any, Any, Outcome]], *arguments: Any) -> Outcome:
+    """Run it in a thread of its own: the one that tests run in may have an event loop already."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run(*arguments))).result()
+
+
 async def _at_once(mode: str, endpoint: str, clients: int, requests: int, deadline: float) -> Outcome:
     outcome = Outcome(0.0)
     context = zmq.asyncio.Context()
@@ -155,9 +163,9 @@ async def _at_once(mode: str, endpoint: str, clients: int, requests: int, deadli
 
 def at_once(mode: str, endpoint: str, clients: int, requests: int, deadline: float) -> Outcome:
     """Have so many clients, each with a connection of its own, ask one thing after another."""
-    return asyncio.run(_at_once(mode, endpoint, clients, requests, deadline))
+    return apart(_at_once, mode, endpoint, clients, requests, deadline)
 
 
 def drive(mode: str, endpoint: str, rate: float, seconds: float, deadline: float) -> Outcome:
     """Ask at a rate (requests/s), each to be answered within `deadline` seconds of its due time."""
-    return asyncio.run(_drive(mode, endpoint, rate, seconds, deadline))
+    return apart(_drive, mode, endpoint, rate, seconds, deadline)

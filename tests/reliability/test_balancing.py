@@ -25,7 +25,7 @@ def pids(client, count: int = 6) -> set[int]:
     return {client.hello().pid for _ in range(count)}
 
 
-@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_a_client_of_several_servers_leaves_a_dead_one_and_returns_to_it(mode: str) -> None:
     with ExitStack() as stack:
         first, second = (stack.enter_context(null_server(mode)) for _ in range(2))

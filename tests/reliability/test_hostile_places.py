@@ -17,6 +17,8 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.bench.parameters import load_sweep
+from imdb_serving.errors import ConfigError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
 
@@ -45,6 +47,10 @@ def assert_said(done: subprocess.CompletedProcess[str], *words: str) -> None:
                                   "model: ~nosuchuser/x"])  # fmt: skip
 def test_parameters_that_are_none_are_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "odd.yaml").write_text(text + "\n")
+    if "model" not in text:
+        with pytest.raises(ConfigError):
+            load_sweep(tmp_path / "odd.yaml")
+        return
     assert_said(run("sweep", "odd.yaml", "--dry-run", cwd=tmp_path), "imdb-serving: ConfigError")
 
 
@@ -63,6 +69,7 @@ def test_a_full_disk_is_told(bundle: Path, tmp_path: Path) -> None:
         assert_said(done, "cannot write the result: No space left")
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_written_are_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "outputs").write_text("")
@@ -152,13 +159,18 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr, (arguments, done.stderr)
 
 
+def as_from_a_terminal() -> None:
+    """What runs in the background ignores Ctrl-C, and so would all that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("command", ["serve", "flask"])
 def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) -> None:
     for milliseconds in (20, 60, 120, 250, 400, 700):
         process = subprocess.Popen(
             [*COMMAND, command, "--engine", "null", "--worker-kind", "process", "--port", "0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            start_new_session=True, preexec_fn=as_from_a_terminal,  # noqa: PLW1509
         )  # fmt: skip
         time.sleep(milliseconds / 1000)
         os.killpg(process.pid, signal.SIGINT)

@@ -46,7 +46,7 @@ def test_no_request_is_lost_when_many_workers_are_killed_under_load(mode: str) -
     killed_so_many_times(mode, 40)
 
 
-@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc", "flask"]))
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> None:
     with load.simulated(mode, 5, 3) as server, load.crowd(server.endpoint, 6, 2.0) as clients:
         clients.more()
@@ -98,7 +98,7 @@ def test_readiness_says_which_worker_was_given_up_and_why(mode: str, tmp_path, m
     assert set(clients.outcomes) <= {"answered", "internal"}, clients.texts
 
 
-@pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
+@pytest.mark.parametrize("mode", load.some(load.MODES, []))
 def test_a_server_whose_last_worker_is_given_up_ends_and_says_so(mode: str, tmp_path, monkeypatch) -> None:
     (tmp_path / "frail.py").write_text(FRAIL)
     (tmp_path / "first").touch()

@@ -37,7 +37,7 @@ def scraped(url: str) -> dict[str, float]:
 COUNTED = [(mode, kind) for mode in load.MODES for kind in ("thread", "process")]
 
 
-@pytest.mark.parametrize(("mode", "kind"), load.some(COUNTED, [("rpc", "process"), ("flask", "process"), COUNTED[2]]))
+@pytest.mark.parametrize(("mode", "kind"), load.some(COUNTED, [("rpc", "process"), ("flask", "thread")]))
 def test_metrics_count_what_happened(mode: str, kind: str) -> None:
     arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 20) as client:

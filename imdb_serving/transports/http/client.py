@@ -182,6 +182,7 @@ class _BaseHttpClient(Client):
 
 
 class _Ready(msgspec.Struct):
+    status: str
     server: ServerInfo | None = None
 
 
