@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing.forkserver
+import os
 import shutil
+import sys
 import tempfile
 from multiprocessing import process, resource_tracker
 from pathlib import Path
@@ -26,13 +28,21 @@ def prepare() -> None:
     config = process.current_process()._config  # type: ignore[attr-defined] # there is no other way
     running = multiprocessing.forkserver._forkserver._forkserver_pid is not None  # type: ignore[attr-defined]
     folder = config.get("tempdir")
-    # one that has ended takes its folder with it, maybe in this moment
-    if not folder or (Path(folder).name.startswith(PREFIX) and not (running and Path(folder).is_dir())):
+    ours = bool(folder) and Path(folder).name.startswith(PREFIX)
+    if not folder or (ours and not (running and Path(folder).is_dir())):
+        if ours:
+            shutil.rmtree(folder, ignore_errors=True)
         usual = tempfile.gettempdir()
         config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
 
 
+_parent = os.getppid()
+_is_fork_server = any("multiprocessing.forkserver" in word for word in sys.orig_argv)
+
+
 def _remove() -> None:
+    if _is_fork_server and os.getppid() == _parent:
+        return  # the server lives on, and will see to it
     address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
     config = process.current_process()._config  # type: ignore[attr-defined]
     there = Path(address).parent if isinstance(address, str) and address[:1] != "\0" else config.get("tempdir")
