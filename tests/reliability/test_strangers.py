@@ -24,7 +24,7 @@ from imdb_serving.transports.keys import Credentials, read_token
 NULL = ["--engine", "null", "--server-threads", "1"]
 
 
-def run(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "imdb_serving", *arguments],
         capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
