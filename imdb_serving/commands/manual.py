@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -52,6 +53,11 @@ class Manual(click.Command):
                 formatter.write("  Example:\n")
             with formatter.indentation():
                 formatter.write_text(part.strip("\n"))
+
+
+def command(name: str | None = None) -> Callable[[Callable[..., Any]], Manual]:
+    """Make a function a command of that name, by default the function's, which `Manuals` can take."""
+    return click.command(name, cls=Manual)
 
 
 def _words_of(error: OSError | MemoryError) -> str:

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from imdb_serving.commands.serve import MakePipeline, ServeOptions, announce, stop_when_asked
+from imdb_serving.commands.serve import announce, stop_when_asked
+from imdb_serving.commands.serve_options import MakePipeline, ServeOptions
 from imdb_serving.commands.watching import http_stages, metrics_port, warn_strangers
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.server_process import KeptServer

@@ -16,7 +16,7 @@ from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.pool import Pool
 
 if TYPE_CHECKING:
-    from imdb_serving.commands.serve import ServeOptions
+    from imdb_serving.commands.serve_options import ServeOptions
 
 log = logging.getLogger(__name__)
 

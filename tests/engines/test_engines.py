@@ -41,12 +41,25 @@ def test_the_simulated_engine_sleeps_its_time_and_answers_like_null() -> None:
     assert np.array_equal(answer, NullEngine().run(THREE))
 
 
+class Clock:
+    """A clock in place of the machine's, which only sleeping moves on."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def perf_counter(self) -> float:
+        return sum(self.slept)
+
+
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What engines slept, in seconds, without the waiting."""
-    seconds: list[float] = []
-    monkeypatch.setattr(simulated.time, "sleep", seconds.append)
-    return seconds
+    clock = Clock()
+    monkeypatch.setattr(simulated, "time", clock)
+    return clock.slept
 
 
 Sleep = Callable[..., list[float]]

@@ -29,7 +29,8 @@ def make(spec, bundle):
 
 SERVER = """
 import sys
-from imdb_serving.commands.serve import ServeOptions, serve_rpc
+from imdb_serving.commands.serve import serve_rpc
+from imdb_serving.commands.serve_options import ServeOptions
 from imdb_serving.commands.serve_http import serve_flask
 from imdb_serving.engines.registry import EngineFacts, EngineSpec, register
 

@@ -27,7 +27,7 @@ from imdb_serving.transports.http.backends import Workers
 from imdb_serving.transports.http.client import HttpClient
 from imdb_serving.transports.streams import front
 from imdb_serving.transports.streams.readiness import SelectorReadiness
-from imdb_serving.workers import crew as crews
+from imdb_serving.workers import keeper as keepers
 from imdb_serving.workers.seats import WorkerKind
 
 
@@ -262,7 +262,7 @@ def test_more_requests_than_may_wait_are_refused_at_once() -> None:
 
 
 def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(keepers, "LATE_SECONDS", 0.1)
     gate = threading.Event()
 
     def hang(request: Request, timeline: Timeline) -> Reply:

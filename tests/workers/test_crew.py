@@ -14,10 +14,12 @@ import rpc_kit as kit
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
 from imdb_serving.timing import Stage
 from imdb_serving.workers import crew as crews
+from imdb_serving.workers import keeper as keepers
 from imdb_serving.workers import pace
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.front import Task
+from imdb_serving.workers.keeper import Keeper
 from imdb_serving.workers.pool import Pool
 
 
@@ -114,19 +116,14 @@ def running(gate: Gate, threads: int, *, keeper: bool = True, **limits: int) -> 
     front = MemoryFront()
     pool = Pool(lambda: gate, threads, "thread")
     pool.start()
-    crew = Crew(
-        front,
-        threads,
-        pool.ask_here,
-        pool.replace_stuck,
-        **limits,
-    )
+    crew = Crew(front, threads, pool.ask_here, trusted=False, **limits)
+    crew_keeper = Keeper(crew, pool.replace_stuck)
     crew.start()
     over = threading.Event()
 
     def keep() -> None:
         while not over.is_set():
-            crew.keep(0.05)
+            crew_keeper.keep(0.05)
 
     keeping = threading.Thread(target=keep)
     if keeper:
@@ -181,12 +178,12 @@ def test_deadlines_hold_while_every_thread_is_stuck() -> None:
 
 
 def test_a_thread_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crews, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(keepers, "LATE_SECONDS", 0.1)
     gate = Gate()
     with running(gate, 1) as (crew, front):
-        (stuck,) = crew._members
+        (stuck,) = crew.members
         front.arrive(0, 0.1, b"gate")
-        assert kit.wait_until(lambda: stuck not in crew._members)
+        assert kit.wait_until(lambda: stuck not in crew.members)
         front.arrive(1)
         assert front.results(2) == {0: "timeout", 1: "done"}
         gate.gate.set()
@@ -223,7 +220,7 @@ def test_draining_answers_all_that_had_arrived_and_refuses_the_rest() -> None:
         assert kit.wait_until(lambda: bool(gate.at_work))
         for number in range(1, 200):
             front.arrive(number)
-        drained = run(crew.drain, 10.0)
+        drained = run(Keeper(crew).drain, 10.0)
         assert kit.wait_until(lambda: crew.draining)
         front.arrive(200)
         assert front.results(1) == {200: ServerUnavailable.code}
@@ -238,7 +235,7 @@ def test_what_draining_does_not_come_to_in_its_time_is_refused() -> None:
         front.arrive(0, 10.0, b"gate")
         assert kit.wait_until(lambda: bool(gate.at_work))
         front.arrive(1)
-        crew.drain(0.1)
+        Keeper(crew).drain(0.1)
         assert front.results(2) == {0: "unavailable", 1: "unavailable"}
 
 
@@ -286,7 +283,7 @@ def test_brief_work_is_done_by_the_leader_alone() -> None:
     # without the keeper, which passes the lead on when a busy machine has the leader wait in the middle of its work
     with running(told, 3, keeper=False) as (crew, front):  # type: ignore[arg-type]
         one_after_another(front, 20)  # learns
-        assert kit.wait_until(lambda: len(crew._parked) == 2)
+        assert kit.wait_until(lambda: len(crew.lead.parked) == 2)
         told.threads.clear()
         one_after_another(front, 50, 20)
         assert len(set(told.threads)) == 1
@@ -339,7 +336,7 @@ def test_answers_that_are_held_back_leave_before_the_lead_is_passed_on() -> None
     told = Told(1000)
     with running(told, 2, keeper=False) as (crew, front):  # type: ignore[arg-type]
         one_after_another(front, 20)
-        assert crew._leader is not None
+        assert crew.lead.holder is not None
         crew._held.append((Task(None, 20, 0, time.monotonic() + 10, (b"20",), 2), [b"done"]))
         crew._typical_ns = 2 * crews.BRIEF_NS
         front.arrive(21, 10.0, b"gate")
@@ -377,6 +374,6 @@ def test_a_fault_in_the_front_costs_neither_a_thread_nor_the_lead(caplog: pytest
         front.arrive(number)
         assert kit.wait_until(lambda wanted=number + 1: len(front.outcomes) == wanted)
     assert front.faults == 0
-    assert all(member.thread.is_alive() for member in crew._members)
+    assert all(member.thread.is_alive() for member in crew.members)
     crew.stop()
     assert "goes on behind a fault" in caplog.text

@@ -41,7 +41,7 @@ PACKAGES = (
 
 FOLDER = "cards"
 
-ONLY_SHOWN = ("report", "commands", "lab", "bench/analysis", "bench/record")
+ONLY_SHOWN = ("report", "commands", "cli", "__main__", "lab", "bench/analysis", "bench/record")
 """What a change of cannot change a sweep's measurement: it is drawn, judged or kept otherwise, or load by hand."""
 
 Card = dict[str, Any]
@@ -104,7 +104,7 @@ def code_digest() -> str:
     sums = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        if not name.startswith(ONLY_SHOWN) and name not in {"cli.py", "__main__.py"}:
+        if not name.startswith(ONLY_SHOWN):
             sums.update(name.encode() + b"\0" + path.read_bytes())
     return sums.hexdigest()[:12]
 

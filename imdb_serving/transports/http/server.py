@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imdb_serving.transports.http.front import HttpFront
 from imdb_serving.transports.streams.listening import listen
 from imdb_serving.workers.crew import Crew
+from imdb_serving.workers.keeper import Keeper
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -43,12 +44,13 @@ class HttpServer:
         listener = listen(host, port)
         self.url = url(host, listener.getsockname()[1])
         self.front = HttpFront(listener, app)
-        self.crew = Crew(self.front, threads, self.front.work, replace_stuck, **limits)
+        self.crew = Crew(self.front, threads, self.front.work, trusted=replace_stuck is None, **limits)
+        self._keeper = Keeper(self.crew, replace_stuck)
 
     def stop(self) -> None:
         """Ask `run` to answer what has arrived, then return."""
         self._stopping = True
-        self.crew.rouse()
+        self._keeper.rouse()
 
     def run(self) -> None:
         """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`."""
@@ -59,17 +61,17 @@ class HttpServer:
                 pass
             self._app.config["DRAINING"] = perf_counter_ns()
             until = monotonic() + self._drain_timeout
-            self.crew.drain(self._drain_timeout)
+            self._keeper.drain(self._drain_timeout)
             while not self.front.is_quiet() and monotonic() < until:
                 self.front.receive()
-                self.crew.keep(0.01)
+                self._keeper.keep(0.01)
         finally:
             self.crew.stop()
             self.front.close()
 
     def _serve(self) -> None:
         while not self._stopping:
-            self.crew.keep(KEEP_SECONDS)
+            self._keeper.keep(KEEP_SECONDS)
 
 
 def url(host: str, port: Any) -> str:

@@ -17,6 +17,7 @@ from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES, PROTOCOL
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.front import Front
+from imdb_serving.workers.keeper import Keeper
 from imdb_serving.workers.pool import START_SECONDS, Pool
 
 DRAIN_SECONDS = 10.0
@@ -110,8 +111,9 @@ class RpcServer:
         pool = self._pool
         front = open_front(self._endpoint, self._intake, self._keys)
         work, stuck = (pool.ask_here, pool.replace_stuck) if pool.kind == "thread" else (pool.ask_for, None)
-        crew = Crew(front, pool.count, work, stuck, **self._limits)
-        self._rouse = crew.rouse
+        crew = Crew(front, pool.count, work, trusted=stuck is None, **self._limits)
+        keeper = Keeper(crew, stuck)
+        self._rouse = keeper.rouse
         try:
             with self.watch(crew) as metrics:
                 self.info = replace(self.info, metrics=metrics)
@@ -119,7 +121,7 @@ class RpcServer:
                 if not self._stopping:
                     crew.start()
                     on_ready(front.endpoint)
-                    self._serve(crew, front)
+                    self._serve(keeper, front)
         finally:
             crew.stop()
             if crew.draining:
@@ -129,11 +131,11 @@ class RpcServer:
         for error in self._broken:
             raise error
 
-    def _serve(self, crew: Crew, front: RpcFront) -> None:
+    def _serve(self, keeper: Keeper, front: RpcFront) -> None:
         while not self._stopping:
-            crew.keep(KEEP_SECONDS)
+            keeper.keep(KEEP_SECONDS)
         until = monotonic() + self._drain_timeout
-        crew.drain(self._drain_timeout)
+        keeper.drain(self._drain_timeout)
         while not front.is_quiet() and monotonic() < until:
             front.receive()
-            crew.keep(LEAVE_SECONDS)
+            keeper.keep(LEAVE_SECONDS)
