@@ -571,6 +571,7 @@ def test_the_help_of_an_http_command_has_an_example(command: str) -> None:
     assert f"imdb-serving {command}" in done.out.split("Example:")[1]
 
 
+@pytest.mark.slow  # test_examples.py has a short form
 def test_flask_benchmark_prints_the_published_table_and_ours(bundle: Path) -> None:
     done = shell("flask-benchmark", bundle, "--samples", "24", "--server-threads", "2", cwd=ROOT)
     assert done.code == 0, done.err

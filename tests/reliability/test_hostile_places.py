@@ -35,6 +35,11 @@ def run(*arguments: str, shell: str = "", cwd: Path | None = None, data: str = "
     )  # fmt: skip
 
 
+def write_lines(path: Path, count: int) -> None:
+    """Reviews as word ids, half of them positive."""
+    path.write_text("".join(f"2 8 9 {number % 2}\n" for number in range(count)))
+
+
 def assert_said(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """It failed with words and without a traceback."""
     assert done.returncode not in {0, -signal.SIGKILL}
@@ -62,7 +67,7 @@ def test_a_home_that_nobody_has_is_told(tmp_path: Path) -> None:
 def test_a_full_disk_is_told(bundle: Path, tmp_path: Path) -> None:
     assert_said(run("data", "--samples", "2000", "--format", "ids", "--out", str(FULL)), "No space left")
     assert_said(run("serve", "--engine", "null", "--port", "0", shell=">/dev/full"), "No space left")
-    run("data", "--samples", "20", "--format", "ids", "--out", str(tmp_path / "lines"))
+    write_lines(tmp_path / "lines", 20)
     with ServerProcess(["--engine", "null"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client", conf, "--endpoint", server.endpoint, shell=f"<{tmp_path}/lines >/dev/full")
@@ -83,7 +88,7 @@ def test_folders_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("closed", load.some(["<&-", ">&-", "2>&-", "<&- >&- 2>&-"], ["<&- >&- 2>&-"]))
 def test_closed_streams_are_borne(closed: str, bundle: Path, tmp_path: Path) -> None:
-    run("data", "--samples", "5", "--format", "ids", "--out", str(tmp_path / "lines"))
+    write_lines(tmp_path / "lines", 5)
     with ServerProcess(["--engine", "null"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client-multi", conf, str(tmp_path / "lines"), "1", "--endpoint", server.endpoint, shell=closed)
@@ -181,7 +186,7 @@ def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) 
 
 
 def test_the_clients_of_a_killed_command_end(bundle: Path, tmp_path: Path) -> None:
-    run("data", "--samples", "2000", "--format", "ids", "--out", str(tmp_path / "lines"))
+    write_lines(tmp_path / "lines", 2000)
     with load.simulated("rpc", 20, 2, "thread") as server:
         process = subprocess.Popen(
             [*COMMAND, "client-multi", str(bundle / "inference.conf"), str(tmp_path / "lines"), "2",
@@ -201,7 +206,7 @@ def test_so_many_clients_are_no_use(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_batch_that_was_refused_has_no_times(bundle: Path, tmp_path: Path) -> None:
-    run("data", "--samples", "30", "--format", "ids", "--out", str(tmp_path / "lines"))
+    write_lines(tmp_path / "lines", 30)
     with ServerProcess(["--engine", "null", "--max-samples", "5"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client-batch", conf, "10", "--endpoint", server.endpoint, shell=f"<{tmp_path}/lines")

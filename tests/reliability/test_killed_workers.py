@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
+import time
+from pathlib import Path
 
 import load_kit as load
 import pytest
@@ -44,6 +47,27 @@ def test_no_request_is_lost_when_a_worker_is_killed_under_load(mode: str) -> Non
 @pytest.mark.parametrize("mode", load.MODES)
 def test_no_request_is_lost_when_many_workers_are_killed_under_load(mode: str) -> None:
     killed_so_many_times(mode, 40)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["null", "folded", "onnxruntime", "paddle"])
+def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
+    """Prints seconds from a kill until as many workers are ready as before, while clients ask."""
+    model = [] if engine == "null" else [str(bundle)]
+    away = []
+    arguments = [*model, "--engine", engine, "--worker-kind", "process", "--server-threads", "3"]
+    with ServerProcess(arguments) as server, connect(server.endpoint, 30) as client:
+        answer = client.predict(kit.SAMPLE)["prediction"]
+        with load.crowd(server.endpoint, 4, answer=answer) as clients:
+            clients.more()
+            for _ in range(20):
+                killed = time.perf_counter()
+                kill_one(server)
+                assert kit.wait_until(lambda: client.hello().workers_ready == 3, 30)
+                away.append(time.perf_counter() - killed)
+                clients.more()
+    assert set(clients.outcomes) == {"answered"}, clients.texts
+    print(f"{engine}: a killed worker was away for {statistics.median(away):.2f} s, at most {max(away):.2f} s")
 
 
 @pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))

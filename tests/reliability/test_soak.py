@@ -78,7 +78,7 @@ def assert_no_growth(server: ServerProcess, lengths: list[int], count: int, allo
     for pid, (at, held) in Soak(server, lengths, count).run().items():
         start = int(len(at) * WARM_UP)
         fit = stats.linregress(at[start:], held[start:])
-        slope, margin = (HUNDRED_THOUSAND * value for value in (fit.slope, 1.96 * fit.stderr))
+        slope, margin = HUNDRED_THOUSAND * np.nan_to_num([fit.slope, 1.96 * fit.stderr])  # none where all are equal
         name = "server" if pid == server.pid else "worker"
         print(f"{name}: {slope:+.2f} +- {margin:.2f} MiB per 100,000 requests, {held[start]:.0f} to {held[-1]:.0f} MiB")
         assert abs(slope) <= margin or slope < allowed, (name, slope, margin)

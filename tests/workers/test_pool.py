@@ -278,6 +278,7 @@ def test_a_worker_that_answers_after_all_is_forgiven(tmp_path: Path, monkeypatch
 
 def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(tries, "MAX_PAUSE_SECONDS", 0.1)
     refusals = [OSError(24, "Too many open files")] * 2 * tries.MAX_TRIES
     with running(1) as pool:
         make = pool._make
