@@ -13,6 +13,7 @@ from time import monotonic
 from imdb_serving.errors import RequestTimeout, ServerUnavailable
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.front import Task
+from imdb_serving.workers.heap import Heap
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 
 TICK_SECONDS = 0.002
@@ -29,6 +30,7 @@ class Keeper:
         self._leaders_task: Task | None = None  # what the leader was at when we looked last
         self._roused = False
         self._quiet = 0
+        self._heap = Heap(monotonic())
 
     def keep(self, seconds: float) -> None:
         """Look after the crew for some seconds, or until `rouse`."""
@@ -73,6 +75,7 @@ class Keeper:
         for task in crew.waiting.late(now):
             crew.fail(task, RequestTimeout(WAITED))
         self._fail_late(now)
+        self._heap.tidy(now)
         crew.rouse_leader()
 
     def _relieve_leader(self) -> None:

@@ -21,6 +21,7 @@ from imdb_serving import logs
 from imdb_serving.errors import ServerStartError
 from imdb_serving.workers import fork_server
 from imdb_serving.workers.channel import Channel, Frame, Frames
+from imdb_serving.workers.heap import Heap
 from imdb_serving.workers.outcomes import marked, number_of
 
 log = logging.getLogger(__name__)
@@ -246,6 +247,7 @@ def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     _say(channel, READY, [name.encode() for name in _stage_names_of(answer)])
+    heap = Heap(monotonic())
     while True:
         try:
             received_ns, frames = channel.receive()
@@ -253,6 +255,7 @@ def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
             return
         outcome = answer(received_ns, frames)
         _say(channel, number_of(outcome), outcome)
+        heap.tidy(monotonic())
 
 
 def _say(channel: Channel, number: int, frames: Sequence[Frame]) -> None:

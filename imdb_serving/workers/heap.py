@@ -1,0 +1,37 @@
+"""The heap of the C library: what it holds free goes back to the system now and then. Knows no request.
+
+Requests of all lengths come and go, and what little stays between them keeps whole pages in place: in a server of tens
+of MiB, 1 to 3 MiB a 100,000 requests, of which nothing is in use (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+TIDY_SECONDS = 30.0
+
+
+def _trimmer() -> Callable[[int], Any]:
+    """Return glibc's malloc_trim; with another C library, what does nothing."""
+    try:
+        trim: Callable[[int], Any] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return lambda _: 0
+    return trim
+
+
+class Heap:
+    """Call `tidy` often, from one thread: it does its work, some milliseconds at most, every `TIDY_SECONDS`."""
+
+    def __init__(self, now: float) -> None:
+        """Take the time in monotonic seconds."""
+        self._due = now + TIDY_SECONDS
+        self._trim = _trimmer()
+
+    def tidy(self, now: float) -> None:
+        """Give free pages back, if it is time to."""
+        if now >= self._due:
+            self._due = now + TIDY_SECONDS
+            self._trim(0)
