@@ -91,7 +91,7 @@ def assert_no_growth(server: ServerProcess, lengths: list[int], count: int, allo
         start = int(len(at) * WARM_UP)
         fit = stats.linregress(at[start:], held[start:])
         slope, margin = HUNDRED_THOUSAND * np.nan_to_num([fit.slope, 1.96 * fit.stderr])  # none where all are equal
-        name = "server" if pid == server.pid else "worker"
+        name = "server" if pid == server.pid else "child"
         print(f"{name}: {slope:+.2f} +- {margin:.2f} MiB per 100,000 requests, {held[start]:.0f} to {held[-1]:.0f} MiB")
         assert abs(slope) <= margin or slope < allowed, (name, slope, margin)
 

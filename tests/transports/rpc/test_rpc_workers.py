@@ -221,7 +221,7 @@ def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(s
     os.kill(hung, signal.SIGSTOP)
     words = {"name": "words", "dtype": "int64", "shape": [1 << 18], "lengths": [1 << 16] * 4}
     with kit.raw_socket(server.endpoint) as dealer, connect(server.endpoint, timeout=5) as client:
-        version, header, _ = kit.raw_message(deadline_ms=5_000, samples=4, feed=[words])
+        version, header, _ = kit.raw_message(deadline_ms=3_000, samples=4, feed=[words])
         dealer.send_multipart([version, header, bytes(1 << 21)])
         time.sleep(0.3)
         assert client.hello().pid == server.pid
