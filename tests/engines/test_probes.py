@@ -20,7 +20,8 @@ from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
 
 REAL = [name for name, facts in ENGINES.items() if facts.needs_model]
-NUMBERS = [random.Random(1).random() for _ in range(200_000)]
+_RANDOM = random.Random(1)
+NUMBERS = [_RANDOM.random() for _ in range(1_000_000)]  # so that a call is long beside a wait for the processor
 REVIEW = np.zeros(LONG, dtype=np.int64)
 
 

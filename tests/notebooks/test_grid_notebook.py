@@ -51,6 +51,7 @@ def test_papermill_from_the_shell(bundle: Path, tmp_path: Path) -> None:
     check_grid(tmp_path / "shell", tmp_path / "out.ipynb", 2, [1, 2])
 
 
+@pytest.mark.slow  # the shell's way is by the same library
 def test_papermill_from_the_library(bundle: Path, tmp_path: Path) -> None:
     given = {"server_threads": 1, "client_threads": [2], "samples": 40, "model": str(bundle), "outputs": str(tmp_path)}
     execute("grid.ipynb", tmp_path / "deep" / "out.ipynb", {**given, "sweep": "library"})
@@ -66,7 +67,7 @@ def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
     assert len({row.answers for row in grid_rows(tmp_path / "shell")}) == 1
 
 
-@pytest.mark.alone
+@pytest.mark.slow  # half a minute that no other test can share
 def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
     given = {"engines": "null", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
     done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)
