@@ -10,6 +10,7 @@ def run() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else who started it wants it to be ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
+    _need_a_working_folder()
     from imdb_serving.cli import main
 
     main()
@@ -24,6 +25,14 @@ def _open_standard_streams() -> None:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a descriptor has no path
+
+
+def _need_a_working_folder() -> None:
+    """End with a line where the working folder is gone: processes started from there fail in odd ways."""
+    try:
+        os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet
+    except FileNotFoundError:
+        sys.exit("imdb-serving: the working folder is gone; change to another one")
 
 
 if __name__ == "__main__":
