@@ -32,7 +32,8 @@ def _need_a_working_folder() -> None:
     try:
         os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet
     except FileNotFoundError:
-        sys.exit("imdb-serving: the working folder is gone; change to another one")
+        sys.stderr.write("imdb-serving: the working folder is gone; change to another one\n")
+        sys.exit(2)
 
 
 if __name__ == "__main__":

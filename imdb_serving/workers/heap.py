@@ -1,7 +1,7 @@
 """The heap of the C library: what it holds free goes back to the system now and then. Knows no request.
 
-Requests of all lengths come and go, and what little stays between them keeps whole pages in place: in a server of tens
-of MiB, 1 to 3 MiB a 100,000 requests, of which nothing is in use (docs/reliability.md).
+Requests of all lengths come and go, and what little stays between them keeps whole pages in place: a Flask server of 56
+MiB grew by 2.6 MiB a 100,000 requests, and had no more in use than before (docs/reliability.md).
 """
 
 from __future__ import annotations

@@ -162,6 +162,7 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", f"{script} {arguments}"], capture_output=True, text=True, timeout=20,
                               check=False, stdin=subprocess.DEVNULL)  # fmt: skip
         assert_said(done, "the working folder is gone; change to another one")
+        assert done.returncode == 2
 
 
 def as_from_a_terminal() -> None:
