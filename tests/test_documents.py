@@ -170,7 +170,7 @@ def steps(block: Block) -> list[str]:
 
 @pytest.mark.parametrize("block", [block for block in blocks() if is_run(block)], ids=name_of)
 def test_command_blocks_run(block: Block, project: Path) -> None:
-    """Every command runs; `make`, which would make another environment and measure, is asked what it would do."""
+    """Every command runs, on fewer reviews; `make`, which would set up and measure, says what it would do."""
     ports = [int(port) for port in re.findall(r"(?:--port |127\.0\.0\.1:)(\d+)", block.text)]
     if any(map(taken, ports)):
         pytest.skip(f"another server has one of the ports {ports}")
@@ -183,6 +183,8 @@ def test_command_blocks_run(block: Block, project: Path) -> None:
                 run(step.replace("make", "make -n", 1), ROOT)
             elif step.startswith("imdb-serving train"):
                 run(f"{step} --if-missing", folder)
+            elif step.startswith("imdb-serving data"):
+                run(re.sub(r"--samples \d+", "--samples 250", step), folder)
             elif step.startswith("papermill"):
                 run(f"source {project}/.venv/bin/activate; {step} -p client_threads 1,2 -p samples 40", folder)
             elif step.endswith("&"):

@@ -121,6 +121,7 @@ def test_the_published_flask_command_lines_give_the_results_of_rpc(folder: Path,
     assert all(0 < float(cost) < float(total) for cost, total in profiles)
 
 
+@pytest.mark.slow  # what it does eight times, the test above does once
 def test_the_flask_benchmark_script_runs_all_published_client_counts(folder: Path) -> None:
     done = bash("imdb-serving data --samples 24 --format ids --out test.data && PORT=0 bash flask_benchmark.sh", folder)
     bash(f"imdb-serving data --samples {SAMPLES} --format ids --out test.data", folder)

@@ -44,6 +44,7 @@ def check_grid(folder: Path, notebook: Path, servers: int, clients: list[int]) -
     assert all((folder / row.raw).is_file() for row in grid_rows(folder))
 
 
+@pytest.mark.slow  # the next one is the same over Flask, and the README's command runs it over RPC
 def test_papermill_from_the_shell(bundle: Path, tmp_path: Path) -> None:
     given = {"server_threads": "2", "client_threads": "1,2", "samples": "40", "model": str(bundle)}
     done = papermill("grid.ipynb", tmp_path / "out.ipynb", **given, outputs=str(tmp_path), sweep="shell")

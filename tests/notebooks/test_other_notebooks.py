@@ -1,4 +1,4 @@
-"""The report notebook on a small ledger, and the exploring one from top to bottom."""
+"""The exploring notebook and the quickstart, each from top to bottom."""
 
 from __future__ import annotations
 
@@ -6,50 +6,11 @@ import time
 import uuid
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from notebook_runs import processes_with, shown
 
-from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.runs import grid
-from imdb_serving.bench.runs.grid import run_grid
 from imdb_serving.report.notebooks import execute
-from imdb_serving.report.page import write_page
-from imdb_serving.text.lines import Line
-
-
-@pytest.fixture
-def small_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sweep folder with two server and two client counts, measured with the engine that answers at once."""
-    lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
-    monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines)
-    for servers in (1, 2):
-        params = GridParams(
-            engine="null", server_threads=servers, client_threads=[1, 2], samples=20, sweep="small", run="one",
-            outputs=str(tmp_path),
-        )  # fmt: skip
-        run_grid(params, lambda text: None)
-    return tmp_path / "small"
-
-
-def test_the_report_writes_cells_and_figures(small_sweep: Path, tmp_path: Path) -> None:
-    execute("report.ipynb", tmp_path / "report.ipynb", {"folder": str(small_sweep)})
-    cells = pd.read_csv(small_sweep / "cells.csv")
-    assert sorted(zip(cells["server_threads"], cells["client_threads"], strict=True)) == [
-        (1, 1), (1, 1), (1, 2), (1, 2), (2, 1), (2, 2),
-    ]  # fmt: skip
-    figures = sorted(path.name for path in (small_sweep / "figures").iterdir())
-    named = {name.rsplit(".", 1)[0] for name in figures}
-    assert figures == sorted(f"{name}.{suffix}" for name in named for suffix in ("pdf", "png", "svg"))
-    assert {"stages", "throughput-vs-threads", "time-vs-threads"} <= named
-    for chart in ("cpu-time-of-a-request-", "heat-map-", "latency-", "one-request-"):
-        assert [name for name in named if name.startswith(chart)], chart
-    page = shown(tmp_path / "report.ipynb")
-    assert page.count('<figure class="chart') > 5
-    assert "3.45" in page  # the published table
-    write_page(tmp_path / "report.ipynb", tmp_path / "report.html", "small")
-    assert "<title>small</title>" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_exploring_works_from_top_to_bottom_and_leaves_no_process(

@@ -6,10 +6,12 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from browsing import keep_screenshot, overflow
 from playwright.sync_api import Browser, Page, expect
 
+from imdb_serving.bench.cell import GRID
 from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.runs import grid
 from imdb_serving.bench.runs.grid import run_grid
@@ -37,6 +39,26 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_grid(simulated, lambda text: None)
     write_report(outputs / "small")
     return outputs / "small" / "report.html"
+
+
+def test_the_report_writes_cells_and_figures(report: Path) -> None:
+    folder = report.parent
+    cells = pd.read_csv(folder / "cells.csv", keep_default_na=False)  # an engine is named null
+    grid_cells = cells[cells["series"] == GRID]
+    found = grid_cells[["mode", "engine", "server_threads", "client_threads"]].itertuples(index=False, name=None)
+    measured = [("rpc", "null"), ("flask", "null")]
+    expected = [(*cell, servers, clients) for cell in measured for servers in (1, 2) for clients in (1, 2)]
+    assert sorted(found) == sorted([*expected, ("rpc", "simulated", 1, 1), ("rpc", "simulated", 1, 2)])
+    figures = sorted(path.name for path in (folder / "figures").iterdir())
+    named = {name.rsplit(".", 1)[0] for name in figures}
+    assert figures == sorted(f"{name}.{suffix}" for name in named for suffix in ("pdf", "png", "svg"))
+    assert {"stages", "throughput-vs-threads", "time-vs-threads"} <= named
+    for chart in ("cpu-time-of-a-request-", "heat-map-", "latency-", "one-request-"):
+        assert [name for name in named if name.startswith(chart)], chart
+    page = report.read_text(encoding="utf-8")
+    assert page.count('<figure class="chart') > 5
+    assert "3.45" in page  # the published table
+    assert "<title>imdb-serving: small</title>" in page
 
 
 class Reading:

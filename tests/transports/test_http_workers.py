@@ -52,8 +52,8 @@ def test_as_many_handlers_are_at_work_as_there_are_server_threads(command: str, 
 
 
 def test_no_worker_idles_while_a_request_waits() -> None:
-    with http.simulated(30, 3) as server, kit.side_by_side(9) as run:
-        answers = [run(calls, server.endpoint, 8) for _ in range(9)]
+    with http.simulated(60, 3) as server, kit.side_by_side(9) as run:
+        answers = [run(calls, server.endpoint, 5) for _ in range(9)]
         replies = [{stage.name: stage for stage in stages} for answer in answers for stages in answer.result(60)]
     worked = sorted((stages["op0"].start_ns, stages["op2"].end_ns) for stages in replies)
     waited = [(stages["queue"].start_ns, stages["op0"].start_ns) for stages in replies]
