@@ -26,7 +26,8 @@ from imdb_serving.workers import channel, tries
 from imdb_serving.workers import pool as pools
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.pool import Pool
-from imdb_serving.workers.seats import ProcessSeat, WorkerKind
+from imdb_serving.workers.process_seat import ProcessSeat
+from imdb_serving.workers.seats import WorkerKind
 
 
 def sleeper(request: Request, timeline: Timeline) -> Reply:

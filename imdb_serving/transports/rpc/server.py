@@ -18,7 +18,8 @@ from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.front import Front
 from imdb_serving.workers.keeper import Keeper
-from imdb_serving.workers.pool import START_SECONDS, Pool
+from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.staff import START_SECONDS
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
