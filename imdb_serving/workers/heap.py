@@ -10,7 +10,9 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+FIRST_SECONDS = 1.0
 TIDY_SECONDS = 30.0
+"""The first pause and the longest: each is twice the one before. What start and first requests leave behind is most."""
 
 
 def _trimmer() -> Callable[[int], Any]:
@@ -23,15 +25,17 @@ def _trimmer() -> Callable[[int], Any]:
 
 
 class Heap:
-    """Call `tidy` often, from one thread: it does its work, some milliseconds at most, every `TIDY_SECONDS`."""
+    """Call `tidy` often, from one thread: it does its work, some milliseconds at most, when it is time to."""
 
     def __init__(self, now: float) -> None:
         """Take the time in monotonic seconds."""
-        self._due = now + TIDY_SECONDS
+        self._pause = FIRST_SECONDS
+        self._due = now + FIRST_SECONDS
         self._trim = _trimmer()
 
     def tidy(self, now: float) -> None:
         """Give free pages back, if it is time to."""
         if now >= self._due:
-            self._due = now + TIDY_SECONDS
+            self._pause = min(2 * self._pause, TIDY_SECONDS)
+            self._due = now + self._pause
             self._trim(0)

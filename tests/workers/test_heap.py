@@ -21,11 +21,21 @@ def test_free_pages_between_those_in_use_go_back_in_time() -> None:
     blocks = blocks[::100]  # every hundredth stays, and the pages between
     gc.collect()
     before = process.memory_info().rss
-    tidy.tidy(100.0 + heap.TIDY_SECONDS - 1)
+    tidy.tidy(100.0 + heap.FIRST_SECONDS / 2)
     assert before - process.memory_info().rss < 10 * MIB
-    tidy.tidy(100.0 + heap.TIDY_SECONDS)
+    tidy.tidy(100.0 + heap.FIRST_SECONDS)
     assert before - process.memory_info().rss > 50 * MIB
     assert len(blocks) == 400
+
+
+def test_the_pauses_grow_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, seen = 0.0, []
+    monkeypatch.setattr(heap, "_trimmer", lambda: lambda _: seen.append(now))
+    tidy = heap.Heap(now)
+    while now < 100:
+        tidy.tidy(now)
+        now += 0.5
+    assert seen == [1, 3, 7, 15, 31, 61, 91]
 
 
 def test_where_the_c_library_has_no_such_thing_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
