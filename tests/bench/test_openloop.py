@@ -126,7 +126,7 @@ def test_all_at_once_is_answered_as_fast_as_the_workers_can(simulated: ServerPro
     cell = Cell(engine="simulated", arrivals="offline", client_threads=4, samples=100)
     row = measured(cell, simulated.endpoint, simulated.pid)
     assert (row.answered, row.unsent) == (100, 0)
-    assert row.figures.throughput < 2 * 400  # two workers of 5 ms, which make up for late ends
+    assert row.figures.throughput * row.means_us["op1"] / 1e6 <= 2 * (1 + 1e-9)  # that many are at work on average
 
 
 def test_a_server_that_stops_is_charged_for_all_that_had_to_wait(simulated: ServerProcess) -> None:
