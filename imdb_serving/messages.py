@@ -91,6 +91,9 @@ class Record(Protocol):
     def stages(self) -> list[Stage]:
         """Return the stages; raise `RemoteFailure` when the server's part cannot be read."""
 
+    def clock_bound_ns(self) -> int:
+        """Return how far the way there and the way back can be from the truth, once the stages have been made."""
+
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
     """The outputs of a request, each with the sample as first axis, and where the time went.
@@ -105,6 +108,14 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     def stages(self) -> list[Stage]:
         """The stages, in order."""
         return self.record if isinstance(self.record, list) else self.record.stages()
+
+    @property
+    def clock_bound_ns(self) -> int:
+        """How far `send` and `reply` can be from the truth, since the clocks of two hosts differ; 0 on one host.
+
+        Their sum is exact. It is known once the stages have been asked for.
+        """
+        return 0 if isinstance(self.record, list) else self.record.clock_bound_ns()
 
 
 @dataclass(frozen=True, slots=True)

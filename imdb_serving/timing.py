@@ -1,37 +1,30 @@
 """Stage timing: who stamps what, in nanoseconds of one clock.
 
 Stamps are `time.perf_counter_ns()`. On Linux that clock is shared by all processes of one host, so a stamp taken by
-the server can be subtracted from one taken by the client; `CLOCK_ID` tells whether two stamps share a host.
+the server can be subtracted from one taken by the client; what becomes of another host's is in `clocks.py`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import platform
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter_ns
 from types import TracebackType
 
 import msgspec
 
+from imdb_serving.clocks import CLOCK_ID, ClockFilter, Exchange
+
 CLIENT_STAGES = ("encode", "send", "queue", "parse", "handover", "op0", "op1", "op2", "reply", "decode")
 """The parts of `client_infer`, in the order in which a request passes them; RPC has no `parse` and no `handover`."""
+
+WAYS, NETWORK = ("send", "reply"), "network"
+"""The journeys, and what they are called together where the clocks of two hosts are too far off to tell them apart."""
 
 STAGES = ("prepro", *CLIENT_STAGES, "postpro")
 """All parts of a request's `total`."""
 
-
-def _clock_id() -> str:
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    try:
-        return boot.read_text(encoding="ascii").strip()
-    except OSError:  # not Linux: the host's name is the best there is
-        return platform.node()
-
-
-CLOCK_ID = _clock_id()
 
 _PR_SET_TIMERSLACK = 29
 
@@ -90,19 +83,21 @@ class Timeline(msgspec.Struct):
 
 
 def client_stages(
-    sent: tuple[int, int], server: list[Stage], received: tuple[int, int], same_host: bool
+    sent: tuple[int, int], server: list[Stage], received: tuple[int, int], clock: str, clocks: ClockFilter
 ) -> list[Stage]:
     """Join the client's and the server's stamps of one request into the stages of `client_infer`.
 
     `sent` is (encode start, encode end), `received` is (reply arrived, decoded), `server` begins with the stage
-    `queue`. On one host the two journeys are told apart by the stamps; between hosts only durations travel, so what
-    the server cannot account for is split evenly between `send` and `reply`, as NTP does.
+    `queue`; its stamps are of the named clock. On one host they tell the two journeys apart. Another host's are
+    shifted by what `clocks` knows of it, this request included; where that is not quite so, no request arrives before
+    it was sent, and no answer leaves after it has arrived.
     """
     encode_start, encode_end = sent
     arrived, decoded = received
     first, last = server[0].start_ns, server[-1].end_ns
-    if not same_host:
-        shift = encode_end + (arrived - encode_end - (last - first)) // 2 - first
+    if clock != CLOCK_ID:
+        clocks.learn(clock, Exchange(encode_end, first, last, arrived))
+        shift = max(min(clocks.offset_ns, arrived - last), encode_end - first)
         server = [Stage(stage.name, stage.start_ns + shift, stage.end_ns + shift) for stage in server]
         first, last = first + shift, last + shift
     return [

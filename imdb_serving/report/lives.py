@@ -17,9 +17,9 @@ from imdb_serving.bench.analysis.cells import measured, valid
 from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.errors import DataError
 from imdb_serving.report import frames
+from imdb_serving.timing import NETWORK, WAYS
 
 CLIENT_STAGES = ("prepro", "encode", "decode", "postpro")
-WAYS = ("send", "reply")
 QUEUE = "queue"
 
 
@@ -51,7 +51,7 @@ class Life(NamedTuple):
     @property
     def served(self) -> tuple[Part, ...]:
         """The stages in a worker's hands."""
-        return tuple(part for part in self.parts if part.name not in {*CLIENT_STAGES, *WAYS, QUEUE})
+        return tuple(part for part in self.parts if part.name not in {*CLIENT_STAGES, *WAYS, NETWORK, QUEUE})
 
 
 def row_of(rows: pd.DataFrame, key: str) -> Any:
@@ -96,7 +96,7 @@ def _life(sample: Any, names: Sequence[str]) -> Life:
     now = int(sample["start_ns"]) - (int(sample["prepro_ns"]) if "intended_ns" in sample else 0)
     parts = []
     for name in names:
-        took = int(sample.get(f"{name}_ns", 0))
+        took = sum(int(sample.get(f"{one}_ns", 0)) for one in (WAYS if name == NETWORK else (name,)))
         parts.append(Part(name, now, now + took))
         now += took
     return Life(int(sample["client"]), int(sample["position"]), tuple(parts))

@@ -26,6 +26,7 @@ STAGE_COLOURS = {
     "prepro": "#999999",
     "encode": "#F0E442",
     "send": "#56B4E9",
+    "network": "#7FCDBB",
     "queue": "#D55E00",
     "parse": "#8C6D31",
     "handover": "#A6D854",

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from imdb_serving.report.lives import CLIENT_STAGES, QUEUE, WAYS, Life, Part, in_lanes
+from imdb_serving.report.lives import CLIENT_STAGES, QUEUE, Life, Part, in_lanes
+from imdb_serving.timing import NETWORK, WAYS
 
 CLIENTS, WAITING, WORKERS = 1, 2, 3
 NAMES = {CLIENTS: "clients", WAITING: "server: waiting", WORKERS: "server: workers"}
@@ -37,7 +38,7 @@ def events(lives: Sequence[Life]) -> Iterator[Event]:
         whole = Part(f"request {life.position}", life.start_ns, life.end_ns)
         yield _slice(whole, CLIENTS, life.client, begin, {"client": life.client, "position": life.position})
         for part in life.parts:
-            if part.name in {*CLIENT_STAGES, *WAYS}:
+            if part.name in {*CLIENT_STAGES, *WAYS, NETWORK}:
                 yield _slice(part, CLIENTS, life.client, begin)
         if wait and wait.end_ns > wait.start_ns:
             yield _slice(wait, WAITING, place, begin, {"request": number})

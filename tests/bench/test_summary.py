@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from imdb_serving.bench.analysis.summary import closed_loop, latency, stage_gaps, stage_means, stage_sums, wall_seconds
+from imdb_serving.bench.analysis.summary import (
+    clock_bound_us,
+    closed_loop,
+    latency,
+    stage_gaps,
+    stage_means,
+    stage_sums,
+    together,
+    wall_seconds,
+)
 from imdb_serving.bench.load.loadgen import ClientRecord
 
 COLUMNS = ("prepro", "client_infer", "op1", "postpro", "total")
@@ -109,3 +119,14 @@ def test_what_the_stages_leave_out_is_told() -> None:
     assert gaps["unexplained_us"] == pytest.approx(14_000)  # 10 - 4, 20 - 6, 30 - 8 ms
     assert gaps["residual_us"] == pytest.approx(14_000)
     assert stage_gaps([record([], (0, 0))]) == {}
+
+
+def test_between_hosts_the_bound_is_the_mean_of_all_requests() -> None:
+    far = replace(FIRST, clock_bounds_ns=np.array([1_000, 3_000]))
+    assert clock_bound_us([far]) == pytest.approx(2.0)
+    assert clock_bound_us(BOTH) == 0.0
+
+
+def test_journeys_together_keep_their_sum_and_their_place() -> None:
+    whole = together({"encode": 1.0, "send": 2.0, "op1": 4.0, "reply": 8.0, "decode": 16.0})
+    assert list(whole.items()) == [("encode", 1.0), ("network", 10.0), ("op1", 4.0), ("decode", 16.0)]

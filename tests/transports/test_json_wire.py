@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import BadRequest, RemoteFailure, words_of
 from imdb_serving.messages import Reply, Request, Tensor
 from imdb_serving.serving.feeds import make_request
-from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire, problems
 from imdb_serving.transports.http.json_wire import Form, MalformedBody
 

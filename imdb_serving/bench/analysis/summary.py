@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from imdb_serving.bench.analysis.percentiles import certified
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.workload import Result
+from imdb_serving.timing import NETWORK, WAYS
 
 PUBLISHED_COLUMNS = ("prepro", "client_infer", "op0", "op1", "op2", "postpro", "total")
 """The columns of the published tables, in their order."""
@@ -35,6 +36,22 @@ def stage_sums(records: Sequence[ClientRecord]) -> dict[str, float]:
         for name, total in zip(record.columns, record.durations.sum(axis=0) / NS, strict=False):
             sums[name] += float(total)
     return {name: total / max(len(records), 1) for name, total in sums.items()}
+
+
+def clock_bound_us(records: Sequence[ClientRecord]) -> float:
+    """Return how far `send` and `reply` can be from the truth, the mean in microseconds; 0 on one host."""
+    bounds = [record.clock_bounds_ns for record in records if len(record.clock_bounds_ns)]
+    return float(np.concatenate(bounds).mean()) / US if bounds else 0.0
+
+
+def together(values: dict[str, float]) -> dict[str, float]:
+    """Return values by stage with `send` and `reply` as one, `network`: their sum is exact, whatever a clock says."""
+    whole = sum(values.get(way, 0.0) for way in WAYS)
+    return {
+        NETWORK if name == WAYS[0] else name: whole if name == WAYS[0] else value
+        for name, value in values.items()
+        if name != WAYS[1]
+    }
 
 
 def stage_means(records: Sequence[ClientRecord]) -> dict[str, float]:
@@ -178,7 +195,7 @@ def serving_seconds(row: Any, stages: Sequence[str]) -> Any:
     return sum(row[f"{name}_s"] for name in ops) * row["client_threads"]
 
 
-NOT_SERVING = ("encode", "send", "queue", "parse", "reply", "decode")
+NOT_SERVING = ("encode", *WAYS, NETWORK, "queue", "parse", "decode")
 """The stages of `client_infer` that are no op and not the way to one."""
 
 

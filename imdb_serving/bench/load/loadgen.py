@@ -50,7 +50,8 @@ class ClientRecord:
     """What one client saw: raw samples of its answered requests, and its failures.
 
     `durations[i]` are the nanoseconds of request `positions[i]` by `columns`; `starts_ns[i]` is when it began, and in
-    an open loop `intended_ns[i]` when it should have.
+    an open loop `intended_ns[i]` when it should have. `clock_bounds_ns[i]` is how far its `send` and `reply` can be
+    from the truth where the server's clock is another host's; it is empty where there is one clock.
     """
 
     columns: tuple[str, ...] = ()
@@ -63,6 +64,7 @@ class ClientRecord:
     cpu_s: float = 0.0
     """CPU time of the client's process within the window, its threads included, and of processes it forked."""
     intended_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    clock_bounds_ns: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 _Stamps = tuple[int, int, int, int]
@@ -108,7 +110,7 @@ def drive(client: Client, workload: Workload, positions: Iterable[int] | None = 
     if stamps:
         start_, prepared_, answered_, finished_ = np.array(stamps, dtype=np.int64).T
         parts = (prepared_ - start_, answered_ - prepared_, finished_ - answered_)
-        tabulate(record, start_, parts, [reply.stages for reply in replies])
+        tabulate(record, start_, parts, replies)
     return record
 
 
@@ -122,9 +124,15 @@ def tabulate(
     record: ClientRecord,
     starts_ns: NDArray[np.int64],
     parts: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    stages: Sequence[Sequence[Stage]],
+    replies: Sequence[Reply],
 ) -> None:
     """Fill in durations by column, behind the timed window: `parts` are prepro, client_infer and postpro."""
+    bounds, stages = [], []
+    for reply in replies:  # in their order: each teaches what the next may know of the server's clock
+        stages.append(reply.stages)
+        bounds.append(reply.clock_bound_ns)
+    if any(bounds):
+        record.clock_bounds_ns = np.array(bounds, dtype=np.int64)
     names = tuple(dict.fromkeys(stage.name for request in stages for stage in request))
     prepro, infer, postpro = parts
     record.columns = ("prepro", "client_infer", *names, "postpro", "total")

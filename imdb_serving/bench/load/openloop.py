@@ -88,7 +88,7 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
     if stamps:
         start_, made_, sent_, answered_, finished_ = np.array(stamps, dtype=np.int64).T
         parts = (made_ - start_, answered_ - sent_, finished_ - answered_)
-        tabulate(record, sent_, parts, [reply.stages for reply in replies])
+        tabulate(record, sent_, parts, replies)
         record.intended_ns = np.array(due, dtype=np.int64)
     return record
 

@@ -73,6 +73,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     greatest distance of an answer from the bare engine's. `stages` are the parts of `client_infer` as the server and
     the client named them, in order; `sums_s` are seconds summed over one client's requests and averaged over the
     clients, as published, `means_us` a request's mean, both with `prepro`, `client_infer`, `postpro` and `total` too.
+    `clock_bound_us` is how far `send` and `reply` can be from the truth where the clocks of two hosts were compared,
+    None on one host; where one of them is smaller than that, both stand together as `network`.
     """
 
     schema: int = SCHEMA
@@ -97,6 +99,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     stages: tuple[str, ...] = ()
     sums_s: dict[str, float] = {}
     means_us: dict[str, float] = {}
+    clock_bound_us: float | None = None
     figures: Figures = Figures()
     raw: str = ""
 

@@ -38,7 +38,8 @@ def read_samples(folder: Path, raw: str, columns: Sequence[str] | None = None) -
     """Return the raw samples that a row names, a row a request; raise `DataError` when they are gone or damaged.
 
     `client` and `position` say which request it was, `start_ns` when it began, `intended_ns` (open loop) when it should
-    have; every other column is a duration in nanoseconds.
+    have; `clock_bound_ns` (between hosts) is how far `send` and `reply` can be from the truth; every other column is a
+    duration in nanoseconds.
     """
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import parquet  # noqa: PLC0415
@@ -63,5 +64,7 @@ def _columns(records: Sequence[ClientRecord]) -> dict[str, NDArray[np.int64]]:
     }
     if all(len(record.intended_ns) for _, record in answered):
         columns["intended_ns"] = np.concatenate([record.intended_ns for _, record in answered])
+    if all(len(record.clock_bounds_ns) for _, record in answered):
+        columns["clock_bound_ns"] = np.concatenate([record.clock_bounds_ns for _, record in answered])
     durations = np.concatenate([record.durations for _, record in answered])
     return columns | {f"{name}_ns": durations[:, number] for number, name in enumerate(answered[0][1].columns)}

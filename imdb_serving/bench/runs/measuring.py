@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from math import inf
 from operator import itemgetter
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from imdb_serving.bench.record.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.bench.runs.watch import Usage, watching
 from imdb_serving.errors import ServingError
 from imdb_serving.text.lines import Line
+from imdb_serving.timing import WAYS
 from imdb_serving.workers.janitor import fleeting_folder
 
 Probabilities = NDArray[np.float64]
@@ -128,13 +130,22 @@ def assess(
         requests=requests,
         failed_requests=len(failures),
         unsent=max(0, requests - answered - len(failures)),
-        stages=summary.stage_names(records),
-        sums_s={name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()},
-        means_us=summary.stage_means(records),
+        **_stages(cell, records),
         figures=_figures(cell, around, blocks, usage),
         **_answers(around.truth, cell.samples, workloads, records),
     )
     return judged(row)
+
+
+def _stages(cell: Cell, records: Sequence[ClientRecord]) -> dict[str, object]:
+    """Return the fields of a row that say where time went; journeys that no clock can tell apart stand together."""
+    names, bound = summary.stage_names(records), summary.clock_bound_us(records)
+    sums = {name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()}
+    means = summary.stage_means(records)
+    if bound > min(means.get(way, inf) for way in WAYS):
+        sums, means = summary.together(sums), summary.together(means)
+        names = tuple(summary.together(dict.fromkeys(names, 0.0)))
+    return {"stages": names, "sums_s": sums, "means_us": means, "clock_bound_us": bound or None}
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from imdb_serving.bench.cell import plural
 from imdb_serving.errors import DataError
 from imdb_serving.report.charts.chart import Charts, sheet
 from imdb_serving.report.charts.key import Key
-from imdb_serving.report.lives import CLIENT_STAGES, QUEUE, WAYS, median_life, row_of
+from imdb_serving.report.lives import CLIENT_STAGES, QUEUE, median_life, row_of
 from imdb_serving.report.plots import stage_colours
+from imdb_serving.timing import NETWORK, WAYS
 
 ROWS = ("client", "on its way", "waiting", "worker")
 
@@ -49,6 +50,6 @@ def life(rows: pd.DataFrame, folder: Path, key: str = "") -> Charts:
 def _row(name: str) -> int:
     if name in CLIENT_STAGES:
         return 0
-    if name in WAYS:
+    if name in {*WAYS, NETWORK}:
         return 1
     return 2 if name == QUEUE else 3

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 import msgspec
 
+from imdb_serving.clocks import ClockFilter
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import (
     BadRequest,
@@ -25,7 +26,7 @@ from imdb_serving.errors import (
     from_code,
 )
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.timing import CLOCK_ID, Stage, client_stages
+from imdb_serving.timing import Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
@@ -90,6 +91,7 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
     arrived_ns: int
     decoded_ns: int
     timing: str
+    clocks: ClockFilter
 
     def stages(self) -> list[Stage]:
         """Return the stages of `client_infer`; raise `RemoteFailure` when the header cannot be read."""
@@ -97,7 +99,11 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
         sent, received = (self.start_ns, self.encoded_ns), (self.arrived_ns, self.decoded_ns)
         if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
             return [Stage("encode", *sent), Stage("send", sent[1], received[0]), Stage("decode", *received)]
-        return client_stages(sent, server, received, clock == CLOCK_ID)
+        return client_stages(sent, server, received, clock, self.clocks)
+
+    def clock_bound_ns(self) -> int:
+        """Return how far `send` and `reply` can be from the truth."""
+        return self.clocks.bound_ns(self.arrived_ns)
 
 
 class _BaseHttpClient(Client):
@@ -129,6 +135,7 @@ class _BaseHttpClient(Client):
         self._authorizing = f"Authorization: Bearer {read_token(token_file)}\r\n" if token_file else ""
         self._host, self._port, self._netloc = parts.hostname, port, parts.netloc
         self._prefix = parts.path.rstrip("/")
+        self._clocks = ClockFilter()
 
     def call(self, request: Request) -> Reply:
         """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
@@ -141,7 +148,7 @@ class _BaseHttpClient(Client):
         outputs = json_wire.decode_reply(answer.body, request.samples)
         if missing := [name for name in request.fetch if name not in outputs]:
             raise RemoteFailure(f"{self.endpoint} answered without {', '.join(missing)}; is it another service?")
-        return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer.timing))
+        return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer.timing, self._clocks))
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""

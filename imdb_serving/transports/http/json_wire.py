@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import BadRequest, RemoteFailure
 from imdb_serving.messages import Array, Reply, Request, Tensor
 from imdb_serving.serving.feeds import make_request
-from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.timing import Stage
 
 PREDICTION_PATH = "/PaddleServing/v1.0/prediction"
 READY_PATH = "/health/ready"

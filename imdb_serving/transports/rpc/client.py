@@ -7,10 +7,11 @@ from time import perf_counter_ns
 
 import msgspec
 
+from imdb_serving.clocks import ClockFilter
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.timing import CLOCK_ID, Stage, client_stages
+from imdb_serving.timing import Stage, client_stages
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.rpc import fast_path, wire
 from imdb_serving.transports.rpc.framing import SMALL_BYTES, Piece, too_large
@@ -24,15 +25,16 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
     arrived_ns: int
     decoded_ns: int
     answer: wire.Answered
+    clocks: ClockFilter
 
     def stages(self) -> list[Stage]:
         """Return the stages of `client_infer`."""
-        return client_stages(
-            (self.start_ns, self.encoded_ns),
-            self.answer.stages(),
-            (self.arrived_ns, self.decoded_ns),
-            self.answer.clock == CLOCK_ID,
-        )
+        sent, received = (self.start_ns, self.encoded_ns), (self.arrived_ns, self.decoded_ns)
+        return client_stages(sent, self.answer.stages(), received, self.answer.clock, self.clocks)
+
+    def clock_bound_ns(self) -> int:
+        """Return how far `send` and `reply` can be from the truth."""
+        return self.clocks.bound_ns(self.arrived_ns)
 
 
 class MessageClient(Client):
@@ -52,6 +54,7 @@ class MessageClient(Client):
         self.max_answer_bytes = max_answer_bytes
         self._last_id = 0
         self._arrived_ns = 0
+        self._clocks = ClockFilter()
 
     @abstractmethod
     def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> bytes | None:
@@ -91,7 +94,7 @@ class MessageClient(Client):
             if type(other) is not wire.Answered:
                 raise RemoteFailure(f"{self.endpoint} answered a prediction with something else")
             answer = other
-        return Reply(answer.outputs, _Record(start, encoded, self._arrived_ns, perf_counter_ns(), answer))
+        return Reply(answer.outputs, _Record(start, encoded, self._arrived_ns, perf_counter_ns(), answer, self._clocks))
 
     def _ask_for_limit(self, size: int) -> None:
         """Raise `BadRequest` for a message that the server would not read, after which it might end the connection."""

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code, words_of
 from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
-from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.timing import Stage
 from imdb_serving.transports.rpc.framing import (
     MAX_HEADER_BYTES,
     PADDING,

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import UNFORESEEN, BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo, Tensor
-from imdb_serving.timing import CLOCK_ID, Stage
+from imdb_serving.timing import Stage
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.framing import MAX_HEADER_BYTES, PREFIX, PROTOCOL, Frame, missing, unpack, unpack_whole
 from imdb_serving.transports.rpc.headers import Failure, Hello, Predict

@@ -1,0 +1,130 @@
+"""The offset of another host's clock is never further from the truth than its bound; `send` and `reply` neither."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imdb_serving.clocks import CLOCK_ID, DRIFT, ClockFilter, Exchange
+from imdb_serving.serving.feeds import make_request
+from imdb_serving.transports.base import Client
+from imdb_serving.transports.connect import connect
+from imdb_serving.transports.http import json_wire
+
+AHEAD_SECONDS = 4321
+JOURNEYS = st.tuples(*[st.integers(0, 10**7)] * 3, st.integers(0, 10**9))
+
+
+@given(
+    offset=st.integers(-(10**18), 10**18),
+    drift=st.floats(-DRIFT / 1.1, DRIFT / 1.1),
+    journeys=st.lists(JOURNEYS, min_size=1, max_size=30),
+)
+def test_the_truth_is_within_the_bound_however_unlike_the_journeys(
+    offset: int, drift: float, journeys: list[tuple[int, int, int, int]]
+) -> None:
+    """Each journey has its own length, and the other clock runs faster or slower than ours."""
+    clocks, now = ClockFilter(), 0
+
+    def there(ours: int) -> int:
+        return offset + ours + int(ours * drift)
+
+    for way_there, way_back, work, pause in journeys:
+        sent, received = now, now + way_there + work + way_back
+        inside = Exchange(sent, there(sent + way_there), there(sent + way_there + work), received)
+        clocks.learn("there", inside)
+        truth = sent + way_there - inside.arrived_there_ns
+        assert abs(clocks.offset_ns - truth) <= clocks.bound_ns(received) + 2  # of rounding to whole nanoseconds
+        assert clocks.bound_ns(received) <= inside.bound_ns
+        now = received + pause
+
+
+def test_an_exchange_of_long_journeys_changes_nothing_until_the_better_one_is_old() -> None:
+    clocks = ClockFilter()
+    clocks.learn("there", Exchange(0, 1_000_005, 1_000_005, 10))
+    clocks.learn("there", Exchange(100, 1_000_900, 1_000_900, 1_100))
+    assert (clocks.offset_ns, clocks.bound_ns(1_100)) == (-1_000_000, 6)
+    late = 60 * 10**9  # what two quartzes may drift apart in a minute is 3 ms
+    assert clocks.bound_ns(late) == 6 + int((late - 10) * DRIFT)
+    clocks.learn("there", Exchange(late, late + 1_000_600, late + 1_000_600, late + 1_000))
+    assert (clocks.offset_ns, clocks.bound_ns(late + 1_000)) == (-1_000_100, 501)
+
+
+def test_another_clock_begins_anew() -> None:
+    clocks = ClockFilter()
+    clocks.learn("one", Exchange(0, 5, 5, 10))
+    clocks.learn("two", Exchange(20, 10_000, 10_000, 120))
+    assert (clocks.offset_ns, clocks.bound_ns(120)) == (-9_930, 51)
+
+
+def test_ones_own_clock_is_not_off() -> None:
+    assert ClockFilter().bound_ns(10**12) == 0
+
+
+def _can_have_time_namespaces() -> bool:
+    unshare = ["unshare", "--time", "--monotonic", "1", "--fork", "true"]
+    return bool(shutil.which("unshare")) and not subprocess.run(unshare, capture_output=True, check=False).returncode
+
+
+needs_time_namespaces = pytest.mark.skipif(
+    not _can_have_time_namespaces(), reason="no time namespace of one's own here: needs Linux 5.6, util-linux and root"
+)
+
+
+@needs_time_namespaces
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--endpoint", "socket://127.0.0.1:0"], ["flask"]])
+def test_send_and_reply_of_a_server_with_another_clock_are_within_their_bounds(command: list[str]) -> None:
+    """A time namespace is a host with another clock whose offset is known: containers can have one."""
+    port = [] if "--endpoint" in command else ["--port", "0"]
+    arguments = ["--engine", "simulated", "--service-time-ms", "2", "--server-threads", "1", "--exit-with-stdin", *port]
+    apart = ["unshare", "--time", "--monotonic", str(AHEAD_SECONDS), "--fork", "--kill-child"]
+    with subprocess.Popen(
+        [*apart, sys.executable, "-m", "imdb_serving", *command, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+        try:
+            endpoint = server.stdout.readline().split()[2]
+            with connect(endpoint, 10.0) as client:
+                _check(client)
+        finally:
+            server.stdin.close()
+            server.wait(20)
+
+
+def _check(client: Client) -> None:
+    for _ in range(50):
+        reply = client.call(make_request(({"words": [1, 2, 3]},), ("prediction",)))
+        record: Any = reply.record
+        stages = {stage.name: stage for stage in reply.stages}
+        rpc = not hasattr(record, "timing")
+        server, clock = (record.answer.stages(), record.answer.clock) if rpc else json_wire.parse_timing(record.timing)
+        assert clock != CLOCK_ID
+        assert clock.startswith(CLOCK_ID.partition("/")[0])
+        arrived, left = (stamp - AHEAD_SECONDS * 10**9 for stamp in (server[0].start_ns, server[-1].end_ns))
+        assert abs(stages["send"].end_ns - arrived) <= reply.clock_bound_ns
+        assert abs(stages["reply"].start_ns - left) <= reply.clock_bound_ns
+        assert stages["send"].end_ns >= stages["send"].start_ns
+        assert stages["reply"].end_ns >= stages["reply"].start_ns
+
+
+def test_the_clock_of_a_host_has_the_name_that_all_its_processes_see() -> None:
+    there = subprocess.run(
+        [sys.executable, "-c", "from imdb_serving.clocks import CLOCK_ID; print(CLOCK_ID)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert there.stdout.strip() == CLOCK_ID
