@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -78,15 +78,16 @@ class ServerProcess:
         command: str = "serve",
         ready_timeout: float = READY_SECONDS,
         apart: bool = False,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Take the arguments of `imdb-serving COMMAND`; the server starts with the `with` block, or `start`.
 
-        One that is `apart` does not see the terminal's Ctrl-C.
+        One that is `apart` does not see the terminal's Ctrl-C. `environment` is its own, instead of this process's.
         """
         self._arguments = [command, *arguments, "--exit-with-stdin"]
         if "--port" not in arguments and "--endpoint" not in arguments:
             self._arguments += ["--port", "0"]
-        self._ready_timeout, self._apart = ready_timeout, apart
+        self._ready_timeout, self._apart, self._environment = ready_timeout, apart, environment
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self.endpoint = ""
@@ -104,15 +105,24 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     @classmethod
-    def of_mode(cls, mode: str, arguments: Sequence[str], port: int = 0) -> ServerProcess:
-        """Return a server of one of the `MODES`, on a free port or on this one.
+    def of_mode(
+        cls,
+        mode: str,
+        arguments: Sequence[str],
+        port: int = 0,
+        host: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> ServerProcess:
+        """Return a server of one of the `MODES`, on a free port or on this one, of this address of the host.
 
         Arguments that the mode has as well overrule it.
         """
         command, *own = MODES[mode]
-        if port:
-            own = ["--endpoint", own[1].replace(":0", f":{port}")] if own else ["--port", str(port)]
-        return cls([*own, *arguments], command=command)
+        if own:
+            own[1] = own[1].replace("127.0.0.1", host or "127.0.0.1").replace(":0", f":{port}")
+        else:
+            own = ["--port", str(port), *(["--host", host] if host else [])]
+        return cls([*own, *arguments], command=command, environment=environment)
 
     def start(self) -> ServerProcess:
         """Start the server and wait until it says that it is ready; raise `ServerStartError` with its own words."""
@@ -133,6 +143,7 @@ class ServerProcess:
             stderr=self._errors,
             text=True,
             start_new_session=self._apart,
+            env=self._environment,
         )
         output = self._process.stdout
         assert output is not None  # noqa: S101 - a pipe was asked for

@@ -50,6 +50,8 @@ def _server_options(port: int) -> Callable[[Command], Command]:
                      help="Bytes of one request."),
         click.option("--max-samples", type=click.IntRange(min=1), default=4096, help="Samples of one request."),
         click.option("--max-review-words", type=click.IntRange(min=1), default=1 << 16, help="Words of one sample."),
+        click.option("--cores", default="", metavar="LIST",
+                     help="Stay on these, as 0-3,6; each worker has its own where there are enough."),
         click.option("--exit-with-stdin", is_flag=True,
                      help="Stop when standard input ends, for a server with a parent."),
     )  # fmt: skip

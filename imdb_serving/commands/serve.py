@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     options.set_up_log()
+    options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))

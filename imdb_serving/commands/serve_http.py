@@ -37,6 +37,7 @@ class _Server(Protocol):
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
     options.set_up_log()
+    options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     workers = Workers(
@@ -102,6 +103,7 @@ def _serve_front(
     credentials: Credentials = NOBODY,
 ) -> None:
     options.set_up_log()
+    options.settle()
     broken: list[ServerStartError] = []
     stop: list[Callable[[], None]] = []
 

@@ -25,6 +25,7 @@ from imdb_serving.serving.pipeline import imdb_pipeline
 from imdb_serving.transports.keys import read_token
 from imdb_serving.transports.rpc.curve import ServerKeys
 from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES
+from imdb_serving.workers.cores import parse_cores, settle
 from imdb_serving.workers.waiting import MAX_QUEUE
 
 MakePipeline = Callable[[EngineSpec, Bundle | None], Handler]
@@ -56,6 +57,7 @@ class ServeOptions:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     max_samples: int = DEFAULT_LIMITS.samples
     max_review_words: int = DEFAULT_LIMITS.review_words
+    cores: str = ""
 
     @property
     def kind(self) -> WorkerKind:
@@ -66,6 +68,11 @@ class ServeOptions:
         """Open the model, if there is one, and decide how the engine runs it; raise when they do not fit."""
         bundle = open_bundle(self.model) if self.model else None
         return bundle, tuning.resolve(self.engine, bundle)
+
+    def settle(self) -> None:
+        """Stay on the cores that were named, if any; raise `ConfigError` for those that cannot be used."""
+        if self.cores:
+            settle(parse_cores(self.cores), self.server_threads, self.engine.math_threads)
 
     def make_pipeline(self) -> MakePipeline:
         """Return what makes a worker's pipeline; raise `ConfigError` when there is no such function."""
@@ -101,6 +108,7 @@ class ServeOptions:
         return [
             *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
             *(("--log", self.log, "--log-level", self.log_level) if self.log else ()),
+            *(("--cores", self.cores) if self.cores else ()),
             *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),
         ]
 

@@ -21,7 +21,7 @@ from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServerUnavailable, ServingError
-from imdb_serving.workers import pace
+from imdb_serving.workers import cores, pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.lead import Lead, Member
@@ -105,6 +105,8 @@ class Crew:
         return sum(member.task is None for member in self.members)
 
     def _work(self, member: Member) -> None:
+        if self._can_be_brief:  # it is a worker itself
+            cores.pin(cores.of_worker(member.number))
         queue, behind = self._queue, self.waiting.behind
         while not (self._stopping or member.retired):
             try:
@@ -197,7 +199,7 @@ class Crew:
         member.retired = True
         self.lead.pass_on(member)
         self.members.remove(member)
-        fresh = Member(self._work, int(member.thread.name.rpartition("-")[2]))
+        fresh = Member(self._work, member.number)
         self.members.append(fresh)
         self._ever.append(fresh)
         fresh.thread.start()

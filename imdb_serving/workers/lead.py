@@ -12,6 +12,7 @@ class Member:
     """A thread of a crew, as the others see it: the task it is at, and how to call it when it is parked."""
 
     def __init__(self, work: Callable[[Member], None], number: int) -> None:
+        self.number = number
         self.task: Any = None
         self.answered = 0
         self.failed: Counter[str] = Counter()

@@ -17,7 +17,7 @@ from typing import Any
 
 from imdb_serving import logs
 from imdb_serving.errors import ServerStartError
-from imdb_serving.workers import fork_server
+from imdb_serving.workers import cores, fork_server
 from imdb_serving.workers.channel import Channel, Frame, Frames
 from imdb_serving.workers.heap import Heap
 from imdb_serving.workers.outcomes import marked, number_of
@@ -43,7 +43,7 @@ class ProcessSeat:
         fork_server.prepare()
         ours, theirs = socket.socketpair()
         self._process: Any = context.Process(
-            target=_work, args=(theirs, make_answer), name=f"worker-{number}", daemon=True
+            target=_work, args=(theirs, make_answer, cores.of_worker(number)), name=f"worker-{number}", daemon=True
         )
         # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
         # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.
@@ -137,8 +137,9 @@ def _exit_words(code: int | None) -> str:
         return f"signal {-code}"
 
 
-def _work(connection: socket.socket, make_answer: MakeAnswer) -> None:
+def _work(connection: socket.socket, make_answer: MakeAnswer, own_cores: Sequence[int]) -> None:
     """Make the handler, say so, then answer requests until the server closes the conversation or dies."""
+    cores.pin(own_cores)
     channel = Channel(connection)
     try:
         answer = make_answer()

@@ -20,6 +20,7 @@ from imdb_serving.bench.load.openloop import drive_either
 from imdb_serving.errors import ServingError
 from imdb_serving.transports.base import Client
 from imdb_serving.workers import fork_server
+from imdb_serving.workers.cores import pin
 
 START_SECONDS = 60.0
 TOGETHER_NS = 5_000_000
@@ -68,20 +69,27 @@ class LoadSession:
     """
 
     def __init__(
-        self, targets: Mapping[str, Connect], clients: int, request_timeout: float, drive_share: Drive = drive_either
+        self,
+        targets: Mapping[str, Connect],
+        clients: int,
+        request_timeout: float,
+        drive_share: Drive = drive_either,
+        cores: Sequence[int] = (),
     ) -> None:
         """Take how to connect to each target, the number of client processes, and one request's deadline.
 
         `drive_share` is what a process does with a client and its share. A share with `starting_at` is told the moment
-        at which all start.
+        at which all start. Clients stay on the `cores`, if any are named: each on one of them, where there are enough.
         """
         self._targets, self._drive = dict(targets), drive_share
         self._clients = clients
+        self._cores = [[core] for core in cores][:clients] if clients <= len(cores) else [list(cores)] * clients
         self._request_timeout = request_timeout
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._lost: dict[int, ServingError | None] = {}
         self._used = False
+        self._shares: Sequence[Sized] = ()
 
     @property
     def request_timeout(self) -> float:
@@ -107,7 +115,7 @@ class LoadSession:
                 self._pipes.append(ours)
                 process = context.Process(
                     target=_client_process,
-                    args=(theirs, self._targets, self._drive),
+                    args=(theirs, self._targets, self._drive, self._cores[number]),
                     name=f"client-{number}",
                     daemon=True,
                 )
@@ -125,19 +133,27 @@ class LoadSession:
         A client process that dies, or never connected, leaves a record in which all its requests failed; nothing is
         waited for longer than its requests' deadlines allow. Clients lost in a block are back for the next one.
         """
+        self.hand_out(target, shares)
+        return self.go(perf_counter_ns() + TOGETHER_NS)
+
+    def hand_out(self, target: str, shares: Sequence[Sized]) -> None:
+        """Give the first clients one share each, to begin with `go`."""
         if self._used and self._lost:
             self.close()
             self._start()
         self._used = True
-        active = range(len(shares))
-        for number in active:
-            self._tell(number, (target, shares[number]))
-        self._receive(active, START_SECONDS)
-        start_ns = perf_counter_ns() + TOGETHER_NS
-        for number in active:
+        self._shares = shares
+        for number, share in enumerate(shares):
+            self._tell(number, (target, share))
+        self._receive(range(len(shares)), START_SECONDS)
+
+    def go(self, start_ns: int) -> list[ClientRecord]:
+        """Have the clients begin at that moment, and return their records; see `run`."""
+        shares = self._shares
+        for number in range(len(shares)):
             self._tell(number, start_ns)
-        longest = max(len(share) for share in shares)
-        records = self._receive(active, longest * self._request_timeout + START_SECONDS)
+        longest = max(map(len, shares), default=0)
+        records = self._receive(range(len(shares)), longest * self._request_timeout + START_SECONDS)
         return [records.get(number) or _lost(share, self._lost.get(number)) for number, share in enumerate(shares)]
 
     def close(self) -> None:
@@ -204,8 +220,11 @@ def _end_with_parent(descriptor: int) -> None:
     os._exit(1)
 
 
-def _client_process(pipe: Connection, targets: Mapping[str, Connect], drive_share: Drive) -> None:
+def _client_process(
+    pipe: Connection, targets: Mapping[str, Connect], drive_share: Drive, own_cores: Sequence[int]
+) -> None:
     """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
+    pin(own_cores)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
     threading.Thread(target=_end_with_parent, args=(pipe.fileno(),), name="parent", daemon=True).start()
     with pipe, ExitStack() as stack:

@@ -1,0 +1,83 @@
+"""A server and its clients stay on the cores that were named, each worker on its own where there are enough."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imdb_serving.bench.load.local import InprocClient
+from imdb_serving.bench.load.session import LoadSession
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import ConfigError, ServerStartError
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.workers.cores import in_words, parse_cores, shared_out
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+HERE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+
+
+@given(st.sets(st.sampled_from(HERE or [0]), min_size=1))
+def test_a_list_of_cores_can_be_written_and_read(cores: set[int]) -> None:
+    assert parse_cores(in_words(sorted(cores))) == sorted(cores)
+
+
+@pytest.mark.parametrize("words", ["", "a", "3-1", "0,", "-1", "0-", "1 2", "0x1", "99999999999"])
+def test_what_is_no_list_of_cores_is_refused(words: str) -> None:
+    with pytest.raises(ConfigError, match="expected a list like 0-3,6"):
+        parse_cores(words)
+
+
+def test_cores_that_are_not_to_be_had_are_named_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match=f"cores: 987654 cannot be used here; those that can: {in_words(HERE)}"):
+        parse_cores("987654")
+
+
+def test_each_worker_has_as_many_cores_as_math_threads_or_none_has_its_own() -> None:
+    assert shared_out([4, 5, 6, 7], 2, 1) == [[4], [5]]
+    assert shared_out([4, 5, 6, 7], 2, 2) == [[4, 5], [6, 7]]
+    assert shared_out([4, 5, 6, 7], 3, 2) == []
+
+
+def affinity(task: Path) -> str:
+    status = dict(line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line)
+    return status["Cpus_allowed_list"]
+
+
+@pytest.mark.parametrize("command", ["serve", "flask", "flask-gateway"])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_all_of_a_server_stays_on_its_cores_and_each_worker_on_one(command: str, kind: str) -> None:
+    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "1", "--cores", str(HERE[-1])]
+    with ServerProcess(arguments, command=command) as server:
+        tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        tasks = [task for process in tree for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(tasks) > 1
+        assert {affinity(task) for task in tasks} == {str(HERE[-1])}
+
+
+@pytest.mark.skipif(len(HERE) < 2, reason="one core is each worker's own already")
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_two_workers_have_a_core_each(kind: str) -> None:
+    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "2", "--cores", in_words(HERE[:2])]
+    with ServerProcess(arguments) as server:
+        tree = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+        found = [affinity(task) for process in tree for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert {str(HERE[0]), str(HERE[1]), in_words(HERE[:2])} == set(found)
+
+
+def test_a_server_whose_cores_are_not_to_be_had_says_so() -> None:
+    with pytest.raises(ServerStartError, match="cores: 987654 cannot be used here"):
+        ServerProcess(["--engine", "null", "--cores", "987654"]).start()
+
+
+def test_clients_stay_on_their_cores() -> None:
+    connect = {"": partial(InprocClient, EngineSpec("null"), None)}
+    with LoadSession(connect, 1, 5.0, cores=HERE[-1:]) as session:
+        assert [affinity(Path(f"/proc/{pid}")) for pid in session.pids] == [str(HERE[-1])]
+    with LoadSession(connect, len(HERE) + 1, 5.0, cores=HERE) as session:
+        assert {affinity(Path(f"/proc/{pid}")) for pid in session.pids} == {in_words(HERE)}
