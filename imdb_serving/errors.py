@@ -75,6 +75,12 @@ class ConfigError(ServingError):
     code = "config"
 
 
+class HostLost(ServingError):
+    """A machine of a cluster, or what we run on it, is gone: what it measured may be measured elsewhere."""
+
+    code = "host"
+
+
 _ON_THE_WIRE = (BadRequest, ServerUnavailable, Overloaded, RequestTimeout, Unauthorized, RemoteFailure)
 _BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_WIRE}
 

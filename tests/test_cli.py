@@ -21,8 +21,8 @@ from imdb_serving.bench.cell import Cell
 from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Figures
-from imdb_serving.bench.runs.grid import start_round
 from imdb_serving.bench.runs.measuring import judged
+from imdb_serving.bench.runs.site import start_round
 from imdb_serving.bench.runs.sweep import alone, read_plan
 from imdb_serving.cli import main
 from imdb_serving.commands import ladder, sweep

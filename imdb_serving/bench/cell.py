@@ -23,6 +23,10 @@ ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
 """How requests arrive: the next when the last is answered; at drawn or at even times, whatever is answered; all at
 once."""
 
+SHARED, APART, SPREAD = "shared", "apart", "spread"
+PLACEMENTS = (SHARED, APART, SPREAD)
+"""Where servers and clients of a cell run on a cluster: on one node; clients on a node of their own; on several."""
+
 LOCAL_MODES = ("bare", "inproc", "inproc-json")
 """Ways without a server: the engine alone; the ops around it; these behind JSON bodies that nobody sends."""
 
@@ -32,7 +36,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
     `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
-    elsewhere. `samples` are all that the clients send together, as often as there are `passes`.
+    elsewhere. `samples` are all that the clients send together, as often as there are `passes`. `placement` is how
+    server and clients stand on the machines of a cluster, empty where there is none; each of the `server_nodes` has
+    `server_threads` workers, and `client_nodes` are those on which there are clients alone.
     """
 
     series: str = GRID
@@ -53,6 +59,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     endpoint: str = ""
     samples: int = 0
     passes: int = 1
+    placement: str = ""
+    server_nodes: int = 1
+    client_nodes: int = 0
 
     @property
     def key(self) -> str:
@@ -90,12 +99,15 @@ _WORDS = {
     "pipeline": "pipeline {}",
     "endpoint": "over {}",
     "samples": "{:,} samples",
+    "placement": "clients {}",
 }
 _COUNTED = {
     "server_threads": "server thread",
     "client_threads": "client",
     "math_threads": "math thread",
     "passes": "pass",
+    "server_nodes": "server node",
+    "client_nodes": "client node",
 }
 _SAID: dict[tuple[str, object], str] = {
     ("series", GRID): "",
@@ -108,6 +120,12 @@ _SAID: dict[tuple[str, object], str] = {
     ("arrivals", OFFLINE): "all at once",
     ("rate", 0.0): "",
     ("passes", 1): "",
+    ("placement", SHARED): "clients on the server's node",
+    ("placement", APART): "clients on another node",
+    ("placement", SPREAD): "clients on several nodes",
+    ("server_nodes", 1): "",
+    ("client_nodes", 0): "",
+    ("client_nodes", 1): "",
 }
 
 

@@ -19,6 +19,7 @@ from imdb_serving.engines.registry import engines_for, engines_in_words
 @click.option("--rounds", type=click.IntRange(min=1), help="Instead of the file's; more than last time adds rounds.")
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
+@click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
 def sweep(params: Path, **options: Any) -> None:
     """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.
 
@@ -29,6 +30,7 @@ def sweep(params: Path, **options: Any) -> None:
     Example:
       imdb-serving sweep params/default.yaml
       imdb-serving sweep params/default.yaml --rounds 5
+      imdb-serving sweep params/default.yaml --cluster auto
     """
     from imdb_serving.commands.sweep import SweepOptions, run_sweep
 

@@ -13,8 +13,9 @@ from imdb_serving.bench.load.workload import ReviewWorkload
 from imdb_serving.bench.record.folders import outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row
-from imdb_serving.bench.runs.grid import prepare, start_round
+from imdb_serving.bench.runs.grid import prepare
 from imdb_serving.bench.runs.measuring import measure
+from imdb_serving.bench.runs.site import start_round
 from imdb_serving.commands.probing import probe_params, with_requests
 from imdb_serving.errors import ConfigError
 

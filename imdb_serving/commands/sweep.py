@@ -15,19 +15,21 @@ from tqdm import tqdm
 from imdb_serving.bench.analysis.estimate import estimate_seconds
 from imdb_serving.bench.cell import Cell, plural
 from imdb_serving.bench.parameters import GridParams, SweepParams, load_sweep, model_folder
+from imdb_serving.bench.parameters.checks import LOCAL
 from imdb_serving.bench.record.folders import new_run
 from imdb_serving.bench.record.ledger import Ledger, newest
 from imdb_serving.bench.record.rows import FAILED, Row
 from imdb_serving.bench.runs import sweep
 from imdb_serving.bench.runs.grid import describe
 from imdb_serving.bench.runs.models import require_model
+from imdb_serving.bench.runs.site import HERE, Site
 from imdb_serving.commands.ladder import measure_ladder
 from imdb_serving.commands.report import write_report
 from imdb_serving.config import project_root
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.model.bundle import open_bundle
-from imdb_serving.report.notebooks import execute_grid, notebook_path
+from imdb_serving.report.notebooks import execute_grid, interrupt_kernels, notebook_path
 
 INTERRUPTED = 130
 
@@ -40,28 +42,29 @@ class SweepOptions:
     fresh: bool = False
     rounds: int | None = None
     dry_run: bool = False
+    cluster: str = ""
 
 
 def run_sweep(path: Path, options: SweepOptions) -> int:
     """Run a whole sweep; returns the exit code: 0, or 1 when a cell failed."""
-    params = load_sweep(path)
+    params = load_sweep(path, options.cluster)
     if options.rounds:
         params = msgspec.structs.replace(params, rounds=options.rounds)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
     folder = (options.outputs or project_root() / "outputs").resolve() / path.stem
     if options.dry_run:
         return _tell(params, folder)
-    _make_ready(params)
+    _make_models(params)
     with sweep.alone(folder):
         ledger = Ledger(folder)
-        asked = _Asked(params, path, folder, ledger)
+        asked = _Asked(params, path, folder, ledger, _place(params, folder))
         made = _planned(asked, fresh=options.fresh)
         # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            _measure(made.left, folder, ledger)
+            _measure(asked, made.left)
             _settle(asked, made)
-            ladder_failed = bool(params.ladder_rounds) and not measure_ladder(params, folder, made.run)
+            ladder_failed = _has_ladder(params) and not measure_ladder(params, folder, made.run)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where this one stopped, and", file=sys.stderr)
             print(f"`imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
@@ -69,23 +72,42 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
         return max(_conclude(folder, ledger, made.run), int(ladder_failed))
 
 
-def _make_ready(params: SweepParams) -> None:
-    """Train and tune what is to be measured before anything is."""
-    with_models = [part for part in params.parts() if facts_of(part.engine).needs_model]
-    for place, part in {model_folder(part): part for part in with_models}.items():
+def _make_models(params: SweepParams) -> None:
+    """Train what is to be measured before anything is."""
+    for place, part in {model_folder(part): part for part in _with_models(params)}.items():
         print(f"model: {place}", file=sys.stderr)
         require_model(part)
-    for part in with_models:  # before anything is measured, and for the environment card
-        tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
+
+
+def _with_models(params: SweepParams) -> list[SweepParams]:
+    return [part for part in params.parts() if facts_of(part.engine).needs_model]
+
+
+def _has_ladder(params: SweepParams) -> bool:
+    if params.ladder_rounds and params.cluster != LOCAL:
+        print("the overhead ladder is left out: all its servers run side by side on one machine", file=sys.stderr)
+    return bool(params.ladder_rounds) and params.cluster == LOCAL
+
+
+def _place(params: SweepParams, folder: Path) -> Site:
+    """Return where the sweep is measured, with its engines tuned there: before anything is, and for the cards."""
+    if params.cluster == LOCAL:
+        for part in _with_models(params):
+            tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
+        return HERE
+    from imdb_serving.commands.cluster import look_around
+
+    return look_around(params, folder)
 
 
 class _Asked(NamedTuple):
-    """What a sweep is asked to do, the file that says so, its folder and ledger."""
+    """What a sweep is asked to do, the file that says so, its folder and ledger, and where it is measured."""
 
     params: SweepParams
     path: Path
     folder: Path
     ledger: Ledger
+    site: Site
 
 
 class _Planned(NamedTuple):
@@ -99,16 +121,16 @@ class _Planned(NamedTuple):
 
 def _planned(asked: _Asked, *, fresh: bool) -> _Planned:
     """Plan a sweep or the rest of one, with every round that it had begun, and write the plan down."""
-    params, _, folder, ledger = asked
+    params, _, folder, ledger, site = asked
     first = sweep.plan(params, folder.name, new_run(), folder.parent)
-    keys = sweep.keys_of(first, ledger)
+    keys = sweep.keys_of(first, ledger, site)
     run = (None if fresh else sweep.resumed_run(ledger, keys)) or first[0].run
     return _with_rounds(asked, max(params.rounds, sweep.rounds_begun(ledger, run)), run, keys)
 
 
 def _with_rounds(asked: _Asked, rounds: int, run: str, keys: dict[str, Cell]) -> _Planned:
     """Plan so many rounds, write the plan down, and say what is left of it."""
-    params, path, folder, ledger = asked
+    params, path, folder, ledger, _ = asked
     whole = msgspec.structs.replace(params, rounds=rounds)
     runs = sweep.plan(whole, folder.name, run, folder.parent)
     left = sweep.pending(runs, ledger, keys)
@@ -138,7 +160,7 @@ def _settle(asked: _Asked, made: _Planned) -> None:
             f"{rounds - params.rounds} of at most {params.extra_rounds}",
             file=sys.stderr,
         )
-        _measure(_with_rounds(asked, rounds, made.run, made.keys).left, asked.folder, ledger)
+        _measure(asked, _with_rounds(asked, rounds, made.run, made.keys).left)
 
 
 def _about(params: SweepParams, left: list[GridParams], ledger: Ledger) -> str:
@@ -160,14 +182,16 @@ def _tell(params: SweepParams, folder: Path) -> int:
     return 0
 
 
-def _measure(left: list[GridParams], folder: Path, ledger: Ledger) -> None:
+def _measure(asked: _Asked, left: list[GridParams]) -> None:
+    folder, ledger, site = asked.folder, asked.ledger, asked.site
     with tqdm(total=len(left), desc=f"sweep {folder.name}", unit="run") as bar:
 
         def report_failure(one: GridParams, error: Exception) -> None:
             bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr)
-            sweep.record_failure(one, error, ledger)
+            sweep.record_failure(one, error, ledger, site)
 
-        sweep.run_plan(left, functools.partial(_execute, folder, bar), report_failure)
+        execute = functools.partial(_execute, folder, bar)
+        sweep.run_plan(left, execute, report_failure, site.at_once(left), interrupt_kernels)
 
 
 def _conclude(folder: Path, ledger: Ledger, run: str) -> int:

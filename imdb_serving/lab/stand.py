@@ -24,8 +24,9 @@ from imdb_serving.bench.load.slices import ClosedSlice, OpenSlice, drive_slice
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.locks import exclusive
-from imdb_serving.bench.runs.grid import MEASURING, inputs, model_of, server_for, start_round
+from imdb_serving.bench.runs.grid import inputs
 from imdb_serving.bench.runs.measuring import Round
+from imdb_serving.bench.runs.site import MEASURING, model_of, server_for, start_round
 from imdb_serving.bench.runs.watch import Usage
 from imdb_serving.errors import BundleError
 from imdb_serving.lab.meter import Meter

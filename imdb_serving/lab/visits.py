@@ -20,6 +20,7 @@ from imdb_serving.bench.cell import CLOSED, Cell
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.workload import ReviewWorkload
 from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.machine import allowed
 from imdb_serving.bench.record.rows import OK, Row, frame
 from imdb_serving.bench.runs.measuring import Round, assess, client_ceiling, judged
 from imdb_serving.lab.live import request_rate
@@ -154,7 +155,8 @@ def row_of(held: Sequence[Stretch], around: Round, cell: Cell) -> Row:
     sums = {name: mean * 1e-6 * share for name, mean in row.means_us.items()}
     figures = row.figures
     if row.answered and cell.arrivals == CLOSED:
-        figures = msgspec.structs.replace(figures, of_ceiling=figures.request_rate / client_ceiling(row))
+        ceiling = client_ceiling(row, len(allowed()))
+        figures = msgspec.structs.replace(figures, of_ceiling=figures.request_rate / ceiling)
     return judged(msgspec.structs.replace(row, answers="", sums_s=sums, figures=figures))
 
 

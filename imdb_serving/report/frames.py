@@ -19,7 +19,10 @@ from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 
 PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
-LINE = ("mode", "client_kind", "arrivals", "rate", "worker_kind", "endpoint")
+LINE = (
+    *("mode", "client_kind", "arrivals", "rate", "worker_kind", "endpoint"),
+    *("placement", "server_nodes", "client_nodes"),
+)
 """What a panel of a figure stands for, and what a line in it; colours are server threads, across are clients."""
 
 FOLLOWS = {"worker_kind", "endpoint", "net", "model", "service"}
@@ -86,7 +89,8 @@ def _rank(cell: Cell) -> tuple[Any, ...]:
         *(str(getattr(cell, name)) for name in ("client_kind", "arrivals")),
         engines.index(cell.engine) if cell.engine in engines else len(engines),
         *(str(getattr(cell, name)) for name in ("net", "model", "pipeline", "service", "worker_kind", "endpoint")),
-        *(cell.math_threads, cell.batch, cell.samples, cell.rate, cell.server_threads, cell.client_threads),
+        *(cell.math_threads, cell.batch, cell.samples, cell.rate, cell.placement, cell.server_nodes, cell.client_nodes),
+        *(cell.server_threads, cell.client_threads),
     )
 
 

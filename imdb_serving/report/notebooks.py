@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from imdb_serving.bench.parameters import GridParams, LadderParams, make
 from imdb_serving.config import project_root
@@ -98,8 +101,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
 
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with _scratch(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the Jupyter libraries' notes to their own developers
+    with _APART:
         try:
             papermill.execute_notebook(
                 source,
@@ -118,18 +120,48 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
             raise NotebookError(f"{error.ename}: {error.evalue}") from error
 
 
-@contextmanager
-def _scratch() -> Iterator[None]:
-    """Give the kernels started in this block a temporary folder of their own: they do not always tidy up theirs."""
-    before = os.environ.get("TMPDIR")
-    with fleeting_folder() as folder:
+def interrupt_kernels() -> None:
+    """Have the notebooks that run in other threads stop, as Ctrl-C does one in the main thread."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if any("ipykernel" in part for part in child.cmdline()):
+                child.send_signal(signal.SIGINT)
+
+
+class _Apart:
+    """What is so for a whole process while notebooks run in it, however many at once.
+
+    Kernels have a temporary folder of their own, as they do not always tidy up theirs, and the Jupyter libraries' notes
+    to their own developers are not shown.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._lock, self._stack = 0, threading.Lock(), ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self._stack.callback(_set_temporary, os.environ.get("TMPDIR"))
+                _set_temporary(self._stack.enter_context(fleeting_folder()))
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stack.close()
+
+
+def _set_temporary(folder: str | None) -> None:
+    if folder is None:
+        os.environ.pop("TMPDIR", None)
+    else:
         os.environ["TMPDIR"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["TMPDIR"]
-            if before is not None:
-                os.environ["TMPDIR"] = before
+
+
+_APART = _Apart()
 
 
 def execute_grid(params: GridParams, out: Path) -> None:

@@ -19,7 +19,7 @@ from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row, frame
 from imdb_serving.bench.record.samples import read_samples
-from imdb_serving.bench.runs import grid
+from imdb_serving.bench.runs import grid, site
 from imdb_serving.bench.runs.grid import run_grid, shuffled
 from imdb_serving.bench.runs.measuring import Round, Target, measure
 from imdb_serving.bench.runs.models import ensure_model
@@ -155,7 +155,7 @@ def test_a_server_that_cannot_start_leaves_a_row_a_cell_with_its_reason(tmp_path
 def quick_grid(null_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grid runs neither read the packaged reviews nor start a server of their own."""
     monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
-    monkeypatch.setattr(grid, "server_for", lambda params: nullcontext(null_server))
+    monkeypatch.setattr(site, "server_for", lambda params: nullcontext(null_server))
 
 
 @pytest.mark.usefixtures("quick_grid")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from imdb_serving.bench.analysis.percentiles import needed
 from imdb_serving.bench.analysis.usl import LEAST_COUNTS
 from imdb_serving.bench.parameters import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder
+from imdb_serving.bench.parameters.grids import Axes
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ConfigError
@@ -216,7 +217,7 @@ def test_a_sweep_name_must_be_a_plain_folder_name(sweep: str) -> None:
 
 def test_a_sweep_hands_its_values_to_each_run(tmp_path: Path) -> None:
     sweep = SweepParams(engine="null", samples=40, client_threads=[3], batch=2, timeout=1.5)
-    grid = sweep.grid("flask", 8, 2, "name", "run-1", tmp_path)
+    grid = sweep.grid(Axes("flask", 8, 1), 2, "name", "run-1", tmp_path)
     place = (grid.mode, grid.server_threads, grid.round, grid.sweep, grid.run)
     assert place == ("flask", 8, 2, "name", "run-1")
     assert (grid.engine, grid.samples, grid.client_threads, grid.batch, grid.timeout) == ("null", 40, [3], 2, 1.5)

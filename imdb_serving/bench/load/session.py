@@ -212,8 +212,8 @@ def _lost(share: Sized, error: ServingError | None = None) -> ClientRecord:
     return ClientRecord(failures=[FailedRequest(position, code, why) for position in range(len(share))])
 
 
-def _end_with_parent(descriptor: int) -> None:
-    """End this process once the other end of its pipe is closed: a parent that was killed wants no more requests."""
+def end_with_peer(descriptor: int) -> None:
+    """End this process once the other end of its pipe is closed: who made it and was killed wants no more requests."""
     end = select.poll()
     end.register(descriptor, 0)  # asked for nothing, it tells of the end
     end.poll()
@@ -226,7 +226,7 @@ def _client_process(
     """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
     pin(own_cores)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
-    threading.Thread(target=_end_with_parent, args=(pipe.fileno(),), name="parent", daemon=True).start()
+    threading.Thread(target=end_with_peer, args=(pipe.fileno(),), name="parent", daemon=True).start()
     with pipe, ExitStack() as stack:
         try:
             clients = {name: stack.enter_context(connect()) for name, connect in targets.items()}

@@ -8,13 +8,14 @@ from collections.abc import Collection
 
 import msgspec
 
-from imdb_serving.bench.cell import ARRIVALS, LOCAL_MODES, SERIES
+from imdb_serving.bench.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.engines.registry import DISTRIBUTIONS
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.server_process import MODES
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+_ADDRESS = re.compile(r"(ray://)?[^\s/:@]+:\d{1,5}")
 _PIPELINE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 GRID_MODES = (*MODES, *LOCAL_MODES[:2])
@@ -27,6 +28,7 @@ CHOICES: dict[str, Collection[str]] = {
     "distribution": DISTRIBUTIONS,
     "arrivals": ARRIVALS,
     "series": SERIES,
+    "placement": PLACEMENTS,
 }
 
 
@@ -77,6 +79,28 @@ def check_names(sweep: str, run: str) -> None:
     for name, value in (("sweep", sweep), ("run", run or "alone")):
         if not _PLAIN_NAME.fullmatch(value):
             raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
+
+
+LOCAL, AUTO = "local", "auto"
+
+
+def check_cluster(value: str) -> None:
+    """Refuse what is neither this machine alone, nor the cluster that it belongs to, nor a cluster's address."""
+    if value not in {LOCAL, AUTO} and not _ADDRESS.fullmatch(value):
+        raise ConfigError(f"cluster: expected local, auto, ray://HOST:PORT or HOST:PORT, got {value!r}")
+
+
+def check_placement(cluster: str, placement: str, server_nodes: int, client_nodes: int) -> None:
+    """Refuse nodes where there is one machine, and counts that a placement has not."""
+    if server_nodes < 1:
+        raise ConfigError(f"server_nodes: must be at least 1, got {server_nodes}")
+    if cluster == LOCAL and (placement != SHARED or server_nodes > 1):
+        what = f"placement {placement}" if placement != SHARED else f"{server_nodes} server nodes"
+        raise ConfigError(f"{what}: there is one machine; set cluster to auto or to an address (docs/cluster.md)")
+    if placement == SHARED and server_nodes > 1:
+        raise ConfigError(f"server_nodes: with placement shared there is one, got {server_nodes}; use apart or spread")
+    if placement == SPREAD and client_nodes < 2:
+        raise ConfigError(f"client_nodes: placement spread needs at least 2, got {client_nodes}; or use apart")
 
 
 def check_pipeline(value: str) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell
+from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
 from imdb_serving.bench.parameters.checks import (
     CHOICES,
     GRID_MODES,
+    LOCAL,
     check_choice,
+    check_cluster,
     check_counts,
     check_names,
     check_pipeline,
+    check_placement,
     check_positive,
     check_rates,
     check_timeout,
@@ -46,6 +49,9 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     arrivals: str = CLOSED
     rates: list[float] = msgspec.field(default_factory=list)
     pipeline: str = ""
+    cluster: str = LOCAL
+    placement: str = SHARED
+    client_nodes: int = 2
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -58,6 +64,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         check_timeout(self.timeout)
         check_rates(self.arrivals, self.rates)
         check_pipeline(self.pipeline)
+        check_cluster(self.cluster)
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
             raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
         if max(self.client_threads) > self.samples:
@@ -65,10 +72,15 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of the grid notebook: one server-thread count, all client counts, one round."""
+    """One run of the grid notebook: one server-thread count, all client counts, one round.
+
+    `cluster` says on whose machines (docs/cluster.md), `placement` where servers and clients stand there: each of the
+    `server_nodes` has `server_threads` workers. `client_nodes` count for the placement `spread` alone.
+    """
 
     mode: str = "rpc"
     server_threads: int = 4
+    server_nodes: int = 1
     round: int = 1
     series: str = GRID
     sweep: str = "adhoc"
@@ -80,6 +92,14 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_choice("mode", self.mode, GRID_MODES)
         check_counts("server_threads", [self.server_threads])
         check_names(self.sweep, self.run)
+        check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes of a cluster have servers, and how many others have clients alone."""
+        if self.placement == SHARED or self.mode in LOCAL_MODES:
+            return 1, 0
+        return self.server_nodes, self.client_nodes if self.placement == SPREAD else 1
 
     def cells(self) -> list[Cell]:
         """Return the cells of this run: a client count each, and in an open loop a rate each too."""
@@ -107,11 +127,28 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             endpoint="" if local else "tcp",
             samples=self.samples,
             passes=self.passes,
+            **({} if self.cluster == LOCAL else self._stand()),
         )
+
+    def _stand(self) -> dict[str, Any]:
+        servers, clients = self.nodes
+        return {
+            "placement": self.placement if clients else SHARED,
+            "server_nodes": servers,
+            "client_nodes": clients,
+        }
+
+
+class Axes(NamedTuple):
+    """What one grid run of a sweep has of each of its axes, clients aside."""
+
+    mode: str
+    server_threads: int
+    server_nodes: int
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A sweep: every mode and server-thread count with every client count, in `rounds` shuffled passes.
+    """A sweep: every mode, server-thread and server-node count with every client count, in `rounds` shuffled passes.
 
     Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds` more of all cells are measured.
     `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
@@ -121,6 +158,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     mode: str | list[str] = "rpc"
     server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
+    server_nodes: list[int] = msgspec.field(default_factory=lambda: [1])
     rounds: int = 3
     extra_rounds: int = 1
     also: list[dict[str, Any]] = msgspec.field(default_factory=list)
@@ -134,6 +172,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if not self.modes or len(set(self.modes)) != len(self.modes):
             raise ConfigError(f"mode: expected different modes, got {self.mode}")
         check_counts("server_threads", self.server_threads)
+        check_counts("server_nodes", self.server_nodes)
+        check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
         if self.rounds < 1:
             raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
         for name in ("ladder_rounds", "extra_rounds"):
@@ -151,7 +191,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def parts(self) -> list[SweepParams]:
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
-        fixed = {"also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin"}
+        fixed = {"also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin", "cluster"}
         parts = []
         for number, entry in enumerate(self.also, start=1):
             if common := fixed & entry.keys():
@@ -159,17 +199,18 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             parts.append(make(SweepParams, own | entry, f"also, entry {number}"))
         return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
 
-    def grid(self, mode: str, server_threads: int, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
+    def grid(self, axes: Axes, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
         """Return the parameters of one notebook run of this sweep."""
         shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
         place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
-        return GridParams(**shared, **place, mode=mode, server_threads=server_threads)  # type: ignore[arg-type]
+        return GridParams(**shared, **place, **axes._asdict())  # type: ignore[arg-type]
 
-    def every_grid(self) -> list[tuple[SweepParams, str, int]]:
-        """Return every grid's part, mode and server-thread count; without a server the count means nothing."""
+    def every_grid(self) -> list[tuple[SweepParams, Axes]]:
+        """Return every grid's part and place on the axes; without a server, threads and nodes mean nothing."""
         return [
-            (part, mode, count)
+            (part, Axes(mode, threads, nodes))
             for part in self.parts()
             for mode in part.modes
-            for count in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
+            for threads in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
+            for nodes in ([1] if mode in LOCAL_MODES else part.server_nodes)
         ]

@@ -13,8 +13,11 @@ from imdb_serving.config import at_home, project_root
 from imdb_serving.errors import ConfigError
 
 
-def load_sweep(path: Path) -> SweepParams:
-    """Read a sweep's YAML file; raise `ConfigError` naming the file, the key and what was expected."""
+def load_sweep(path: Path, cluster: str = "") -> SweepParams:
+    """Read a sweep's YAML file, for another cluster than it names if one is given.
+
+    Raises `ConfigError` naming the file, the key and what was expected.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -23,6 +26,8 @@ def load_sweep(path: Path) -> SweepParams:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
+    if cluster:
+        values["cluster"] = cluster
     also = values.get("also")
     for entry in [values, *(also if isinstance(also, list) else [])]:
         if isinstance(entry, dict) and entry.get("engine", "") is None:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -55,11 +56,13 @@ def environment_card(model: Bundle | None = None) -> Card:
 def keep_card(folder: Path, model: Bundle | None = None) -> Card:
     """Write this machine's card below `folder`, unless one of the same id is there, and return the one there is."""
     fixed = _fixed(model)
-    if kept := read_card(folder, fixed["id"]):
-        return kept
-    path = folder / FOLDER / f"{fixed['id']}.json"
+    return read_card(folder, fixed["id"]) or write_card(folder, _complete(fixed))
+
+
+def write_card(folder: Path, card: Card) -> Card:
+    """Write a card below `folder`, of this machine or of another, and return it."""
+    path = folder / FOLDER / f"{card['id']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    card = _complete(fixed)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     unfinished.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     unfinished.replace(path)
@@ -125,9 +128,12 @@ def git_state() -> str:
     return done.stdout.strip()
 
 
-def identity(card: Card, model: str, seed: int) -> str:
-    """Return what stands for machine, software, code, model and inputs: the part of a row's key that is no cell."""
-    return digest(card["id"], model, seed)
+def identity(cards: Sequence[str], model: str, seed: int) -> str:
+    """Return what stands for machines, software, code, model and inputs: the part of a row's key that is no cell.
+
+    `cards` are the ids of the machines' cards, one where server and clients are on machines alike.
+    """
+    return digest("+".join(cards), model, seed)
 
 
 def _version(name: str) -> str:

@@ -74,7 +74,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     the client named them, in order; `sums_s` are seconds summed over one client's requests and averaged over the
     clients, as published, `means_us` a request's mean, both with `prepro`, `client_infer`, `postpro` and `total` too.
     `clock_bound_us` is how far `send` and `reply` can be from the truth where the clocks of two hosts were compared,
-    None on one host; where one of them is smaller than that, both stand together as `network`.
+    None on one host; where one of them is smaller than that, both stand together as `network`. On a cluster `nodes`
+    says which machines had servers and clients, and `client_card` is the card of clients' machines unlike the servers'.
     """
 
     schema: int = SCHEMA
@@ -102,6 +103,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     clock_bound_us: float | None = None
     figures: Figures = Figures()
     raw: str = ""
+    client_card: str = ""
+    nodes: tuple[str, ...] = ()
 
     @property
     def why(self) -> str:

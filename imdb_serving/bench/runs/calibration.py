@@ -7,32 +7,28 @@ not do as a limit: on shared cores most of it is the server's own work, which is
 
 from __future__ import annotations
 
-import functools
 from contextlib import ExitStack
+from dataclasses import replace
 
 import msgspec
 
 from imdb_serving.bench.cell import CALIBRATION, CLOSED, LOCAL_MODES
 from imdb_serving.bench.load.inputs import measurement_lines
-from imdb_serving.bench.load.session import LoadSession
 from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.record.environment import identity, read_card
+from imdb_serving.bench.record.environment import identity
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row
-from imdb_serving.bench.runs.measuring import Round, Target, client_ceiling, measure, row_key
+from imdb_serving.bench.runs.measuring import Round, client_ceiling, measure, row_key
 from imdb_serving.bench.runs.models import vocabulary_of
-from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.server_process import ServerProcess, server_arguments
-from imdb_serving.transports.connect import CURL, connect
+from imdb_serving.bench.runs.site import Site
+from imdb_serving.transports.connect import CURL
 
 REQUESTS = 1000
 CURL_REQUESTS_A_CLIENT = 12
 """Each forks a process, which takes some milliseconds."""
 
-NULL = EngineSpec("null")
 
-
-def ceilings(params: GridParams, around: Round, ledger: Ledger) -> dict[int, float]:
+def ceilings(params: GridParams, around: Round, ledger: Ledger, site: Site) -> dict[int, float]:
     """Return the requests a second that each client count can send at most, measured once for a sweep's folder.
 
     Without a server nothing is sent, and there is no such limit.
@@ -40,13 +36,13 @@ def ceilings(params: GridParams, around: Round, ledger: Ledger) -> dict[int, flo
     if params.mode in LOCAL_MODES:
         return {}
     null = calibration(params)
-    who = identity(read_card(ledger.folder, around.card), "", params.seed)
+    who = identity(around.cards, "", params.seed)
     wanted = {row_key(cell, who): cell for cell in null.cells()}
     known = {row.key: row for row in ledger.rows() if row.key in wanted and row.answered}
     if missing := [cell.client_threads for cell in wanted.values() if row_key(cell, who) not in known]:
-        rows = _calibrate(msgspec.structs.replace(null, client_threads=missing), around, who, ledger)
+        rows = _calibrate(msgspec.structs.replace(null, client_threads=missing), around, who, ledger, site)
         known |= {row.key: row for row in rows if row.answered}
-    return {row.cell.client_threads: client_ceiling(row) for row in known.values()}
+    return {row.cell.client_threads: client_ceiling(row, site.client_cores) for row in known.values()}
 
 
 def calibration(params: GridParams) -> GridParams:
@@ -69,14 +65,12 @@ def calibration(params: GridParams) -> GridParams:
     )
 
 
-def _calibrate(null: GridParams, around: Round, who: str, ledger: Ledger) -> list[Row]:
+def _calibrate(null: GridParams, around: Round, who: str, ledger: Ledger, site: Site) -> list[Row]:
     lines = measurement_lines(null.samples, null.seed, vocabulary_of(null))
-    around = Round(around.run, 1, around.seed, around.card, who, lines)
+    around = replace(around, number=1, identity=who, lines=lines)
     rows = []
     with ExitStack() as stack:
-        server = stack.enter_context(ServerProcess.of_mode(null.mode, server_arguments(None, NULL, 1)))
-        target = Target(functools.partial(connect, server.endpoint, null.timeout, null.http_client), (server.pid,))
-        session = stack.enter_context(LoadSession({"": target.connect}, max(null.client_threads), null.timeout))
+        session, target = site.put_up(null, stack)
         for order, cell in enumerate(null.cells()):
             rows.append(ledger.append(*measure(cell, around, session, "", target, order)))
     return rows

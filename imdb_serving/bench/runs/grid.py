@@ -1,12 +1,13 @@
 """One grid run: a server of its own, and every client count measured against it, each a row of the ledger.
 
-Knows how a grid's server and clients are put together; how one cell is measured is `measuring.py`'s.
+Knows what a run is and in which order its cells come; where it runs is a site's (`site.py`), how one cell is measured
+`measuring.py`'s.
 """
 
 from __future__ import annotations
 
-import functools
 import random
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,89 +18,119 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.bench.cell import CLOSED, LOCAL_MODES, Cell
+from imdb_serving.bench.cell import CLOSED, Cell
 from imdb_serving.bench.load.inputs import measurement_lines
-from imdb_serving.bench.load.local import BareClient, InprocClient
-from imdb_serving.bench.load.session import LoadSession, prepare_processes
-from imdb_serving.bench.parameters import GridParams, model_folder
-from imdb_serving.bench.record.environment import identity, keep_card
+from imdb_serving.bench.load.loadgen import ClientRecord
+from imdb_serving.bench.load.session import prepare_processes
+from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.parameters.checks import LOCAL
 from imdb_serving.bench.record.folders import new_run, outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.record.locks import exclusive
 from imdb_serving.bench.record.rows import OK, Row
 from imdb_serving.bench.runs.calibration import ceilings
-from imdb_serving.bench.runs.measuring import Probabilities, Round, Target, measure
-from imdb_serving.bench.runs.models import bundle_there, model_id, require_model, vocabulary_of
+from imdb_serving.bench.runs.measuring import Probabilities, Round, Session, Target, measure
+from imdb_serving.bench.runs.models import model_id, require_model, vocabulary_of
+from imdb_serving.bench.runs.site import HERE, Site, engine_of, model_of
 from imdb_serving.bench.runs.truth import bare_answers
-from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.errors import ServingError
-from imdb_serving.server_process import ServerProcess, server_arguments
-from imdb_serving.transports.connect import connect
+from imdb_serving.errors import HostLost, ServingError
 
 if TYPE_CHECKING:
     from imdb_serving.text.lines import Line
 
 Progress = Callable[[str], None]
 
-MEASURING = "measuring"
-WAIT_SECONDS = 900.0
-"""For another measurement in the same folder: two at once would measure each other."""
-
-
-def engine_of(params: GridParams) -> EngineSpec:
-    """Return the engine that a grid run measures."""
-    return EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
-
-
-def model_of(params: GridParams) -> Path | None:
-    """Return the model's folder, None for an engine that needs no model."""
-    return model_folder(params) if engine_of(params).facts.needs_model else None
-
-
-def server_for(params: GridParams, port: int = 0) -> ServerProcess:
-    """Return the server that a grid run measures, on a free port or on this one."""
-    arguments = server_arguments(
-        model_of(params), engine_of(params), params.server_threads, params.worker_kind, params.pipeline
-    )
-    return ServerProcess.of_mode(params.mode, arguments, port)
+TRIES = 2
+"""How often a cell is measured whose machines are lost."""
 
 
 def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
     """Start a server, measure every client count in shuffled order, append each cell to the ledger, stop the server.
 
     A cell that fails is a row with its reason and does not stop the others; a server that does not start fails all.
-    Cells that a run of this name has already are not measured again, and one folder is measured in by one run at a
-    time. Returns the rows by client count.
+    Cells that a run of this name has already are not measured again, and on one machine one folder is measured in by
+    one run at a time. Returns the rows by client count.
     """
     if model_of(params):
         require_model(params)
     if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
         params = msgspec.structs.replace(params, run=new_run())
-    ledger = Ledger(outputs_folder(params))
-    with exclusive(ledger.folder, MEASURING, WAIT_SECONDS, "another measurement"):
-        around = start_round(params, ledger)
+    ledger, site = Ledger(outputs_folder(params)), site_of(params)
+    with site.mine(ledger.folder):
+        around = site.start_round(params, ledger)
         done = ledger.done(params.run)
         places = {cell: (around.row(cell).key, params.round) for cell in shuffled(params)}
         left = [cell for cell, place in places.items() if place not in done]
         rows = [done[place] for place in places.values() if place in done]
-        rows += _measure_all(params, around, ledger, left, progress) if left else []
+        rows += _measure_all(params, around, ledger, left, site, progress) if left else []
     return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
 
 
-def _measure_all(params: GridParams, around: Round, ledger: Ledger, order: list[Cell], progress: Progress) -> list[Row]:
-    """Put server and clients together, measure the cells in this order, and append them to the ledger."""
-    rows = []
-    with ExitStack() as stack:
+def site_of(params: GridParams) -> Site:
+    """Return where a run is measured: here, or on its cluster."""
+    if params.cluster == LOCAL:
+        return HERE
+    from imdb_serving.bench.cluster.site import ClusterSite
+
+    return ClusterSite(params.cluster)
+
+
+def _measure_all(
+    params: GridParams, around: Round, ledger: Ledger, order: list[Cell], site: Site, progress: Progress
+) -> list[Row]:
+    """Put server and clients together, measure the cells in this order, and append them to the ledger.
+
+    When a machine is lost on the way, all are put together elsewhere; its cell is tried once more.
+    """
+    rows: dict[Cell, Row] = {}
+    left, lost = deque(enumerate(order)), Counter[Cell]()
+    while left:
+        cell = left[0][1]
+        with ExitStack() as stack:
+            try:
+                prepared, session, target = prepare(params, around, ledger, stack, site)
+            except HostLost as error:
+                lost[cell] += 1
+                if lost[cell] < TRIES:
+                    progress(f"a machine was lost, others are asked for: {error}")
+                    continue
+                failed: Exception = error
+            except (ServingError, OSError) as error:
+                failed = error
+            else:
+                _measure_while_there(prepared, session, target, ledger, left, lost, rows, progress)
+                continue
+            progress(f"FAILED {params.mode}, {params.engine}, {params.server_threads} server threads: {failed}")
+            rows |= {cell: ledger.append(around.failed(cell, failed, place), []) for place, cell in left}
+            left.clear()
+    return list(rows.values())
+
+
+def _measure_while_there(
+    around: Round,
+    session: Session,
+    target: Target,
+    ledger: Ledger,
+    left: deque[tuple[int, Cell]],
+    lost: Counter[Cell],
+    rows: dict[Cell, Row],
+    progress: Progress,
+) -> None:
+    """Measure the cells that are left until all are, or a machine is lost."""
+    progress(f"server ready{': ' if around.nodes else ''}{', '.join(around.nodes)}")
+    while left:
+        place, cell = left[0]
+        measured: tuple[Row, list[ClientRecord]]
         try:
-            around, session, target = prepare(params, around, ledger, stack)
-        except (ServingError, OSError) as error:
-            progress(f"FAILED {params.mode}, {params.engine}, {params.server_threads} server threads: {error}")
-            return [ledger.append(around.failed(cell, error, place), []) for place, cell in enumerate(order)]
-        progress(f"server ready: {params.mode}, {params.engine}, {params.server_threads} server threads")
-        for place, cell in enumerate(order):
-            rows.append(ledger.append(*measure(cell, around, session, "", target, place)))
-            progress(describe(rows[-1]))
-    return rows
+            measured = measure(cell, around, session, "", target, place)
+        except HostLost as error:
+            measured = around.failed(cell, error, place), []
+            lost[cell] += 1
+        rows[cell] = ledger.append(*measured)
+        progress(describe(rows[cell]))
+        if not lost[cell] or lost[cell] >= TRIES:
+            left.popleft()
+        if lost[cell]:
+            return
 
 
 def shuffled(params: GridParams) -> list[Cell]:
@@ -109,34 +140,19 @@ def shuffled(params: GridParams) -> list[Cell]:
     return cells
 
 
-def start_round(params: GridParams, ledger: Ledger) -> Round:
-    """Return what the cells of this run share: the machine's card, and what stands for machine, code and model."""
-    model = model_of(params)
-    card = keep_card(ledger.folder, bundle_there(model_folder(params)))
-    who = identity(card, model_id(model), params.seed)
-    return Round(params.run, params.round, params.seed, card["id"], who, lines=())
-
-
-def prepare(params: GridParams, around: Round, ledger: Ledger, stack: ExitStack) -> tuple[Round, LoadSession, Target]:
+def prepare(
+    params: GridParams, around: Round, ledger: Ledger, stack: ExitStack, site: Site = HERE
+) -> tuple[Round, Session, Target]:
     """Start server and clients; meanwhile read the reviews and ask the bare engine, which takes about as long."""
     prepare_processes()
-    most = max(params.client_threads)
-    limits = ceilings(params, around, ledger)
+    stack.enter_context(site.placed(params))
+    around = replace(around, nodes=site.nodes)
+    limits = ceilings(params, around, ledger, site)
     with ThreadPoolExecutor(1) as reader:
         reading = reader.submit(inputs, params, ledger.folder)
-        target = _target(params, stack)
+        session, target = site.put_up(params, stack)
         lines, truth = reading.result()
-    session = stack.enter_context(LoadSession({"": target.connect}, most, params.timeout))
     return replace(around, lines=lines, truth=truth, ceilings=limits), session, target
-
-
-def _target(params: GridParams, stack: ExitStack) -> Target:
-    """Start the server, if the mode has one, and return how a client reaches it."""
-    if params.mode in LOCAL_MODES:
-        local = BareClient if params.mode == "bare" else InprocClient
-        return Target(functools.partial(local, engine_of(params), model_of(params)))
-    server = stack.enter_context(server_for(params))
-    return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
 
 def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
@@ -152,6 +168,8 @@ def describe(row: Row) -> str:
     """Return one line about a measured cell."""
     cell = row.cell
     words = f"{cell.mode}, {cell.engine}, {cell.server_threads} server x {cell.client_threads} client threads"
+    if cell.placement:
+        words += f", {cell.label(['placement', 'server_nodes', 'client_nodes'])}"
     if cell.arrivals != CLOSED:
         words += f", {cell.label(['arrivals', 'rate'])}"
     if not row.answered:

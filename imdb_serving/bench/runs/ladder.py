@@ -119,7 +119,7 @@ def _around(params: LadderParams, engine: str, ledger: Ledger) -> Callable[[int]
     folder = model_folder(params)
     spec, model = _engine_and_model(params, engine)
     card = keep_card(ledger.folder, bundle_there(folder))
-    who = identity(card, model_id(model), params.seed)
+    who = identity([card["id"]], model_id(model), params.seed)
     vocabulary = find_server_dir(folder) / VOCABULARY
     in_a_round = params.requests * params.server_threads
     total = in_a_round * params.rounds

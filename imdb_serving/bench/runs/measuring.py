@@ -7,12 +7,13 @@ Knows neither files nor figures.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from math import inf
 from operator import itemgetter
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -23,17 +24,31 @@ from imdb_serving.bench.cell import CLOSED, OFFLINE, Cell, digest
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.openloop import OpenShare
 from imdb_serving.bench.load.schedule import arrival_times
-from imdb_serving.bench.load.session import Connect, LoadSession
+from imdb_serving.bench.load.session import Connect
 from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
-from imdb_serving.bench.record.machine import allowed
 from imdb_serving.bench.record.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.bench.runs.watch import Usage, watching
-from imdb_serving.errors import ServingError
+from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.text.lines import Line
 from imdb_serving.timing import WAYS
 from imdb_serving.workers.janitor import fleeting_folder
 
 Probabilities = NDArray[np.float64]
+
+
+class Session(Protocol):
+    """Clients that are there, on this machine or on others."""
+
+    @property
+    def request_timeout(self) -> float:
+        """One request's deadline in seconds."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Their processes' ids on this machine."""
+
+    def run(self, target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
+        """Have the first clients work through one share each; see `LoadSession.run`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +58,18 @@ class Target:
     connect: Connect
     pids: tuple[int, ...] = ()
 
+    def watching(self, clients: Sequence[int]) -> AbstractContextManager[Usage]:
+        """Fill in the usage of the `with` block, of this server and of these clients' processes."""
+        return watching(self.pids, clients)
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What all cells of one round on one machine share.
 
     `truth` are the bare engine's probabilities, one a line, None where there is nothing to compare with; `ceilings` the
-    requests a second that so many clients can send at most.
+    requests a second that so many clients can send at most. On a cluster `card` is the servers' machine, `client_card`
+    that of clients elsewhere, and `nodes` are who they were.
     """
 
     run: str
@@ -60,6 +80,13 @@ class Round:
     lines: Sequence[Line]
     truth: Probabilities | None = None
     ceilings: dict[int, float] = field(default_factory=dict)
+    client_card: str = ""
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def cards(self) -> list[str]:
+        """The cards' ids of the machines, each once."""
+        return list(dict.fromkeys(filter(None, [self.card, self.client_card])))
 
     def row(self, cell: Cell, order: int = 0) -> Row:
         """Return the empty row of a cell in this round."""
@@ -73,6 +100,8 @@ class Round:
             began=began,
             seed=self.seed,
             card=self.card,
+            client_card=self.client_card,
+            nodes=self.nodes,
         )
 
     def failed(self, cell: Cell, error: Exception, order: int = 0) -> Row:
@@ -87,21 +116,24 @@ def row_key(cell: Cell, identity: str) -> str:
 
 
 def measure(
-    cell: Cell, around: Round, session: LoadSession, name: str, target: Target, order: int = 0
+    cell: Cell, around: Round, session: Session, name: str, target: Target, order: int = 0
 ) -> tuple[Row, list[ClientRecord]]:
     """Measure one cell with the first clients of a session, whose target `name` is; return its row and raw samples.
 
-    What goes wrong is in the row: `error` when requests failed, `findings` for every gate it did not pass.
+    What goes wrong is in the row: `error` when requests failed, `findings` for every gate it did not pass. Raises
+    `HostLost` when a machine is gone.
     """
     row = around.row(cell, order)
     lines = list(around.lines[: cell.samples]) * cell.passes
     records: list[ClientRecord] = []
     with (
         _shares(cell, around, lines, session.request_timeout) as (workloads, shares),
-        watching(target.pids, session.pids) as usage,
+        target.watching(session.pids) as usage,
     ):
         try:
             records = session.run(name, shares)
+        except HostLost:
+            raise
         except (ServingError, OSError) as failure:
             return around.failed(cell, failure, order), records
     requests = -(-len(lines) // cell.batch) if cell.arrivals != CLOSED else sum(map(len, workloads))
@@ -208,12 +240,12 @@ def _figures(cell: Cell, around: Round, blocks: Sequence[Sequence[ClientRecord]]
     return msgspec.structs.replace(figures, **measured)
 
 
-def client_ceiling(row: Row) -> float:
+def client_ceiling(row: Row, cores: int) -> float:
     """Return the requests a second that a calibrated number of clients can send at most, were the server free.
 
-    So many clients need `client_cpu_us` of a core for each request, and each can use one core.
+    So many clients need `client_cpu_us` of a core for each request, and each can use one of the `cores`.
     """
-    cores = min(row.cell.client_threads, len(allowed()))
+    cores = min(row.cell.client_threads, cores)
     return cores / (row.figures.client_cpu_us * 1e-6) if row.figures.client_cpu_us else float("inf")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from imdb_serving.bench.parameters import GridParams, SweepParams, model_folder
 from imdb_serving.bench.record.ledger import Ledger, newest
 from imdb_serving.bench.record.locks import exclusive
 from imdb_serving.bench.record.rows import Row, frame
-from imdb_serving.bench.runs.grid import MEASURING, start_round
 from imdb_serving.bench.runs.measuring import row_key
+from imdb_serving.bench.runs.site import MEASURING, Site
 from imdb_serving.errors import DataError
 
 FILE = "plan.json"
@@ -41,7 +42,7 @@ def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridP
     grids = params.every_grid()
     runs = []
     for number in range(1, params.rounds + 1):
-        one_round = [part.grid(mode, count, number, sweep, run, outputs) for part, mode, count in grids]
+        one_round = [part.grid(axes, number, sweep, run, outputs) for part, axes in grids]
         if params.twin and (twin := twin_of(one_round)):
             one_round.append(twin)
         runs += generator.sample(one_round, len(one_round))
@@ -65,14 +66,14 @@ def twin_of(runs: Sequence[GridParams]) -> GridParams | None:
     return msgspec.structs.replace(middle, series=TWIN)
 
 
-def keys_of(runs: Sequence[GridParams], ledger: Ledger) -> dict[str, Cell]:
-    """Return the key of every cell of these runs, on this machine with this code and model."""
+def keys_of(runs: Sequence[GridParams], ledger: Ledger, site: Site) -> dict[str, Cell]:
+    """Return the key of every cell of these runs, on these machines with this code and model."""
     keys: dict[str, Cell] = {}
-    identities: dict[tuple[str, str], str] = {}
+    identities: dict[tuple[object, ...], str] = {}
     for one in runs:
-        place = (one.engine, str(model_folder(one)))
+        place = (one.engine, str(model_folder(one)), one.nodes)
         if place not in identities:
-            identities[place] = start_round(one, ledger).identity
+            identities[place] = site.start_round(one, ledger).identity
         keys |= {row_key(cell, identities[place]): cell for cell in one.cells()}
     return keys
 
@@ -141,18 +142,38 @@ def run_plan(
     runs: Sequence[GridParams],
     execute: Callable[[GridParams], None],
     report_failure: Callable[[GridParams, Exception], None],
+    at_once: int = 1,
+    interrupt: Callable[[], None] = lambda: None,
 ) -> None:
-    """Execute the runs one at a time; one that fails is reported and the sweep goes on."""
-    for run in runs:
+    """Execute the runs in their order, so many `at_once`; one that fails is reported and the sweep goes on.
+
+    When it is interrupted, no run begins any more; `interrupt` has those that are under way end.
+    """
+
+    def one(run: GridParams) -> None:
         try:
             execute(run)
         except Exception as error:
             report_failure(run, error)
 
+    if at_once == 1:
+        for run in runs:
+            one(run)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        begun = [threads.submit(one, run) for run in runs]
+        try:
+            for future in begun:
+                future.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            interrupt()
+            raise
 
-def record_failure(params: GridParams, error: Exception, ledger: Ledger) -> list[Row]:
+
+def record_failure(params: GridParams, error: Exception, ledger: Ledger, site: Site) -> list[Row]:
     """Append a failed row for every cell that a run left without one: the reason is not lost with the notebook."""
-    around = start_round(params, ledger)
+    around = site.start_round(params, ledger)
     there = {(row.key, row.round) for row in ledger.rows() if row.run == params.run}
     rows = [around.failed(cell, error) for cell in params.cells()]
     return [ledger.append(row, []) for row in rows if (row.key, row.round) not in there]

@@ -1,0 +1,225 @@
+"""The machines of a cluster as the place of grid runs: alike where cells are compared, and a cell's alone.
+
+Owns how servers and clients are put together on hosts. Which nodes there are is `ray_nodes.py`'s, which are alike
+`survey.py`'s; what is measured is not known here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from imdb_serving.bench.cell import LOCAL_MODES
+from imdb_serving.bench.cluster import ray_nodes
+from imdb_serving.bench.cluster.host import archive_of
+from imdb_serving.bench.cluster.orders import ServerOrder, shared_cores
+from imdb_serving.bench.cluster.remote import RemoteHost, RemoteSession, at_once, watching
+from imdb_serving.bench.cluster.survey import Survey, choose, difference, read_survey, write_survey
+from imdb_serving.bench.load.session import Connect
+from imdb_serving.bench.parameters import GridParams
+from imdb_serving.bench.record.environment import code_digest, identity, read_card, write_card
+from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.bench.record.locks import exclusive
+from imdb_serving.bench.runs.measuring import Round, Session, Target
+from imdb_serving.bench.runs.models import model_id
+from imdb_serving.bench.runs.site import engine_of, local_client, model_of
+from imdb_serving.bench.runs.watch import Usage
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import ConfigError, HostLost
+from imdb_serving.server_process import READY_SECONDS
+from imdb_serving.transports.connect import connect
+
+FREE_SECONDS = 900.0
+"""For nodes that other cells have."""
+
+CARD_SECONDS = 600.0
+MODEL_SECONDS = 120.0
+LOOKING_SECONDS = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostsTarget(Target):
+    """What clients on hosts reach; its usage is that of all hosts."""
+
+    hosts: tuple[RemoteHost, ...] = ()
+
+    def watching(self, _clients: Sequence[int]) -> AbstractContextManager[Usage]:
+        """Fill in the usage of the `with` block."""
+        return watching(self.hosts)
+
+
+class ClusterSite:
+    """The cluster at an address."""
+
+    def __init__(self, address: str) -> None:
+        """Join it; raise `ConfigError` when there is none, or Ray is not installed."""
+        ray_nodes.join(address)
+        self._chosen: tuple[list[ray_nodes.Node], list[ray_nodes.Node]] = ([], [])
+        self._servers: list[RemoteHost] = []
+        self._clients: list[RemoteHost] = []
+
+    @contextmanager
+    def mine(self, folder: Path) -> Iterator[None]:
+        """Do nothing: a node is a cell's alone, and so several may measure at once."""
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+
+    def start_round(self, params: GridParams, ledger: Ledger) -> Round:
+        """Choose the nodes of a run, looking at those that are new, and return what its cells share."""
+        model = model_id(model_of(params))
+        survey = self.look(ledger.folder, {model: [engine_of(params)]}, {model: model_of(params)})
+        nodes = {node.id: node for node in ray_nodes.nodes()}
+        servers, clients = choose(survey, list(nodes), model, *params.nodes)
+        self._chosen = [nodes[name] for name in servers], [nodes[name] for name in clients]
+        card = survey.cards[servers[0]][model]
+        theirs = survey.cards[clients[0]][""] if params.nodes[1] else ""
+        own = survey.cards[servers[0]][""]
+        client_card = theirs if theirs != own else ""
+        who = identity([card, client_card] if client_card else [card], model, params.seed)
+        return Round(params.run, params.round, params.seed, card, who, lines=(), client_card=client_card)
+
+    def look(self, folder: Path, engines: dict[str, list[EngineSpec]], models: dict[str, Path | None]) -> Survey:
+        """Return what is known of the nodes, after a look at those of which these models' cards are not.
+
+        `engines` are those that are to run each model, by its content, as are the `models`' folders.
+        """
+        wanted = {"", *models}
+        with exclusive(folder, "nodes", LOOKING_SECONDS, "another look at the nodes"):
+            survey = read_survey(folder)
+            new = [node for node in ray_nodes.nodes() if not wanted <= set(survey.cards.get(node.id, {}))]
+            # One first: others may share its files, and find there what it has found out of the engines.
+            for some in filter(None, (new[:1], new[1:])):
+                with ray_nodes.hosts_on([[node] for node in some], FREE_SECONDS) as hosts:
+                    self._look_at(some, hosts, survey, folder, engines, models)
+                write_survey(folder, survey)
+        return survey
+
+    def _look_at(
+        self,
+        nodes: Sequence[ray_nodes.Node],
+        hosts: Sequence[RemoteHost],
+        survey: Survey,
+        folder: Path,
+        engines: dict[str, list[EngineSpec]],
+        models: dict[str, Path | None],
+    ) -> None:
+        for host in hosts:
+            if host.facts.code != code_digest():
+                raise ConfigError(
+                    f"node {host.name} has other code: {host.facts.code} instead of {code_digest()}; "
+                    "install the same version of imdb-serving on this machine and on every node"
+                )
+        for name, model in {"": None, **models}.items():
+            places = [_model_at(host, model) for host in hosts]
+            cards = at_once(hosts, "card", places, [engines.get(name, [])] * len(hosts), seconds=CARD_SECONDS)
+            for node, card in zip(nodes, cards, strict=True):
+                survey.cards.setdefault(node.id, {})[name] = write_card(folder, card)["id"]
+                survey.cpus[node.id] = node.cpus
+
+    def unlike(self, folder: Path, model: str, needed: tuple[int, int]) -> list[str]:
+        """Return in words which nodes no cell may use, and in what they differ from those that cells use."""
+        survey, nodes = read_survey(folder), ray_nodes.nodes()
+        servers, clients = choose(survey, [node.id for node in nodes], model, *needed)
+        first = read_card(folder, survey.cards[servers[0]][model])
+        return [
+            f"node {node.name} is left out: {difference(first, read_card(folder, survey.cards[node.id][model]))}"
+            for node in nodes
+            if node.id not in {*servers, *(clients if needed[1] else [])}
+        ]
+
+    @contextmanager
+    def placed(self, params: GridParams) -> Iterator[None]:
+        """Have nodes for servers and clients, alone, for the block."""
+        servers, clients = params.nodes
+        alive = {node.id for node in ray_nodes.nodes()}
+        choices = [[node for node in chosen if node.id in alive] for chosen in self._chosen]
+        either = {node.id for choice in choices for node in choice}
+        if len(choices[0]) < servers or len(either) < servers + clients:
+            raise HostLost(f"{servers + clients} nodes are needed, and too few of those chosen are left")
+        with ray_nodes.hosts_on([*[choices[0]] * servers, *[choices[1]] * clients], FREE_SECONDS) as hosts:
+            self._servers, self._clients = hosts[:servers], hosts[servers:] or hosts[:servers]
+            try:
+                yield
+            finally:
+                self._servers, self._clients = [], []
+
+    def at_once(self, runs: Sequence[GridParams]) -> int:
+        """Return how many runs have nodes: as many as the one that needs most leaves room for, of those last chosen."""
+        most = max((sum(run.nodes) for run in runs), default=1)
+        chosen = {node.id for choice in self._chosen for node in choice}
+        return max(1, len(chosen) // most)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Which nodes have servers and clients just now."""
+        if self._clients == self._servers:
+            return tuple(f"server and clients on {host.name}" for host in self._servers)
+        return (
+            *(f"server on {host.name}" for host in self._servers),
+            *(f"clients on {host.name}" for host in self._clients),
+        )
+
+    @property
+    def client_cores(self) -> int:
+        """The cores of the hosts that have clients."""
+        return sum(len(host.facts.cores) for host in self._clients)
+
+    def put_up(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
+        """Start servers and clients on the hosts; what was there before ends."""
+        hosts = tuple(dict.fromkeys([*self._servers, *self._clients]))
+        stack.push(functools.partial(_clear, hosts))
+        clients, shared = max(params.client_threads), self._servers == self._clients
+        cores = [_cores(host, params, clients if shared else 0) for host in self._servers]
+        theirs = [own for _, own in cores] if shared else [host.facts.cores for host in self._clients]
+        reach = self._reach(params, [own for own, _ in cores], alone=not shared)
+        session = RemoteSession(self._clients, theirs, reach, clients, params.timeout)
+        return session, HostsTarget(reach, hosts=hosts)
+
+    def _reach(self, params: GridParams, cores: Sequence[tuple[int, ...]], *, alone: bool) -> Connect:
+        """Start the servers, if the mode has any, and return how a client reaches them."""
+        models = [_model_at(host, model_of(params)) for host in self._servers]
+        if params.mode in LOCAL_MODES:
+            return local_client(params, Path(models[0]) if models[0] else None)
+        orders = [
+            ServerOrder(
+                mode=params.mode,
+                model=model,
+                engine=engine_of(params),
+                server_threads=params.server_threads,
+                worker_kind=params.worker_kind,
+                pipeline=params.pipeline,
+                address=host.address if alone else "",
+                cores=own,
+            )
+            for host, model, own in zip(self._servers, models, cores, strict=True)
+        ]
+        endpoints = at_once(self._servers, "serve", orders, seconds=READY_SECONDS + MODEL_SECONDS)
+        return functools.partial(connect, endpoints, params.timeout, params.http_client)
+
+
+def _clear(hosts: Sequence[RemoteHost], kind: type[BaseException] | None, *_error: object) -> None:
+    """End servers and clients; behind an error their hosts end, and they with them, without waiting for anything."""
+    if kind is None:
+        for host in hosts:
+            with suppress(HostLost):
+                host.ask("clear", seconds=READY_SECONDS)
+
+
+def _cores(host: RemoteHost, params: GridParams, clients: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Share out a host's cores to its server and to its clients, if it has any; without a server, clients have all."""
+    cores = host.facts.cores
+    if params.mode in LOCAL_MODES:
+        return cores, cores
+    return shared_cores(cores, params.server_threads, params.math_threads, clients) if clients else (cores, ())
+
+
+def _model_at(host: RemoteHost, model: Path | None) -> str:
+    """Return where a model is on a host, after sending it if it was not there; empty for none."""
+    if model is None:
+        return ""
+    checksum = model_id(model)
+    found = host.ask("find_model", str(model.resolve()), checksum, seconds=MODEL_SECONDS)
+    return str(found or host.ask("take_model", archive_of(model), checksum, seconds=MODEL_SECONDS))
