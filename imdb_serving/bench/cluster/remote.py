@@ -6,7 +6,7 @@ Knows how to ask a host (`Begin`), and neither what carries the question nor who
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
@@ -18,6 +18,7 @@ from imdb_serving.bench.cluster.orders import Call, ClientsOrder, HostFacts
 from imdb_serving.bench.load.loadgen import ClientRecord, Workload
 from imdb_serving.bench.load.openloop import OpenShare
 from imdb_serving.bench.load.session import START_SECONDS, Connect
+from imdb_serving.bench.runs.measuring import Target
 from imdb_serving.bench.runs.watch import Usage
 from imdb_serving.clocks import CLOCK_ID, ClockFilter, Exchange
 from imdb_serving.messages import Reply, Request
@@ -191,3 +192,14 @@ def _sum_up(usage: Usage, hosts: Sequence[Usage]) -> None:
     usage.steal_s = max(one.steal_cores for one in hosts) * usage.seconds
     usage.load_before = max(one.load_before for one in hosts)
     usage.load_after = max(one.load_after for one in hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class HostsTarget(Target):
+    """What clients on hosts reach; its usage is that of all hosts."""
+
+    hosts: tuple[RemoteHost, ...] = ()
+
+    def watching(self, _clients: Sequence[int]) -> AbstractContextManager[Usage]:
+        """Fill in the usage of the `with` block."""
+        return watching(self.hosts)

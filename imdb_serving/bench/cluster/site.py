@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from imdb_serving.bench.cell import LOCAL_MODES
 from imdb_serving.bench.cluster import ray_nodes
 from imdb_serving.bench.cluster.host import archive_of
 from imdb_serving.bench.cluster.orders import ServerOrder, shared_cores
-from imdb_serving.bench.cluster.remote import RemoteHost, RemoteSession, at_once, watching
+from imdb_serving.bench.cluster.remote import HostsTarget, RemoteHost, RemoteSession, at_once
 from imdb_serving.bench.cluster.survey import Survey, choose, difference, read_survey, write_survey
 from imdb_serving.bench.load.session import Connect
 from imdb_serving.bench.parameters import GridParams
@@ -26,7 +25,6 @@ from imdb_serving.bench.record.locks import exclusive
 from imdb_serving.bench.runs.measuring import Round, Session, Target
 from imdb_serving.bench.runs.models import model_id
 from imdb_serving.bench.runs.site import engine_of, local_client, model_of
-from imdb_serving.bench.runs.watch import Usage
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.server_process import READY_SECONDS
@@ -38,17 +36,6 @@ FREE_SECONDS = 900.0
 CARD_SECONDS = 600.0
 MODEL_SECONDS = 120.0
 LOOKING_SECONDS = 1800.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostsTarget(Target):
-    """What clients on hosts reach; its usage is that of all hosts."""
-
-    hosts: tuple[RemoteHost, ...] = ()
-
-    def watching(self, _clients: Sequence[int]) -> AbstractContextManager[Usage]:
-        """Fill in the usage of the `with` block."""
-        return watching(self.hosts)
 
 
 class ClusterSite:
