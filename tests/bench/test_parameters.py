@@ -86,11 +86,39 @@ def test_the_published_flask_rows_are_there_as_published() -> None:
         ("also: [{mode: flask}, {rounds: 2}]", "also, entry 2: rounds belongs to the whole sweep"),
         ("also: [{also: []}]", "also, entry 1: also belongs to the whole sweep"),
         ("also: [flask]", "also"),
+        ("cluster: everywhere", "cluster: expected local, auto, ray://HOST:PORT or HOST:PORT, got 'everywhere'"),
+        ("placement: apart", "placement apart: there is one machine; set cluster to auto or to an address"),
+        ("server_nodes: [1, 2]", "2 server nodes: there is one machine"),
+        ("cluster: auto\nserver_nodes: [1, 2]", "server_nodes: with placement shared there is one, got 2"),
+        ("cluster: auto\nplacement: spread\nclient_nodes: 1", "client_nodes: placement spread needs at least 2"),
+        ("cluster: auto\nplacement: spred", "placement: unknown value 'spred'; did you mean 'spread'"),
+        ("cluster: auto\nalso: [{cluster: local}]", "also, entry 1: cluster belongs to the whole sweep"),
     ],
 )
 def test_a_wrong_mode_or_further_grid_is_refused_with_what_was_meant(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         load_sweep(write(tmp_path, text + "\n"))
+
+
+@pytest.mark.parametrize("cluster", ["auto", "ray://head.example.org:10001", "10.0.0.1:6379"])
+def test_a_cluster_named_for_a_sweep_takes_the_place_of_the_files(tmp_path: Path, cluster: str) -> None:
+    path = write(tmp_path, "placement: apart\nserver_nodes: [1, 2]\nmode: [rpc, inproc]\nserver_threads: [2]\n")
+    params = load_sweep(path, cluster)
+    runs = [part.grid(axes, 1, "s", "r", tmp_path) for part, axes in params.every_grid()]
+    assert [(run.mode, run.nodes) for run in runs] == [("rpc", (1, 1)), ("rpc", (2, 1)), ("inproc", (1, 0))]
+    assert {run.cluster for run in runs} == {cluster}
+    cells = [run.cells()[0] for run in runs]
+    assert [cell.label(["placement", "server_nodes"]) for cell in cells] == [
+        "clients on another node",
+        "clients on another node, 2 server nodes",
+        "clients on the server's node",
+    ]
+
+
+def test_on_one_machine_a_cell_says_nothing_of_nodes() -> None:
+    cell = GridParams().cells()[0]
+    assert (cell.placement, cell.server_nodes, cell.client_nodes) == ("", 1, 0)
+    assert cell.label(["placement", "server_nodes", "client_nodes"]) == ""
 
 
 @pytest.mark.parametrize(

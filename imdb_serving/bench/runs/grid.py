@@ -120,6 +120,7 @@ def _measure_while_there(
     while left:
         place, cell = left[0]
         measured: tuple[Row, list[ClientRecord]]
+        tries = lost[cell]
         try:
             measured = measure(cell, around, session, "", target, place)
         except HostLost as error:
@@ -127,9 +128,9 @@ def _measure_while_there(
             lost[cell] += 1
         rows[cell] = ledger.append(*measured)
         progress(describe(rows[cell]))
-        if not lost[cell] or lost[cell] >= TRIES:
+        if lost[cell] == tries or lost[cell] == TRIES:
             left.popleft()
-        if lost[cell]:
+        if lost[cell] > tries:
             return
 
 
