@@ -27,7 +27,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit browser lint train lab report clean lock
+.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit ray browser lint train lab report clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -99,11 +99,16 @@ audit: setup ## look for known vulnerabilities in the locked dependencies
 test-all: audit ## run the tests and the heavier checks, and tell what they cover
 	@echo "==> MLPerf's LoadGen, for the tests against it"
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[loadgen]' || echo "    not to be had for this Python: those tests will be skipped"
+	@$(MAKE) --no-print-directory ray || echo "    not to be had for this Python: those tests will be skipped"
 	@echo "==> all tests"
 	@rm -f .coverage
 	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" $(COVERAGE)=
 	@echo "==> the heavier ones, and those that measure, one by one"
 	@$(PYTEST) -m "slow or alone" $(COVERAGE)=term:skip-covered
+
+ray: setup ## install Ray, for sweeps on several machines (docs/cluster.md)
+	@echo "==> Ray"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[ray]'
 
 browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
 	@echo "==> browser"

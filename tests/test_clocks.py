@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loads import lines_of
 
+from imdb_serving.bench.cell import Cell
+from imdb_serving.bench.load.session import LoadSession
+from imdb_serving.bench.runs.measuring import Round, Target, measure
 from imdb_serving.clocks import CLOCK_ID, DRIFT, ClockFilter, Exchange
 from imdb_serving.serving.feeds import make_request
 from imdb_serving.transports.base import Client
@@ -79,12 +86,10 @@ needs_time_namespaces = pytest.mark.skipif(
 )
 
 
-@needs_time_namespaces
-@pytest.mark.parametrize("command", [["serve"], ["serve", "--endpoint", "socket://127.0.0.1:0"], ["flask"]])
-def test_send_and_reply_of_a_server_with_another_clock_are_within_their_bounds(command: list[str]) -> None:
-    """A time namespace is a host with another clock whose offset is known: containers can have one."""
-    port = [] if "--endpoint" in command else ["--port", "0"]
-    arguments = ["--engine", "simulated", "--service-time-ms", "2", "--server-threads", "1", "--exit-with-stdin", *port]
+@contextmanager
+def serving_by_another_clock(*command: str) -> Iterator[str]:
+    """The endpoint of a server in a time namespace: a host with another clock, whose offset is known."""
+    arguments = ["--engine", "simulated", "--service-time-ms", "2", "--server-threads", "1", "--exit-with-stdin"]
     apart = ["unshare", "--time", "--monotonic", str(AHEAD_SECONDS), "--fork", "--kill-child"]
     with subprocess.Popen(
         [*apart, sys.executable, "-m", "imdb_serving", *command, *arguments],
@@ -95,12 +100,40 @@ def test_send_and_reply_of_a_server_with_another_clock_are_within_their_bounds(c
         assert server.stdin
         assert server.stdout
         try:
-            endpoint = server.stdout.readline().split()[2]
-            with connect(endpoint, 10.0) as client:
-                _check(client)
+            yield server.stdout.readline().split()[2]
         finally:
             server.stdin.close()
             server.wait(20)
+
+
+@needs_time_namespaces
+@pytest.mark.parametrize(
+    "command",
+    [("serve", "--port", "0"), ("serve", "--endpoint", "socket://127.0.0.1:0"), ("flask", "--port", "0")],
+)
+def test_send_and_reply_of_a_server_with_another_clock_are_within_their_bounds(command: tuple[str, ...]) -> None:
+    with serving_by_another_clock(*command) as endpoint, connect(endpoint, 10.0) as client:
+        _check(client)
+
+
+@needs_time_namespaces
+def test_a_row_tells_journeys_apart_only_where_they_are_longer_than_their_bound() -> None:
+    with serving_by_another_clock("serve", "--port", "0") as endpoint:
+        reach = functools.partial(connect, endpoint, 10.0)
+        with LoadSession({"": reach}, 1, 10.0) as session:
+            around = Round("one", 1, 1, "", "", lines_of(100))
+            row, (record,) = measure(Cell(samples=100), around, session, "", Target(reach))
+    assert row.clock_bound_us
+    assert row.clock_bound_us == pytest.approx(record.clock_bounds_ns.mean() / 1000)
+    assert row.figures.residual_us is not None
+    assert row.figures.residual_us < 50
+    means = {name: record.durations[:, record.columns.index(name)].mean() / 1000 for name in ("send", "reply")}
+    if min(means.values()) < row.clock_bound_us:
+        assert row.stages == ("encode", "network", "queue", "op0", "op1", "op2", "decode")
+        assert row.means_us["network"] == pytest.approx(sum(means.values()))
+    else:
+        assert row.stages == ("encode", "send", "queue", "op0", "op1", "op2", "reply", "decode")
+        assert row.means_us["send"] == pytest.approx(means["send"])
 
 
 def _check(client: Client) -> None:

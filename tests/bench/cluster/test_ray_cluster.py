@@ -88,7 +88,7 @@ def three() -> Iterator[ThreeNodes]:
     finally:
         ray_nodes.leave()
         made.cluster.shutdown()
-        os.environ.pop(MARK)
+        os.environ.pop(MARK, None)
 
 
 def params(three: ThreeNodes, folder: Path, **changes: Any) -> GridParams:
@@ -278,7 +278,7 @@ def test_a_cell_whose_node_dies_fails_and_is_measured_on_another(tmp_path: Path)
     finally:
         ray_nodes.leave()
         three.cluster.shutdown()
-        os.environ.pop(MARK)
+        os.environ.pop(MARK, None)
 
 
 def _node_of(three: ThreeNodes, process: psutil.Process) -> Any:
