@@ -153,7 +153,8 @@ def settings(rows: pd.DataFrame) -> tuple[str, str]:
 
 def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
     """Return the environment cards under which these rows were measured; those that are gone are left out."""
-    return [card for name in dict.fromkeys(rows["card"]) if (card := read_card(folder, str(name)))]
+    names = [*rows["card"], *rows.get("client_card", [])]
+    return [card for name in dict.fromkeys(names) if name and (card := read_card(folder, str(name)))]
 
 
 def cores(rows: pd.DataFrame, folder: Path) -> int:
@@ -167,11 +168,18 @@ def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
 
 
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:
-    """Return the words a title needs when clients and server shared the cores of the machine that measured."""
-    return sharing(card["cores_allowed"] for card in cards(rows, folder))
+    """Return the words a title needs when clients and server shared the cores of a machine, or where else they were."""
+    counts = [card["cores_allowed"] for card in cards(rows, folder)]
+    places = {cell.client_nodes > 0 for cell in grid(rows)["cell"]}
+    apart = f"clients and servers on different nodes of {_any_of(counts)} cores" if counts else ""
+    return "; ".join([*([sharing(counts)] if False in places else []), *([apart] if True in places else [])])
 
 
 def sharing(cores: Iterable[int]) -> str:
     """Return in words that clients and server shared so many cores, on one machine or several."""
-    counts = [str(count) for count in sorted(set(cores))]
-    return f"clients and server share {' or '.join(counts)} cores" if counts else ""
+    counts = list(cores)
+    return f"clients and server share {_any_of(counts)} cores" if counts else ""
+
+
+def _any_of(counts: Iterable[int]) -> str:
+    return " or ".join(str(count) for count in sorted(set(counts)))

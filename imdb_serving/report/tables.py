@@ -198,6 +198,26 @@ def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     return pd.DataFrame(known, columns=["what", "value"])
 
 
+def machines(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return which nodes of a cluster had servers and clients, of how many rounds; empty on one machine."""
+    counts: dict[tuple[str, str], int] = {}
+    for words in (words for nodes in rows.get("nodes", []) for words in nodes):
+        had, _, name = words.rpartition(" on ")
+        counts[name, had] = counts.get((name, had), 0) + 1
+    table = [(name, had, count) for (name, had), count in sorted(counts.items())]
+    return pd.DataFrame(table, columns=["node", "had", "rounds of cells"])
+
+
+def clocks(rows: pd.DataFrame) -> str:
+    """Return in words how well the clocks of different hosts were known; empty where there was one clock."""
+    if "clock_bound_us" not in rows or not (known := rows["clock_bound_us"].dropna()).size:
+        return ""
+    return (
+        f"Servers and clients had clocks of their own: `send` and `reply` may be wrong by {known.median():,.0f} µs "
+        f"(at most {known.max():,.0f}); where one of them is smaller than that, both stand together as `network`."
+    )
+
+
 def _in_words(found: Mapping[str, Any]) -> str:
     """Return what was found of an engine on the machine."""
     speeds = [f"{variant} {speed:,.0f}".strip() for variant, speed in found["reviews_per_second"].items()]

@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
 
     `alone_us` is the time of a request of one client, thinking included and waking cores not, D + Z - 2 W; N clients
     cannot send more than N in that time. `workers` is m / D of the ops, `cores` the allowed cores by the least CPU time
-    a request took.
+    a request took: of the servers' machines, or of the clients', whichever is less, where they are not the same.
     """
 
     alone_us: float
@@ -55,12 +55,29 @@ def bounds(curve: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Bounds:
     ordered = curve.sort_values("client_threads")
     first: Any = ordered.iloc[0]
     alone = first["total_us"] / first["client_threads"] if first["client_threads"] > 1 else first["total_us"]
-    ops, workers = ops_us(first), first["server_threads"]
+    ops, workers = ops_us(first), workers_of(first)
     alone = max(alone - WAKE_UPS * wake_up_us, ops)
-    cpu = (ordered["server_cpu_us"] + ordered["client_cpu_us"]).min()
+    taken = min(cores_us(cell, cores) for _, cell in ordered.iterrows())
     return Bounds(
-        float(alone), workers * 1e6 / ops if ops else float("inf"), cores * 1e6 / cpu if cpu > 0 else float("inf")
+        float(alone), workers * 1e6 / ops if ops else float("inf"), 1e6 / taken if taken > 0 else float("inf")
     )
+
+
+def workers_of(cell: Any) -> int:
+    """Return how many workers there were, on all nodes that had any."""
+    return max(int(cell["server_threads"]), 1) * int(cell.get("server_nodes", 1))
+
+
+def cores_us(cell: Any, cores: int) -> float:
+    """Return for how many microseconds a request keeps all cores of its machines, of so many cores each.
+
+    Where clients are on other machines than servers, those count that are kept longer.
+    """
+    servers, clients = cell["server_cpu_us"], cell["client_cpu_us"]
+    apart = int(cell.get("client_nodes", 0))
+    if not apart:
+        return float(servers + clients) / cores
+    return float(max(servers / int(cell.get("server_nodes", 1)), clients / apart)) / cores
 
 
 def op_names(cell: Mapping[str, Any]) -> list[str]:
@@ -102,9 +119,9 @@ def utilisation(cell: Any, cores: int) -> Busy:
     one request at a time.
     """
     rate = cell["request_rate"] / 1e6
-    ops, servers, clients = ops_us(cell), max(cell["server_threads"], 1), cell["client_threads"]
+    ops, servers, clients = ops_us(cell), workers_of(cell), cell["client_threads"]
     taken = max(ops, cell["server_cpu_us"]) if cell["worker_kind"] == "thread" else ops
-    of_cores = rate * (cell["server_cpu_us"] + cell["client_cpu_us"]) / cores
+    of_cores = rate * cores_us(cell, cores)
     front = 0.0
     if cell["mode"] == ONE_THREAD:
         inside = ("parse", "handover", *op_names(cell))
@@ -114,7 +131,7 @@ def utilisation(cell: Any, cores: int) -> Busy:
         cores=of_cores,
         workers=rate * taken / servers,
         front=front,
-        clients=rate * cell["client_cpu_us"] / min(clients, cores),
+        clients=rate * cell["client_cpu_us"] / min(clients, cores * max(int(cell.get("client_nodes", 0)), 1)),
         limit=NOTHING if clients > servers else CLIENTS,
         most=most if ops >= MOST * taken else TRANSPORT,
     )

@@ -59,18 +59,19 @@ class Law(NamedTuple):
         return math.sqrt(max(1 - self.alpha, 0) / self.beta) if self.beta > 0 else math.inf
 
 
-def fit(rounds: Mapping[int, Sequence[float]], seed: int = 1) -> Law | str:
+def fit(rounds: Mapping[int, Sequence[float]], seed: int = 1, unit: str = "client") -> Law | str:
     """Fit the law to throughputs by client count, each a list over the rounds; return why not, where it may not be.
 
-    Intervals are from rounds resampled with replacement (bootstrap, `RESAMPLES` times, seeded).
+    What is counted may be another `unit`. Intervals are from rounds resampled with replacement (bootstrap, `RESAMPLES`
+    times, seeded).
     """
     counts = sorted(rounds)
     if len(counts) < LEAST_COUNTS:
-        return f"{len(counts)} client counts are measured, the law needs {LEAST_COUNTS}"
+        return f"{len(counts)} {unit} counts are measured, the law needs {LEAST_COUNTS}"
     clients = np.array(counts, dtype=float)
     means = np.array([np.mean(rounds[count]) for count in counts])
     if not (means > 0).all():
-        return "a client count has no throughput"
+        return f"a {unit} count has no throughput"
     gamma, alpha, beta = _coefficients(clients, means)
     generator = np.random.default_rng(seed)
     tries = []
