@@ -30,7 +30,7 @@ def look_around(params: SweepParams, folder: Path) -> ClusterSite:
     print(f"cluster {params.cluster}: looking at the nodes, which takes a minute the first time", file=sys.stderr)
     site.look(folder, engines, models)
     runs = plan(params, folder.name, "look", folder.parent)
-    most = max((run.nodes for run in runs), key=sum)
+    most = max(runs, key=lambda run: sum(run.nodes))
     for line in site.unlike(folder, next(iter(models)), most):
         print(line, file=sys.stderr)
     for run in {(engine_of(run), model_of(run), run.pipeline): run for run in runs}.values():

@@ -21,6 +21,7 @@ from imdb_serving.config import project_root
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ConfigError
 
+ROOT = Path(__file__).parents[2]
 PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))
 BY_NAME = {path.stem: path for path in PARAMS}
 
@@ -113,6 +114,26 @@ def test_a_cluster_named_for_a_sweep_takes_the_place_of_the_files(tmp_path: Path
         "clients on another node, 2 server nodes",
         "clients on the server's node",
     ]
+
+
+def test_on_a_cluster_the_section_for_it_overrules_the_rest(tmp_path: Path) -> None:
+    path = write(tmp_path, "samples: 10\nclient_threads: [1]\non_cluster: {placement: apart, node_cores: 48}\n")
+    here, there = load_sweep(path), load_sweep(path, "auto")
+    assert (here.placement, here.node_cores) == ("shared", 1)
+    assert (there.placement, there.node_cores, there.samples) == ("apart", 48, 10)
+    for wrong in ("on_cluster: {placment: apart}", "on_cluster: [1]", "on_cluster: {node_cores: 0}"):
+        with pytest.raises(ConfigError, match=r"placement|on_cluster|node_cores"):
+            load_sweep(write(tmp_path, f"{wrong}\n"))
+
+
+def test_the_published_grid_is_for_a_node_of_48_cores() -> None:
+    params = load_sweep(ROOT / "params" / "paddle_serving_2020.yaml", "auto")
+    cells = [cell for part, axes in params.every_grid() for cell in part.grid(axes, 1, "s", "r", ROOT).cells()]
+    published = [cell for cell in cells if cell.mode == "rpc"]
+    assert len(published) == 6 * 7
+    assert {(cell.placement, cell.server_nodes, cell.client_nodes) for cell in cells} == {("shared", 1, 0)}
+    largest = max(cell.server_threads + cell.client_threads for cell in published)
+    assert params.node_cores == largest == 48
 
 
 def test_on_one_machine_a_cell_says_nothing_of_nodes() -> None:

@@ -58,7 +58,12 @@ class ClusterSite:
         """Choose the nodes of a run, looking at those that are new, and return what its cells share."""
         model = model_id(model_of(params))
         survey = self.look(ledger.folder, {model: [engine_of(params)]}, {model: model_of(params)})
-        nodes = {node.id: node for node in ray_nodes.nodes()}
+        nodes = {node.id: node for node in ray_nodes.nodes() if node.cpus >= params.node_cores}
+        if not nodes:
+            raise ConfigError(
+                f"node_cores: no node of the cluster has {params.node_cores}; the largest has "
+                f"{max((node.cpus for node in ray_nodes.nodes()), default=0):g}"
+            )
         servers, clients = choose(survey, list(nodes), model, *params.nodes)
         self._chosen = [nodes[name] for name in servers], [nodes[name] for name in clients]
         card = survey.cards[servers[0]][model]
@@ -106,15 +111,16 @@ class ClusterSite:
                 survey.cards.setdefault(node.id, {})[name] = write_card(folder, card)["id"]
                 survey.cpus[node.id] = node.cpus
 
-    def unlike(self, folder: Path, model: str, needed: tuple[int, int]) -> list[str]:
+    def unlike(self, folder: Path, model: str, params: GridParams) -> list[str]:
         """Return in words which nodes no cell may use, and in what they differ from those that cells use."""
         survey, nodes = read_survey(folder), ray_nodes.nodes()
-        servers, clients = choose(survey, [node.id for node in nodes], model, *needed)
+        large = [node.id for node in nodes if node.cpus >= params.node_cores]
+        servers, clients = choose(survey, large, model, *params.nodes)
         first = read_card(folder, survey.cards[servers[0]][model])
         return [
             f"node {node.name} is left out: {difference(first, read_card(folder, survey.cards[node.id][model]))}"
             for node in nodes
-            if node.id not in {*servers, *(clients if needed[1] else [])}
+            if node.id not in {*servers, *(clients if params.nodes[1] else [])}
         ]
 
     @contextmanager

@@ -52,6 +52,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cluster: str = LOCAL
     placement: str = SHARED
     client_nodes: int = 2
+    node_cores: int = 1
 
     def __post_init__(self) -> None:
         for name, known in CHOICES.items():
@@ -59,7 +60,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 check_choice(name, getattr(self, name), known)
         check_choice("engine", self.engine, ENGINES)
         check_net(self.engine, self.net)
-        check_positive(self, "math_threads", "samples", "passes", "batch")
+        check_positive(self, "math_threads", "samples", "passes", "batch", "node_cores")
         check_counts("client_threads", self.client_threads)
         check_timeout(self.timeout)
         check_rates(self.arrivals, self.rates)
@@ -75,7 +76,8 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """One run of the grid notebook: one server-thread count, all client counts, one round.
 
     `cluster` says on whose machines (docs/cluster.md), `placement` where servers and clients stand there: each of the
-    `server_nodes` has `server_threads` workers. `client_nodes` count for the placement `spread` alone.
+    `server_nodes` has `server_threads` workers. `client_nodes` count for the placement `spread` alone; a node with less
+    than `node_cores` is not used.
     """
 
     mode: str = "rpc"

@@ -6,15 +6,20 @@ from pathlib import Path
 
 import yaml
 
+from imdb_serving.bench.parameters.checks import AUTO, LOCAL
 from imdb_serving.bench.parameters.grids import GridParams, SweepParams
 from imdb_serving.bench.parameters.making import make
 from imdb_serving.bench.parameters.others import LadderParams, OthersParams
 from imdb_serving.config import at_home, project_root
 from imdb_serving.errors import ConfigError
 
+ON_CLUSTER = "on_cluster"
+
 
 def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     """Read a sweep's YAML file, for another cluster than it names if one is given.
+
+    On a cluster its section `on_cluster` overrules the rest; what is wrong there is told on one machine as well.
 
     Raises `ConfigError` naming the file, the key and what was expected.
     """
@@ -26,12 +31,19 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
+    section = values.pop(ON_CLUSTER, None) or {}
+    if not isinstance(section, dict):
+        raise ConfigError(f"{path}: {ON_CLUSTER}: expected 'name: value' lines, indented")
     if cluster:
         values["cluster"] = cluster
     also = values.get("also")
     for entry in [values, *(also if isinstance(also, list) else [])]:
         if isinstance(entry, dict) and entry.get("engine", "") is None:
             entry["engine"] = "null"  # YAML reads the word null as nothing
+    there = values | section
+    on_cluster = make(SweepParams, there | {"cluster": there.get("cluster", AUTO)}, str(path)) if section else None
+    if on_cluster and values.get("cluster", LOCAL) != LOCAL:
+        return on_cluster
     return make(SweepParams, values, str(path))
 
 
