@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from imdb_serving.cli.options import complete_engines
+from imdb_serving.cli.options import Milliseconds, complete_engines
 from imdb_serving.commands import manual
 
 
@@ -64,3 +64,26 @@ def trace(folder: Path, **options: Any) -> None:
     from imdb_serving.commands.trace import write_requests
 
     write_requests(folder, **options)
+
+
+@manual.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests/s to serve.")
+@click.option("--p95", type=Milliseconds(), required=True, help="That 95 of 100 are to be answered within: 20ms, 1s.")
+@click.option("--mode", default="", help="Of cells of this mode; default: any.")
+@click.option("--engine", default="", shell_complete=complete_engines, help="Of cells of this engine; default: any.")
+@click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
+@click.option("--extrapolate", is_flag=True, help="Tell of more than twice the nodes that were measured as well.")
+def capacity(folder: Path, **options: Any) -> None:
+    """Say how many nodes of which thread count a load takes, from a sweep's closed loops.
+
+    FOLDER is a sweep's folder with its raw samples. The Universal Scalability Law gives what a node does with so many
+    requests under way, and a simulation how long they take when they arrive by chance.
+
+    \b
+    Example:
+      imdb-serving capacity outputs/default --rate 5000 --p95 20ms
+    """
+    from imdb_serving.commands.capacity import run_capacity
+
+    sys.exit(run_capacity(folder, **options))

@@ -1,0 +1,223 @@
+"""How many nodes a load takes, from the closed loops of a sweep: the law gives a node, the simulation its latencies.
+
+Works on the rows of one ledger; says nothing in words. What lies beyond twice what was measured is refused unless asked
+for, as the law may not be asked there (`usl.FURTHEST`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.bench.analysis import usl
+from imdb_serving.bench.analysis.queueing import Node, simulate, spread
+from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell
+from imdb_serving.bench.record.rows import OK, Row
+
+REQUESTS, TRY_REQUESTS = 40_000, 8_000
+"""Simulated for what is told, and for each of the tries behind an interval."""
+
+TRIES = 20
+REPEATS = 5
+FULL = 0.98
+"""A node with more of its greatest rate than this is taken to be full: its queue grows as long as one looks."""
+
+MOST_NODES = 100_000
+QUANTILE = 95
+
+Rounds = Mapping[int, Sequence[float]]
+
+
+class Way(NamedTuple):
+    """A way of serving on one node: its cell but for clients, the rates of every client count and number of nodes.
+
+    `demands` are single requests' times as shares of their mean, `beside_s` the client's own time of each.
+    """
+
+    cell: Cell
+    clients: Rounds
+    nodes: Rounds
+    demands: NDArray[np.float64]
+    beside_s: float
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def most_nodes(self) -> int:
+        """The greatest number of server nodes that was measured."""
+        return max([1, *self.nodes])
+
+
+class Answer(NamedTuple):
+    """How many nodes a way of serving needs, with the interval over resampled rounds; None where none is enough.
+
+    `p95_s` is that of so many nodes, with its interval over tries; `fewer_p95_s` that of one node less, infinite where
+    it is full; `least_p95_s` that of nodes with next to nothing to do.
+    """
+
+    way: Way
+    law: usl.Law | str
+    node: Node
+    nodes: int | None
+    interval: tuple[int, int] | None
+    p95_s: float
+    p95_interval: tuple[float, float] | None
+    fewer_p95_s: float
+    least_p95_s: float
+
+
+class TooFar(NamedTuple):
+    """A way that would take more nodes than may be told of: how many, of how many that were measured."""
+
+    way: Way
+    nodes: int
+    measured: int
+
+
+def ways(rows: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> list[Way]:
+    """Return every way of serving with valid closed-loop rows on one node; `raw` reads a row's request times."""
+    sound = [
+        row
+        for row in rows
+        if row.status == OK
+        and row.cell.series == GRID
+        and row.cell.arrivals == CLOSED
+        and row.cell.mode not in LOCAL_MODES
+    ]
+    kinds = dict.fromkeys(row.cell.without("client_threads", "server_nodes") for row in sound)
+    return [way for kind in kinds if (way := _way(kind, sound, raw)) is not None]
+
+
+def _way(kind: Cell, sound: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> Way | None:
+    own = [row for row in sound if row.cell.without("client_threads", "server_nodes") == kind]
+    single = [row for row in own if row.cell.server_nodes == 1]
+    if not single:
+        return None
+    fewest = min(single, key=lambda row: row.cell.client_threads)
+    times = raw(fewest)
+    beside = fewest.means_us.get("prepro", 0.0) + fewest.means_us.get("postpro", 0.0)
+    return Way(
+        kind,
+        _rates(single, lambda row: row.cell.client_threads),
+        _best_of_nodes(own),
+        spread(times),
+        beside * 1e-6,
+        tuple(single),
+    )
+
+
+def _rates(rows: Sequence[Row], count: Callable[[Row], int]) -> dict[int, list[float]]:
+    rates: dict[int, list[float]] = {}
+    for row in rows:
+        rates.setdefault(count(row), []).append(row.figures.request_rate)
+    return rates
+
+
+def _best_of_nodes(rows: Sequence[Row]) -> dict[int, list[float]]:
+    """Return the rates of each number of nodes, with the client count that gave most."""
+    best: dict[int, list[float]] = {}
+    for count in {row.cell.server_nodes for row in rows}:
+        own = _rates([row for row in rows if row.cell.server_nodes == count], lambda row: row.cell.client_threads)
+        best[count] = max(own.values(), key=lambda rates: float(np.mean(rates)))
+    return best
+
+
+def node_of(way: Way, clients: Rounds, share: float = 1.0) -> tuple[Node, usl.Law | str]:
+    """Return a node as these rounds have it, and the law behind it, or why there is none.
+
+    With a law it is known up to twice the clients that were measured; without, between the counts that were. `share` is
+    what becomes of its rate among others.
+    """
+    law = usl.fit(clients)
+    most = max(clients)
+    if isinstance(law, usl.Law) and law.fits:
+        rates = np.array([law.at(count) for count in range(1, int(usl.FURTHEST * most) + 1)])
+    else:
+        known = sorted(clients)
+        means = [float(np.mean(clients[count])) for count in known]
+        counts = np.arange(1, most + 1)
+        # With fewer clients than were measured, as if each had as much as those.
+        rates = np.interp(counts, known, means) * np.minimum(1.0, counts / known[0])
+    return Node(rates * share, way.cell.server_threads, way.demands, way.beside_s), law
+
+
+def share_of_nodes(way: Way, count: int) -> float:
+    """Return what each of so many nodes gives of what one gives alone: 1 where only one was measured."""
+    known = sorted(way.nodes)
+    if len(known) < 2 or known[0] != 1:
+        return 1.0
+    law = usl.fit(way.nodes, unit="node")
+    if isinstance(law, usl.Law) and law.fits and count <= usl.FURTHEST * law.most:
+        return law.at(count) / (count * law.at(1))
+    means = [float(np.mean(way.nodes[one])) / one for one in known]
+    return float(np.interp(count, known, means)) / means[0]
+
+
+def answer(way: Way, rate: float, p95_s: float, *, extrapolate: bool = False, seed: int = 1) -> Answer | TooFar:
+    """Return how many nodes a rate (requests/s) takes to hold a 95th percentile (s), or that it takes too many.
+
+    Without rounds to resample there is no interval.
+    """
+    node, law = node_of(way, way.clients)
+    least = _p95(node, 1, node.most / node.workers * 1e-3, TRY_REQUESTS, seed)
+    if least > p95_s:
+        return Answer(way, law, node, None, None, math.inf, None, math.inf, least)
+    found = _fewest(way, node, rate, p95_s, REQUESTS, seed)
+    if found > usl.FURTHEST * way.most_nodes and not extrapolate:
+        return TooFar(way, found, way.most_nodes)
+    told = [_p95(_among(way, node, found), found, rate, REQUESTS, seed + one) for one in range(REPEATS)]
+    fewer = _p95(_among(way, node, found - 1), found - 1, rate, REQUESTS, seed) if found > 1 else math.inf
+    tries = list(_tries(way, rate, p95_s, found, seed)) if min(map(len, way.clients.values())) > 1 else []
+    counts, latencies = [one[0] for one in tries], [one[1] for one in tries]
+    return Answer(
+        way,
+        law,
+        node,
+        found,
+        (min(counts), max(counts)) if tries else None,
+        float(np.median(told)),
+        (min(latencies), max(latencies)) if tries else None,
+        fewer,
+        least,
+    )
+
+
+def _tries(way: Way, rate: float, p95_s: float, found: int, seed: int) -> Iterator[tuple[int, float]]:
+    """Yield how many nodes it would be, and the percentile of those told, had other rounds been measured."""
+    generator = np.random.default_rng(seed)
+    for number in range(TRIES):
+        drawn = {count: list(generator.choice(rates, len(rates))) for count, rates in way.clients.items()}
+        node, _ = node_of(way, drawn)
+        fewest = _fewest(way, node, rate, p95_s, TRY_REQUESTS, seed + number)
+        yield fewest, _p95(_among(way, node, found), found, rate, TRY_REQUESTS, seed + number)
+
+
+def _among(way: Way, node: Node, count: int) -> Node:
+    return node._replace(rates=node.rates * share_of_nodes(way, count))
+
+
+def _p95(node: Node, count: int, rate: float, requests: int, seed: int) -> float:
+    if rate / count > FULL * node.most:
+        return math.inf
+    return float(np.percentile(simulate(node, count, rate, requests, seed), QUANTILE))
+
+
+def _fewest(way: Way, node: Node, rate: float, p95_s: float, requests: int, seed: int) -> int:
+    """Return the least number of nodes whose percentile holds; more nodes never make it worse."""
+
+    def holds(count: int) -> bool:
+        return _p95(_among(way, node, count), count, rate, requests, seed) <= p95_s
+
+    low = max(1, math.ceil(rate / (FULL * node.most))) - 1
+    high = low + 1
+    while not holds(high):
+        low, high = high, min(2 * high, MOST_NODES)
+        if low == MOST_NODES:
+            return MOST_NODES
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
