@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from imdb_serving.bench.analysis import usl
 from imdb_serving.bench.analysis.queueing import Node, simulate, spread
+from imdb_serving.bench.analysis.summary import NOT_SERVING
 from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell
 from imdb_serving.bench.record.rows import OK, Row
 
@@ -35,7 +36,8 @@ Rounds = Mapping[int, Sequence[float]]
 class Way(NamedTuple):
     """A way of serving on one node: its cell but for clients, the rates of every client count and number of nodes.
 
-    `demands` are single requests' times as shares of their mean, `beside_s` the client's own time of each.
+    `demands` are single requests' times as shares of their mean, `beside_s` the client's own time of each; `bound` is
+    what the workers can give at most, a second, by their ops alone.
     """
 
     cell: Cell
@@ -43,7 +45,7 @@ class Way(NamedTuple):
     nodes: Rounds
     demands: NDArray[np.float64]
     beside_s: float
-    rows: tuple[Row, ...] = ()
+    bound: float = math.inf
 
     @property
     def most_nodes(self) -> int:
@@ -105,8 +107,13 @@ def _way(kind: Cell, sound: Sequence[Row], raw: Callable[[Row], Sequence[float]]
         _best_of_nodes(own),
         spread(times),
         beside * 1e-6,
-        tuple(single),
+        _bound(fewest),
     )
+
+
+def _bound(row: Row) -> float:
+    ops = sum(row.means_us[name] for name in row.stages if name not in {*NOT_SERVING, "handover"})
+    return row.cell.server_threads * 1e6 / ops if ops else math.inf
 
 
 def _rates(rows: Sequence[Row], count: Callable[[Row], int]) -> dict[int, list[float]]:
@@ -128,19 +135,18 @@ def _best_of_nodes(rows: Sequence[Row]) -> dict[int, list[float]]:
 def node_of(way: Way, clients: Rounds, share: float = 1.0) -> tuple[Node, usl.Law | str]:
     """Return a node as these rounds have it, and the law behind it, or why there is none.
 
-    With a law it is known up to twice the clients that were measured; without, between the counts that were. `share` is
-    what becomes of its rate among others.
+    Between the client counts that were measured its rates are theirs, and where the law fits, beyond them up to twice
+    the greatest as the law goes on, but never more than the workers can give. `share` is what becomes of its rate among
+    others.
     """
-    law = usl.fit(clients)
-    most = max(clients)
+    law, most = usl.fit(clients), max(clients)
+    known = sorted(clients)
+    # With fewer clients than were measured, as if each had as much as those.
+    inside = np.arange(1, most + 1)
+    rates = np.interp(inside, known, [float(np.mean(clients[one])) for one in known]) * np.minimum(1, inside / known[0])
     if isinstance(law, usl.Law) and law.fits:
-        rates = np.array([law.at(count) for count in range(1, int(usl.FURTHEST * most) + 1)])
-    else:
-        known = sorted(clients)
-        means = [float(np.mean(clients[count])) for count in known]
-        counts = np.arange(1, most + 1)
-        # With fewer clients than were measured, as if each had as much as those.
-        rates = np.interp(counts, known, means) * np.minimum(1.0, counts / known[0])
+        beyond = [law.at(count) / law.at(most) for count in range(most + 1, int(usl.FURTHEST * most) + 1)]
+        rates = np.concatenate([rates, np.minimum(rates[-1] * np.array(beyond), max(rates[-1], way.bound))])
     return Node(rates * share, way.cell.server_threads, way.demands, way.beside_s), law
 
 
