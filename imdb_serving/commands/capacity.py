@@ -117,6 +117,11 @@ def _rounds(way: Way) -> int:
 
 def _doubts(best: Answer) -> list[str]:
     doubts = []
+    if best.way.open_loops:
+        loops = plural(len(best.way.open_loops), "open loop")
+        doubts.append(f"times are {best.factor:.2f} of those simulated, as {loops} of this sweep were")
+    else:
+        doubts.append("no open loop of this sweep says whether requests that come by chance take as long as simulated")
     if not best.way.cell.client_nodes:
         doubts.append("clients took cores of the node that was measured; on nodes of their own they would not")
     if best.way.most_nodes == 1 and (best.nodes or 0) > 1:

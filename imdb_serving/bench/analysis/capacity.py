@@ -16,16 +16,19 @@ from numpy.typing import NDArray
 from imdb_serving.bench.analysis import usl
 from imdb_serving.bench.analysis.queueing import Node, simulate, spread
 from imdb_serving.bench.analysis.summary import NOT_SERVING
-from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, Cell
+from imdb_serving.bench.cell import CLOSED, GRID, LOCAL_MODES, POISSON, Cell
 from imdb_serving.bench.record.rows import OK, Row
 
-REQUESTS, TRY_REQUESTS = 40_000, 8_000
+REQUESTS, TRY_REQUESTS = 30_000, 6_000
 """Simulated for what is told, and for each of the tries behind an interval."""
 
 TRIES = 20
 REPEATS = 5
 FULL = 0.98
 """A node with more of its greatest rate than this is taken to be full: its queue grows as long as one looks."""
+
+IDLE = 1e-3
+"""The share of a worker's rate at which a node has next to nothing to do."""
 
 MOST_NODES = 100_000
 QUANTILE = 95
@@ -37,7 +40,8 @@ class Way(NamedTuple):
     """A way of serving on one node: its cell but for clients, the rates of every client count and number of nodes.
 
     `demands` are single requests' times as shares of their mean, `beside_s` the client's own time of each; `bound` is
-    what the workers can give at most, a second, by their ops alone.
+    what the workers can give at most, a second, by their ops alone. `open_loops` are rates that were offered by chance,
+    each with the 95th percentile (s) that was measured.
     """
 
     cell: Cell
@@ -46,6 +50,7 @@ class Way(NamedTuple):
     demands: NDArray[np.float64]
     beside_s: float
     bound: float = math.inf
+    open_loops: tuple[tuple[float, float], ...] = ()
 
     @property
     def most_nodes(self) -> int:
@@ -57,7 +62,8 @@ class Answer(NamedTuple):
     """How many nodes a way of serving needs, with the interval over resampled rounds; None where none is enough.
 
     `p95_s` is that of so many nodes, with its interval over tries; `fewer_p95_s` that of one node less, infinite where
-    it is full; `least_p95_s` that of nodes with next to nothing to do.
+    it is full; `least_p95_s` that of nodes with next to nothing to do. All are `factor` times what was simulated: by so
+    much open loops of the same ledger were slower than simulated.
     """
 
     way: Way
@@ -69,6 +75,7 @@ class Answer(NamedTuple):
     p95_interval: tuple[float, float] | None
     fewer_p95_s: float
     least_p95_s: float
+    factor: float = 1.0
 
 
 class TooFar(NamedTuple):
@@ -80,34 +87,34 @@ class TooFar(NamedTuple):
 
 
 def ways(rows: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> list[Way]:
-    """Return every way of serving with valid closed-loop rows on one node; `raw` reads a row's request times."""
-    sound = [
-        row
-        for row in rows
-        if row.status == OK
-        and row.cell.series == GRID
-        and row.cell.arrivals == CLOSED
-        and row.cell.mode not in LOCAL_MODES
-    ]
-    kinds = dict.fromkeys(row.cell.without("client_threads", "server_nodes") for row in sound)
-    return [way for kind in kinds if (way := _way(kind, sound, raw)) is not None]
+    """Return every way of serving with valid closed-loop rows on one node; `raw` reads a row's request times (ns)."""
+    sound = [row for row in rows if row.status == OK and row.cell.series == GRID and row.cell.mode not in LOCAL_MODES]
+    kinds = dict.fromkeys(_kind(row.cell) for row in sound if row.cell.arrivals == CLOSED)
+    own = {kind: [row for row in sound if _kind(row.cell) == kind] for kind in kinds}
+    return [way for kind, rows in own.items() if (way := _way(kind, rows, raw)) is not None]
 
 
-def _way(kind: Cell, sound: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> Way | None:
-    own = [row for row in sound if row.cell.without("client_threads", "server_nodes") == kind]
-    single = [row for row in own if row.cell.server_nodes == 1]
+def _kind(cell: Cell) -> Cell:
+    """Return what a way of serving is: a cell but for its load and its number of nodes."""
+    return cell.without("client_threads", "server_nodes", "arrivals", "rate", "samples", "passes")
+
+
+def _way(kind: Cell, rows: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> Way | None:
+    closed = [row for row in rows if row.cell.arrivals == CLOSED]
+    single = [row for row in closed if row.cell.server_nodes == 1]
     if not single:
         return None
     fewest = min(single, key=lambda row: row.cell.client_threads)
-    times = raw(fewest)
     beside = fewest.means_us.get("prepro", 0.0) + fewest.means_us.get("postpro", 0.0)
+    by_chance = [row for row in rows if row.cell.arrivals == POISSON and row.cell.server_nodes == 1]
     return Way(
         kind,
         _rates(single, lambda row: row.cell.client_threads),
-        _best_of_nodes(own),
-        spread(times),
+        _best_of_nodes(closed),
+        spread(raw(fewest)),
         beside * 1e-6,
         _bound(fewest),
+        tuple((row.cell.rate, row.figures.p95_us * 1e-6) for row in by_chance if row.figures.p95_us),
     )
 
 
@@ -135,19 +142,20 @@ def _best_of_nodes(rows: Sequence[Row]) -> dict[int, list[float]]:
 def node_of(way: Way, clients: Rounds, share: float = 1.0) -> tuple[Node, usl.Law | str]:
     """Return a node as these rounds have it, and the law behind it, or why there is none.
 
-    Between the client counts that were measured its rates are theirs, and where the law fits, beyond them up to twice
-    the greatest as the law goes on, but never more than the workers can give. `share` is what becomes of its rate among
-    others.
+    Up to the most clients that were measured its rates are the law's where that fits, else those between the means, and
+    never more than the workers can give. With more under way they stay as they are: what waits in a server's queue
+    costs the others nothing. `share` is what becomes of its rate among others.
     """
     law, most = usl.fit(clients), max(clients)
-    known = sorted(clients)
-    # With fewer clients than were measured, as if each had as much as those.
     inside = np.arange(1, most + 1)
-    rates = np.interp(inside, known, [float(np.mean(clients[one])) for one in known]) * np.minimum(1, inside / known[0])
     if isinstance(law, usl.Law) and law.fits:
-        beyond = [law.at(count) / law.at(most) for count in range(most + 1, int(usl.FURTHEST * most) + 1)]
-        rates = np.concatenate([rates, np.minimum(rates[-1] * np.array(beyond), max(rates[-1], way.bound))])
-    return Node(rates * share, way.cell.server_threads, way.demands, way.beside_s), law
+        rates = np.array([law.at(float(count)) for count in inside])
+    else:
+        known = sorted(clients)
+        # With fewer clients than were measured, as if each had as much as those.
+        means = [float(np.mean(clients[one])) for one in known]
+        rates = np.interp(inside, known, means) * np.minimum(1, inside / known[0])
+    return Node(np.minimum(rates, way.bound) * share, way.cell.server_threads, way.demands, way.beside_s), law
 
 
 def share_of_nodes(way: Way, count: int) -> float:
@@ -168,27 +176,41 @@ def answer(way: Way, rate: float, p95_s: float, *, extrapolate: bool = False, se
     Without rounds to resample there is no interval.
     """
     node, law = node_of(way, way.clients)
-    least = _p95(node, 1, node.most / node.workers * 1e-3, TRY_REQUESTS, seed)
+    factor = slower(way, node, seed)
+    least = _p95(node, 1, node.most / node.workers * IDLE, TRY_REQUESTS, seed) * factor
     if least > p95_s:
-        return Answer(way, law, node, None, None, math.inf, None, math.inf, least)
-    found = _fewest(way, node, rate, p95_s, REQUESTS, seed)
+        return Answer(way, law, node, None, None, math.inf, None, math.inf, least, factor)
+    target = p95_s / factor
+    found = _fewest(way, node, rate, target, REQUESTS, seed)
     if found > usl.FURTHEST * way.most_nodes and not extrapolate:
         return TooFar(way, found, way.most_nodes)
     told = [_p95(_among(way, node, found), found, rate, REQUESTS, seed + one) for one in range(REPEATS)]
     fewer = _p95(_among(way, node, found - 1), found - 1, rate, REQUESTS, seed) if found > 1 else math.inf
-    tries = list(_tries(way, rate, p95_s, found, seed)) if min(map(len, way.clients.values())) > 1 else []
-    counts, latencies = [one[0] for one in tries], [one[1] for one in tries]
+    tries = list(_tries(way, rate, target, found, seed)) if min(map(len, way.clients.values())) > 1 else []
+    counts, latencies = [one[0] for one in tries], [one[1] * factor for one in tries]
     return Answer(
         way,
         law,
         node,
         found,
         (min(counts), max(counts)) if tries else None,
-        float(np.median(told)),
+        float(np.median(told)) * factor,
         (min(latencies), max(latencies)) if tries else None,
-        fewer,
+        fewer * factor,
         least,
+        factor,
     )
+
+
+def slower(way: Way, node: Node, seed: int = 1) -> float:
+    """Return how many times as long open loops took as is simulated: the median of the 95th percentiles, at least 1.
+
+    Where clients share the cores of the node, requests that come by chance cost more than those of a closed loop: each
+    finds cores asleep, and another client's process to wake.
+    """
+    simulated = [(_p95(node, 1, rate, TRY_REQUESTS, seed), measured) for rate, measured in way.open_loops]
+    ratios = [measured / expected for expected, measured in simulated if math.isfinite(expected)]
+    return max(1.0, float(np.median(ratios))) if ratios else 1.0
 
 
 def _tries(way: Way, rate: float, p95_s: float, found: int, seed: int) -> Iterator[tuple[int, float]]:
