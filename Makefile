@@ -51,9 +51,9 @@ train: setup ## train the default CNN, if there is none yet
 	@echo "==> model"
 	@$(RUN) train --net cnn --out outputs/models/cnn --if-missing
 
-sweep: setup ## measure PARAMS (default params/default.yaml) and write the report
-	@echo "==> sweep $(PARAMS)"
-	@$(RUN) sweep $(PARAMS)
+sweep: setup $(if $(CLUSTER),ray) ## measure PARAMS (default params/default.yaml) and write the report; CLUSTER=auto: on a Ray cluster
+	@echo "==> sweep $(PARAMS)$(if $(CLUSTER), on the cluster $(CLUSTER))"
+	@$(RUN) sweep $(PARAMS) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 ladder: train ## measure what each layer between the bare model and the published Flask service costs
 	@echo "==> the overhead ladder"
