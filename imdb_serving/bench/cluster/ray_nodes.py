@@ -90,7 +90,7 @@ def nodes() -> list[Node]:
 
 
 def _known() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    found: list[dict[str, Any]] = ray.nodes()
     return found
 
 
