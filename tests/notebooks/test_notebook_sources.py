@@ -29,7 +29,7 @@ def parameters(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["explore", "grid", "ladder", "quickstart", "report"]
+    assert [path.stem for path in NOTEBOOKS] == ["cluster", "explore", "grid", "ladder", "quickstart", "report"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -185,3 +185,21 @@ def _words(error: Exception) -> str:
     cause = getattr(error, "cause", None)
     lines = [line.strip() for line in str(cause or error).splitlines() if line.strip()]
     return lines[-1] if isinstance(cause, Exception) else (lines or [type(error).__name__])[0]
+
+
+class NodesHere:
+    """A cluster whose nodes are all on this machine, to see how a sweep runs on one; their figures mean little."""
+
+    def __init__(self, count: int) -> None:
+        """Start so many nodes, with a CPU each; it takes some seconds a node."""
+        from ray.cluster_utils import Cluster  # noqa: PLC0415 - Ray's own tests have it, and nobody else
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        for _ in range(count - 1):
+            self._cluster.add_node(num_cpus=1)
+        self.address: str = self._cluster.address
+
+    def stop(self) -> None:
+        """Leave the cluster, and end it."""
+        leave()
+        self._cluster.shutdown()
