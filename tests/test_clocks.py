@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from far_server import serving
 from hypothesis import given
 from hypothesis import strategies as st
 from loads import lines_of
@@ -86,24 +86,10 @@ needs_time_namespaces = pytest.mark.skipif(
 )
 
 
-@contextmanager
-def serving_by_another_clock(*command: str) -> Iterator[str]:
+def serving_by_another_clock(*command: str) -> AbstractContextManager[str]:
     """The endpoint of a server in a time namespace: a host with another clock, whose offset is known."""
-    arguments = ["--engine", "simulated", "--service-time-ms", "2", "--server-threads", "1", "--exit-with-stdin"]
     apart = ["unshare", "--time", "--monotonic", str(AHEAD_SECONDS), "--fork", "--kill-child"]
-    with subprocess.Popen(
-        [*apart, sys.executable, "-m", "imdb_serving", *command, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdin
-        assert server.stdout
-        try:
-            yield server.stdout.readline().split()[2]
-        finally:
-            server.stdin.close()
-            server.wait(20)
+    return serving([*apart, sys.executable, "-m", "imdb_serving", *command])
 
 
 @needs_time_namespaces

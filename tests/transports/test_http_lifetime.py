@@ -165,10 +165,8 @@ def test_a_gateway_tells_when_the_rpc_server_is_gone_and_goes_on_when_it_is_back
         with http.server("--rpc", rpc.endpoint, "--server-threads", "2", command="flask-gateway") as server:
             assert http.post(server.endpoint).status == 200
             rpc.stop()
-            # Whether the thread that asks or the keeper sees the deadline first is chance on a busy machine.
-            tries = (http.post(server.endpoint, X_Request_Timeout="0.5") for _ in range(10))
-            refused = next((one for one in tries if one.status != 504), None)
-            assert refused is not None
+            # A tenth of it is the gateway's to say so in: enough of it on a busy machine as well.
+            refused = http.post(server.endpoint, X_Request_Timeout="4")
             http.assert_problem(refused, 503, "unavailable")
             assert "Retry-After" in refused.headers
             http.assert_problem(http.ask(server.endpoint, path="/health/ready"), 503, "unavailable")

@@ -6,9 +6,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import far_server
 import network_kit
 import pytest
 from network_kit import ADDRESSES
@@ -22,7 +23,6 @@ pytestmark = [
 ]
 _, THERE = ADDRESSES
 AHEAD_SECONDS = 4321
-NULL = ("--engine", "simulated", "--service-time-ms", "2", "--server-threads", "1")
 ASK = """
 import json, sys
 from pathlib import Path
@@ -62,18 +62,9 @@ def on(host: str, *command: str, ahead: int = 0) -> list[str]:
     return ["ip", "netns", "exec", host, *clock, sys.executable, *command]
 
 
-@contextmanager
-def serving(host: str, *arguments: str, ahead: int = AHEAD_SECONDS) -> Iterator[str]:
-    """The endpoint of a server on a host."""
-    command = on(host, "-m", "imdb_serving", *arguments, *NULL, "--exit-with-stdin", ahead=ahead)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdin
-        assert server.stdout
-        try:
-            yield server.stdout.readline().split()[2]
-        finally:
-            server.stdin.close()
-            server.wait(30)
+def serving(host: str, *arguments: str) -> AbstractContextManager[str]:
+    """The endpoint of a server on a host, whose clock is ahead."""
+    return far_server.serving(on(host, "-m", "imdb_serving", *arguments, ahead=AHEAD_SECONDS))
 
 
 def ask(host: str, endpoint: str, *keys: Path) -> subprocess.CompletedProcess[str]:
