@@ -6,6 +6,7 @@ line short. Knows nothing of how rows are measured or drawn; notebooks and repor
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -95,6 +96,7 @@ def append_line(path: Path, line: bytes) -> None:
     """Append a line, on the disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # on a cluster several runs of a sweep write at once
         # A crash cut the last line short: do not join this one to it.
         cut = b"\n" if stream.tell() and not _ends_with_newline(stream.fileno()) else b""
         stream.write(cut + line + b"\n")
