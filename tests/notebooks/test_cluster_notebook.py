@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
-from notebook_runs import processes_with, shown
+from notebook_runs import ROOT, processes_with, shell_environment, shown
 
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.report.notebooks import execute
 
 pytest.importorskip("ray", reason="Ray is not installed: make ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def staying(mark: str, seconds: float) -> list[int]:
+    """The processes with the mark that are there after so long, or as soon as there are none."""
+    deadline = time.monotonic() + seconds
+    while (there := processes_with(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return there
 
 
 def test_the_cluster_notebook_goes_from_nodes_to_capacity_and_leaves_no_process(
@@ -29,7 +40,28 @@ def test_the_cluster_notebook_goes_from_nodes_to_capacity_and_leaves_no_process(
     rows = [row for row in Ledger(tmp_path / "cluster").rows() if row.cell.series == "grid"]
     assert {(row.cell.server_nodes, row.cell.client_threads) for row in rows} == {(1, 1), (1, 2), (2, 1), (2, 2)}
     assert all(row.answered == 60 for row in rows)
-    deadline = time.monotonic() + 30
-    while processes_with(mark) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_with(mark) == []
+    assert staying(mark, 30) == []
+
+
+@pytest.mark.parametrize("victim", ["kernel", "papermill"])
+def test_nothing_stays_of_a_cluster_notebook_that_is_killed(tmp_path: Path, victim: str) -> None:
+    """Its kernel has started the nodes."""
+    mark = f"imdb-serving-test-{uuid.uuid4().hex}"
+    given = [word for name, value in {"samples": 20_000, "outputs": tmp_path}.items() for word in ("-p", name, value)]
+    command = [sys.executable, "-m", "papermill", "cluster.ipynb", tmp_path / "out.ipynb", *given]
+    with subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT / "notebooks",
+        env=shell_environment() | {"IMDB_SERVING_TEST_MARK": mark},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as notebook:
+        deadline = time.monotonic() + 200
+        while not any("serve" in one.cmdline() for one in psutil.Process(notebook.pid).children(recursive=True)):
+            assert time.monotonic() < deadline
+            assert notebook.poll() is None
+            time.sleep(0.2)
+        (kernel,) = psutil.Process(notebook.pid).children()
+        (kernel if victim == "kernel" else notebook).kill()
+        notebook.wait(60)
+    assert staying(mark, 90) == []

@@ -37,6 +37,8 @@ START_SECONDS = 120.0
 LOOK_SECONDS = 2.0
 CLOSE_SECONDS = 40.0
 NODE_ID = "ray.io/node-id"
+CLIENT = "ray://"
+JOIN_TRIES = 5
 
 
 class Node(NamedTuple):
@@ -54,10 +56,10 @@ def join(address: str) -> None:
         return
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="imdb-serving")
+        _init(address, JOIN_TRIES if address.startswith(CLIENT) else 1)
     except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
         where = "here" if address == AUTO else f"at {address}"
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = _first_and_last(str(error)) or type(error).__name__
         raise ConfigError(
             f"cluster: no Ray cluster {where}: {why}; start one with `ray start --head --disable-usage-stats` "
             "(docs/cluster.md), or use cluster local"
@@ -65,6 +67,23 @@ def join(address: str) -> None:
     finally:
         with suppress(ValueError):  # not in the main thread; then Ray has set none
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in its place
+
+
+def _init(address: str, tries: int) -> None:
+    """Join with so many tries: where a head starts a process for a client, that may end at once (Ray's issue 63202)."""
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="imdb-serving")
+    except (ConnectionAbortedError, RuntimeError):
+        if tries == 1:
+            raise
+        leave()
+        _init(address, tries - 1)
+
+
+def _first_and_last(text: str) -> str:
+    """Return what went wrong of a text that may hold a traceback: its first line and its last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(dict.fromkeys(lines[:1] + lines[-1:]))
 
 
 def leave() -> None:
