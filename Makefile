@@ -108,7 +108,7 @@ test-all: audit ## run the tests and the heavier checks, and tell what they cove
 
 ray: setup ## install Ray, for sweeps on several machines (docs/cluster.md)
 	@echo "==> Ray"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --editable '.[ray]'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements pyproject.toml --extra ray
 
 browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
 	@echo "==> browser"
