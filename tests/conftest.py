@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Example
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 SMALL = 400
+settings.register_profile("any machine", deadline=None)  # a wait for the processor is no failure
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

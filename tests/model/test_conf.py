@@ -86,7 +86,7 @@ VARIABLES = st.lists(
 ).map(tuple)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.builds(ModelConf, feed=VARIABLES, fetch=VARIABLES))
 def test_any_conf_comes_back_from_its_file(tmp_path_factory: pytest.TempPathFactory, conf: ModelConf) -> None:
     path = tmp_path_factory.getbasetemp() / "round_trip.prototxt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imdb_serving.model.feeds import MASKED, pad
@@ -44,7 +44,6 @@ def test_lengths_are_padded_to_a_multiple(length: int, padded: int) -> None:
     assert feed.mask.shape == (1, 1, padded)
 
 
-@settings(deadline=None)
 @given(REVIEWS, st.integers(1, 8))
 def test_a_feed_holds_every_review_and_masks_the_rest(reviews: list[list[int]], multiple: int) -> None:
     words, mask = pad(ids(*reviews), PAD, multiple)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imdb_serving.errors import DataError
@@ -40,14 +40,12 @@ def ids_of(example: Example) -> list[int]:
     return example.words.tolist()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 10**18 - 1), max_size=50), LABELS)
 def test_word_ids_come_back_from_their_line(words: list[int], label: int) -> None:
     example = read_one(format_ids(words, label), "ids")
     assert (ids_of(example), example.label, example.text) == (words, label, None)
 
 
-@settings(deadline=None)
 @given(st.text(), LABELS)
 def test_a_text_comes_back_from_its_line_word_by_word(text: str, label: int) -> None:
     example = read_one(format_text(text, label), "text")
@@ -55,7 +53,6 @@ def test_a_text_comes_back_from_its_line_word_by_word(text: str, label: int) -> 
     assert (tokenise(example.text), example.label, example.words) == (tokenise(text), label, None)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8", categories=["L", "N", "P", "S"])), LABELS)
 def test_a_text_without_white_space_comes_back_exactly(text: str, label: int) -> None:
     assert read_one(format_text(text, label), "text").text == text
@@ -164,7 +161,6 @@ def test_one_invalid_line_does_not_spoil_those_before_it() -> None:
         parse(next(lines), "text")
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("01 29-.x|\t"), max_size=30), st.sampled_from(["ids", "text"]))
 def test_any_line_is_read_or_refused(content: str, kind: LineFormat) -> None:
     try:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from imdb_serving.text.reviews import Reviews
@@ -14,7 +14,6 @@ from imdb_serving.text.sampling import STRATA, sample_by_length
 from imdb_serving.text.vocabulary import tokenise
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(1, 250), st.integers(0, 5))
 def test_the_count_is_exact_and_nothing_repeats_more_than_it_must(lengths: list[int], count: int, seed: int) -> None:
     chosen = sample_by_length(lengths, count, seed)
@@ -26,7 +25,6 @@ def test_the_count_is_exact_and_nothing_repeats_more_than_it_must(lengths: list[
     assert sum(times[index] == passes + 1 for index in range(len(lengths))) == rest
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(1, 100), st.integers())
 def test_the_same_seed_gives_the_same_sample(lengths: list[int], count: int, seed: int) -> None:
     assert sample_by_length(lengths, count, seed) == sample_by_length(lengths, count, seed)

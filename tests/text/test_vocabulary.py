@@ -33,7 +33,6 @@ def test_a_review_is_split_as_published(text: str, words: list[str]) -> None:
     assert tokenise(text) == words
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.one_of(st.sampled_from(PUNCTUATION + " \n\x85ABé"), st.characters(codec="utf-8"))))
 def test_words_hold_no_space_and_punctuation_stands_alone(text: str) -> None:
     words = tokenise(text)
@@ -69,7 +68,7 @@ def test_build_keeps_frequent_words_most_frequent_first_then_by_alphabet() -> No
     assert vocabulary.words == ("c", "a", "b")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=5))
 def test_a_built_vocabulary_comes_back_from_its_file(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
