@@ -58,6 +58,8 @@ def test_the_report_writes_cells_and_figures(report: Path) -> None:
     page = report.read_text(encoding="utf-8")
     assert page.count('<figure class="chart') > 5
     assert "3.45" in page  # the published table
+    assert "object&gt;" not in page  # what shows nothing has no words for itself either
+    assert " object at 0x" not in page
     assert "<title>imdb-serving: small</title>" in page
 
 
