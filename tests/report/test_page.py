@@ -121,6 +121,14 @@ def test_the_page_reads_well_and_loads_nothing(
     keep_screenshot(page, tmp_path, f"report-{request.node.callspec.id}")
 
 
+@pytest.mark.parametrize("page", [pytest.param((PHONE, "light", True), id="phone")], indirect=True)
+def test_a_long_name_in_a_note_is_broken(page: Page, report: Path) -> None:
+    """Raw samples that are gone are named with their file, which may be in any folder."""
+    Reading(page, report)
+    page.locator(".chart-note").first.evaluate("note => note.append('a_long_name'.repeat(20))")
+    assert overflow(page) == 0
+
+
 def test_a_point_says_its_cell(page: Page, report: Path) -> None:
     here = Reading(page, report)
     point = page.locator('.chart [data-mode="flask"] [data-tip]').first
