@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 SMALL = 400
 settings.register_profile("any machine", deadline=None)  # a wait for the processor is no failure
 settings.load_profile("any machine")
+
+# What runs in the background ignores Ctrl-C, and so would all that it starts; tests send it as from a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

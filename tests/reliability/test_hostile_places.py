@@ -165,18 +165,13 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
         assert done.returncode == 2
 
 
-def as_from_a_terminal() -> None:
-    """What runs in the background ignores Ctrl-C, and so would all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("command", ["serve", "flask"])
 def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) -> None:
     for milliseconds in (20, 60, 120, 250, 400, 700):
         process = subprocess.Popen(
             [*COMMAND, command, "--engine", "null", "--worker-kind", "process", "--port", "0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True, preexec_fn=as_from_a_terminal,  # noqa: PLW1509
+            start_new_session=True,
         )  # fmt: skip
         time.sleep(milliseconds / 1000)
         os.killpg(process.pid, signal.SIGINT)
