@@ -172,6 +172,7 @@ def test_http_answers_as_its_description_says() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")
 def test_http_answers_as_its_description_says_however_odd_the_request() -> None:
     fuzz_from_the_description(int(os.environ.get("FUZZ_EXAMPLES", "3000")))
