@@ -14,6 +14,7 @@ import sys
 import tempfile
 from multiprocessing import process, resource_tracker
 from pathlib import Path
+from time import monotonic, sleep
 
 PREFIX = "imdb-serving-fork-"
 LONGEST = 65
@@ -36,12 +37,22 @@ def prepare() -> None:
         config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
 
 
+ORPHANED_SECONDS = 5.0
+"""A process that is killed closes its files some time before it leaves its children."""
+
 _parent = os.getppid()
 _is_fork_server = any("multiprocessing.forkserver" in word for word in sys.orig_argv)
 
 
+def _orphaned() -> bool:
+    until = monotonic() + ORPHANED_SECONDS
+    while os.getppid() == _parent and monotonic() < until:
+        sleep(0.01)
+    return os.getppid() != _parent
+
+
 def _remove() -> None:
-    if _is_fork_server and os.getppid() == _parent:
+    if _is_fork_server and not _orphaned():
         return  # the server lives on, and will see to it
     address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
     config = process.current_process()._config  # type: ignore[attr-defined]

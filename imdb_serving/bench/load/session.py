@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from time import monotonic, perf_counter_ns, sleep
@@ -52,8 +52,12 @@ def end_processes() -> None:
 
     Python has no public way; without it the process ends with this one.
     """
-    stop = getattr(getattr(forkserver, "_forkserver", None), "_stop", None)
+    server = getattr(forkserver, "_forkserver", None)
+    stop, pid = getattr(server, "_stop", None), getattr(server, "_forkserver_pid", None)
     if stop is not None:
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)  # or it would wait, to see whether this process ends
         stop()
 
 
