@@ -20,6 +20,9 @@ PREFIX = "imdb-serving-fork-"
 LONGEST = 65
 """Bytes of a folder for temporary files in which a socket still has a name that is short enough (108 bytes in all)."""
 
+ORPHANED_SECONDS = 5.0
+"""A process that is killed closes its files some time before it leaves its children."""
+
 SHORT = "/tmp"  # noqa: S108 - a folder of our own is made in it
 
 
@@ -36,9 +39,6 @@ def prepare() -> None:
         usual = tempfile.gettempdir()
         config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
 
-
-ORPHANED_SECONDS = 5.0
-"""A process that is killed closes its files some time before it leaves its children."""
 
 _parent = os.getppid()
 _is_fork_server = any("multiprocessing.forkserver" in word for word in sys.orig_argv)
