@@ -7,7 +7,6 @@ set whole.
 from __future__ import annotations
 
 import threading
-from time import monotonic
 from typing import Any
 
 import ipywidgets as widgets
@@ -18,6 +17,7 @@ from imdb_serving.errors import ServingError
 from imdb_serving.lab import panels
 from imdb_serving.lab.lab import Lab
 from imdb_serving.lab.operator import State
+from imdb_serving.lab.pulse import Pulse
 from imdb_serving.lab.settings import BATCHES
 from imdb_serving.lab.trace import trace_svg
 
@@ -26,8 +26,6 @@ MODES = ("rpc", "socket", "flask")
 NETS = ("bow", "cnn", "lstm", "gru")
 THREADS = (1, 2, 3, 4, 6, 8, 12, 16)
 REVIEW = "A wonderful film: the acting is superb, and the ending made me cry. Not boring at all!"
-AWAY_SECONDS = 30.0
-"""So long no page has to have answered until the server is stopped: a reload takes less."""
 
 
 class Controls:
@@ -40,7 +38,7 @@ class Controls:
         self._settings_widgets()
         self._buttons()
         self._panels()
-        self._pulse()
+        self._pulse = Pulse()
         self.box = self._laid_out()
         lab.listen(self._news)
         self._draw_state()
@@ -97,17 +95,6 @@ class Controls:
         self.answer = widgets.HTML()
         self._draw_trace()
 
-    def _pulse(self) -> None:
-        """Have the page answer a number with the same number, for as long as there is a page: the links are its own."""
-        hidden = widgets.Layout(display="none")
-        self._ping, self._pong = widgets.IntText(1, layout=hidden), widgets.IntText(0, layout=hidden)
-        self._link = widgets.jsdlink((self._ping, "value"), (self._pong, "value"))
-        self._heard: float | None = None  # never, where there is no page
-        self._pong.observe(self._answered, "value")
-
-    def _answered(self, _change: Any) -> None:
-        self._heard = monotonic()
-
     def _laid_out(self) -> widgets.VBox:
         first = widgets.HBox([self.mode, self.engine, self.net, self.server_threads, self.start, self.stop])
         second = widgets.HBox([self.clients, self.slider, self.batch, self.arrivals, self.rate, self.message])
@@ -118,18 +105,19 @@ class Controls:
             [self.live, self.trace, self.stages, widgets.VBox([asking, self.answer])],
             layout=widgets.Layout(grid_template_columns="minmax(0, 1fr) minmax(0, 1.1fr)", grid_gap="4px 20px"),
         )
-        return widgets.VBox([widgets.HTML(panels.STYLE), first, second, grid, self._ping, self._pong])
+        return widgets.VBox([widgets.HTML(panels.STYLE), first, second, grid, self._pulse.asked, self._pulse.echo])
 
     def _news(self, what: str) -> None:
         if what == "state":
+            if self._lab.state is State.STARTING:
+                self._pulse.rest()
             self._draw_state()
         elif what == "dot":
             self._draw_trace()
         else:
             self._draw_live()
-            self._ping.value += 1
-            if self._heard is not None and monotonic() - self._heard > AWAY_SECONDS:
-                self._heard = None
+            if self._pulse.beat():
+                self._pulse.forget()
                 self._lab.leave("the page was closed, so the server was stopped; press Start")
 
     def _draw_live(self) -> None:

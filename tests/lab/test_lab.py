@@ -209,14 +209,14 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
 
 
 def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdb_serving.lab.controls.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("imdb_serving.lab.pulse.AWAY_SECONDS", 0.5)
     lab = make_lab()
     controls = Controls(lab)
     lab.start()
     wait_for(lambda: lab.state is State.RUNNING)
     time.sleep(1.0)
     assert lab.state is State.RUNNING  # nobody has looked yet: a script, or papermill
-    controls._pong.value += 1
+    controls._pulse.echo.value += 1
     wait_for(lambda: lab.state is State.STOPPED)
     assert "the page was closed" in lab.message
     assert "the page was closed" in controls.message.value

@@ -221,10 +221,14 @@ def test_the_reports_charts_answer_in_jupyterlab(
         flask = page.locator('.chart svg [data-mode="flask"]')
         expect(flask.first).to_be_visible(timeout=KERNEL_MS)
         expect(page.locator(".verdict")).to_be_visible()
-        point = flask.locator("[data-tip]").first
-        point.scroll_into_view_if_needed()
-        point.hover(force=True)
-        expect(page.locator(".chart-tip")).to_contain_text("samples/s")
+        point, tip = flask.locator("[data-tip]").first, page.locator(".chart-tip", has_text="samples/s")
+
+        def told() -> bool:
+            point.scroll_into_view_if_needed()
+            point.hover(force=True)
+            return tip.is_visible()
+
+        wait_for(told, START_SECONDS)  # what later cells show moves the chart away from the mouse
         page.get_by_label("flask", exact=True).uncheck()
         expect(flask.first).to_be_hidden()
         keep_screenshot(page, tmp_path, "report-in-jupyterlab", whole=False)
@@ -258,3 +262,34 @@ def test_closing_the_page_stops_the_server(jupyter: Jupyter, browser: Browser) -
     assert serving(jupyter.mark)
     page.close()
     wait_for(lambda: not serving(jupyter.mark), 2 * STOP_SECONDS)
+
+
+@pytest.mark.slow
+def test_neither_a_rest_nor_a_busy_kernel_is_taken_for_a_closed_page(jupyter: Jupyter, browser: Browser) -> None:
+    away = 4.0
+    notebook = jupyter.notebooks / "explore.ipynb"
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["cells"][1]["source"] += f"\nimport imdb_serving.lab.pulse\nimdb_serving.lab.pulse.AWAY_SECONDS = {away}"
+    busy = f"import time; time.sleep({3 * away}); print('no longer busy' + '.')"
+    content["cells"].append(
+        {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": busy}
+    )
+    notebook.write_text(json.dumps(content), encoding="utf-8")
+    page = browser.new_page()
+    try:
+        lab = LabPage(page)
+        page.goto(jupyter.page("explore.ipynb"))
+        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        lab.menu("Run", "Run All Cells")
+        expect(lab.state).to_contain_text("the server answers", timeout=KERNEL_MS)
+        expect(page.get_by_text("no longer busy.")).to_be_visible(timeout=KERNEL_MS)
+        expect(lab.state).to_contain_text("the server answers")
+        page.get_by_role("button", name="Stop", exact=True).click()
+        expect(lab.state).to_contain_text("stopped: nothing runs", timeout=KERNEL_MS)
+        time.sleep(2 * away)
+        page.get_by_role("button", name="Start", exact=True).click()
+        expect(lab.state).to_contain_text("the server answers", timeout=KERNEL_MS)
+        time.sleep(2 * away)
+        expect(lab.state).to_contain_text("the server answers")
+    finally:
+        page.close()
