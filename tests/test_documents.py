@@ -130,6 +130,7 @@ def project(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     activate = place / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text(f'PATH="{Path(sys.executable).parent}:$PATH"\n', encoding="utf-8")
+    run("imdb-serving data --samples 250 --format ids --out test.data", place)  # so that each block runs by itself
     return place
 
 
