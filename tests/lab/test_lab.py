@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,18 @@ def make_lab(tmp_path: Path) -> Iterator[MakeLab]:
         yield make
 
 
+def running() -> dict[psutil.Process, str]:
+    """The children that this process still has, and theirs, with their commands."""
+    found = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ends just now
+            found[process] = " ".join(process.cmdline())
+    return found
+
+
 def children() -> list[str]:
     """The commands of the servers and clients that this process still has; resource trackers are Python's own."""
-    found = [process.cmdline() for process in psutil.Process().children(recursive=True) if process.is_running()]
-    return [" ".join(words) for words in found if "resource_tracker" not in " ".join(words)]
+    return [words for words in running().values() if "resource_tracker" not in words]
 
 
 def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
@@ -149,7 +157,7 @@ def test_a_server_that_is_killed_is_told_and_can_be_started_again(make_lab: Make
     lab = make_lab()
     lab.start()
     wait_for(lambda: lab.state is State.RUNNING)
-    (server,) = [one for one in psutil.Process().children(recursive=True) if "serve" in one.cmdline()[:4]]
+    (server,) = [process for process, words in running().items() if "serve" in words.split()[:4]]
     server.kill()
     wait_for(lambda: lab.state is State.FAILED)
     assert "the server has ended" in lab.message
