@@ -38,14 +38,15 @@ class Pulse:
     def beat(self) -> bool:
         """Ask once more; return whether a page that was there has not answered for `AWAY_SECONDS`. Any thread may."""
         now = self._clock()
-        self.asked.value += 1
-        if self._waits_since is None or not self._listens:
-            self._waits_since = now
+        since = self._waits_since  # an answer may come at any line from here on
+        if since is None or not self._listens:
+            self._waits_since = since = now
         if self._listens and self._kernel is not None:
             self._listens = False
             with suppress(RuntimeError):  # the kernel has ended
                 self._kernel.call_soon_threadsafe(self._listened)
-        return self._seen and now - self._waits_since > AWAY_SECONDS
+        self.asked.value += 1
+        return self._seen and now - since > AWAY_SECONDS
 
     def rest(self) -> None:
         """Forget the question that waits: none was asked for a while, and a page that was reloaded cannot know it."""

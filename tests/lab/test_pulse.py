@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -62,6 +63,35 @@ def test_the_time_in_which_nothing_was_asked_does_not_count(watched: Watched) ->
     assert not watched.pulse.beat()
     assert not watched.beats(AWAY_SECONDS - 1)
     assert watched.beats(3)
+
+
+def test_an_answer_that_comes_before_the_beat_has_ended_is_one(watched: Watched) -> None:
+    def at_once(_change: object) -> None:
+        watched.answer()
+
+    watched.pulse.asked.observe(at_once, "value")
+    assert not watched.pulse.beat()
+    watched.pulse.asked.unobserve(at_once, "value")
+    watched.clock.now += 10 * AWAY_SECONDS  # stopped by hand
+    assert not watched.pulse.beat()
+
+
+def test_an_answer_in_the_middle_of_a_beat_breaks_nothing(watched: Watched) -> None:
+    async def kernel() -> None:
+        pulse = Pulse(watched.clock)
+        loop = asyncio.get_running_loop()
+        pulse.beat()
+        await asyncio.sleep(0)
+        waking = loop.call_soon_threadsafe
+
+        def answered_meanwhile(callback: Callable[[], None]) -> asyncio.Handle:
+            pulse.echo.value = pulse.asked.value
+            return waking(callback)
+
+        loop.call_soon_threadsafe = answered_meanwhile  # type: ignore[assignment, method-assign]
+        assert not pulse.beat()
+
+    asyncio.run(kernel())
 
 
 def test_a_question_from_before_a_rest_is_no_longer_waited_for(watched: Watched) -> None:

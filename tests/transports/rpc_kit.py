@@ -204,7 +204,7 @@ def alive(pids: set[int]) -> set[int]:
     return pids & _processes().keys()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 8.0) -> bool:
     """Wait until the condition holds; False if it does not in time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -40,10 +40,10 @@ def test_a_signal_lets_the_request_in_flight_be_answered(command: str, number: s
         answer = run(http.post, server.endpoint)
         assert not kit.wait_until(answer.done, 0.3)
         process.send_signal(number)
-        assert answer.result(60).json() == {"prediction": [0.5, 0.5]}
-        assert process.wait(60) == 0
+        assert answer.result(10).json() == {"prediction": [0.5, 0.5]}
+        assert process.wait(10) == 0
         assert not [line for line in server.errors().splitlines() if "PROFILE" not in line and "POST" not in line]
-        assert kit.wait_until(lambda: not kit.alive(family)), "processes are left"
+        assert kit.wait_until(lambda: not kit.alive(family), 5), "processes are left"
 
 
 def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> None:
@@ -61,8 +61,8 @@ def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> N
             with pytest.raises(ServerUnavailable, match="is shutting down"):
                 late.predict(http.SAMPLE)
             assert not all(answer.done() for answer in accepted)
-        assert [answer.result(60).status for answer in accepted] == [200] * 3
-        assert (process_of(server).wait(60), server.errors()) == (0, "")
+        assert [answer.result(10).status for answer in accepted] == [200] * 3
+        assert (process_of(server).wait(10), server.errors()) == (0, "")
 
 
 def test_requests_to_stop_that_are_repeated_change_nothing() -> None:
@@ -75,8 +75,8 @@ def test_requests_to_stop_that_are_repeated_change_nothing() -> None:
         process_of(server).send_signal(signal.SIGINT)
         stdin.close()
         process_of(server).terminate()
-        assert answer.result(60).status == 200
-        assert (process_of(server).wait(60), server.errors()) == (0, "")
+        assert answer.result(10).status == 200
+        assert (process_of(server).wait(10), server.errors()) == (0, "")
 
 
 def test_a_server_that_ends_does_not_wait_for_idle_and_unfinished_clients() -> None:
@@ -95,7 +95,7 @@ def test_the_workers_of_a_killed_server_disappear(command: str) -> None:
             answer = run(client.predict, http.SAMPLE)
             assert not kit.wait_until(answer.done, 0.1)
             process_of(server).kill()
-            assert isinstance(answer.exception(timeout=60), ServerUnavailable)
+            assert isinstance(answer.exception(timeout=10), ServerUnavailable)
         assert kit.wait_until(lambda: not kit.alive(family)), "processes are left"
 
 
@@ -105,7 +105,7 @@ def test_a_server_ends_with_its_standard_input(command: str) -> None:
         family, stdin = {server.pid, *kit.descendants(server.pid)}, process_of(server).stdin
         assert stdin is not None
         stdin.close()
-        assert process_of(server).wait(60) == 0
+        assert process_of(server).wait(10) == 0
         assert kit.wait_until(lambda: not kit.alive(family))
 
 
@@ -116,7 +116,7 @@ def test_a_server_that_is_replacing_a_worker_ends_all_the_same() -> None:
             os.kill(worker, signal.SIGKILL)
         http.post(server.endpoint)
         process_of(server).terminate()
-        assert process_of(server).wait(60) == 0
+        assert process_of(server).wait(15) == 0
         assert kit.wait_until(lambda: not kit.alive(family))
 
 

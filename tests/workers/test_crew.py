@@ -275,7 +275,7 @@ class Told:
 def one_after_another(front: MemoryFront, count: int, begin: int = 0) -> None:
     for number in range(begin, begin + count):
         front.arrive(number)
-        assert kit.wait_until(lambda wanted=number + 1: len(front.outcomes) == wanted)
+        assert kit.wait_until(lambda wanted=number + 1: len(front.outcomes) == wanted, 8)
 
 
 def test_brief_work_is_done_by_the_leader_alone() -> None:

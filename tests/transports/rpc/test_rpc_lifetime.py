@@ -53,9 +53,9 @@ def test_a_signal_lets_the_request_in_flight_be_answered(
         answer = run(predict, kit.endpoint_of(ready))
         time.sleep(0.4)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-        assert answer.result(timeout=60) == [0.5, 0.5]
-        assert process.wait(60) == 0
-        assert kit.wait_until(lambda: not kit.alive(family)), "processes are left"
+        assert answer.result(timeout=10) == [0.5, 0.5]
+        assert process.wait(10) == 0
+        assert kit.wait_until(lambda: not kit.alive(family), 3), "processes are left"
         assert not kit.group_is_alive(process.pid)
         assert process.stderr is not None
         assert process.stderr.read() == ""
@@ -74,8 +74,8 @@ def test_while_it_ends_a_server_refuses_new_requests_and_answers_those_that_wait
             time.sleep(0.1)
             with pytest.raises(ServerUnavailable, match="is shutting down"):
                 late.predict(kit.SAMPLE)
-        assert [answer.result(timeout=60) for answer in accepted] == [[0.5, 0.5]] * 2
-        assert process.wait(60) == 0
+        assert [answer.result(timeout=10) for answer in accepted] == [[0.5, 0.5]] * 2
+        assert process.wait(10) == 0
 
 
 def test_the_workers_of_a_killed_server_disappear(tmp_path: Path, carrier: kit.Carrier) -> None:
@@ -99,9 +99,9 @@ def test_the_workers_of_a_killed_server_disappear(tmp_path: Path, carrier: kit.C
             answer = run(client.predict, kit.SAMPLE)
             time.sleep(0.2)
             process.kill()
-            assert isinstance(answer.exception(timeout=60), ServerUnavailable)
-        process.wait(60)
-        assert kit.wait_until(lambda: not kit.alive(family)), "workers are left"
+            assert isinstance(answer.exception(timeout=10), ServerUnavailable)
+        process.wait(5)
+        assert kit.wait_until(lambda: not kit.alive(family), 5), "workers are left"
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
@@ -112,8 +112,8 @@ def test_a_server_ends_with_its_standard_input(kind: str) -> None:
         assert process.stdin is not None
         family = {server.pid, *kit.descendants(server.pid)}
         process.stdin.close()
-        assert process.wait(60) == 0
-        assert kit.wait_until(lambda: not kit.alive(family))
+        assert process.wait(5) == 0
+        assert kit.wait_until(lambda: not kit.alive(family), 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -122,14 +122,14 @@ def test_a_server_that_watches_its_standard_input_still_ends_cleanly_at_a_signal
         process = server._process
         assert process is not None
         process.send_signal(number)
-        assert (process.wait(60), server.errors()) == (0, "")
+        assert (process.wait(10), server.errors()) == (0, "")
 
 
 def test_a_server_process_is_gone_when_its_block_ends() -> None:
     with ServerProcess(["--engine", "null", "--worker-kind", "process", "--server-threads", "2"]) as server:
         family = {server.pid, *kit.descendants(server.pid)}
         assert len(family) >= 4
-    assert kit.wait_until(lambda: not kit.alive(family))
+    assert kit.wait_until(lambda: not kit.alive(family), 3)
     with pytest.raises(ServerStartError, match="not running"):
         _ = server.pid
 

@@ -211,7 +211,7 @@ class own_server:  # noqa: N801 - used as a function
 
     def __enter__(self) -> str:
         self.thread.start()
-        assert self.ready.wait(60)
+        assert self.ready.wait(10)
         return self.endpoint
 
     def __exit__(self, *error: object) -> None:
@@ -416,7 +416,7 @@ def test_a_server_that_ends_under_load_leaves_no_client_without_a_word() -> None
             time.sleep(0.3)
             process.terminate()
             told += [client.result(20) for client in clients]
-            assert process.wait(60) == 0
+            assert process.wait(10) == 0
     # One that asked after the server's last look at its connection finds it closed; all others are refused in words.
     # One that found its connection closed before it asked connects anew, and finds nobody.
     known = ("is shutting down", "the connection to it was lost", "Connection refused")
