@@ -108,7 +108,7 @@ def _own_server(at: str, make_handler: Callable[[], Handler], workers: int) -> I
     runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
     runner.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield endpoints[0]
     finally:
         server.stop()

@@ -211,7 +211,7 @@ class own_server:  # noqa: N801 - used as a function
 
     def __enter__(self) -> str:
         self.thread.start()
-        assert self.ready.wait(10)
+        assert self.ready.wait(60)
         return self.endpoint
 
     def __exit__(self, *error: object) -> None:
