@@ -17,7 +17,7 @@ from imdb_serving.errors import ServingError
 from imdb_serving.lab import panels
 from imdb_serving.lab.lab import Lab
 from imdb_serving.lab.operator import State
-from imdb_serving.lab.pulse import Pulse
+from imdb_serving.lab.pulse import Pulse, soon_in_kernel
 from imdb_serving.lab.settings import BATCHES
 from imdb_serving.lab.trace import trace_svg
 
@@ -38,7 +38,7 @@ class Controls:
         self._settings_widgets()
         self._buttons()
         self._panels()
-        self._pulse = Pulse()
+        self._pulse = Pulse(soon_in_kernel())
         self.box = self._laid_out()
         lab.listen(self._news)
         self._draw_state()

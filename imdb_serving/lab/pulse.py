@@ -8,9 +8,23 @@ from contextlib import suppress
 from time import monotonic
 
 import ipywidgets as widgets
+from IPython.core.getipython import get_ipython
 
 AWAY_SECONDS = 30.0
 """So long no page has to have answered until it counts as closed: a reload takes less."""
+
+Soon = Callable[[Callable[[], None]], object]
+"""Has something called when the kernel comes to it."""
+
+
+def soon_in_kernel() -> Soon | None:
+    """Return what the kernel's loop calls when no cell keeps it; None in a script, whose loops hear no page."""
+    if getattr(get_ipython(), "kernel", None) is None:
+        return None
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        return None
 
 
 class Pulse:
@@ -20,20 +34,16 @@ class Pulse:
     does time count in which the kernel could not have listened, because it was busy with a cell.
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Build the two hidden widgets that have to be shown; `clock` returns seconds."""
+    def __init__(self, soon: Soon | None, clock: Callable[[], float] = monotonic) -> None:
+        """Build the two hidden widgets to be shown; `clock` returns seconds. Without `soon` all time counts."""
         hidden = widgets.Layout(display="none")
         self.asked, self.echo = widgets.IntText(1, layout=hidden), widgets.IntText(0, layout=hidden)
         self._link = widgets.jsdlink((self.asked, "value"), (self.echo, "value"))
         self.echo.observe(self._answered, "value")
-        self._clock = clock
+        self._soon, self._clock = soon, clock
         self._seen = False  # never, where there is no page
         self._waits_since: float | None = None
         self._listens = True
-        try:
-            self._kernel: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            self._kernel = None  # a script
 
     def beat(self) -> bool:
         """Ask once more; return whether a page that was there has not answered for `AWAY_SECONDS`. Any thread may."""
@@ -41,10 +51,10 @@ class Pulse:
         since = self._waits_since  # an answer may come at any line from here on
         if since is None or not self._listens:
             self._waits_since = since = now
-        if self._listens and self._kernel is not None:
+        if self._listens and self._soon is not None:
             self._listens = False
             with suppress(RuntimeError):  # the kernel has ended
-                self._kernel.call_soon_threadsafe(self._listened)
+                self._soon(self._listened)
         self.asked.value += 1
         return self._seen and now - since > AWAY_SECONDS
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from imdb_serving.lab.pulse import AWAY_SECONDS, Pulse
+from imdb_serving.lab.pulse import AWAY_SECONDS, Pulse, Soon, soon_in_kernel
 
 
 class Clock:
@@ -40,7 +43,7 @@ class Watched(NamedTuple):
 @pytest.fixture
 def watched() -> Watched:
     clock = Clock()
-    return Watched(clock, Pulse(clock))
+    return Watched(clock, Pulse(None, clock))
 
 
 def test_a_page_that_answers_no_longer_is_missed(watched: Watched) -> None:
@@ -76,22 +79,15 @@ def test_an_answer_that_comes_before_the_beat_has_ended_is_one(watched: Watched)
     assert not watched.pulse.beat()
 
 
-def test_an_answer_in_the_middle_of_a_beat_breaks_nothing(watched: Watched) -> None:
-    async def kernel() -> None:
-        pulse = Pulse(watched.clock)
-        loop = asyncio.get_running_loop()
-        pulse.beat()
-        await asyncio.sleep(0)
-        waking = loop.call_soon_threadsafe
+def test_an_answer_in_the_middle_of_a_beat_breaks_nothing() -> None:
+    def soon(listened: Callable[[], None]) -> None:
+        watched.answer()
+        listened()
 
-        def answered_meanwhile(callback: Callable[[], None]) -> asyncio.Handle:
-            pulse.echo.value = pulse.asked.value
-            return waking(callback)
-
-        loop.call_soon_threadsafe = answered_meanwhile  # type: ignore[assignment, method-assign]
-        assert not pulse.beat()
-
-    asyncio.run(kernel())
+    clock = Clock()
+    watched = Watched(clock, Pulse(soon, clock))
+    assert not watched.pulse.beat()
+    assert not watched.pulse.beat()
 
 
 def test_a_question_from_before_a_rest_is_no_longer_waited_for(watched: Watched) -> None:
@@ -115,19 +111,39 @@ def test_a_page_that_is_forgotten_is_missed_again_only_when_it_has_come_back(wat
 
 
 def test_the_time_in_which_a_cell_keeps_the_kernel_does_not_count() -> None:
-    async def kernel() -> None:
-        clock = Clock()
-        watched = Watched(clock, Pulse(clock))
-        watched.pulse.beat()
-        watched.answer()
-        await asyncio.sleep(0)
-        assert not watched.beats(10 * AWAY_SECONDS)  # the loop never came to run
-        for _ in range(round(AWAY_SECONDS)):
-            await asyncio.sleep(0)
-            assert not watched.pulse.beat()
-            clock.now += 1
-        await asyncio.sleep(0)
-        clock.now += 2
-        assert watched.pulse.beat()
+    clock, waiting = Clock(), list[Callable[[], None]]()
+    watched = Watched(clock, Pulse(waiting.append, clock))
 
-    asyncio.run(kernel())
+    def listen() -> None:
+        while waiting:
+            waiting.pop()()
+
+    watched.pulse.beat()
+    watched.answer()
+    listen()
+    assert not watched.beats(10 * AWAY_SECONDS)  # the kernel never came to listen
+    for _ in range(round(AWAY_SECONDS)):
+        listen()
+        assert not watched.pulse.beat()
+        clock.now += 1
+    listen()
+    clock.now += 2
+    assert watched.pulse.beat()
+
+
+def test_a_script_has_no_kernel_whatever_loop_it_runs() -> None:
+    async def script() -> Soon | None:
+        return soon_in_kernel()
+
+    with ThreadPoolExecutor(1) as apart:  # this thread may have a loop of the browser's
+        assert apart.submit(asyncio.run, script()).result() is None
+
+
+def test_a_cell_has_a_kernel_that_listens_when_it_is_done() -> None:
+    cells = [
+        "from imdb_serving.lab import pulse\nheard = []\npulse.soon_in_kernel()(lambda: heard.append(1))\nheard",
+        "heard",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    assert [cell.outputs[-1].data["text/plain"] for cell in notebook.cells] == ["[]", "[1]"]
