@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = 30_000
@@ -44,6 +45,17 @@ def keep_screenshot(page: Page, folder: Path, name: str, *, whole: bool = True) 
     for place in filter(None, [str(folder), os.environ.get("IMDB_SERVING_SCREENSHOTS")]):
         Path(place).mkdir(parents=True, exist_ok=True)
         page.screenshot(path=Path(place) / f"{name}.png", full_page=whole, animations="disabled")
+
+
+def point_at(point: Locator, words: str) -> None:
+    """Hover over a chart's point until its words are seen; while a page is laid out, points move from under a mouse."""
+    tip, deadline = point.page.locator(".chart-tip", has_text=words), time.monotonic() + WAIT_MS / 1000
+    while True:
+        point.scroll_into_view_if_needed()
+        point.hover(force=True)
+        if tip.is_visible():
+            return
+        assert time.monotonic() < deadline, f"no tip says {words!r}"
 
 
 def overflow(page: Page) -> int:

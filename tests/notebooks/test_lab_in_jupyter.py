@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from browsing import keep_screenshot
+from browsing import keep_screenshot, point_at
 from notebook_runs import ROOT, processes_with, shell_environment
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -221,14 +221,7 @@ def test_the_reports_charts_answer_in_jupyterlab(
         flask = page.locator('.chart svg [data-mode="flask"]')
         expect(flask.first).to_be_visible(timeout=KERNEL_MS)
         expect(page.locator(".verdict")).to_be_visible()
-        point, tip = flask.locator("[data-tip]").first, page.locator(".chart-tip", has_text="samples/s")
-
-        def told() -> bool:
-            point.scroll_into_view_if_needed()
-            point.hover(force=True)
-            return tip.is_visible()
-
-        wait_for(told, START_SECONDS)  # what later cells show moves the chart away from the mouse
+        point_at(flask.locator("[data-tip]").first, "samples/s")
         page.get_by_label("flask", exact=True).uncheck()
         expect(flask.first).to_be_hidden()
         keep_screenshot(page, tmp_path, "report-in-jupyterlab", whole=False)

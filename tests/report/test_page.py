@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browsing import keep_screenshot, overflow
+from browsing import keep_screenshot, overflow, point_at
 from playwright.sync_api import Browser, Page, expect
 
 from imdb_serving.bench.cell import GRID
@@ -131,12 +131,8 @@ def test_a_long_name_in_a_note_is_broken(page: Page, report: Path) -> None:
 
 def test_a_point_says_its_cell(page: Page, report: Path) -> None:
     here = Reading(page, report)
-    point = page.locator('.chart [data-mode="flask"] [data-tip]').first
-    point.scroll_into_view_if_needed()
-    point.hover(force=True)
+    point_at(page.locator('.chart [data-mode="flask"] [data-tip]').first, "samples/s")
     tip = page.locator(".chart-tip")
-    expect(tip).to_be_visible()
-    expect(tip).to_contain_text("samples/s")
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
     page.locator(".chart [data-tip]").nth(3).focus()
