@@ -90,7 +90,7 @@ def from_code(code: str, message: str) -> ServingError:
     return _BY_CODE.get(code, RemoteFailure)(message)
 
 
-def wire_code(error: Exception) -> str:
+def wire_code(error: BaseException) -> str:
     """Return the code under which `error` travels; anything a client cannot act on is `internal`."""
     if isinstance(error, ServingError) and error.code in _BY_CODE:
         return error.code
@@ -100,7 +100,7 @@ def wire_code(error: Exception) -> str:
 UNFORESEEN = "the server failed while working on this request; its log says why"
 
 
-def words_of(error: Exception) -> str:
+def words_of(error: BaseException) -> str:
     """Return an error's words for a stranger: what was not foreseen keeps its own, which may name anything."""
     return str(error) if isinstance(error, ServingError) else UNFORESEEN
 

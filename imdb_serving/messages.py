@@ -19,6 +19,9 @@ from imdb_serving.timing import Stage, Timeline
 
 Array = NDArray[np.generic]
 
+MAX_FEEDS = 64
+"""Feeds of a request, and names to fetch."""
+
 
 class Tensor(msgspec.Struct, frozen=True, gc=False):
     """Values of one feed variable for all samples of a request.
@@ -124,6 +127,7 @@ class ServerInfo:
 
     `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now,
     `given_up` names those that will not come back, with the reason, and `metrics` is where Prometheus finds them.
+    `warnings` say what is wrong at the moment. A request has at most `max_feeds` feeds.
     """
 
     protocol: str
@@ -140,6 +144,8 @@ class ServerInfo:
     workers_ready: int = 0
     given_up: tuple[str, ...] = ()
     metrics: str = ""
+    warnings: tuple[str, ...] = ()
+    max_feeds: int = MAX_FEEDS
 
 
 Handler = Callable[[Request, Timeline], Reply]

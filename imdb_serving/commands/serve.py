@@ -14,6 +14,7 @@ from types import FrameType
 
 from imdb_serving.commands.serve_options import MakePipeline, ServeOptions
 from imdb_serving.commands.watching import metrics_port, rpc_stages, warn_strangers
+from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.answering import answer_maker
 from imdb_serving.transports.rpc.endpoints import is_socket
 from imdb_serving.transports.rpc.server import RpcServer
@@ -29,7 +30,7 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle, engine = options.opened()
     answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))
-    pool = Pool(answer, options.server_threads, options.kind, options.preload())
+    pool = Pool(answer, options.server_threads, options.kind, options.preload(), wire.fingerprint)
     describe = functools.partial(options.describe, bundle)
     limit = options.max_message_bytes
     keys = options.keys()

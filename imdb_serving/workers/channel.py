@@ -6,14 +6,26 @@ eight bytes, so that arrays in them lie where processors want them. What the fra
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import struct
 from collections.abc import Sequence
-from time import monotonic
+from time import monotonic, sleep
 
 Frame = bytes | bytearray | memoryview
 Frames = Sequence[Frame]
+
+SHORTAGES = frozenset({errno.ENOBUFS, errno.ENOMEM})
+"""Errors of a call on a socket that say that the system is short of memory for the moment."""
+
+CALL_ERRORS = SHORTAGES | {errno.EMSGSIZE, errno.EINVAL, errno.EFAULT}
+"""Errors of a call on a socket that say nothing about the other end."""
+
+SHORTAGE_SECONDS = 0.01
+MAX_PARTS = min(1024, os.sysconf("SC_IOV_MAX")) if hasattr(os, "sysconf") else 1024
+"""How many parts one `sendmsg` takes (IOV_MAX on Linux)."""
 
 HEAD = struct.Struct("<qq")
 CHUNK = 1 << 16
@@ -53,6 +65,10 @@ def unpack(data: memoryview) -> tuple[int, list[Frame]]:
     return number, frames
 
 
+class NotSent(Exception):
+    """Nothing of a message was sent, and not because of the other end: it can still be used."""
+
+
 class Channel:
     """One end of the conversation. Used by one thread at a time."""
 
@@ -66,18 +82,30 @@ class Channel:
         self._writable.register(connection, select.POLLOUT)
 
     def send(self, number: int, frames: Frames, deadline: float | None = None) -> None:
-        """Send a message; raise `TimeoutError` at the deadline, `OSError` when the other end is gone."""
+        """Send a message.
+
+        Raises `TimeoutError` at the deadline, `OSError` when the other end is gone or got only a part of the message,
+        and `NotSent` when the call fails for another reason before anything was sent.
+        """
         parts = pack(number, frames)
-        left = sum(map(len, parts))
+        size = left = sum(map(len, parts))
         while True:
             try:
-                left -= (sent := self.connection.sendmsg(parts))
+                left -= (sent := self.connection.sendmsg(parts if len(parts) <= MAX_PARTS else parts[:MAX_PARTS]))
             except BlockingIOError:
                 sent = 0
+            except OSError as error:
+                if error.errno in SHORTAGES:
+                    sent = 0
+                    sleep(SHORTAGE_SECONDS)
+                elif error.errno in CALL_ERRORS and left == size:
+                    raise NotSent(error.strerror) from error
+                else:
+                    raise
             if not left:
                 return
             parts = _without(parts, sent)
-            if not self._writable.poll(_milliseconds(deadline)):
+            if not self._writable.poll(_milliseconds(deadline)) or (deadline is not None and monotonic() > deadline):
                 raise TimeoutError
 
     def receive(self, deadline: float | None = None) -> tuple[int, list[Frame]]:
@@ -89,7 +117,7 @@ class Channel:
             raise EOFError
         if not self._readable.poll(_milliseconds(deadline)):
             raise TimeoutError
-        data: Frame = self._some(CHUNK)
+        data: Frame = self._some(deadline)
         if more := missing(memoryview(data)):
             data = self._rest(data, more, deadline)
         return unpack(memoryview(data))
@@ -101,8 +129,8 @@ class Channel:
             while start < more:
                 try:
                     start += (count := self.connection.recv_into(memoryview(view)[start:]))
-                except BlockingIOError:
-                    count = -1
+                except OSError as error:
+                    count = self._retried(error)
                     if not self._readable.poll(_milliseconds(deadline)):
                         self._broken = True
                         raise TimeoutError from None
@@ -112,14 +140,30 @@ class Channel:
             more = missing(memoryview(data))
         return data
 
-    def _some(self, count: int) -> bytes:
-        try:
-            data = self.connection.recv(count)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise EOFError
-        return data
+    def _some(self, deadline: float | None) -> bytes:
+        while True:
+            try:
+                data = self.connection.recv(CHUNK)
+            except ConnectionResetError:
+                data = b""
+            except OSError as error:
+                self._retried(error)
+                if not self._readable.poll(_milliseconds(deadline)):
+                    raise TimeoutError from None
+                continue
+            if not data:
+                raise EOFError
+            return data
+
+    @staticmethod
+    def _retried(error: OSError) -> int:
+        """Return -1 bytes for an error after which reading is tried again; raise it when it is the end."""
+        if isinstance(error, BlockingIOError):
+            return -1
+        if error.errno not in SHORTAGES:
+            raise error
+        sleep(SHORTAGE_SECONDS)
+        return -1
 
     def has_word(self, seconds: float = 0.0) -> bool:
         """Tell whether there is something to read, its end included, within some seconds."""

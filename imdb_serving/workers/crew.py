@@ -26,6 +26,7 @@ from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
 from imdb_serving.workers.lead import Lead, Member
 from imdb_serving.workers.outcomes import FailedBytes, FailedFrames
+from imdb_serving.workers.suspects import WorkersDied
 from imdb_serving.workers.waiting import NO_HOPE, Waiting
 
 log = logging.getLogger(__name__)
@@ -158,9 +159,12 @@ class Crew:
             pace.ask()
         try:
             outcome = self._do(task)
+        except WorkersDied as error:
+            self.waiting.distrust(self.front.owner(task))
+            self.fail(task, error)
         except ServingError as error:
             self.fail(task, error)
-        except Exception:  # a fault of ours must cost this request, and not the thread
+        except BaseException:  # a fault, or an exit, must cost this request and not the thread
             log.exception("request %s failed", task.request_id)
             self.fail(task, RemoteFailure(UNFORESEEN))
         else:
@@ -192,6 +196,11 @@ class Crew:
         """Have whoever waits at the front look at what has been taken in."""
         if self._waiting and len(self.waiting):
             self.front.wake()
+
+    @property
+    def hung(self) -> int:
+        """How many threads were replaced and still hang."""
+        return sum(member.retired and member.thread.is_alive() for member in self._ever)
 
     def replace(self, member: Member) -> None:
         """Have another thread take the place of one that hangs; should it ever come back, it ends."""

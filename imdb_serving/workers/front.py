@@ -15,7 +15,8 @@ from imdb_serving.errors import ServingError
 class Task(msgspec.Struct, gc=False, eq=False):
     """A received request: a message that is passed on to a worker as it is, and its size in bytes.
 
-    `route` is whatever its front needs to send the answer back; `deadline` is in monotonic seconds.
+    `route` is whatever its front needs to send the answer back; `deadline` is in monotonic seconds. A `suspect` is of a
+    client whose requests killed workers.
     """
 
     route: Any
@@ -25,6 +26,7 @@ class Task(msgspec.Struct, gc=False, eq=False):
     message: Any
     size: int
     open: Any = msgspec.field(default_factory=threading.Lock)
+    suspect: bool = False
 
     def claim(self) -> bool:
         """Tell once, to one thread, that it is the one to answer."""

@@ -19,6 +19,8 @@ from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
 TICK_SECONDS = 0.002
 QUIET_TICKS = 50
 IDLE_SECONDS = 0.1
+MAX_HUNG = 64
+"""How many threads may hang in requests before no more are replaced: each keeps its memory until its request ends."""
 
 
 class Keeper:
@@ -92,6 +94,6 @@ class Keeper:
             late = member.task
             if late is not None and late.deadline < now:
                 self._crew.fail(late, RequestTimeout(AT_WORK))
-                if self._replace_stuck and now > late.deadline + LATE_SECONDS:
+                if self._replace_stuck and now > late.deadline + LATE_SECONDS and self._crew.hung < MAX_HUNG:
                     self._crew.replace(member)
                     self._replace_stuck(member.thread.ident)

@@ -120,19 +120,22 @@ class Staff:
             with ThreadPoolExecutor(len(seats)) as threads:
                 list(threads.map(lambda seat: seat.end(STOP_SECONDS), seats))
 
-    def replace(self, seat: Seat, *, hung: bool = False) -> None:
-        """Bury a worker that nobody waits for any more, and start another in its place, in the background."""
+    def replace(self, seat: Seat, *, hung: bool = False, at_work: bool = False) -> None:
+        """Stop a dead or hung worker and start another, in the background.
+
+        `at_work` says that it died or hung while working on a request: that is never a reason to give its place up.
+        """
         with self._changed:
             if self._stopping or self._seats.get(seat.number) is not seat:
                 return
             del self._seats[seat.number]
             self.replaced += 1
-        threading.Thread(target=self._hire, args=(seat, hung), name=f"hire-{seat.number}", daemon=True).start()
+        threading.Thread(target=self._hire, args=(seat, hung, at_work), name=f"hire-{seat.number}", daemon=True).start()
 
-    def _hire(self, gone: Seat, hung: bool) -> None:
+    def _hire(self, gone: Seat, hung: bool, at_work: bool) -> None:
         number, tries = gone.number, self._tries[gone.number]
         how = gone.end(0.0 if hung else DEATH_SECONDS)
-        tries.ended(gone, how)
+        tries.ended(gone, how, at_work=at_work)
         fields = {"event": "worker_replaced", "worker": number, "how": how}
         log.warning("worker %d %s and is replaced", number, how, extra=fields)
         while not tries.is_over:

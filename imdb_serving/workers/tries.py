@@ -1,7 +1,8 @@
 """How often a worker may come to nothing: the tries in a row, the pauses between them, and when a place is given up.
 
-A try comes to nothing when the worker does not start, or dies or hangs before it has answered anything. What the
-machine lacks for the moment (descriptors, processes, memory) is no fault of the worker: a pause, and no count.
+A try comes to nothing when the worker does not start, or dies idle before it has answered anything. A worker that dies
+or hangs while working on a request does not count: any client could send such requests. What the machine lacks for the
+moment (descriptors, processes, memory) is no fault of the worker either: a pause, and no count.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ class Tries:
         self.reason = ""
         self._refused = 0
 
-    def ended(self, seat: Seat, how: str) -> None:
-        """Note that a worker that had been ready is gone."""
+    def ended(self, seat: Seat, how: str, *, at_work: bool) -> None:
+        """Note that a worker that had been ready is gone, and whether it was working on a request."""
         self._refused = 0
         if seat.proven or monotonic() > seat.made + PROVEN_SECONDS:
             self.failed = 0
-        else:
+        elif not at_work:
             self._failed_again(f"it {how} before it had answered a request")
 
     def not_started(self) -> None:

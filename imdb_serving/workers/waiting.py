@@ -1,6 +1,7 @@
 """The requests that wait for a thread of the crew: which are let in, which refused, and which go without an answer.
 
-First come, first served, but for those of clients that say no more (they may be gone), which wait behind all others.
+First come, first served, but for those of clients that say no more (they may be gone), and of clients whose requests
+killed workers, which wait behind all others.
 One that could not be answered in time is refused at once: what is let in shall be worth the work. It knows no
 transport: whose a request is, the front says.
 """
@@ -22,6 +23,9 @@ LARGE = 1 << 16
 
 GREEDY_SHARE = 0.5
 """How much of the queue one client may have."""
+
+DISTRUST_SECONDS = 60.0
+"""How long the requests of a client wait behind all others after one of them killed workers."""
 
 NO_HOPE = "this server is overloaded: the deadline would pass before the answer; try again later, or another server"
 
@@ -45,6 +49,7 @@ class Waiting:
         self.backlog = Backlog()
         self.shed_seconds = 0.0  # what is taken with less time left cannot be answered in time
         self._greedy: set[Hashable] = set()
+        self._distrusted: dict[Hashable, float] = {}  # until when
         self.counts: Counter[str] = Counter()
         """How many were refused when they came (`refused`), given up later (`shed`, `late`), or had no client left
         (`abandoned`)."""
@@ -54,6 +59,9 @@ class Waiting:
 
     def admit(self, task: Task) -> None:
         """Let a task wait, or raise `Overloaded`."""
+        if self._distrusted and self._owner(task) in self._distrusted:
+            self._admit_behind(task)
+            return
         waiting = len(self.tasks)
         if waiting >= self._max_tasks and waiting >= self._max_tasks + self._idle():
             self._refuse(f"{self._max_tasks} requests wait already, as many as this server lets wait; try again later")
@@ -68,6 +76,17 @@ class Waiting:
                     self._refuse(NO_HOPE)
         self.tasks.append(task)
 
+    def _admit_behind(self, task: Task) -> None:
+        if len(self.behind) >= max(1, self._max_tasks * GREEDY_SHARE):
+            self._refuse("too many of the requests that wait are of clients whose requests killed workers")
+        task.suspect = True
+        self.behind.append(task)
+
+    def distrust(self, owner: Hashable) -> None:
+        """Let all requests of a client wait behind all others for a while."""
+        self._distrusted[owner] = monotonic() + DISTRUST_SECONDS
+        self.set_back(owner)
+
     def _refuse(self, words: str) -> None:
         self.counts["refused"] += 1
         raise Overloaded(words)
@@ -80,6 +99,8 @@ class Waiting:
         waiting = len(self.tasks)
         self.backlog.look(now, taken, busy, waiting > 0)
         self.shed_seconds = self.backlog.service if waiting else 0.0
+        if self._distrusted:
+            self._distrusted = {owner: until for owner, until in self._distrusted.items() if until > now}
         limit = self._max_tasks * GREEDY_SHARE
         if waiting > limit or self._greedy:
             shares = Counter(map(self._owner, list(self.tasks)))

@@ -52,7 +52,7 @@ class Workers:
     ) -> None:
         """Make the pool; the server starts and stops it."""
         make = make_answer if kind == "process" else make_local_answer
-        self.pool = Pool(functools.partial(make, make_handler), count, kind, preload)
+        self.pool = Pool(functools.partial(make, make_handler), count, kind, preload, wire.fingerprint)
         self._ask = self._ask_process if kind == "process" else self._ask_thread
         self.info = info
 
@@ -101,7 +101,7 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
             reply = handler(request, timeline)
         except ServingError as error:
             return error
-        except Exception:
+        except BaseException:  # SystemExit as well: a request must not end a worker
             log.exception("a request failed")
             return RemoteFailure(UNFORESEEN)
         if pace.here.asked:

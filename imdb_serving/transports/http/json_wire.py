@@ -14,7 +14,7 @@ import numpy as np
 
 from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import BadRequest, RemoteFailure
-from imdb_serving.messages import Array, Reply, Request, Tensor
+from imdb_serving.messages import MAX_FEEDS, Array, Reply, Request, Tensor
 from imdb_serving.serving.feeds import make_request
 from imdb_serving.timing import Stage
 
@@ -65,7 +65,8 @@ def decode_request(body: bytes) -> tuple[Request, Form]:
             feed["label"] = Tensor(np.array([plain.label], np.int64))
     except (msgspec.MsgspecError, UnicodeDecodeError, OverflowError):
         return _decode_any(body)
-    return (Request(feed, tuple(plain.fetch), 1), _PLAIN) if plain.fetch else _decode_any(body)
+    sound = 0 < len(plain.fetch) <= MAX_FEEDS
+    return (Request(feed, tuple(plain.fetch), 1), _PLAIN) if sound else _decode_any(body)
 
 
 def _decode_any(body: bytes) -> tuple[Request, Form]:
@@ -79,6 +80,8 @@ def _decode_any(body: bytes) -> tuple[Request, Form]:
     fetch = message.pop("fetch", None)
     if not isinstance(fetch, list) or not all(isinstance(name, str) for name in fetch):
         raise MalformedBody('"fetch" must be a list of names, for example ["prediction"]')
+    if len(fetch) > MAX_FEEDS:
+        raise BadRequest(f"a request may fetch at most {MAX_FEEDS} names, got {len(fetch)}")
     if "feed" not in message:
         feeds, batch = _samples(message)
         _check_values(feeds)
@@ -104,8 +107,10 @@ def _samples(message: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
 
 
 def _check_values(feeds: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse what numpy would quietly take for whole numbers: booleans, and lists within a sample's list."""
+    """Refuse too many feeds, and what numpy would take for whole numbers: booleans, and lists in a sample's list."""
     for feed in feeds:
+        if len(feed) > MAX_FEEDS:
+            raise BadRequest(f"a request may have at most {MAX_FEEDS} feeds, got {len(feed)}")
         for name, value in feed.items():
             kinds = set(map(type, value if isinstance(value, list) else [value]))
             if kinds & {bool, list}:

@@ -76,7 +76,7 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
             return wire.encode_reply(reply, header.id, one_piece=one_piece)
         except ServingError as error:
             return wire.encode_failure(error, header.id, one_piece=one_piece)
-        except Exception as error:
+        except BaseException as error:  # SystemExit as well: a request must not end a worker
             log.exception("request %s failed", header.id)
             return wire.encode_failure(error, header.id, one_piece=one_piece)
 

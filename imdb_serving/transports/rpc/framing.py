@@ -12,12 +12,15 @@ import struct
 from collections.abc import Sequence
 
 from imdb_serving.errors import BadRequest
-from imdb_serving.messages import Array
+from imdb_serving.messages import MAX_FEEDS, Array
 
 Frame = bytes | bytearray | memoryview
 
 PROTOCOL = b"imdb-serving/1"
 MAX_HEADER_BYTES = 1 << 20
+MAX_FRAMES = 2 + MAX_FEEDS
+"""Of a message in frames: version, header, and one a feed."""
+
 MAX_MESSAGE_BYTES = 16 << 20
 SMALL_BYTES = 1 << 20
 """Up to here a server reads every message, and says so if it is above its limit; a larger one may end a connection."""

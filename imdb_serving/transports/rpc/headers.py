@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from imdb_serving.messages import ServerInfo
+from imdb_serving.messages import MAX_FEEDS, ServerInfo
 from imdb_serving.timing import Stage
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
@@ -30,8 +30,8 @@ class Predict(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="pred
     id: RequestId
     deadline_ms: DeadlineMs
     samples: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
-    fetch: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)]
-    feed: Annotated[list[TensorHeader], msgspec.Meta(max_length=64)]
+    fetch: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MAX_FEEDS)]
+    feed: Annotated[list[TensorHeader], msgspec.Meta(max_length=MAX_FEEDS)]
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="hello"):

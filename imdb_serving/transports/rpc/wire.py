@@ -16,9 +16,10 @@ import numpy as np
 
 from imdb_serving.clocks import CLOCK_ID
 from imdb_serving.errors import BadRequest, RemoteFailure, ServingError, from_code, wire_code, words_of
-from imdb_serving.messages import Array, Reply, Request, ServerInfo, Tensor
+from imdb_serving.messages import MAX_FEEDS, Array, Reply, Request, ServerInfo, Tensor
 from imdb_serving.timing import Stage
 from imdb_serving.transports.rpc.framing import (
+    MAX_FRAMES,
     MAX_HEADER_BYTES,
     PADDING,
     PROTOCOL,
@@ -51,6 +52,7 @@ from imdb_serving.transports.rpc.tensors import (
     decode_tensors,
 )
 from imdb_serving.workers.outcomes import FailedFrames
+from imdb_serving.workers.suspects import fingerprint_of
 
 Question = Predict | Hello
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -88,7 +90,18 @@ def open_frames(message: Sequence[Frame]) -> Opened:
         raise unknown_version(version)
     if len(message) < 2 or len(message[1]) > MAX_HEADER_BYTES:
         raise BadRequest(f"a message needs a header of at most {MAX_HEADER_BYTES} bytes as its second frame")
+    if len(message) > MAX_FRAMES:
+        raise BadRequest(f"the message has more than {MAX_FRAMES} frames: at most {MAX_FEEDS} feeds behind its header")
     return Opened(message[1], message[2:], one_piece=False)
+
+
+def fingerprint(message: Sequence[Frame]) -> bytes:
+    """Return 16 bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
+    opened = open_frames(message)
+    asked = read_question(opened.header)
+    assert isinstance(asked, Predict)  # noqa: S101 - only predictions are passed to workers
+    tensors = [opened.tensors] if isinstance(opened.tensors, memoryview) else opened.tensors
+    return fingerprint_of([_encode((asked.samples, asked.fetch, asked.feed)), *tensors])
 
 
 def _frames(header: bytes, arrays: Sequence[Array]) -> list[bytes]:
@@ -146,7 +159,7 @@ def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -
     return _build(Info(request_id, info), one_piece=one_piece)
 
 
-def encode_failure(error: Exception, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
+def encode_failure(error: BaseException, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
     """Return what tells a client of an error."""
     code = wire_code(error)
     failed = FailedFrames(_build(Failure(request_id, code, words_of(error)), one_piece=one_piece))
@@ -174,6 +187,12 @@ def read_id(header: Frame) -> int | None:
         return _decode_id(header).id
     except UNREADABLE:
         return None
+
+
+def id_of(message: Sequence[Frame]) -> int | None:
+    """Return the id of a message in frames that cannot be opened, or None."""
+    readable = len(message) > 1 and message[0] == PROTOCOL and len(message[1]) <= MAX_HEADER_BYTES
+    return read_id(message[1]) if readable else None
 
 
 def decode_request(header: Predict, tensors: Tensors) -> Request:

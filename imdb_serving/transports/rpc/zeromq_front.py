@@ -16,7 +16,7 @@ from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.curve import ServerKeys, guard_server
 from imdb_serving.transports.rpc.endpoints import ipc_path
-from imdb_serving.transports.rpc.framing import SMALL_BYTES, Frame, unpack_whole
+from imdb_serving.transports.rpc.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.transports.rpc.zeromq_flood import FloodGuard
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
@@ -30,6 +30,9 @@ from imdb_serving.workers.janitor import Janitor
 log = logging.getLogger(__name__)
 
 RECEIVED_A_TURN = 64
+MAX_PARTS = MAX_FRAMES + 1
+"""Of a message, with a REQ socket's delimiter."""
+
 LINGER_MS = 1000
 
 # As plain numbers: pyzmq's enumerations cost more than the calls they are for.
@@ -121,7 +124,9 @@ class ZmqFront:
             else:
                 parts = [self._flood.meet(first, router.recv(NOBLOCK, copy=False))]
             while router.get(RCVMORE):
-                parts.append(router.recv(NOBLOCK))
+                part = router.recv(NOBLOCK)
+                if len(parts) <= MAX_PARTS:  # one more than is allowed is enough to refuse the message
+                    parts.append(part)
             piece = unpack_whole(parts[0]) if len(parts) == 1 else None
             if piece is None:
                 self._accept(first, parts)
@@ -145,7 +150,7 @@ class ZmqFront:
             header, tensors, one_piece = wire.open_frames(message)
         except BadRequest as error:
             self.counts[error.code] += 1
-            answer = wire.encode_failure(error, None, one_piece=wire.is_one_piece(message))
+            answer = wire.encode_failure(error, wire.id_of(message), one_piece=wire.is_one_piece(message))
         else:
             answer = self._intake.take(header, tensors, message, (route, one_piece), self.submit)
         if answer is not None:

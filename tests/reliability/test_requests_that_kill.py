@@ -1,0 +1,143 @@
+"""No request ends a server: not one that kills its worker, and not one of very many frames or feeds."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import http_kit as http
+import load_kit as load
+import pytest
+import rpc_kit as kit
+
+from imdb_serving.errors import RemoteFailure, ServingError
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.transports.connect import connect
+
+DEADLY = """
+import os, signal
+from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
+
+class Deadly:
+    name = "deadly"
+    def run(self, work):
+        if any(13 in review for review in work.reviews):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def make(engine, bundle):
+    ops = list(imdb_pipeline(engine, bundle).ops)
+    return Pipeline([ops[0], Deadly(), *ops[1:]])
+"""
+
+
+@contextmanager
+def deadly(mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerProcess]:
+    """A server of two worker processes that end at the word 13."""
+    (folder / "deadly.py").write_text(DEADLY)
+    monkeypatch.chdir(folder)
+    arguments = ["--engine", "null", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "deadly:make"]
+    with ServerProcess.of_mode(mode, arguments) as server:
+        yield server
+
+
+def same() -> Callable[[], list[int]]:
+    return lambda: [13]
+
+
+def another() -> Callable[[], list[int]]:
+    numbers = itertools.count(100)
+    return lambda: [13, next(numbers)]
+
+
+def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Path, monkeypatch) -> list[str]:
+    """Have one client ask for so long what kills, while another asks good things; what readiness said."""
+    said: list[str] = []
+    with deadly(mode, folder, monkeypatch) as server, load.crowd(server.endpoint, 1, 30) as good:
+        good.more(5)
+        with connect(server.endpoint, 30) as killer:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                with pytest.raises(RemoteFailure, match="two workers died while working on this request"):
+                    killer.predict({"words": words()})
+                with connect(server.endpoint, 5) as newcomer:
+                    try:
+                        said += newcomer.hello().warnings
+                    except ServingError as error:
+                        said.append(str(error))
+        good.more(20)
+        with connect(server.endpoint, 5) as newcomer:
+            assert kit.wait_until(lambda: newcomer.hello().workers_ready == 2, 60)
+            assert (newcomer.hello().pid, newcomer.hello().given_up) == (server.pid, ())
+    assert set(good.outcomes) == {"answered"}, good.texts
+    return said
+
+
+@pytest.mark.parametrize("mode", load.MODES)
+@pytest.mark.parametrize("words", [same, another])
+def test_requests_that_kill_their_worker_cost_nobody_else_an_answer(mode, words, tmp_path, monkeypatch) -> None:
+    said = attack(mode, words(), 5, tmp_path, monkeypatch)
+    assert any("workers that died or hung while working on a request" in word for word in said)
+    assert any("requests refused because they killed 2 workers" in word for word in said)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("mode", load.MODES)
+def test_so_it_is_for_ten_minutes(mode, tmp_path, monkeypatch) -> None:
+    attack(mode, another(), float(os.environ.get("KILL_SECONDS", "600")), tmp_path, monkeypatch)
+
+
+def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeypatch) -> None:
+    """One client has 100 different ones under way; the good one is answered between them."""
+    with deadly("rpc", tmp_path, monkeypatch) as server, kit.raw_socket(server.endpoint) as killer:
+        for number in range(100):
+            body = struct.pack("<2q", 13, number)
+            words = {**kit.WORDS, "shape": [2], "lengths": [2]}
+            killer.send_multipart([*kit.raw_message(id=number, feed=[words], deadline_ms=60_000)[:2], body])
+        with load.crowd(server.endpoint, 1, 10) as good:
+            good.more(50)
+        assert set(good.outcomes) == {"answered"}, good.texts
+
+
+@pytest.mark.parametrize("frames", [67, 1020, 1030, 20_000])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_message_of_many_frames_is_refused_and_ends_nothing(frames: int, kind: str) -> None:
+    with ServerProcess(["--engine", "null", "--worker-kind", kind, "--server-threads", "2"]) as server:
+        before = kit.workers(server.pid)
+        with kit.raw_socket(server.endpoint) as client:
+            for number in range(12):
+                client.send_multipart([*kit.raw_message(id=number)[:2], *[b""] * frames])
+                answer = kit.read_answer(client.recv_multipart())
+                assert (answer["id"], answer["code"]) == (number, "bad_request")
+                assert "frames: at most 64 feeds" in answer["message"]
+            client.send_multipart(kit.raw_message(id=99))
+            assert kit.read_answer(client.recv_multipart())["kind"] == "answer"
+        assert kit.workers(server.pid) == before
+
+
+@pytest.mark.parametrize("body", [
+    {f"name{number}": [1] for number in range(1100)},
+    {"feed": [{f"name{number}": [1] for number in range(1100)}]},
+    {"feed": [{"words": [1]}, {f"name{number}": [1] for number in range(1100)}]},
+    {"words": [1], "fetch": [f"name{number}" for number in range(1100)]},
+])  # fmt: skip
+def test_a_body_of_many_names_is_refused_and_ends_nothing(body) -> None:
+    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", "2") as server:
+        before = kit.workers(server.pid)
+        for _ in range(6):
+            response = http.post(server.endpoint, json.dumps({"fetch": ["prediction"], **body}).encode())
+            assert "at most 64" in http.assert_problem(response, 422, "bad_request")
+        assert http.post(server.endpoint).status == 200
+        assert kit.workers(server.pid) == before
+
+
+@pytest.mark.parametrize("mode", load.MODES)
+def test_hello_tells_how_many_feeds_a_request_may_have(mode: str) -> None:
+    with load.simulated(mode, 1, 1, "thread") as server, connect(server.endpoint, 10) as client:
+        assert client.hello().max_feeds == 64
