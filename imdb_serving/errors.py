@@ -21,6 +21,12 @@ class BadRequest(ServingError):
     code = "bad_request"
 
 
+class NotImplementedHere(BadRequest):
+    """The request uses a part of HTTP that this server does not implement."""
+
+    code = "not_implemented"
+
+
 class ServerUnavailable(ServingError):
     """No server answers at the endpoint, or it is shutting down."""
 
@@ -81,7 +87,9 @@ class HostLost(ServingError):
     code = "host"
 
 
-_ON_THE_WIRE = (BadRequest, ServerUnavailable, Overloaded, RequestTimeout, Unauthorized, RemoteFailure)
+_ON_THE_WIRE = (
+    BadRequest, NotImplementedHere, ServerUnavailable, Overloaded, RequestTimeout, Unauthorized, RemoteFailure,
+)  # fmt: skip
 _BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_WIRE}
 
 

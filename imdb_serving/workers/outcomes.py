@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-CODES = ("", "bad_request", "unavailable", "overloaded", "timeout", "unauthorized", "internal")
+CODES = ("", "bad_request", "unavailable", "overloaded", "timeout", "unauthorized", "not_implemented", "internal")
 """Between processes a code is its place here; the first one is that of an answer."""
 
 

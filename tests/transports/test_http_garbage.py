@@ -29,7 +29,7 @@ CHUNKS = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (9, http.BODY[:9], len(http.BODY
     ("data", "status"),
     [
         (GOOD, 200), (b"\r\n\r\n" + GOOD, 200), (CHUNKED + CHUNKS, 200), (http.message(version="1.0"), 200),
-        (http.message(method="post"), 400), (http.message(version="9.9x"), 400), (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (http.message(method="post"), 501), (http.message(version="9.9x"), 400), (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
         (http.message().replace(b"Content-Length: ", b"Content-Length: +"), 400), (CHUNKED + b"zz\r\n", 400),
         (http.message(head="Content-Length: 3\r\n"), 400), (http.message(head="A: " + "x" * 300_000 + "\r\n"), 431),
         (http.message(head="Content-Length: " + "9" * 5000 + "\r\n"), 400), (b"GET http://[::1/ HTTP/1.1\r\n\r\n", 400),

@@ -10,11 +10,15 @@ import socket
 from http import HTTPStatus
 from time import monotonic
 
-from imdb_serving.errors import ServingError
+from imdb_serving.errors import Overloaded, RequestTimeout, ServingError
 from imdb_serving.transports.http.parsing import HttpRequest, RequestParser
 from imdb_serving.transports.streams.connection import StreamConnection
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+REFUSALS: dict[type[ServingError], HTTPStatus] = {
+    Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
+    RequestTimeout: HTTPStatus.REQUEST_TIMEOUT,
+}
 
 
 class Connection(StreamConnection):
@@ -29,25 +33,38 @@ class Connection(StreamConnection):
     def feed(self, data: bytes) -> None:
         """Parse what has arrived."""
         self.touched = monotonic()
+        completed = self._parser.completed
         self._parser.feed(data)
-        if self._parser.continues and not self.at_work and not self._parser.requests:
-            self._parser.continues = 0
-            self.send(CONTINUE)
+        self.time_begun_message(restart=self._parser.completed != completed)
 
     @property
     def begun_bytes(self) -> int:
-        """Bytes of the body that is not whole yet."""
+        """Bytes of the request that is not whole yet."""
         return self._parser.begun_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """About how many bytes of memory it takes; see `StreamConnection`."""
+        return self._parser.held_bytes + len(self._unsent)
 
     def refuse(self, error: ServingError) -> None:
         """Have an error be the last answer; see `StreamConnection`."""
-        self._parser.refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(error))
+        self._parser.requests.clear()
+        self._parser.refuse(REFUSALS[type(error)], str(error))
+        self.time_begun_message()
 
     def next(self) -> HttpRequest | None:
-        """Return the request that is to be answered now, if there is one and nothing else is at work or unsent."""
-        if self.at_work or self._unsent or not self._parser.requests:
+        """Return the request that is to be answered now, if there is one and nothing else is at work or unsent.
+
+        A client that waits for it is told to send the body of its request once all before are answered.
+        """
+        if self.at_work or self._unsent:
             return None
-        self.at_work = self._parser.requests.pop(0)
+        if self._parser.requests:
+            self.at_work = self._parser.requests.pop(0)
+        elif self._parser.awaits_continue:
+            self._parser.awaits_continue = False
+            self.send(CONTINUE)
         return self.at_work
 
     def reply(self, data: bytes) -> None:

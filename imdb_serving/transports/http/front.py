@@ -68,7 +68,6 @@ class HttpFront(StreamFront[Connection]):
 
     def _advance(self, connection: Connection) -> None:
         """Begin the next request, or send a refusal."""
-        self._weigh(connection)
         while (request := connection.next()) is not None:
             if not self._begin(connection, request):
                 break

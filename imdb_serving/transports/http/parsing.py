@@ -1,14 +1,36 @@
-"""HTTP requests from bytes, by httptools: what a connection has sent so far becomes requests or a refusal. No I/O."""
+"""HTTP requests from bytes, by httptools: what a connection has sent so far becomes requests or a refusal. No I/O.
+
+httptools (llhttp) frames messages as RFC 9112 says. Added here: what it lets pass although the RFC has a server refuse
+it, limits on everything that a client can send, and the body of a request that offers an upgrade.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import perf_counter_ns
 
 import httptools
 
-MAX_HEAD_BYTES = 1 << 18
+MAX_HEAD_BYTES = 1 << 16
+"""Of a request's head; and of chunk sizes, chunk extensions or trailers between two bytes of the body, or behind it."""
+
+MAX_FIELDS = 128
+"""Header fields of a request."""
+
+FRAMING_SHARE = 8
+"""Bytes of chunk framing that may come with each byte of a body, beside `MAX_HEAD_BYTES`."""
+
+REQUEST_BYTES = 2048
+"""Memory that a request takes beside its head and body, about."""
+
+FIELD_BYTES = 192
+"""Memory that a header field takes beside its text, about."""
+
+VERSIONS = frozenset({"1.0", "1.1"})
+_METHOD = re.compile(rb"[\r\n]*[!#-'*+\-.0-9A-Z^_`a-z|~]+ ")
+_HOST = re.compile(rb"[^\s,/?#@\\]*")
 
 
 @dataclass(slots=True)
@@ -29,6 +51,16 @@ class HttpRequest:
         """Return a header by its name in lower case."""
         return next((value for key, value in self.headers if key == name), None)
 
+    def list_header(self, name: bytes) -> list[bytes]:
+        """Return the elements of a header that is a list, in lower case, from all fields of that name."""
+        values = b",".join(value for key, value in self.headers if key == name)
+        return [element for each in values.split(b",") if (element := each.strip().lower())]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return REQUEST_BYTES + len(self.body) + FIELD_BYTES * len(self.headers)
+
 
 class Refused(Exception):
     """What has arrived can be no request of this server's; carries status and words."""
@@ -41,14 +73,14 @@ class Refused(Exception):
 class RequestParser:
     """Reads one connection's bytes.
 
-    `requests` are those that are complete, in order; `continues` counts those whose client waits for a word before it
-    sends the body.
+    `requests` are those that are complete, in order; `awaits_continue` says that a client waits for the word to send
+    the body of a request whose head has been read.
     """
 
     def __init__(self, max_body_bytes: int) -> None:
         """Take the limit on bodies."""
         self.requests: list[HttpRequest] = []
-        self.continues = 0
+        self.completed = 0
         self._max_body = max_body_bytes
         self._over = False
         self._parser = httptools.HttpRequestParser(self)
@@ -57,20 +89,29 @@ class RequestParser:
     def _begin(self) -> None:
         self._request = HttpRequest()
         self._url: list[bytes] = []
-        self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = 0
+        self._body: bytes | bytearray = b""
+        # Bytes read for this request, and since the last one of its body; those of the read in which it began, or in
+        # which that one came, are not among them.
+        self._fed = self._fed_since_body = 0
         self._in_head = True
+        self._upgrades = self._replays = False
+        self.awaits_continue = False
 
     def feed(self, data: bytes) -> None:
         """Read more bytes. What cannot be read becomes a request with a `refusal`, the last one."""
         if self._over:
             return
+        before = self.completed
         try:
             self._feed(data)
         except (httptools.HttpParserError, Refused) as error:
             refused = error if isinstance(error, Refused) else error.__context__
             if isinstance(refused, Refused):
                 self.refuse(refused.status, refused.detail)
+            elif isinstance(error, httptools.HttpParserInvalidMethodError) and (
+                self.completed == before and self._fed == len(data) and _METHOD.match(data)
+            ):
+                self.refuse(HTTPStatus.NOT_IMPLEMENTED, "this server does not know the request's method")
             else:
                 self.refuse(HTTPStatus.BAD_REQUEST, f"this is not HTTP as this server reads it: {error}")
 
@@ -78,76 +119,140 @@ class RequestParser:
         """Put a request with a refusal behind all others, and read no more."""
         self.requests.append(HttpRequest(refusal=(status, detail), received_ns=perf_counter_ns()))
         self._over = True
-        self._body, self._body_bytes = [], 0
+        self._begin()
 
     @property
     def begun_bytes(self) -> int:
-        """Bytes of the body that is not whole yet."""
-        return self._body_bytes
+        """Bytes of the request that is not whole yet; 0 when none has begun."""
+        if not (self._fed or self._url or self._body):
+            return 0
+        body = len(self._body)
+        return max(1, min(self._fed - body, MAX_HEAD_BYTES)) + body
+
+    @property
+    def held_bytes(self) -> int:
+        """About how many bytes of memory all requests take that are whole, or have begun."""
+        fields = FIELD_BYTES * len(self._request.headers)
+        return self.begun_bytes + fields + sum(request.size for request in self.requests)
 
     def _feed(self, data: bytes) -> None:
-        if self._in_head:
-            if self._head_bytes > MAX_HEAD_BYTES:
-                raise self._head_too_large()
-            self._head_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # Another protocol is offered, which a server may ignore: the rest is read as what it was before.
-            self._parser = httptools.HttpRequestParser(self)
-            rest = data[upgrade.args[0] :]
-            if rest:
-                self._feed(rest)
+        self._fed += len(data)
+        self._fed_since_body += len(data)
+        rest = memoryview(data)
+        while rest:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = rest[upgrade.args[0] :]
+                self._ignore_upgrade()
+            else:
+                break
+        body = len(self._body)
+        if self._fed_since_body > MAX_HEAD_BYTES or self._fed - body > MAX_HEAD_BYTES + FRAMING_SHARE * body:
+            raise self._head_too_large()
+
+    def _ignore_upgrade(self) -> None:
+        """Go on behind the head of a request that offers another protocol, which a server may ignore (RFC 9110, 7.8).
+
+        The parser stops there and takes the request as one without a body. Another one is shown the fields again that
+        say how long the body is.
+        """
+        request = self._request
+        kept = [field for field in request.headers if field[0] in {b"content-length", b"transfer-encoding"}]
+        options = [option for option in request.list_header(b"connection") if option != b"upgrade"]
+        lines = [name + b": " + value for name, value in [*kept, (b"connection", b", ".join(options))]]
+        self._upgrades, self._replays = False, True
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(b"POST / HTTP/%b\r\n%b\r\n\r\n" % (request.version.encode("ascii"), b"\r\n".join(lines)))
+        self._replays = False
 
     def on_url(self, url: bytes) -> None:
         """Gather the target, which may come in parts."""
-        self._url.append(url)
+        if not self._replays:
+            self._url.append(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Gather a header."""
-        self._request.headers.append((name.lower(), value))
+        """Gather a header. Trailers are left out: they are no headers (RFC 9110, 6.5.1)."""
+        if self._in_head:
+            self._request.headers.append((name.lower(), value))
+            if len(self._request.headers) > MAX_FIELDS:
+                detail = f"the request has more than {MAX_FIELDS} header fields"
+                raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def on_headers_complete(self) -> None:
         """Look at the head: whether the body may come."""
+        if self._replays:
+            return
         self._in_head = False
         request = self._request
         if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEAD_BYTES:
             raise self._head_too_large()
         request.method = self._parser.get_method().decode("latin-1")
         request.version = self._parser.get_http_version()
-        try:
-            target = httptools.parse_url(b"".join(self._url))
-        except httptools.HttpParserInvalidURLError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, f"the request's target cannot be read: {error}") from error
-        request.path, request.query = target.path or b"/", target.query or b""
+        self._check_framing(request)
+        target = b"".join(self._url)
+        if target == b"*":
+            request.path = target
+        else:
+            try:
+                parts = httptools.parse_url(target)
+            except httptools.HttpParserInvalidURLError as error:
+                raise Refused(HTTPStatus.BAD_REQUEST, f"the request's target cannot be read: {error}") from error
+            request.path, request.query = parts.path or b"/", parts.query or b""
+        self._upgrades = self._parser.should_upgrade()
+        if request.version == "1.1":
+            self.awaits_continue = (request.header(b"expect") or b"").lower() == b"100-continue"
+
+    def _check_framing(self, request: HttpRequest) -> None:
+        """Refuse what RFC 9112 has a server refuse and the parser lets pass."""
+        if request.version not in VERSIONS:
+            detail = f"this server speaks HTTP/1.1, not HTTP/{request.version}"
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, detail)
+        if request.method == "CONNECT":
+            raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy")
+        hosts = [value for name, value in request.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and request.version == "1.1"):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"a request needs one Host header, this one has {len(hosts)}")
+        if hosts and not _HOST.fullmatch(hosts[0].strip()):
+            raise Refused(HTTPStatus.BAD_REQUEST, "the Host header names no host")
         length = request.header(b"content-length")
-        if length is not None and length.isdigit() and int(length[:20]) > self._max_body:
+        if length is not None and length.strip().isdigit() and int(length[:20]) > self._max_body:
             raise self._too_large()
-        coding = request.header(b"transfer-encoding")
-        if coding is not None and coding.strip().lower() != b"chunked":
+        codings = request.list_header(b"transfer-encoding")
+        if codings and request.version == "1.0":
+            raise Refused(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
+        if codings and codings != [b"chunked"]:
             raise Refused(HTTPStatus.NOT_IMPLEMENTED, "of the transfer encodings this server reads only chunked")
-        if (request.header(b"expect") or b"").lower() == b"100-continue" and request.version == "1.1":
-            self.continues += 1
 
     def on_body(self, body: bytes) -> None:
         """Gather a part of the body."""
-        self._body_bytes += len(body)
-        if self._body_bytes > self._max_body:
+        if len(self._body) + len(body) > self._max_body:
             raise self._too_large()
-        self._body.append(body)
+        if not self._body:
+            self._body = body
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body + body)
+        else:
+            self._body += body
+        self._fed_since_body = 0
+        self.awaits_continue = False
 
     def on_message_complete(self) -> None:
-        """Finish a request."""
+        """Finish a request, unless its body is still to be read."""
+        if self._upgrades:
+            return
         request = self._request
-        request.body = b"".join(self._body)
+        request.body = bytes(self._body)
         request.keep = self._parser.should_keep_alive()
         request.received_ns = perf_counter_ns()
         self.requests.append(request)
+        self.completed += 1
         self._begin()
 
     @staticmethod
     def _head_too_large() -> Refused:
-        return Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"the headers exceed {MAX_HEAD_BYTES} bytes")
+        detail = f"the head, or what is around the body, exceeds {MAX_HEAD_BYTES} bytes"
+        return Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _too_large(self) -> Refused:
         return Refused(

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import (
     BadRequest,
+    NotImplementedHere,
     Overloaded,
     RemoteFailure,
     RequestTimeout,
@@ -42,7 +43,12 @@ _HEADERS = {
 }
 
 
-_CODES = {HTTPStatus.SERVICE_UNAVAILABLE: Overloaded.code}
+_CODES = {
+    HTTPStatus.SERVICE_UNAVAILABLE: Overloaded.code,
+    HTTPStatus.REQUEST_TIMEOUT: RequestTimeout.code,
+    HTTPStatus.NOT_IMPLEMENTED: NotImplementedHere.code,
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: NotImplementedHere.code,
+}
 
 
 def status_of(error: Exception) -> HTTPStatus:

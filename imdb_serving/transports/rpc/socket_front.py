@@ -19,7 +19,12 @@ from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
 
-HALF_MESSAGE_SECONDS = 60.0
+UNREAD_SECONDS = 60.0
+"""How long a client may leave what it has asked for unread."""
+
+MESSAGE_BYTES = 512
+"""Memory that a message takes beside its bytes, about."""
+
 MAX_UNDER_WAY = 256
 """Of one connection: enough for all workers of any machine, and too few to fill the queue, which is for all."""
 
@@ -42,6 +47,7 @@ class SocketConnection(StreamConnection):
     def feed(self, data: bytes) -> None:
         """Cut what has arrived into messages; nothing can be read behind what is none."""
         self.touched = monotonic()
+        before = len(self.messages)
         try:
             self.half += data
             self._missing -= len(data)
@@ -49,16 +55,26 @@ class SocketConnection(StreamConnection):
                 self._cut()
         except BadRequest as error:
             self.refuse(error)
+        self.time_begun_message(restart=len(self.messages) != before)
 
     @property
     def begun_bytes(self) -> int:
         """Bytes of the message that is not whole yet."""
         return len(self.half)
 
+    @property
+    def held_bytes(self) -> int:
+        """About how many bytes of memory it takes; see `StreamConnection`."""
+        waiting = sum(len(whole) + MESSAGE_BYTES for _, whole in self.messages)
+        return len(self.half) + waiting + len(self._unsent)
+
     def refuse(self, error: ServingError) -> None:
         """Have an error be the last answer; see `StreamConnection`."""
         self.refusal, self.is_settled = error, False
         self.half.clear()
+        if not isinstance(error, BadRequest):  # else what came before it is sound, and still answered
+            self.messages.clear()
+        self.begun = 0.0
 
     def _cut(self) -> None:
         while unpack(self.half, self._limit) is not None:
@@ -99,7 +115,7 @@ class SocketFront(StreamFront[SocketConnection]):
         return SocketConnection(client, self._max_bytes)
 
     def _is_stale(self, connection: SocketConnection, idle_seconds: float) -> bool:
-        return (bool(connection.half) or connection.wants_to_write) and idle_seconds > HALF_MESSAGE_SECONDS
+        return connection.wants_to_write and idle_seconds > UNREAD_SECONDS
 
     def client(self, task: Task) -> str:
         """Return a name of the connection, for the log; see `Front`."""

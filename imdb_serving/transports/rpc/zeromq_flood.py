@@ -18,7 +18,7 @@ from time import monotonic
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from imdb_serving.transports.streams.front import MAX_BEGUN_BYTES
+from imdb_serving.transports.streams.front import MAX_HELD_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class FloodGuard:
         """Cut connections of which too much has begun to arrive, or which together hold too much, the largest first."""
         total = sum(size for size, _ in begun)
         for size, descriptor in sorted(begun, reverse=True):
-            if size <= self._limit and total <= MAX_BEGUN_BYTES:
+            if size <= self._limit and total <= MAX_HELD_BYTES:
                 return
             _cut(descriptor)
             total -= size

@@ -12,9 +12,13 @@ from abc import ABC, abstractmethod
 from time import monotonic
 
 from imdb_serving.errors import ServingError
-from imdb_serving.workers.channel import Frame
+from imdb_serving.workers.channel import SHORTAGES, Frame
 
 CHUNK = 1 << 16
+MESSAGE_SECONDS = 30.0
+LEAST_RATE = 16 << 10
+"""A message must be whole `MESSAGE_SECONDS` after its first byte, and one second more for so many bytes of it."""
+
 _numbers = itertools.count(1)
 
 
@@ -36,7 +40,8 @@ class StreamConnection(ABC):
         self.is_settled = False
         self.watched = (False, False)
         self.answered = 0  # changes under `_sending`
-        self.weighed = 0  # of `begun_bytes`, what its front has counted
+        self.weighed = 0  # of `held_bytes`, what its front has counted
+        self.begun = 0.0  # when the message began that is not whole yet; 0 when there is none
         self._unsent = b""
         self.ended = False
         self._sending = threading.RLock()
@@ -58,11 +63,31 @@ class StreamConnection(ABC):
     @property
     @abstractmethod
     def begun_bytes(self) -> int:
-        """Bytes of messages that have begun to arrive and are not whole yet."""
+        """Bytes of the message that has begun to arrive and is not whole yet; 0 when there is none."""
+
+    @property
+    @abstractmethod
+    def held_bytes(self) -> int:
+        """About how many bytes of memory its messages and answers take, but for those that were passed on."""
 
     @abstractmethod
     def refuse(self, error: ServingError) -> None:
         """Have an error be the last answer: nothing more is read."""
+
+    def time_begun_message(self, *, restart: bool = False) -> None:
+        """Note when the message began that is not whole yet; `restart` says that it is another one than before."""
+        if not self.begun_bytes:
+            self.begun = 0.0
+        elif restart or not self.begun:
+            self.begun = monotonic()
+
+    def seconds_held(self, now: float) -> float:
+        """Return for how long it has held what it holds."""
+        return now - (self.begun or self.touched)
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether a message has taken longer to arrive than its size allows."""
+        return bool(self.begun) and now - self.begun > MESSAGE_SECONDS + self.begun_bytes / LEAST_RATE
 
     def read(self) -> None:
         """Take in what has arrived."""
@@ -76,8 +101,9 @@ class StreamConnection(ABC):
             data = self.socket.recv(CHUNK)
         except BlockingIOError:
             return b""
-        except OSError:  # reset: nothing can be said any more either
-            self.closed, self.is_settled = True, False
+        except OSError as error:  # reset: nothing can be said any more either
+            if error.errno not in SHORTAGES:
+                self.closed, self.is_settled = True, False
             return b""
         if not data:
             self.ended, self.is_settled = True, False
@@ -94,8 +120,8 @@ class StreamConnection(ABC):
                 sent = self.socket.send(data)
             except BlockingIOError:
                 sent = 0
-            except OSError:
-                self.ended = self.closed = True
+            except OSError as error:
+                self.ended = self.closed = error.errno not in SHORTAGES
                 sent = 0
             if sent != len(data):
                 self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False

@@ -6,6 +6,7 @@ and so is everything else but working on a request and sending its answer.
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
@@ -15,11 +16,11 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from imdb_serving.errors import Overloaded
+from imdb_serving.errors import Overloaded, RequestTimeout
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
+from imdb_serving.workers.channel import SHORTAGES
 from imdb_serving.workers.front import Task
-from imdb_serving.workers.waiting import LARGE
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,13 @@ LINGER_SECONDS = 2.0
 SWEEP_SECONDS = 1.0
 ACCEPTED_A_TURN = 64
 
-MAX_BEGUN_BYTES = 256 << 20
-"""Of messages that are not whole yet, on all connections together."""
+MAX_HELD_BYTES = 256 << 20
+"""Of messages that are not passed on yet, and of answers that are not read, on all connections together."""
 
-TOO_MUCH_BEGUN = "more large messages are arriving than this server holds at once; try again later"
+TOO_MUCH_HELD = "more large messages are arriving than this server holds at once; try again later"
+TOO_SLOW = "the message did not arrive in time; send it faster"
+SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
+"""Errors of `accept` that have not to do with the connection that is accepted."""
 
 C = TypeVar("C", bound=StreamConnection)
 
@@ -52,7 +56,8 @@ class StreamFront(ABC, Generic[C]):
         self._found: list[Event] = []
         self.connections: dict[int, C] = {}
         self._swept = monotonic()
-        self._begun_bytes = 0
+        self._held_bytes = 0
+        self._refuses = False
 
     @abstractmethod
     def _open(self, client: socket.socket) -> C:
@@ -107,15 +112,32 @@ class StreamFront(ABC, Generic[C]):
                 self._guard.release()
 
     def _weigh(self, connection: C) -> None:
-        """Count what has begun to arrive; too much of it, on all connections together, is refused."""
-        begun = connection.begun_bytes
-        self._begun_bytes += begun - connection.weighed
-        connection.weighed = begun
-        if self._begun_bytes > MAX_BEGUN_BYTES and begun > LARGE:
-            log.warning("a connection is refused: %d MiB of messages have begun to arrive", self._begun_bytes >> 20)
-            connection.refuse(Overloaded(TOO_MUCH_BEGUN))
-            self._begun_bytes -= connection.weighed
-            connection.weighed = 0
+        """Count what a connection holds. If all together hold too much, refuse those that hold most and longest."""
+        held = connection.held_bytes
+        self._held_bytes += held - connection.weighed
+        connection.weighed = held
+        if self._held_bytes > MAX_HELD_BYTES and not self._refuses:
+            self._refuses = True
+            try:
+                self._refuse_heaviest()
+            finally:
+                self._refuses = False
+
+    def _refuse_heaviest(self) -> None:
+        now = monotonic()
+        by_weight = sorted(self.connections.values(), key=lambda each: each.weighed * each.seconds_held(now))
+        while self._held_bytes > MAX_HELD_BYTES and by_weight:
+            heaviest = by_weight.pop()
+            if not heaviest.weighed:
+                return
+            log.warning(
+                "a connection is refused: all hold %d MiB, this one %d", self._held_bytes >> 20, heaviest.weighed >> 20
+            )
+            if heaviest.wants_to_write or heaviest.lingering:
+                self._forget(heaviest)
+                continue
+            heaviest.refuse(Overloaded(TOO_MUCH_HELD))
+            self._advance(heaviest)
 
     def _take_in(self, connection: C) -> None:
         """Read from a connection, and go on with it."""
@@ -128,9 +150,11 @@ class StreamFront(ABC, Generic[C]):
                 client, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            except OSError as error:  # no descriptor is left: the next sweep watches the listener again
+            except OSError as error:
+                if error.errno not in SHORT_OF:
+                    continue  # that connection has failed before it was accepted
                 log.warning("a connection could not be accepted: %s", error)
-                self._readiness.forget(self._listener.fileno())
+                self._readiness.forget(self._listener.fileno())  # the next sweep watches the listener again
                 return
             connection = self._open(client)
             self.connections[connection.descriptor] = connection
@@ -138,6 +162,7 @@ class StreamFront(ABC, Generic[C]):
 
     def _settle(self, connection: C) -> None:
         """Watch a connection for what it waits for now, or forget it when it is over."""
+        self._weigh(connection)
         if connection.is_over:
             self._forget(connection)
             return
@@ -145,6 +170,8 @@ class StreamFront(ABC, Generic[C]):
             self.set_back(connection)
         wanted = (connection.wants_to_read, connection.wants_to_write)
         if wanted != connection.watched:
+            if wanted[0] and connection.begun:
+                connection.begun = monotonic()  # it was this server that did not read
             connection.watched = wanted
             self._readiness.watch(connection.descriptor, read=wanted[0], write=wanted[1])
         connection.settle()
@@ -152,7 +179,8 @@ class StreamFront(ABC, Generic[C]):
     def _forget(self, connection: C) -> None:
         if self.connections.pop(connection.descriptor, None) is not None:
             self._readiness.forget(connection.descriptor)
-            self._begun_bytes -= connection.weighed
+            self._held_bytes -= connection.weighed
+            connection.weighed = 0
             if not connection.is_idle:
                 self.abandon(connection)
             connection.close()
@@ -171,6 +199,9 @@ class StreamFront(ABC, Generic[C]):
                     idle = now - connection.touched
                     if (connection.lingering and idle > LINGER_SECONDS) or self._is_stale(connection, idle):
                         self._forget(connection)
+                    elif connection.watched[0] and not connection.lingering and connection.is_late(now):
+                        connection.refuse(RequestTimeout(TOO_SLOW))
+                        self._advance(connection)
 
     def wait(self) -> None:
         """Wait for arrivals; see `Front`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import struct
 import threading
@@ -25,6 +26,7 @@ from imdb_serving.transports.connect import connect
 from imdb_serving.transports.rpc import socket_front
 from imdb_serving.transports.rpc.answering import make_parsed_answer
 from imdb_serving.transports.rpc.server import RpcServer
+from imdb_serving.transports.streams import connection as streams
 from imdb_serving.transports.streams import front
 from imdb_serving.transports.streams.connection import StreamConnection
 from imdb_serving.transports.streams.readiness import SelectorReadiness
@@ -234,9 +236,16 @@ def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.Mo
 
 
 def test_a_half_message_does_not_keep_its_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket_front, "HALF_MESSAGE_SECONDS", 0.1)
+    """However steadily its bytes come."""
+    monkeypatch.setattr(streams, "MESSAGE_SECONDS", 0.5)
     with own_server(half) as endpoint, kit.raw_socket(endpoint) as stuck, kit.raw_socket(endpoint) as idle:
-        stuck.socket.sendall(kit.in_one_piece(kit.raw_message())[:50])
+        for byte in kit.in_one_piece(kit.raw_message()):
+            stuck.socket.sendall(bytes([byte]))
+            if select.select([stuck.socket], [], [], 0.05)[0]:
+                break
+        answer = kit.read_answer(stuck.recv_multipart())
+        assert (answer["id"], answer["code"]) == (None, "timeout")
+        assert "did not arrive in time" in answer["message"]
         assert stuck.socket.recv(1) == b""
         idle.send_multipart(kit.raw_message())
         assert kit.read_answer(idle.recv_multipart())["message"] == "half"
@@ -384,7 +393,7 @@ class Pipe(StreamConnection):
 
     wants_to_read = True
     is_idle = False
-    begun_bytes = 0
+    begun_bytes = held_bytes = 0
 
     def feed(self, data: bytes) -> None:
         """Do nothing."""
