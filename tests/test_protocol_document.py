@@ -15,11 +15,13 @@ import msgspec
 import pytest
 
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_TIMEOUT
+from imdb_serving.messages import MAX_FEEDS
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.http import app as http
-from imdb_serving.transports.http import json_wire, problems
+from imdb_serving.transports.http import json_wire, parsing, problems
 from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.rpc import framing, headers, socket_front, tensors, wire
+from imdb_serving.transports.streams import connection, front
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -99,7 +101,12 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
     assert f"{framing.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
     assert f"while {socket_front.MAX_UNDER_WAY:,} of its requests are under way" in PAGE
     assert socket_front.MAX_UNSENT_BYTES == 1 << 20
-    assert socket_front.HALF_MESSAGE_SECONDS == 60
+    assert socket_front.UNREAD_SECONDS == 60
+    assert f"whole {connection.MESSAGE_SECONDS:.0f} s after its first byte" in PAGE
+    assert f"one second more for each {connection.LEAST_RATE >> 10} KiB of it" in PAGE
+    assert f"may hold {front.MAX_HELD_BYTES >> 20} MiB of messages" in PAGE
+    assert f"A head may have {parsing.MAX_HEAD_BYTES >> 10} KiB and {parsing.MAX_FIELDS} fields" in PAGE
+    assert f"at most `max_feeds` ({MAX_FEEDS};" in PAGE
     assert set(tensors.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
 
 

@@ -13,19 +13,21 @@ from contextlib import suppress
 from typing import Any
 
 import psutil
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.timing import Stage
+from imdb_serving.transports.http.server import HttpServer
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.pool import Pool
 
 SAMPLE = 1024
 TOLD = ("version", "engine", "net", "worker_kind", "protocol")
 FOLD_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
 BUCKETS = (
     5e-6,
     1e-5,
@@ -144,8 +146,19 @@ def _counters(name: str, what: str, label: str, counts: dict[str, int]) -> Count
     return family
 
 
+class _MetricsApp:
+    """The metrics as `HttpServer` takes an application."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._answer: Any = make_wsgi_app(registry)
+        self.config: Any = {"MAX_CONTENT_LENGTH": 0, "DRAINING": 0}
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        return self._answer(environ, start_response)
+
+
 class MetricsPort:
-    """Tells it over HTTP, at `/metrics` of a port, until closed."""
+    """Tells it over HTTP, at `/metrics` of a port, until closed: on our own web server, whose limits hold here too."""
 
     def __init__(self, host: str, port: int, collector: Iterable[Collector], times: StageTimes) -> None:
         """Listen; raise `ServerStartError` when the port cannot be had."""
@@ -153,11 +166,12 @@ class MetricsPort:
         for each in collector:
             registry.register(each)
         try:
-            self._server, self._thread = start_http_server(port, host, registry)
-        except (OSError, OverflowError) as error:
-            raise ServerStartError(f"cannot tell metrics on {host}:{port}: {error}; choose another port") from error
-        bound = self._server.server_port
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{bound}/metrics"
+            self._server = HttpServer(_MetricsApp(registry), host, port, threads=1)
+        except ServerStartError as error:
+            raise ServerStartError(f"cannot tell metrics on {host}:{port}: {error}") from error
+        self.url = f"{self._server.url}/metrics"
+        self._thread = threading.Thread(target=self._server.run, name="metrics-port", daemon=True)
+        self._thread.start()
         self._over = threading.Event()
         threading.Thread(target=self._fold, args=(times,), name="metrics", daemon=True).start()
 
@@ -168,6 +182,5 @@ class MetricsPort:
     def close(self) -> None:
         """Listen no more."""
         self._over.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(FOLD_SECONDS)
+        self._server.stop()
+        self._thread.join(CLOSE_SECONDS)

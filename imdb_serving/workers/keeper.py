@@ -7,14 +7,17 @@ fails what is past its deadline, at work or waiting. It sleeps while nothing hap
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 
 from imdb_serving.errors import RequestTimeout, ServerUnavailable
-from imdb_serving.workers.crew import Crew
+from imdb_serving.workers.crew import FAULT_SECONDS, Crew
 from imdb_serving.workers.front import Task
 from imdb_serving.workers.heap import Heap
 from imdb_serving.workers.pool import AT_WORK, LATE_SECONDS, WAITED
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.002
 QUIET_TICKS = 50
@@ -41,7 +44,11 @@ class Keeper:
         while (left := until - monotonic()) > 0 and not self._roused:
             crew.keeper_sleeps = self._quiet >= QUIET_TICKS
             crew.alarm.wait(min(left, IDLE_SECONDS if crew.keeper_sleeps else TICK_SECONDS))
-            self._tick()
+            try:
+                self._tick()
+            except Exception:  # a fault in the front must not end the server
+                log.exception("the server goes on behind a fault")
+                sleep(FAULT_SECONDS)
 
     def rouse(self) -> None:
         """Have `keep` return soon; may be called from a signal handler."""

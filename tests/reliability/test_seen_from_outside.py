@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.request import urlopen
 
 import http_kit as http
 import load_kit as load
+import psutil
 import pytest
 import rpc_kit as kit
 from prometheus_client.parser import text_string_to_metric_families
@@ -179,3 +181,18 @@ def test_the_log_has_one_line_an_event_and_no_review(
     assert any("ZeroDivisionError: in the model" in event.get("exc_info", "") for event in events)
     if kind == "process":
         assert any(event.get("event") == "worker_replaced" and event["worker"] == 0 for event in events)
+
+
+def test_silent_connections_to_the_metrics_port_cost_no_threads_and_hold_up_nobody() -> None:
+    with ServerProcess(["--engine", "null", "--metrics-port", "0"]) as server, connect(server.endpoint, 10) as client:
+        url = client.hello().metrics
+        process = psutil.Process(server.pid)
+        before = process.num_threads()
+        host, port = http.address(url)
+        with ExitStack() as stack:
+            for number in range(200):
+                silent = stack.enter_context(socket.create_connection((host, port), 5))
+                if number % 2:
+                    silent.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: ")
+            assert scraped(url)["workers{ready}"] == 4
+            assert process.num_threads() <= before + 1

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections import Counter
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from imdb_serving.errors import ServingError
 from imdb_serving.transports.http.connection import Connection
@@ -24,12 +23,9 @@ from imdb_serving.transports.http.problems import (
     refusal,
     request_seconds,
 )
-from imdb_serving.transports.http.responses import base_environ, call
+from imdb_serving.transports.http.responses import Application, base_environ, call
 from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.front import Task
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +36,7 @@ END_SECONDS = 0.5
 class HttpFront(StreamFront[Connection]):
     """All connections of an application; a connection's requests are answered one at a time, in order."""
 
-    def __init__(self, listener: socket.socket, app: Flask) -> None:
+    def __init__(self, listener: socket.socket, app: Application) -> None:
         """Take the listening socket and the application."""
         super().__init__(listener)
         self._app = app

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from imdb_serving.transports.http.json_wire import PROBLEM, encode_problem
@@ -17,6 +17,15 @@ from imdb_serving.transports.http.parsing import HttpRequest
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Headers = Sequence[tuple[str, str]]
+
+
+class Application(Protocol):
+    """A WSGI application and its settings: `MAX_CONTENT_LENGTH`, and `DRAINING`, which the server sets."""
+
+    config: Any
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """Answer a request, as WSGI (PEP 3333) has it."""
 
 
 def call(app: App, request: HttpRequest, base: dict[str, Any]) -> bytes:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic, perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imdb_serving.transports.http.front import HttpFront
+from imdb_serving.transports.http.responses import Application
 from imdb_serving.transports.streams.listening import listen
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.keeper import Keeper
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
@@ -28,7 +26,7 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Flask,
+        app: Application,
         host: str,
         port: int,
         threads: int,

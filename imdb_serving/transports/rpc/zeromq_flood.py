@@ -4,12 +4,15 @@ It also tells which clients have gone, so that nothing is computed for them.
 
 ZeroMQ limits frames, not messages, and shows a message only once its last frame has arrived. So the kernel is asked how
 many bytes a connection has received: one that has received more than two whole messages may hold, and of which no
-message was seen meanwhile, is cut. Works where the kernel tells (Linux, TCP); elsewhere it does nothing.
+message was seen meanwhile, is cut. So is one whose large message takes longer than its size allows, and those that hold
+most and longest while all together hold too much. Small frames take many times their bytes (64 each), so the memory of
+the process is looked at as well. Works where the kernel tells (Linux, TCP); elsewhere it does nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import socket
 import struct
@@ -18,6 +21,9 @@ from time import monotonic
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from imdb_serving.transports.rpc.framing import SMALL_BYTES
+from imdb_serving.transports.rpc.zeromq_listeners import ListenerRelief
+from imdb_serving.transports.streams.connection import LEAST_RATE, MESSAGE_SECONDS
 from imdb_serving.transports.streams.front import MAX_HELD_BYTES
 
 log = logging.getLogger(__name__)
@@ -25,6 +31,9 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.1
 BYTES_RECEIVED = 128
 """Where `tcpi_bytes_received`, 8 bytes, lies in Linux's `tcp_info`."""
+
+FRAME_COST = 40
+"""How many times its bytes the smallest frame takes in memory, at most."""
 
 UNKNOWN = -1
 GIVEN = b"\0"
@@ -42,7 +51,11 @@ class FloodGuard:
     def __init__(self, router: zmq.Socket[bytes], max_message_bytes: int) -> None:
         """Begin to watch; before the socket is bound, or connections are missed."""
         self._router, self._limit = router, 2 * max_message_bytes
-        self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_LISTENING)
+        self._relief = ListenerRelief()
+        self._memory = _Memory()
+        self._resident = self._memory.resident()  # while no large message arrives
+        self._large: dict[int, float] = {}  # when a large message was first seen to arrive, by descriptor
         self._floor: dict[int, int] = {}
         self.known: dict[bytes, int] = {}
         """The descriptor of each client's connection, by the client's identity."""
@@ -66,8 +79,14 @@ class FloodGuard:
 
     def _leave(self, client: bytes) -> None:
         del self.known[client]
-        if client[:1] == GIVEN:  # one that a client has chosen may be in use again already, on another connection
+        if client[:1] == GIVEN:
             self._gone.append(client)
+            return
+        # A client has chosen this identity, and may use it again already. ZeroMQ heeds no other connection with the
+        # identity of one that lives, and tells nobody. Those that were never heard connect again when they are cut.
+        heard = set(self.known.values())
+        for descriptor in [each for each in self._floor if each not in heard]:
+            _cut(descriptor, "may have the identity of a client that has left, and is to connect again")
 
     def _forget_seen(self) -> None:
         self._seen: set[bytes] = set()
@@ -78,10 +97,14 @@ class FloodGuard:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             descriptor = int(event["value"])
+            if event["event"] == zmq.EVENT_LISTENING:
+                self._relief.add(descriptor)
+                continue
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._floor[descriptor] = 0
                 continue
             self._floor.pop(descriptor, None)
+            self._large.pop(descriptor, None)
             for client in [who for who, which in self.known.items() if which == descriptor]:
                 self._leave(client)
 
@@ -92,6 +115,7 @@ class FloodGuard:
             return []
         self._checked = now
         self._hear()
+        self._relief.check()
         gone, self._gone = self._gone, []
         seen = {self.known.get(client) for client in self._seen}
         self._forget_seen()
@@ -101,23 +125,65 @@ class FloodGuard:
             if descriptor in seen:
                 self._floor[descriptor] = received
             else:
-                begun.append((received - floor, descriptor))
-        self._cut_those_with_too_much(begun)
+                begun.append((max(0, received - floor), descriptor))
+        self._cut_those_with_too_much(begun, now)
         return gone
 
-    def _cut_those_with_too_much(self, begun: list[tuple[int, int]]) -> None:
-        """Cut connections of which too much has begun to arrive, or which together hold too much, the largest first."""
+    def _cut_those_with_too_much(self, begun: list[tuple[int, int]], now: float) -> None:
+        """Cut connections whose message is too large or too slow, or that hold most and longest of too much in all."""
+        self._large = {at: self._large.get(at, now) for size, at in begun if size > SMALL_BYTES}
         total = sum(size for size, _ in begun)
-        for size, descriptor in sorted(begun, reverse=True):
-            if size <= self._limit and total <= MAX_HELD_BYTES:
-                return
-            _cut(descriptor)
-            total -= size
+        held = self._memory_of(total)
+        for size, descriptor in sorted(
+            begun, key=lambda one: one[0] * (now - self._large.get(one[1], now) + 1), reverse=True
+        ):
+            seconds = now - self._large.get(descriptor, now)
+            if size > self._limit:
+                _cut(descriptor, "sends a message without end")
+            elif seconds > MESSAGE_SECONDS + size / LEAST_RATE:
+                _cut(descriptor, "sends a large message too slowly")
+            elif held > MAX_HELD_BYTES:
+                _cut(descriptor, f"holds the most and longest of {held >> 20} MiB of messages that are not whole")
+            else:
+                continue
+            held -= size * held // total
+
+    def _memory_of(self, total: int) -> int:
+        """Return about how many bytes of memory messages take of which so many bytes have arrived."""
+        resident = self._memory.resident()
+        if total <= SMALL_BYTES:
+            self._resident = resident
+        grown = resident - self._resident
+        return grown if total < grown < FRAME_COST * total else total
 
     def close(self) -> None:
         """Watch no more; before the socket is closed."""
+        self._relief.close()
+        self._memory.close()
         self._router.disable_monitor()
         self._monitor.close(linger=0)
+
+
+class _Memory:
+    """The resident memory of this process, read from a file that is kept open: descriptors may be short."""
+
+    def __init__(self) -> None:
+        try:
+            self._file = os.open("/proc/self/statm", os.O_RDONLY)
+        except OSError:
+            self._file = -1
+
+    def resident(self) -> int:
+        """Return bytes, 0 where that is not told."""
+        if self._file < 0:
+            return 0
+        return int(os.pread(self._file, 100, 0).split()[1]) * mmap.PAGESIZE
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 def _received(descriptor: int) -> int:
@@ -125,16 +191,19 @@ def _received(descriptor: int) -> int:
     if TCP_INFO is None:
         return 0
     try:
-        with socket.socket(fileno=os.dup(descriptor)) as connection:
+        connection = socket.socket(fileno=descriptor)
+        try:
             info = connection.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 256)
+        finally:
+            connection.detach()
         count: int = struct.unpack_from("=Q", info, BYTES_RECEIVED)[0]
     except (OSError, struct.error):
         return 0
     return count
 
 
-def _cut(descriptor: int) -> None:
-    log.warning("a connection sends a message without end and is cut")
+def _cut(descriptor: int, why: str) -> None:
+    log.warning("a connection is cut: it %s", why)
     try:
         with socket.socket(fileno=os.dup(descriptor)) as connection:
             # With this the close that follows resets the connection, and the sender learns of it at once.

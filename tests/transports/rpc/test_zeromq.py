@@ -7,16 +7,22 @@ import random
 import re
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
+import psutil
 import pytest
 import rpc_kit as kit
 import zmq
 
+from imdb_serving.errors import ServingError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
 
@@ -87,12 +93,10 @@ def test_a_message_that_never_ends_is_cut_off_and_costs_others_nothing() -> None
 
 def flood(server: ServerProcess) -> None:
     address = urlparse(server.endpoint)
-    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(16 + 32)
-    ready = b"\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER"
     frame = b"\x03" + struct.pack(">Q", 1 << 20) + bytes(1 << 20)  # more, and long
     sent = 0
     with socket.create_connection((address.hostname, address.port), 20) as flooding, connect(server.endpoint) as good:
-        flooding.sendall(greeting + b"\x04" + bytes([len(ready)]) + ready)
+        flooding.sendall(GREETING + b"\x04" + bytes([len(READY)]) + READY)
         try:
             while sent < 4096:
                 flooding.sendall(frame)
@@ -104,6 +108,92 @@ def flood(server: ServerProcess) -> None:
             pass
         assert 2 * 16 <= sent < 4096  # what a message may hold is taken
         assert good.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
-    assert "sends a message without end and is cut" in server.errors()
+    assert "a connection is cut: it sends a message without end" in server.errors()
     status = Path(f"/proc/{server.pid}/status").read_text(encoding="ascii")
     assert int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) < 1_000_000
+
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+
+
+def test_small_frames_without_end_are_cut_off_by_the_memory_they_take() -> None:
+    """Each takes 64 bytes of memory for two on the wire: 39 MiB of them used to take 1,119 MiB."""
+    with ServerProcess(["--engine", "null"]) as server, connect(server.endpoint, 30) as client:
+        client.predict(kit.SAMPLE)
+        host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
+        process = psutil.Process(server.pid)
+        before = most = process.memory_info().rss
+        with socket.create_connection((host, int(port)), 10) as flood, suppress(OSError):
+            flood.sendall(GREETING + b"\x04" + bytes([len(READY)]) + READY)
+            for _ in range(64 << 5):
+                flood.sendall(b"\x01\x00" * (1 << 14))
+                most = max(most, process.memory_info().rss)
+        assert most - before < 700 << 20
+        assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+
+
+def twin(endpoint: str, context: zmq.Context[Any]) -> Any:
+    """A client that has chosen the same identity as all others of this test."""
+    dealer = context.socket(zmq.DEALER)
+    dealer.identity = b"twin"
+    dealer.linger, dealer.rcvtimeo = 0, 500
+    dealer.connect(endpoint)
+    return dealer
+
+
+def test_a_second_client_of_the_same_identity_is_answered_once_the_first_has_gone(
+    zeromq_server: ServerProcess,
+) -> None:
+    def is_answered(dealer: Any) -> bool:
+        dealer.send_multipart(kit.raw_message())
+        try:
+            return kit.read_answer(dealer.recv_multipart())["kind"] == "answer"
+        except zmq.Again:
+            return False
+
+    with zmq.Context() as context:
+        first, second = twin(zeromq_server.endpoint, context), twin(zeromq_server.endpoint, context)
+        assert is_answered(first) != is_answered(second)
+        assert is_answered(first) != is_answered(second)
+        one, other = (first, second) if is_answered(first) else (second, first)
+        one.close()
+        assert kit.wait_until(lambda: is_answered(other), 20)
+        other.close()
+
+
+def test_without_a_descriptor_a_server_rests_and_goes_on() -> None:
+    """ZeroMQ's thread would try to accept without end, which takes a whole processor."""
+    script = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); {MAIN}"
+    command = [sys.executable, "-c", script, "serve", "--engine", "null", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stdout is not None
+            endpoint = kit.endpoint_of(process.stdout.readline())
+            host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+            watched = psutil.Process(process.pid)
+            with connect(endpoint, 10) as client, ExitStack() as stack:
+                client.predict(kit.SAMPLE)
+                for _ in range(150):
+                    stack.enter_context(socket.create_connection((host, int(port)), 5))
+                assert kit.wait_until(lambda: watched.num_fds() >= 127)
+                time.sleep(0.5)
+                used = sum(watched.cpu_times()[:2])
+                time.sleep(2)
+                assert sum(watched.cpu_times()[:2]) - used < 0.6  # seconds; it was 2.0
+                assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+            assert kit.wait_until(lambda: is_ready(endpoint), 20)
+        finally:
+            process.terminate()
+
+
+MAIN = "import sys; from imdb_serving.__main__ import run; sys.exit(run())"
+
+
+def is_ready(endpoint: str) -> bool:
+    """True when a new client is answered."""
+    with connect(endpoint, 1) as client:
+        try:
+            return client.hello().workers_ready > 0
+        except ServingError:
+            return False
