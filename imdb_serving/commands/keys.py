@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from imdb_serving.errors import ConfigError
@@ -27,7 +26,7 @@ def make_keys(folder: Path, clients: tuple[str, ...]) -> None:
     for name in clients:
         _check(name)
         public, _ = make_pair(folder, name)
-        shutil.copy(public, known / public.name)
+        write_secret(known / public.name, public.read_text(encoding="ascii"))
     print(_usage(folder, clients[0]))
 
 

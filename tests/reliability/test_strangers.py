@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +21,8 @@ import zmq
 from imdb_serving.errors import BadRequest, ConfigError, ServerUnavailable, Unauthorized
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.keys import Credentials, read_token
+from imdb_serving.transports.keys import Credentials, parse_key, read_token, write_secret
+from imdb_serving.transports.rpc import allowed
 
 NULL = ["--engine", "null", "--server-threads", "1"]
 
@@ -90,6 +93,80 @@ def test_a_client_is_let_in_and_shut_out_while_the_server_runs(guarded: ServerPr
         known.unlink()
     with connect(guarded.endpoint, 20, credentials=shown_by(keys, "mallory")) as client, pytest.raises(Unauthorized):
         client.hello()
+
+
+def spoil(folder: Path) -> None:
+    """Put there what is no key."""
+    (folder / "empty.key").touch()
+    (folder / "cut.key").write_text('metadata\ncurve\n    public-key = "abc')
+    (folder / "noise.key").write_bytes(bytes(range(256)) * 4)
+    (folder / "large.key").write_bytes(b"#" * (1 << 20))
+    (folder / "folder.key").mkdir()
+    (folder / "dangling.key").symlink_to(folder / "nothing")
+    (folder / "device.key").symlink_to("/dev/zero")
+    os.mkfifo(folder / "fifo.key")
+
+
+def test_bad_files_among_the_keys_are_left_out_and_named(keys: Path, tmp_path: Path) -> None:
+    """One of them shut out every new client, and a FIFO hung the server for good."""
+    known = tmp_path / "clients"
+    shutil.copytree(keys / "clients", known)
+    spoil(known)
+    arguments = [*NULL, "--server-key", str(keys / "server.key_secret"), "--client-keys", str(known)]
+    with ServerProcess(arguments) as server:
+        for _ in range(3):
+            with connect(server.endpoint, 10, credentials=shown_by(keys, "alice")) as client:
+                assert client.hello().pid == server.pid
+        with connect(server.endpoint, 10, credentials=shown_by(keys, "mallory")) as client, pytest.raises(Unauthorized):
+            client.hello()
+        errors = server._errors
+        assert errors is not None
+        errors.seek(0)
+        told = errors.read()
+        for path in known.iterdir():
+            assert (told.count(str(path)) == 1) == (path.name != "alice.key"), path
+        process = server._process
+        assert process is not None
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("name", ["alice.key_secret", "server.key", "http.token"])
+def test_a_fifo_in_place_of_a_key_is_refused_at_once(keys: Path, tmp_path: Path, name: str) -> None:
+    os.mkfifo(fifo := tmp_path / name, 0o600)
+    pair = {"alice.key_secret": keys / "alice.key_secret", "server.key": keys / "server.key"}
+    shown = Credentials(token_file=fifo) if name == "http.token" else Credentials(*{**pair, name: fifo}.values())
+    with pytest.raises(ConfigError, match="it is not a regular file"):
+        connect("http://127.0.0.1:1" if name == "http.token" else "tcp://127.0.0.1:1", credentials=shown)
+
+
+def test_a_folder_that_cannot_be_read_in_time_keeps_those_in_that_were_known(
+    keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = allowed.Allowed(keys / "clients")
+    public = parse_key(keys, (keys / "alice.key").read_bytes()).public
+    assert reader.callback("", public)
+    monkeypatch.setattr(allowed, "READ_SECONDS", 0.05)
+    slow = threading.Event()
+    monkeypatch.setattr(reader, "_look", lambda: slow.wait(20) and frozenset())
+    assert reader.callback("", public)
+    slow.set()
+    reader.close()
+
+
+def test_a_key_file_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(ConfigError, match="No space left on device"):
+        write_secret(tmp_path / "a.key", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_file_is_never_written_over_where_there_are_no_links(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(1, "Operation not permitted")))
+    write_secret(tmp_path / "a.key", "first")
+    with pytest.raises(ConfigError, match="is there already"):
+        write_secret(tmp_path / "a.key", "second")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["first"]
 
 
 def test_a_client_with_keys_is_told_of_a_server_without(keys: Path) -> None:

@@ -1,23 +1,20 @@
 """CURVE: RPC over ZeroMQ that is encrypted, between a server and clients that know each other's public keys.
 
-A server has a folder of its clients' public keys; who is not in it gets nothing through. The folder is read at each new
-connection, so a key that is put there or taken away counts for the next one.
+A server has a folder of its clients' public keys; who is not in it gets nothing through. The folder is looked at for
+each new connection, so a key that is put there or taken away counts for the next one.
 """
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
-from zmq.auth import load_certificate, load_certificates
 from zmq.auth.thread import ThreadAuthenticator
 
 from imdb_serving.errors import ConfigError
-from imdb_serving.transports.keys import Credentials, read_secret, write_secret
-
-log = logging.getLogger(__name__)
+from imdb_serving.transports.keys import Credentials, parse_key, read_regular, read_secret, write_secret
+from imdb_serving.transports.rpc.allowed import Allowed
 
 ALL = "*"
 PUBLIC, SECRET = ".key", ".key_secret"
@@ -42,56 +39,35 @@ def make_pair(folder: Path, name: str) -> tuple[Path, Path]:
 
 
 def _pair(path: Path) -> tuple[bytes, bytes]:
-    read_secret(path)
-    public, secret = _load(path)
+    public, secret = parse_key(path, read_secret(path).encode("ascii"))
     if secret is None:
         raise ConfigError(f"{path} has no secret key; the secret file is the one that ends in {SECRET}")
     return public, secret
 
 
-def _load(path: Path) -> tuple[bytes, bytes | None]:
-    try:
-        public, secret = load_certificate(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read the key {path}: {error}") from None
-    if any(key is not None and len(key) != 40 for key in (public, secret)):
-        raise ConfigError(f"{path} holds no CURVE key; make one with `imdb-serving keys`")
-    return public, secret
+class Authenticator(ThreadAuthenticator):
+    """ZeroMQ's, with the clients that a server knows."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], allowed: Allowed) -> None:
+        """Start it."""
+        super().__init__(context)
+        self._clients = allowed
+        self.start()
+        self.configure_curve_callback(ALL, allowed)
+
+    def stop(self) -> None:
+        """Let nobody in any more."""
+        super().stop()
+        self._clients.close()
 
 
-class Allowed:
-    """The public keys in a folder, as ZeroMQ's authenticator asks for them."""
-
-    def __init__(self, folder: Path) -> None:
-        """Take the folder; raise `ConfigError` when there is none."""
-        if not folder.is_dir():
-            raise ConfigError(f"there is no folder {folder} of the clients' public keys; `imdb-serving keys` makes one")
-        self._folder = folder
-
-    def callback(self, _domain: str, key: bytes) -> bool:
-        """Tell whether a key is known."""
-        try:
-            known = key in load_certificates(self._folder)
-        except (OSError, ValueError) as error:
-            log.warning("the clients' keys cannot be read: %s", error)
-            return False
-        if not known:
-            log.warning("a client with the unknown key %s is refused", key.decode("ascii", "replace"))
-        return known
-
-
-def guard_server(
-    router: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys
-) -> ThreadAuthenticator:
+def guard_server(router: zmq.Socket[bytes], context: zmq.Context[zmq.Socket[bytes]], keys: ServerKeys) -> Authenticator:
     """Have a socket, before it is bound, speak to known clients alone; return what is to be stopped at the end."""
     public, secret = _pair(keys.secret)
     allowed = Allowed(keys.clients)
     router.curve_publickey, router.curve_secretkey, router.curve_server = public, secret, True
     router.zap_domain = ALL.encode()
-    authenticator = ThreadAuthenticator(context)
-    authenticator.start()
-    authenticator.configure_curve_callback(ALL, allowed)
-    return authenticator
+    return Authenticator(context, allowed)
 
 
 def guard_client(dealer: zmq.Socket[bytes], shown: Credentials) -> None:
@@ -99,4 +75,7 @@ def guard_client(dealer: zmq.Socket[bytes], shown: Credentials) -> None:
     if shown.client_key is None or shown.server_key is None:
         raise ConfigError("a client needs both its own secret key and the server's public one")
     dealer.curve_publickey, dealer.curve_secretkey = _pair(shown.client_key)
-    dealer.curve_serverkey = _load(shown.server_key)[0]
+    try:
+        dealer.curve_serverkey = parse_key(shown.server_key, read_regular(shown.server_key)).public
+    except OSError as error:
+        raise ConfigError(f"cannot read the key {shown.server_key}: {error.strerror}") from None

@@ -10,11 +10,10 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
 from imdb_serving.transports.rpc import wire
-from imdb_serving.transports.rpc.curve import ServerKeys, guard_server
+from imdb_serving.transports.rpc.curve import Authenticator, ServerKeys, guard_server
 from imdb_serving.transports.rpc.endpoints import ipc_path
 from imdb_serving.transports.rpc.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.transports.rpc.intake import Intake
@@ -66,7 +65,7 @@ class ZmqFront:
         self._asked = False
         self._bell = Bell(self._router.fileno())
         self._janitor: Janitor | None = None
-        self._authenticator: ThreadAuthenticator | None = None
+        self._authenticator: Authenticator | None = None
         try:
             if keys is not None:
                 self._authenticator = guard_server(self._router, self._context, keys)
