@@ -22,6 +22,15 @@ def at_home(path: str) -> Path:
         raise ConfigError(f"cannot use the path {path}: {error}") from None
 
 
+def check_output(path: Path) -> Path:
+    """Return a path to write below; raise `ConfigError` for one through a link whose target is not there."""
+    for part in (path, *path.parents):
+        if part.is_symlink() and not part.exists():
+            target = part.readlink()
+            raise ConfigError(f"{part} is a link to {target}, which is not there; make that, or name another folder")
+    return path
+
+
 def project_root() -> Path:
     """Return the nearest folder, from here upwards, that holds `notebooks` and `params`; else the current one."""
     here = Path.cwd()

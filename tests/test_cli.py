@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
+import rpc_kit as kit
 
 from imdb_serving.bench.cell import Cell
 from imdb_serving.bench.parameters import GridParams
@@ -426,6 +428,30 @@ def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     more = r"where noise asks for 1 more round: about (a minute|\d+ minutes) more"
     assert re.search(f"{cells}\n{time}.*\n{more}", done.out)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("at", ["out", "out/tiny"])
+def test_outputs_at_a_dangling_link_are_refused(tmp_path: Path, at: str) -> None:
+    """Its target used to be made."""
+    (tmp_path / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    (tmp_path / at).parent.mkdir(exist_ok=True)
+    (tmp_path / at).symlink_to(tmp_path / "nowhere")
+    done = shell("sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out", cwd=ROOT)
+    assert (done.code, done.out) == (2, "")
+    assert f"{at} is a link to {tmp_path}/nowhere, which is not there" in done.err
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_leaves_no_connection_file(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("samples: ", "passes: 100000\nsamples: "), encoding="utf-8")
+    (temporary := tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-m", "imdb_serving", "sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        assert kit.wait_until(lambda: any(temporary.rglob("tmp*.json")), 60)
+        process.kill()
+    assert kit.wait_until(lambda: not any(temporary.rglob("*")), 30), list(temporary.rglob("*"))
 
 
 def measured(params: GridParams, **changes: Any) -> None:

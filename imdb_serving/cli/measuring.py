@@ -16,7 +16,7 @@ from imdb_serving.engines.registry import engines_for, engines_in_words
 @manual.command()
 @click.argument("params", type=click.Path(path_type=Path))
 @click.option("--outputs", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's outputs.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Instead of the file's; more than last time adds rounds.")
+@click.option("--rounds", type=click.IntRange(min=1, max=1000), help="Instead of the file's; more than last time adds rounds.")
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
@@ -45,8 +45,8 @@ def sweep(params: Path, **options: Any) -> None:
     default=(*engines_for("cnn"), "null"),
     help="May be given several times.",
 )
-@click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers; clients are one, and as many.")
-@click.option("--rounds", type=click.IntRange(min=2), default=8, help="Shuffled passes over all rungs.")
+@click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers; clients are one, and as many.")
+@click.option("--rounds", type=click.IntRange(min=2, max=1000), default=8, help="Shuffled passes over all rungs.")
 @click.option("--requests", type=click.IntRange(min=1), default=40, help="Of each client, in each block.")
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
 @click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
@@ -67,7 +67,7 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
 
 @manual.command()
 @click.option("--engine", default="null", shell_complete=complete_engines, help=f"{engines_in_words()}.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, help="Of every server.")
+@click.option("--workers", type=click.IntRange(min=1, max=1024), default=2, help="Of every server.")
 @click.option(
     "--clients",
     "client_threads",
@@ -76,7 +76,7 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
     default=(1, 8),
     help="Client processes; may be given several times.",
 )
-@click.option("--rounds", type=click.IntRange(min=2), default=6, help="Shuffled passes over all systems.")
+@click.option("--rounds", type=click.IntRange(min=2, max=1000), default=6, help="Shuffled passes over all systems.")
 @click.option("--requests", type=click.IntRange(min=1), default=2500, help="Of a block, shared by its clients.")
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
 def bench(client_threads: tuple[int, ...], **options: Any) -> None:
@@ -96,9 +96,9 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
 
 
 @manual.command()
-@click.option("--most-workers", type=click.IntRange(min=1), default=48, help="Of the simulated engine.")
-@click.option("--most-clients", type=click.IntRange(min=1), default=500, help="Above 16, threads of 16 processes.")
-@click.option("--rounds", type=click.IntRange(min=2), default=3, help="Shuffled passes over all points and modes.")
+@click.option("--most-workers", type=click.IntRange(min=1, max=1024), default=48, help="Of the simulated engine.")
+@click.option("--most-clients", type=click.IntRange(min=1, max=10_000), default=500, help="Above 16, threads of 16 processes.")
+@click.option("--rounds", type=click.IntRange(min=2, max=1000), default=3, help="Shuffled passes over all points and modes.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About, of a block.")
 def growth(most_workers: int, most_clients: int, **options: Any) -> None:
     """Measure how the cost of serving grows with workers, clients, review length and batch.
@@ -122,7 +122,7 @@ def growth(most_workers: int, most_clients: int, **options: Any) -> None:
 @manual.command("flask-benchmark")
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option("--samples", type=click.IntRange(min=24), default=2500, help="As published: 2,500.")
-@click.option("--server-threads", type=click.IntRange(min=1), default=4, help="Workers.")
+@click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4, help="Workers.")
 def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> None:
     """Print the published Flask table, the published arrangement measured here, and our Flask mode.
 
@@ -147,7 +147,7 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Server: queries a second to offer.")
 @probe_options
-@click.option("--clients", type=click.IntRange(min=1), default=16, help="Threads under LoadGen, else processes.")
+@click.option("--clients", type=click.IntRange(min=1, max=1024), default=16, help="Threads under LoadGen, else processes.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each.")
 def mlperf(**options: Any) -> None:
     """Have MLPerf's LoadGen drive our client, then our own load generator do the same, and print both.
@@ -173,9 +173,9 @@ def mlperf(**options: Any) -> None:
     "--errors", type=click.FloatRange(0, 1), default=0.0, help="Share of requests without an answer, at most."
 )
 @probe_options
-@click.option("--clients", type=click.IntRange(min=1), default=16, help="Client processes, of the open loop at most.")
+@click.option("--clients", type=click.IntRange(min=1, max=1024), default=16, help="Client processes, of the open loop at most.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About, of a probe.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, help="How often each load is probed.")
+@click.option("--rounds", type=click.IntRange(min=1, max=1000), default=3, help="How often each load is probed.")
 def slo(**options: Any) -> None:
     """Find the highest rate (open loop) and the most clients (closed loop) that hold a limit of latency.
 

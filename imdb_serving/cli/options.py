@@ -75,7 +75,7 @@ def probe_options(command: Command) -> Command:
         click.option("--seed", type=int, default=2020, help="Of reviews and arrivals."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
-        click.option("--server-threads", type=click.IntRange(min=1), default=2, help="Workers."),
+        click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers."),
         click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),
         click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev."),
     ):

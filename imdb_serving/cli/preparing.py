@@ -58,7 +58,7 @@ def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: 
     shell_complete=complete_engines,
     help="Only this one; may be given several times.",
 )
-@click.option("--math-threads", type=click.IntRange(min=1), default=1, help="Threads inside one predictor.")
+@click.option("--math-threads", type=click.IntRange(min=1, max=1024), default=1, help="Threads inside one predictor.")
 def tune(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
     """Measure what each engine does with MODEL on this machine, and keep it beside the model.
 

@@ -15,7 +15,7 @@ from imdb_serving.bench.parameters import GrowthParams, OthersParams, model_fold
 from imdb_serving.bench.record.environment import environment_card
 from imdb_serving.bench.record.folders import new_run
 from imdb_serving.bench.runs.models import require_model
-from imdb_serving.config import project_root
+from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
@@ -75,7 +75,7 @@ def measure_and_show(
     from imdb_serving.report import plots
 
     params = msgspec.structs.replace(params, run=params.run or new_run())
-    folder = project_root() / "outputs" / where
+    folder = check_output(project_root() / "outputs" / where)
     folder.mkdir(parents=True, exist_ok=True)
     card = {**environment_card(open_bundle(model) if model else None), **msgspec.to_builtins(params)}
     (folder / "environment.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -25,7 +25,7 @@ from imdb_serving.bench.runs.models import require_model
 from imdb_serving.bench.runs.site import HERE, Site
 from imdb_serving.commands.ladder import measure_ladder
 from imdb_serving.commands.report import write_report
-from imdb_serving.config import project_root
+from imdb_serving.config import check_output, project_root
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.model.bundle import open_bundle
@@ -51,7 +51,8 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     if options.rounds:
         params = msgspec.structs.replace(params, rounds=options.rounds)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
-    folder = (options.outputs or project_root() / "outputs").resolve() / path.stem
+    outputs = check_output(options.outputs or project_root() / "outputs").resolve()
+    folder = check_output(outputs / path.stem)
     if options.dry_run:
         return _tell(params, folder)
     _make_models(params)

@@ -13,6 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imdb_serving.errors import BadRequest
+
+UINT64 = np.dtype(np.uint64)
+
 Words = NDArray[np.int64]
 """One review: its word ids, at least one."""
 
@@ -29,6 +33,19 @@ class Engine(Protocol):
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
         """Return the class probabilities of the reviews, shape [reviews, 2] float32."""
+
+
+def check_ids(review: Words, rows: int) -> None:
+    """Raise `BadRequest` for a word id that a table of so many rows does not have: looking it up ends the process."""
+    # Seen as unsigned, what is below 0 is above everything: one pass finds both.
+    highest = review.item(review.view(UINT64).argmax())
+    if not 0 <= highest < rows:
+        raise no_such_word(highest, rows)
+
+
+def no_such_word(word: int, rows: int) -> BadRequest:
+    """Return the refusal of a word id that a table of so many rows does not have."""
+    return BadRequest(f"word id {word} is outside 0..{rows - 1}")
 
 
 def one_by_one(answer: Callable[[Words], Probabilities], reviews: Sequence[Words]) -> Probabilities:

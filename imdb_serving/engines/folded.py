@@ -17,7 +17,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from imdb_serving.engines.engine import Probabilities, Words, one_by_one
+from imdb_serving.engines.engine import Probabilities, Words, check_ids, one_by_one
 from imdb_serving.model.export import read_weights
 
 if TYPE_CHECKING:
@@ -108,13 +108,14 @@ class FoldedEngine:
 
     def __init__(self, tables: Tables) -> None:
         """Take the tables."""
-        self._tables = tables
+        self._tables, self._rows = tables, len(tables.here)
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
         """Return the class probabilities of the reviews, shape [reviews, 2]."""
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:
+        check_ids(review, self._rows)
         probabilities: Probabilities = _predict(np.require(review, np.int64, ["C", "A"]), *self._tables)
         return probabilities
 

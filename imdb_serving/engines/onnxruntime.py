@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from imdb_serving.engines.engine import Probabilities, Words, one_by_one
+from imdb_serving.engines.engine import Probabilities, Words, check_ids, one_by_one
 from imdb_serving.errors import BundleError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class OnnxRuntimeEngine:
 
     lengths: Sequence[int] = (1, 64, 256, 1024, 2048)
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        """Take the session."""
-        self._session = session
+    def __init__(self, session: onnxruntime.InferenceSession, rows: int) -> None:
+        """Take the session, and how many rows its word vectors have."""
+        self._session, self._rows = session, rows
         self._input = session.get_inputs()[0].name
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
@@ -39,6 +39,7 @@ class OnnxRuntimeEngine:
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:
+        check_ids(review, self._rows)
         probabilities: Probabilities = self._session.run(None, {self._input: np.ascontiguousarray(review)[None]})[0]
         return probabilities
 
@@ -64,7 +65,8 @@ _shared = functools.lru_cache(maxsize=2)(lambda graph, _checksum: open_session(g
 
 def make(spec: EngineSpec, bundle: Bundle) -> OnnxRuntimeEngine:
     """Make one."""
+    rows = bundle.card.pad_id + 1
     if spec.math_threads > 1:
-        return OnnxRuntimeEngine(open_session(bundle.graph, spec.math_threads))
+        return OnnxRuntimeEngine(open_session(bundle.graph, spec.math_threads), rows)
     with _opening:  # workers that start at once shall not each load the graph
-        return OnnxRuntimeEngine(_shared(bundle.graph, bundle.card.checksum))
+        return OnnxRuntimeEngine(_shared(bundle.graph, bundle.card.checksum), rows)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from imdb_serving.engines import tuning
-from imdb_serving.engines.engine import Probabilities, Words, one_by_one
+from imdb_serving.engines.engine import Probabilities, Words, check_ids, one_by_one
 from imdb_serving.errors import BundleError
 from imdb_serving.model.feeds import pad
 from imdb_serving.model.framework import inference
@@ -45,6 +45,7 @@ class PaddleEngine:
         self._words, self._mask = handles["words"], handles.get("mask")
         self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
         self._pad_id = bundle.card.pad_id
+        self._rows = self._pad_id + 1  # of the word vectors; `open_bundle` has compared
         self._bucket = BUCKET[variant]
 
     @property
@@ -58,6 +59,7 @@ class PaddleEngine:
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:
+        check_ids(review, self._rows)
         words, mask = pad([review], self._pad_id, self._bucket)
         self._words.copy_from_cpu(words)
         if self._mask is not None:

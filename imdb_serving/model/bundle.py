@@ -20,6 +20,7 @@ import msgspec
 
 from imdb_serving.errors import BundleError
 from imdb_serving.model.conf import ModelConf, load_conf, save_conf
+from imdb_serving.model.consistency import check_conf, check_weights, check_words
 from imdb_serving.model.files import (
     CARD,
     CLIENT_CONF,
@@ -111,7 +112,7 @@ def find_server_dir(path: Path) -> Path:
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Open and check a bundle; raise `BundleError` naming the file that is missing or damaged."""
+    """Open and check a bundle; raise `BundleError` naming the file that is missing, damaged or does not fit another."""
     folder = find_server_dir(path)
     if not folder.is_dir():
         raise BundleError(f"no model at {path}; make one with `imdb-serving train` or `make train`")
@@ -121,8 +122,12 @@ def open_bundle(path: Path) -> Bundle:
         file = _require(folder / name)
         if _digest(file) != card.files.get(name):
             raise BundleError(f"{file} is damaged: its SHA-256 differs from {CARD}; train the model again")
-    vocabulary = Vocabulary.load(_require(folder / VOCABULARY))
-    return Bundle(folder, card, load_conf(_require(folder / SERVER_CONF)), vocabulary)
+    vocabulary = Vocabulary.load(folder / VOCABULARY)
+    conf = load_conf(folder / SERVER_CONF)
+    check_words(card_path, card.vocabulary, folder / VOCABULARY, len(vocabulary))
+    check_conf(conf, folder / SERVER_CONF, card.sizes.get("classes", 0))
+    check_weights(folder / ONNX, folder / PROGRAM, folder / WEIGHTS, card.vocabulary, card.sizes)
+    return Bundle(folder, card, conf, vocabulary)
 
 
 def _read_card(path: Path) -> ModelCard:

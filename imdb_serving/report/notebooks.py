@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import tempfile
 import threading
 import warnings
 from collections.abc import Mapping
@@ -155,6 +156,7 @@ class _Apart:
 
 
 def _set_temporary(folder: str | None) -> None:
+    tempfile.tempdir = None  # else what it found before counts for this process, and for kernels' connection files
     if folder is None:
         os.environ.pop("TMPDIR", None)
     else:

@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from imdb_serving.errors import DataError
 
+MAX_WORDS = 1_000_000
+MAX_BYTES = 32 << 20
+"""A word takes about 140 bytes of memory; the published vocabulary has 89,527."""
+
 _SPLIT = re.compile(r"([;,.?!()])|\s+")
 
 
@@ -63,9 +67,18 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read a vocabulary file, one word a line (the official `imdb.vocab` too); raise `DataError` if it is none."""
+        """Read a vocabulary file, one word a line (the official `imdb.vocab` too).
+
+        Raises `DataError` if it is none, or has more than `MAX_WORDS` lines or `MAX_BYTES` bytes.
+        """
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
+            with path.open("rb") as file:
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES or content.count(b"\n") > MAX_WORDS:
+                raise DataError(
+                    f"the vocabulary {path} is too large: at most {MAX_WORDS:,} words in {MAX_BYTES >> 20} MiB are read"
+                )
+            lines = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the vocabulary {path}: {error}") from error
         if lines and not lines[-1]:

@@ -310,3 +310,35 @@ def test_whatever_a_parameter_file_holds_it_is_read_or_refused(text: str) -> Non
         path.write_bytes(text.encode())
         with suppress(ConfigError):
             load_sweep(path)
+
+
+@pytest.mark.parametrize(("line", "words"), [
+    ("server_threads: [1000000000]", "server_threads: must be at most 1,024, got 1,000,000,000"),
+    ("client_threads: [2000]", "client_threads: must be at most 1,024"),
+    ("rounds: 1000000000", "rounds: must be at most 1,000, got 1,000,000,000"),
+    ("extra_rounds: 5000", "extra_rounds: must be at most 1,000"),
+    ("ladder_rounds: 5000", "ladder_rounds: must be at most 1,000"),
+    ("math_threads: 4000", "math_threads: must be at most 1,024"),
+    ("samples: 100000000000", "samples: must be at most 10,000,000"),
+    ("passes: 100000000", "passes: must be at most 1,000,000"),
+    ("batch: 10000000", "batch: must be at most"),
+    ("rounds: 2\nseed: 1\nrounds: 3", r"'rounds' appears twice\n  in .*line 3, column 1"),
+    ("also:\n- {engine: null, batch: 2, engine: folded}", "'engine' appears twice"),
+    ("on_cluster: {rounds: 2, rounds: 3}", "'rounds' appears twice"),
+])  # fmt: skip
+def test_numbers_beyond_all_use_and_keys_that_appear_twice_are_refused(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "own.yaml").write_text(line + "\n")
+    with pytest.raises(ConfigError, match=words):
+        load_sweep(tmp_path / "own.yaml")
+
+
+def test_more_cells_than_anybody_measures_are_refused(tmp_path: Path) -> None:
+    many = list(range(1, 600))
+    (tmp_path / "own.yaml").write_text(f"server_threads: {many}\nclient_threads: {many}\nrounds: 10\n")
+    with pytest.raises(ConfigError, match=r"rounds: 3,588,010 measurements of cells in all, at most 1,000,000"):
+        load_sweep(tmp_path / "own.yaml")
+
+
+def test_a_yaml_merge_may_be_overruled(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("also:\n- &a {engine: null, batch: 2}\n- {<<: *a, batch: 4}\n")
+    assert [part.batch for part in load_sweep(tmp_path / "own.yaml").parts()] == [1, 2, 4]

@@ -14,7 +14,7 @@ from imdb_serving.engines import simulated
 from imdb_serving.engines.engine import Engine, Probabilities, Words, warm_up
 from imdb_serving.engines.null import NullEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine, register
-from imdb_serving.errors import ConfigError
+from imdb_serving.errors import BadRequest, ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.model.nets import NETS
 from imdb_serving.text.reviews import Reviews
@@ -259,3 +259,16 @@ def test_two_engines_side_by_side_answer_as_one(name: str, bundle: Path, small_r
     with ThreadPoolExecutor(2) as threads:
         for answers in threads.map(lambda engine: [engine.run(words) for _ in range(4)], [first, second]):
             assert all(np.array_equal(answer, expected) for answer in answers)
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("word", [-1, 1, 2, 1 << 40, -(1 << 63)])
+def test_a_word_that_a_table_does_not_have_is_refused_and_ends_nothing(bundle: Path, name: str, word: int) -> None:
+    """Looking it up would read other memory, or end the process. 1 is the first beyond the last row."""
+    opened = open_bundle(bundle)
+    engine = make_engine(EngineSpec(name), opened)
+    last = opened.card.pad_id
+    beyond = last + word if word in {1, 2} else word
+    with pytest.raises(BadRequest, match=f"word id {beyond} is outside 0..{last}"):
+        engine.run([np.array([3, beyond, 4])])
+    assert engine.run([np.array([last])]).shape == (1, 2)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 
 from imdb_serving.errors import BundleError
 from imdb_serving.model import bundle as bundles
 from imdb_serving.model.bundle import ModelCard, open_bundle, write_bundle
 from imdb_serving.model.conf import IMDB_CONF, load_conf
+from imdb_serving.model.export import to_onnx
 from imdb_serving.model.files import TUNING
 from imdb_serving.text.vocabulary import Vocabulary
 
@@ -19,7 +24,7 @@ SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.ONNX, bundles.VOCABULA
 CARD = ModelCard(
     net="bow",
     vocabulary=2,
-    sizes={"embedding": 128},
+    sizes={"embedding": 128, "classes": 2},
     accuracy=0.75,
     validation_accuracy=0.5,
     epochs=1,
@@ -38,10 +43,101 @@ def written(tmp_path: Path) -> Path:
     program = tmp_path / "program"
     program.with_suffix(".json").write_text('{"a": "program"}', encoding="utf-8")
     program.with_suffix(".pdiparams").write_bytes(b"some weights")
-    program.with_suffix(".onnx").write_bytes(b"a graph")
+    program.with_suffix(".onnx").write_bytes(a_graph(rows=4))
     root = tmp_path / "root"
     write_bundle(root, CARD, IMDB_CONF, Vocabulary(["film", "great"]), program)
     return root
+
+
+def a_graph(rows: int, classes: int = 2) -> bytes:
+    """The ONNX graph of a bag of words."""
+    shapes = {"embedding": (rows, 128), "first": (128, 128), "second": (128, 96), "out": (96, classes)}
+    weights = {f"{name}.weight": np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    biases = {f"{name}.bias": np.zeros(shape[1], np.float32) for name, shape in shapes.items()}
+    graph: bytes = to_onnx("bow", {**weights, **biases}).SerializeToString()
+    return graph
+
+
+def sign(folder: Path, **changes: Any) -> None:
+    """Have the card say other things, and all checksums fit."""
+    path = folder / bundles.CARD
+    card = msgspec.structs.replace(msgspec.json.decode(path.read_bytes(), type=ModelCard), **changes)
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in bundles.FILES}
+    card = msgspec.structs.replace(card, files=files)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(card, checksum=card.digest())))
+
+
+@pytest.fixture
+def trained(bundle: Path, tmp_path: Path) -> Path:
+    """The server folder of a copy of a trained bundle."""
+    return Path(shutil.copytree(bundle, tmp_path / "copy")) / bundles.SERVER_DIR
+
+
+def test_a_copy_that_is_signed_again_opens(trained: Path) -> None:
+    sign(trained)
+    assert open_bundle(trained).card.net == "cnn"
+
+
+@pytest.mark.parametrize("words", [1 << 40, 0, -1, 7])
+def test_a_card_that_says_another_number_of_words_is_refused(trained: Path, words: int) -> None:
+    """A server took it, and every request then ended two workers: the padding word is behind all others."""
+    sign(trained, vocabulary=words)
+    with pytest.raises(BundleError, match=rf"says vocabulary = {words}, and .*imdb.vocab has \d+ lines"):
+        open_bundle(trained)
+
+
+@pytest.mark.parametrize("sizes", [{"embedding": 128, "classes": 3}, {"embedding": 64, "classes": 2}, {}])
+def test_a_card_that_says_other_sizes_is_refused(trained: Path, sizes: dict[str, int]) -> None:
+    sign(trained, sizes=sizes)
+    with pytest.raises(BundleError, match="do not fit each other"):
+        open_bundle(trained)
+
+
+def test_a_vocabulary_of_more_words_than_word_vectors_is_refused(trained: Path) -> None:
+    card = open_bundle(trained).card
+    with (trained / bundles.VOCABULARY).open("a", encoding="utf-8") as file:
+        file.write("oneword\nmore\n")
+    sign(trained, vocabulary=card.vocabulary + 2)
+    with pytest.raises(BundleError, match=r"inference.onnx has word vectors \[\d+, 128\], the card says"):
+        open_bundle(trained)
+
+
+def test_a_graph_of_another_model_is_refused(trained: Path) -> None:
+    card = open_bundle(trained).card
+    (trained / bundles.ONNX).write_bytes(a_graph(card.vocabulary + 2, classes=3))
+    sign(trained)
+    with pytest.raises(BundleError, match=r"has \[3\] classes, the card says 2"):
+        open_bundle(trained)
+
+
+def test_a_program_of_another_vocabulary_is_refused(trained: Path) -> None:
+    card, path = open_bundle(trained).card, trained / bundles.PROGRAM
+    path.write_text(path.read_text().replace(f"[{card.vocabulary + 2},128]", f"[{card.vocabulary + 1},128]"))
+    sign(trained)
+    with pytest.raises(BundleError, match=r"inference.json has no word vectors of \d+ rows"):
+        open_bundle(trained)
+
+
+def test_weights_that_are_cut_are_refused(trained: Path) -> None:
+    path = trained / bundles.WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+    sign(trained)
+    with pytest.raises(BundleError, match=r"inference.pdiparams has \d+ bytes, the weights in .* take"):
+        open_bundle(trained)
+
+
+@pytest.mark.parametrize(("before", "after"), [
+    ('alias_name: "words"', 'alias_name: "tokens"'), ('alias_name: "prediction"', 'alias_name: "guess"'),
+    ("shape: 2", "shape: 3"),
+])  # fmt: skip
+def test_a_conf_that_does_not_fit_is_refused(trained: Path, before: str, after: str) -> None:
+    path = trained / bundles.SERVER_CONF
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    sign(trained)
+    with pytest.raises(BundleError, match=r"serving_server_conf.prototxt"):
+        open_bundle(trained)
 
 
 def change_byte(path: Path, position: int) -> None:
@@ -177,8 +273,8 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces_the_old_bundle(written: Path, tmp_path: Path) -> None:
-    write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other"]), tmp_path / "program")
-    assert open_bundle(written).vocabulary.words == ("other",)
+    write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other", "words"]), tmp_path / "program")
+    assert open_bundle(written).vocabulary.words == ("other", "words")
     assert sorted(path.name for path in written.iterdir()) == sorted(
         [bundles.SERVER_DIR, bundles.CLIENT_DIR, bundles.PUBLISHED_CONF]
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imdb_serving.errors import DataError
+from imdb_serving.text import vocabulary
 from imdb_serving.text.vocabulary import Vocabulary, tokenise
 
 PUNCTUATION = ";,.?!()"
@@ -104,3 +105,14 @@ def test_an_unusable_vocabulary_file_is_named(tmp_path: Path, content: bytes | N
 def test_a_folder_is_no_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=tmp_path.name):
         Vocabulary.load(tmp_path)
+
+
+@pytest.mark.parametrize("limit", ["MAX_WORDS", "MAX_BYTES"])
+def test_a_vocabulary_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    """Ten million lines took 1.4 GB."""
+    path = tmp_path / "imdb.vocab"
+    path.write_text("word\n" * 20)
+    assert len(Vocabulary.load(path)) == 20
+    monkeypatch.setattr(vocabulary, limit, 19)
+    with pytest.raises(DataError, match="is too large: at most"):
+        Vocabulary.load(path)

@@ -38,10 +38,28 @@ def check_choice(name: str, value: str, known: Collection[str]) -> None:
         raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
 
 
+MOST: dict[str, int] = {
+    "server_threads": 1024, "client_threads": 1024, "server_nodes": 1024, "client_nodes": 1024, "math_threads": 1024,
+    "node_cores": 4096, "workers": 1024, "clients": 10_000, "words": 1 << 16, "batch": 1 << 20,
+    "samples": 10_000_000, "requests": 10_000_000, "passes": 1_000_000,
+    "rounds": 1000, "extra_rounds": 1000, "ladder_rounds": 1000,
+}  # fmt: skip
+"""The largest number that each parameter takes: more than any machine or sweep has use for."""
+
+MAX_CELLS = 1_000_000
+
+
+def check_most(name: str, value: int) -> None:
+    """Refuse a number beyond what its parameter takes."""
+    if value > MOST[name]:
+        raise ConfigError(f"{name}: must be at most {MOST[name]:,}, got {value:,}")
+
+
 def check_counts(name: str, counts: list[int]) -> None:
     """Refuse anything but different whole numbers of at least 1."""
     if not counts or min(counts) < 1 or len(set(counts)) != len(counts):
         raise ConfigError(f"{name}: expected different whole numbers of at least 1, got {counts}")
+    check_most(name, max(counts))
 
 
 def check_rates(arrivals: str, rates: list[float]) -> None:
@@ -60,12 +78,14 @@ def check_positive(params: msgspec.Struct, *names: str) -> None:
     for name in names:
         if getattr(params, name) < 1:
             raise ConfigError(f"{name}: must be at least 1, got {getattr(params, name)}")
+        check_most(name, getattr(params, name))
 
 
 def check_rounds(rounds: int) -> None:
     """Refuse fewer rounds than an interval needs."""
     if rounds < 2:
         raise ConfigError(f"rounds: an interval needs at least 2, got {rounds}")
+    check_most("rounds", rounds)
 
 
 def check_timeout(seconds: float) -> None:

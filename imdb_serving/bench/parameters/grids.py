@@ -13,9 +13,11 @@ from imdb_serving.bench.parameters.checks import (
     CHOICES,
     GRID_MODES,
     LOCAL,
+    MAX_CELLS,
     check_choice,
     check_cluster,
     check_counts,
+    check_most,
     check_names,
     check_pipeline,
     check_placement,
@@ -176,11 +178,16 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_counts("server_threads", self.server_threads)
         check_counts("server_nodes", self.server_nodes)
         check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
-        if self.rounds < 1:
-            raise ConfigError(f"rounds: must be at least 1, got {self.rounds}")
+        check_positive(self, "rounds")
         for name in ("ladder_rounds", "extra_rounds"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must be at least 0, got {getattr(self, name)}")
+            check_most(name, getattr(self, name))
+        cells = self.rounds * sum(len(part.client_threads) * max(1, len(part.rates)) for part, _ in self.every_grid())
+        if cells > MAX_CELLS:
+            raise ConfigError(
+                f"rounds: {cells:,} measurements of cells in all, at most {MAX_CELLS:,}; take fewer of each"
+            )
         folders = {at_home(part.model) for part in self.parts() if part.model}
         if len({folder.name for folder in folders}) < len(folders):
             raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,6 +17,23 @@ from imdb_serving.errors import ConfigError
 ON_CLUSTER = "on_cluster"
 
 
+MERGE = "tag:yaml.org,2002:merge"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that appears twice: the last one would count, without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != MERGE:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} appears twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     """Read a sweep's YAML file, for another cluster than it names if one is given.
 
@@ -24,7 +42,7 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     Raises `ConfigError` naming the file, the key and what was expected.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
     except RecursionError:
         raise ConfigError(f"cannot read {path}: it is nested too deeply") from None
     except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:  # a date that is none is a ValueError

@@ -6,13 +6,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from imdb_serving.bench.parameters import GridParams, LadderParams
-from imdb_serving.config import at_home, project_root
+from imdb_serving.config import at_home, check_output, project_root
 
 
 def outputs_folder(params: GridParams | LadderParams) -> Path:
     """Return the sweep's folder below the outputs folder."""
     outputs = at_home(params.outputs) if params.outputs else project_root() / "outputs"
-    return outputs / params.sweep
+    return check_output(outputs / params.sweep)
 
 
 def new_run() -> str:

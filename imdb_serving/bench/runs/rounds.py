@@ -17,7 +17,7 @@ from imdb_serving.bench.record.folders import new_run
 from imdb_serving.bench.record.rows import Row, frame
 from imdb_serving.bench.runs.grid import run_grid
 from imdb_serving.bench.runs.sweep import plan
-from imdb_serving.config import at_home, project_root
+from imdb_serving.config import at_home, check_output, project_root
 
 Say = Callable[[str], None]
 
@@ -28,7 +28,7 @@ def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = pr
     `outputs` is the folder in which the sweep's is made, empty for the project's. Raises `ConfigError` as a grid run
     does; a cell that fails is a row with its reason.
     """
-    folder = at_home(outputs) if outputs else project_root() / "outputs"
+    folder = check_output(at_home(outputs) if outputs else project_root() / "outputs")
     run = new_run()
     rows: list[Row] = []
     for number in range(1, params.rounds + params.extra_rounds + 1):
