@@ -28,9 +28,23 @@ class NotImplementedHere(BadRequest):
 
 
 class ServerUnavailable(ServingError):
-    """No server answers at the endpoint, or it is shutting down."""
+    """No server answers at the endpoint, or it is starting or shutting down. `retry_seconds`: when to come again."""
 
     code = "unavailable"
+    retry_seconds = 1
+
+
+class Starting(ServerUnavailable):
+    """The server is there and cannot answer yet; in about `retry_seconds` it can."""
+
+    def __init__(self, seconds: float) -> None:
+        """Take the estimate."""
+        super().__init__(f"starting, ready in about {seconds:.0f} s")
+        self.retry_seconds = round(seconds)
+
+
+class NotListening(ServerUnavailable):
+    """Nobody listens at the endpoint, or nobody who answers. A client finds that; it is never sent."""
 
 
 class RequestTimeout(ServingError):

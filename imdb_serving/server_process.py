@@ -136,7 +136,7 @@ class ServerProcess:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "imdb_serving", *self._arguments]
-        self._process = subprocess.Popen(
+        self._process = process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -145,18 +145,18 @@ class ServerProcess:
             start_new_session=self._apart,
             env=self._environment,
         )
-        output = self._process.stdout
+        output = process.stdout
         assert output is not None  # noqa: S101 - a pipe was asked for
         # A timer rather than a select: the line is one write, and killing the server ends the read.
-        timer = threading.Timer(self._ready_timeout, self._process.kill)
+        timer = threading.Timer(self._ready_timeout, process.kill)
         timer.start()
         try:
             line = output.readline()
         finally:
             timer.cancel()
         if not line.startswith("ready "):
-            self._process.kill()
-            self._process.wait(STOP_SECONDS)
+            process.kill()
+            process.wait(STOP_SECONDS)
             raise ServerStartError(f"the server did not become ready: {self.errors() or 'it said nothing'}")
         self.endpoint = line.split()[2]
 
@@ -202,15 +202,17 @@ class KeptServer:
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="keep-server", daemon=True)
 
-    def __enter__(self) -> str:
-        """Start it; return its endpoint."""
+    def start(self) -> str:
+        """Start it; return its endpoint. Raises `ServerStartError` when it does not start, or is stopped meanwhile."""
         self._endpoint = self._server.start().endpoint
         self._keeper.start()
         return self._endpoint
 
-    def __exit__(self, *_error: object) -> None:
+    def stop(self) -> None:
+        """End it, also while it starts."""
         self._over.set()
-        self._keeper.join(READY_SECONDS)
+        if self._keeper.is_alive():
+            self._keeper.join(READY_SECONDS)
         self._server.stop()
 
     def _keep(self) -> None:

@@ -23,6 +23,8 @@ def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Comma
         click.option("--format", "kind", type=click.Choice(["auto", "ids", "text"]), default="auto",
                      help="Line format."),
         click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
+        click.option("--wait", type=Seconds(0, MAX_TIMEOUT), default=60.0,
+                     help="Seconds to wait for a server that starts; of those 10 for one that does not listen yet."),
         click.option("--timeout", type=Seconds(0, MAX_TIMEOUT, min_open=True), default=DEFAULT_TIMEOUT,
                      help="Seconds a request may take."),
         click.option("--endpoint", default=endpoint, help="Where the server listens."),

@@ -16,7 +16,9 @@ from imdb_serving.engines.registry import engines_for, engines_in_words
 @manual.command()
 @click.argument("params", type=click.Path(path_type=Path))
 @click.option("--outputs", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's outputs.")
-@click.option("--rounds", type=click.IntRange(min=1, max=1000), help="Instead of the file's; more than last time adds rounds.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1, max=1000), help="Instead of the file's; more than last time adds rounds."
+)
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
@@ -45,7 +47,9 @@ def sweep(params: Path, **options: Any) -> None:
     default=(*engines_for("cnn"), "null"),
     help="May be given several times.",
 )
-@click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers; clients are one, and as many.")
+@click.option(
+    "--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers; clients are one, and as many."
+)
 @click.option("--rounds", type=click.IntRange(min=2, max=1000), default=8, help="Shuffled passes over all rungs.")
 @click.option("--requests", type=click.IntRange(min=1), default=40, help="Of each client, in each block.")
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
@@ -97,8 +101,12 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
 
 @manual.command()
 @click.option("--most-workers", type=click.IntRange(min=1, max=1024), default=48, help="Of the simulated engine.")
-@click.option("--most-clients", type=click.IntRange(min=1, max=10_000), default=500, help="Above 16, threads of 16 processes.")
-@click.option("--rounds", type=click.IntRange(min=2, max=1000), default=3, help="Shuffled passes over all points and modes.")
+@click.option(
+    "--most-clients", type=click.IntRange(min=1, max=10_000), default=500, help="Above 16, threads of 16 processes."
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=2, max=1000), default=3, help="Shuffled passes over all points and modes."
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About, of a block.")
 def growth(most_workers: int, most_clients: int, **options: Any) -> None:
     """Measure how the cost of serving grows with workers, clients, review length and batch.
@@ -147,7 +155,9 @@ def flask_benchmark(model: Path | None, samples: int, server_threads: int) -> No
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Server: queries a second to offer.")
 @probe_options
-@click.option("--clients", type=click.IntRange(min=1, max=1024), default=16, help="Threads under LoadGen, else processes.")
+@click.option(
+    "--clients", type=click.IntRange(min=1, max=1024), default=16, help="Threads under LoadGen, else processes."
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each.")
 def mlperf(**options: Any) -> None:
     """Have MLPerf's LoadGen drive our client, then our own load generator do the same, and print both.
@@ -173,7 +183,9 @@ def mlperf(**options: Any) -> None:
     "--errors", type=click.FloatRange(0, 1), default=0.0, help="Share of requests without an answer, at most."
 )
 @probe_options
-@click.option("--clients", type=click.IntRange(min=1, max=1024), default=16, help="Client processes, of the open loop at most.")
+@click.option(
+    "--clients", type=click.IntRange(min=1, max=1024), default=16, help="Client processes, of the open loop at most."
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About, of a probe.")
 @click.option("--rounds", type=click.IntRange(min=1, max=1000), default=3, help="How often each load is probed.")
 def slo(**options: Any) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,12 +13,13 @@ from imdb_serving.bench.analysis.summary import PUBLISHED_COLUMNS, stage_sums, w
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.session import run_load
 from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
-from imdb_serving.errors import BadRequest, DataError
+from imdb_serving.errors import BadRequest, DataError, RequestTimeout, ServerUnavailable
 from imdb_serving.model.conf import ModelConf, load_conf
 from imdb_serving.model.files import SERVER_DIR, VOCABULARY
 from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
 from imdb_serving.text.vocabulary import Vocabulary
-from imdb_serving.transports.connect import KEEP_ALIVE, connect
+from imdb_serving.transports.base import Client
+from imdb_serving.transports.connect import KEEP_ALIVE, connect, wait_for
 from imdb_serving.transports.keys import NOBODY, Credentials
 
 SHOWN_FAILURES = 20
@@ -41,6 +42,7 @@ def predict_stream(
     batch: int,
     endpoint: str,
     timeout: float,
+    wait: float,
     kind: str,
     vocab: Path | None,
     http_client: str = KEEP_ALIVE,
@@ -60,6 +62,7 @@ def predict_stream(
     template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
     make_client = functools.partial(connect, endpoint, timeout, http_client, credentials=credentials)
 
+    _await_server(make_client, wait)
     shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
     records = run_load(make_client, shares, timeout)
     results, failures = _gather(shares, records)
@@ -75,6 +78,13 @@ def predict_stream(
     _write(lines, results)
     _report(() if alone else records, results, failures, len(lines))
     return 1 if failures else 0
+
+
+def _await_server(make_client: Callable[[], Client], seconds: float) -> None:
+    """Wait for a server that starts, and say so; when it does not, each sample's failure says why."""
+    if seconds:
+        with make_client() as client, suppress(ServerUnavailable, RequestTimeout):
+            wait_for(client, seconds, lambda why: print(f"waiting up to {seconds:g} s: {why}", file=sys.stderr))
 
 
 def _fetch(conf: ModelConf) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from imdb_serving.transports.rpc.answering import answer_maker
 from imdb_serving.transports.rpc.endpoints import is_socket
 from imdb_serving.transports.rpc.server import RpcServer
 from imdb_serving.workers.pool import Pool
+from imdb_serving.workers.seats import nothing_yet
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +29,22 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     options.set_up_log()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
-    bundle, engine = options.opened()
-    answer = functools.partial(answer_maker(options.kind), functools.partial(make_pipeline, engine, bundle))
-    pool = Pool(answer, options.server_threads, options.kind, options.preload(), wire.fingerprint)
-    describe = functools.partial(options.describe, bundle)
-    limit = options.max_message_bytes
+    bundle = options.open_bundle()
+    make = answer_maker(options.kind)
+    pool = Pool(nothing_yet, options.server_threads, options.kind, options.preload(), wire.fingerprint)
+
+    def prepare() -> None:
+        pool.make_answer = functools.partial(make, functools.partial(make_pipeline, options.tuned(bundle), bundle))
+
     keys = options.keys()
     server = RpcServer(
-        options.endpoint, pool, describe, max_message_bytes=limit, keys=keys, max_queue=options.max_queue
+        options.endpoint,
+        pool,
+        functools.partial(options.describe, bundle),
+        max_message_bytes=options.max_message_bytes,
+        keys=keys,
+        prepare=prepare,
+        max_queue=options.max_queue,
     )
     warn_strangers(options.endpoint, guarded=keys is not None)
     server.watch = lambda crew: metrics_port(options, crew, pool, server.info, rpc_stages)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,12 +13,14 @@ from imdb_serving.commands.serve_options import MakePipeline, ServeOptions
 from imdb_serving.commands.watching import http_stages, metrics_port, warn_strangers
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.server_process import KeptServer
+from imdb_serving.transports.connect import WAIT_SECONDS, wait_for
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
 from imdb_serving.transports.http.server import HttpServer
 from imdb_serving.transports.keys import NOBODY, Credentials
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
+from imdb_serving.workers.starting import Starter
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 class _Server(Protocol):
     url: str
 
-    def run(self) -> None:
-        """Serve until `stop`."""
+    def run(self, starter: Starter, on_ready: Callable[[], None]) -> None:
+        """Serve until `stop`; see `HttpServer.run`."""
 
     def stop(self) -> None:
         """Ask `run` to return."""
@@ -39,18 +41,24 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
     options.set_up_log()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
-    bundle, engine = options.opened()
+    bundle = options.open_bundle()
     workers = Workers(
-        functools.partial(make_pipeline, engine, bundle),
+        None,
         options.server_threads,
         options.kind,
         options.describe(bundle, PROTOCOL, options.max_message_bytes),
         options.preload(),
     )
-    app = make_app(workers, max_body_bytes=options.max_message_bytes, token=options.token())
     pool = workers.pool
-    stuck = pool.replace_stuck if options.kind == "thread" else None
-    server = _http_server(app, options, stuck)
+
+    def start() -> None:
+        workers.set_handler(functools.partial(make_pipeline, options.tuned(bundle), bundle))
+        pool.start()
+
+    app = make_app(workers, max_body_bytes=options.max_message_bytes, token=options.token())
+    server = _http_server(app, options, pool.replace_stuck if options.kind == "thread" else None)
+    starter = Starter(start)
+    workers.refusing = starter.refusal
     broken: list[ServerStartError] = []
 
     def give_up(error: ServerStartError) -> None:
@@ -62,10 +70,10 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
     try:
         with metrics_port(options, server.crew, pool, workers.info, http_stages) as metrics:
             workers.info = replace(workers.info, metrics=metrics)
-            pool.start()
-            _run(server, "flask", options, metrics)
+            _run(server, starter, "flask", options, metrics)
     finally:
         pool.stop()
+        starter.join()
     if broken:
         raise broken[0]
 
@@ -105,23 +113,43 @@ def _serve_front(
     options.set_up_log()
     options.settle()
     broken: list[ServerStartError] = []
-    stop: list[Callable[[], None]] = []
+    if not rpc:
+        options.open_bundle()  # what is wrong with the model is said here, not by the process below
+        options.make_pipeline()
+    gateway = Gateway(rpc or "", credentials)
+    app = make_app(gateway, max_body_bytes=options.max_message_bytes, profile=profile, token=options.token())
+    server = make_server(app)
 
     def give_up(error: ServerStartError) -> None:
         broken.append(error)
-        for each in stop:
-            each()
+        server.stop()
 
-    with _rpc_server(options, rpc, credentials, give_up) as endpoint:
-        gateway = Gateway(endpoint, credentials)
-        limit = options.max_message_bytes
-        server = make_server(make_app(gateway, max_body_bytes=limit, profile=profile, token=options.token()))
-        stop.append(server.stop)
-        stop_when_asked(server.stop, options)
+    kept = None if rpc else KeptServer(options.arguments(), give_up)
+
+    def start() -> None:
+        if kept is not None:
+            gateway.endpoint = kept.start()
+        else:
+            await_server(rpc or "", credentials)
+
+    starter = Starter(start)
+    gateway.refusing = starter.refusal
+    stop_when_asked(server.stop, options)
+    try:
         with _gateways_metrics(server, options) as gateway.metrics:
-            _run(server, mode, options, gateway.metrics)
+            _run(server, starter, mode, options, gateway.metrics)
+    finally:
+        if kept is not None:
+            kept.stop()
+        starter.join()
     if broken:
         raise broken[0]
+
+
+def await_server(rpc: str, credentials: Credentials) -> None:
+    """Wait until the RPC server that was named answers; raise what it says when it does not."""
+    with RpcClient(rpc, credentials=credentials) as client:
+        wait_for(client, WAIT_SECONDS)
 
 
 def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContextManager[str]:
@@ -133,23 +161,6 @@ def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContext
     return nullcontext("")
 
 
-@contextmanager
-def _rpc_server(
-    options: ServeOptions, rpc: str | None, credentials: Credentials, on_given_up: Callable[[ServerStartError], None]
-) -> Iterator[str]:
-    """Give the endpoint of the RPC server to ask: the one named, which must answer, or one started here."""
-    if rpc:
-        with RpcClient(rpc, credentials=credentials) as client:
-            client.hello()
-        yield rpc
-        return
-    options.opened()  # what is wrong with the model is said here, not by the process below
-    options.make_pipeline()
-    with KeptServer(options.arguments(), on_given_up) as endpoint:
-        yield endpoint
-
-
-def _run(server: _Server, mode: str, options: ServeOptions, metrics: str = "") -> None:
+def _run(server: _Server, starter: Starter, mode: str, options: ServeOptions, metrics: str = "") -> None:
     warn_strangers(server.url, guarded=options.token_file is not None)
-    announce(mode, server.url, options, metrics)
-    server.run()
+    server.run(starter, lambda: announce(mode, server.url, options, metrics))

@@ -14,7 +14,7 @@ import imdb_serving
 from imdb_serving import logs
 from imdb_serving.config import DEFAULT_ENDPOINT
 from imdb_serving.engines import tuning
-from imdb_serving.engines.registry import EngineSpec, WorkerKind
+from imdb_serving.engines.registry import EngineSpec, WorkerKind, check_model
 from imdb_serving.errors import ConfigError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.model.bundle import Bundle, open_bundle
@@ -64,10 +64,15 @@ class ServeOptions:
         """The worker kind: as asked, or the one the engine runs best in."""
         return self.worker_kind or self.engine.facts.worker_kind
 
-    def opened(self) -> tuple[Bundle | None, EngineSpec]:
-        """Open the model, if there is one, and decide how the engine runs it; raise when they do not fit."""
+    def open_bundle(self) -> Bundle | None:
+        """Open the model, if there is one; raise when it cannot be opened, or the engine cannot run it."""
         bundle = open_bundle(self.model) if self.model else None
-        return bundle, tuning.resolve(self.engine, bundle)
+        check_model(self.engine, bundle)
+        return bundle
+
+    def tuned(self, bundle: Bundle | None) -> EngineSpec:
+        """Decide how the engine runs the model; takes some seconds where that was never found out on this machine."""
+        return tuning.resolve(self.engine, bundle)
 
     def settle(self) -> None:
         """Stay on the cores that were named, if any; raise `ConfigError` for those that cannot be used."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TypeVar
 
-from imdb_serving.errors import BadRequest, Overloaded, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import BadRequest, NotListening, Overloaded, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.transports.base import Client
 
@@ -36,6 +36,7 @@ class _Server:
         self.client = connect(endpoint, seconds)
         self.left = False
         self.heard = float("-inf")
+        self.said: ServerUnavailable | None = None
 
     def answers(self, seconds: float) -> bool:
         """Tell whether it is there, asking it when nothing was heard of it for a while."""
@@ -43,8 +44,9 @@ class _Server:
             self.client.timeout = min(PROBE_SECONDS, seconds)
             try:
                 self.client.hello()
-            except ServingError:
+            except ServingError as error:
                 self.left = True
+                self.said = error if isinstance(error, ServerUnavailable) else None
                 return False
             self.heard = monotonic()
         self.left = False
@@ -88,6 +90,8 @@ class BalancedClient(Client):
                 break
             if not server.answers(left):
                 self._watch_those_left()
+                if server.said is not None and not isinstance(server.said, NotListening):
+                    refusal = server.said  # it is there, and starting
                 continue
             server.client.timeout = max(0.001, deadline - monotonic())
             try:
@@ -103,9 +107,7 @@ class BalancedClient(Client):
             else:
                 server.heard = monotonic()
                 return answer
-        raise refusal or ServerUnavailable(
-            f"no server answers at {', '.join(server.endpoint for server in self._servers)}"
-        )
+        raise refusal or NotListening(f"no server answers at {', '.join(server.endpoint for server in self._servers)}")
 
     def _in_turn(self) -> list[_Server]:
         """Return the live servers, the one whose turn it is first, or all when none is known to live."""

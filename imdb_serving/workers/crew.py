@@ -20,7 +20,7 @@ from collections.abc import Callable
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
-from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServerUnavailable, ServingError
+from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServingError
 from imdb_serving.workers import cores, pace
 from imdb_serving.workers.bell import Bell
 from imdb_serving.workers.front import Front, Task
@@ -88,7 +88,8 @@ class Crew:
         self.taken = 0
         """How many requests were taken, ever."""
 
-        self.draining = False
+        self.refusing: Callable[[], ServingError | None] | None = None
+        """Returns what all requests are refused with, while the server starts or drains."""
 
     def start(self) -> None:
         """Start the threads."""
@@ -96,9 +97,9 @@ class Crew:
             member.thread.start()
 
     def submit(self, task: Task) -> None:
-        """Accept a task; raise `Overloaded` when it may not wait, `ServerUnavailable` while draining."""
-        if self.draining:
-            raise ServerUnavailable("this server is shutting down; use another one")
+        """Accept a task; raise `Overloaded` when it may not wait, `ServerUnavailable` while starting or draining."""
+        if self.refusing is not None and (refusal := self.refusing()) is not None:
+            raise refusal
         self.waiting.admit(task)
 
     def _idle(self) -> int:

@@ -60,7 +60,7 @@ class Keeper:
         crew = self._crew
         while crew.front.receive():
             pass
-        crew.draining = True
+        crew.refusing = lambda: ServerUnavailable("this server is shutting down; use another one")
         until = monotonic() + seconds
         while (len(crew.waiting) or crew.at_work()) and monotonic() < until:
             crew.front.receive()

@@ -39,7 +39,7 @@ class Staff:
         if count < 1:
             raise ServerStartError(f"a server needs at least 1 worker, got {count}")
         self.count, self.kind = count, kind
-        self._make_answer, self._preload = make_answer, preload
+        self.make_answer, self._preload = make_answer, preload
         self._seats: dict[int, Seat] = {}
         self._idle: deque[Seat] = deque()  # the most recently used first: its caches are warm
         self._changed = threading.Condition()
@@ -61,13 +61,19 @@ class Staff:
         deadline = monotonic() + timeout
         for number in range(self.count):
             try:
-                self._seats[number] = self._make(number)
+                seat = self._make(number)
             except OSError as error:
                 raise ServerStartError(
                     f"cannot start {self.count} workers, only {number}: {error.strerror}; "
                     f"use fewer, or raise the limits (ulimit -n, ulimit -u)"
                 ) from error
-        for seat in self._seats.values():
+            with self._changed:
+                if not self._stopping:
+                    self._seats[number] = seat
+                    continue
+            seat.end(0.0)
+            return
+        for seat in list(self._seats.values()):
             seat.await_ready(deadline)
         self._idle.extend(self._seats.values())
         if self.kind == "process":
@@ -98,7 +104,7 @@ class Staff:
                     self.replace(seat)
 
     def _make(self, number: int) -> Seat:
-        return SEATS[self.kind](number, self._make_answer, self._preload)
+        return SEATS[self.kind](number, self.make_answer, self._preload)
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the workers that are processes, by name."""

@@ -221,7 +221,7 @@ def test_draining_answers_all_that_had_arrived_and_refuses_the_rest() -> None:
         for number in range(1, 200):
             front.arrive(number)
         drained = run(Keeper(crew).drain, 10.0)
-        assert kit.wait_until(lambda: crew.draining)
+        assert kit.wait_until(lambda: crew.refusing is not None)
         front.arrive(200)
         assert front.results(1) == {200: ServerUnavailable.code}
         gate.gate.set()

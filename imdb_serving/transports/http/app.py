@@ -132,7 +132,7 @@ def _problem(error: Exception) -> Response:
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
     body = json_wire.encode_problem(status, status.phrase, words_of(error), code_of(error))
-    return Response(body, status, headers_of(status), content_type=PROBLEM)
+    return Response(body, status, headers_of(status, error), content_type=PROBLEM)
 
 
 def _http_problem(error: HTTPException) -> Response:

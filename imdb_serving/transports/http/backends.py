@@ -21,13 +21,25 @@ from imdb_serving.transports.rpc.answering import make_answer, telling
 from imdb_serving.transports.rpc.zeromq_client import RpcClient
 from imdb_serving.workers import pace
 from imdb_serving.workers.pool import Pool
-from imdb_serving.workers.seats import WorkerKind
+from imdb_serving.workers.seats import WorkerKind, nothing_yet
 
 log = logging.getLogger(__name__)
 
 
+Refusing = Callable[[], ServingError | None] | None
+"""Returns what is answered instead while a server starts."""
+
+
+def refuse_while_starting(refusing: Refusing) -> None:
+    """Raise what is answered while a server starts."""
+    if refusing is not None and (refusal := refusing()) is not None:
+        raise refusal
+
+
 class Backend(Protocol):
     """What answers predictions; called from several threads at once."""
+
+    refusing: Refusing
 
     def describe(self) -> ServerInfo:
         """Return who answers; raise a `ServingError` when nobody does."""
@@ -42,22 +54,31 @@ class Workers:
     A thread worker takes the request as it is, in the web server's thread; a process gets it in RPC's frames.
     """
 
+    refusing: Refusing = None
+
     def __init__(
         self,
-        make_handler: Callable[[], Handler],
+        make_handler: Callable[[], Handler] | None,
         count: int,
         kind: WorkerKind,
         info: ServerInfo,
         preload: Sequence[str] = (),
     ) -> None:
-        """Make the pool; the server starts and stops it."""
-        make = make_answer if kind == "process" else make_local_answer
-        self.pool = Pool(functools.partial(make, make_handler), count, kind, preload, wire.fingerprint)
+        """Make the pool; the server starts and stops it. What makes handlers may come later, by `set_handler`."""
+        self.pool = Pool(nothing_yet, count, kind, preload, wire.fingerprint)
+        if make_handler is not None:
+            self.set_handler(make_handler)
         self._ask = self._ask_process if kind == "process" else self._ask_thread
         self.info = info
 
+    def set_handler(self, make_handler: Callable[[], Handler]) -> None:
+        """Take what makes a worker's handler; before the pool is started."""
+        make = make_answer if self.pool.kind == "process" else make_local_answer
+        self.pool.make_answer = functools.partial(make, make_handler)
+
     def describe(self) -> ServerInfo:
         """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
+        refuse_while_starting(self.refusing)
         return introduce(self.info, self.pool)
 
     def answer(self, request: Request, deadline: float) -> Reply:
@@ -114,20 +135,23 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
 class Gateway:
     """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
 
+    refusing: Refusing = None
+
     def __init__(self, endpoint: str, credentials: Credentials = NOBODY) -> None:
         """Take the RPC server's endpoint, and what it asks to be shown."""
-        self._endpoint, self._credentials = endpoint, credentials
+        self.endpoint, self._credentials = endpoint, credentials
         self.metrics = ""
         self._local = threading.local()
 
     def _client(self) -> RpcClient:
         if not hasattr(self._local, "client"):
-            self._local.client = RpcClient(self._endpoint, credentials=self._credentials)
+            self._local.client = RpcClient(self.endpoint, credentials=self._credentials)
         client: RpcClient = self._local.client
         return client
 
     def describe(self) -> ServerInfo:
         """Ask the RPC server who it is."""
+        refuse_while_starting(self.refusing)
         client = self._client()
         client.timeout = 1.0
         return replace(client.hello(), metrics=self.metrics)
@@ -135,6 +159,7 @@ class Gateway:
     def answer(self, request: Request, deadline: float) -> Reply:
         """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
         begun = perf_counter_ns()
+        refuse_while_starting(self.refusing)
         client = self._client()
         # A tenth is kept back, so that the word of a server that is gone still reaches the client in its time.
         client.timeout = min(max(0.001, 0.9 * (deadline - monotonic())), MAX_TIMEOUT)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from imdb_serving.transports.http.server import url
 from imdb_serving.transports.streams.listening import listen
+from imdb_serving.workers.starting import Starter
 
 if TYPE_CHECKING:
     from flask import Flask
 
 DEV_READ_SECONDS = 10.0
 DEV_BACKLOG = 128
+KEEP_SECONDS = 0.5
 
 
 class _DevHandler(WSGIRequestHandler):
@@ -34,15 +37,22 @@ class DevServer:
                 host, port, app, threaded=False, processes=1, request_handler=_DevHandler, fd=listener.fileno()
             )
             self.url = url(host, listener.getsockname()[1])
+        self._over = threading.Event()
 
     def stop(self) -> None:
         """Ask `run` to finish the request it is at, then return."""
-        # From another thread: a signal handler interrupts the very loop that `shutdown` waits for.
-        threading.Thread(target=self._server.shutdown, daemon=True).start()
+        self._over.set()
 
-    def run(self) -> None:
-        """Serve until `stop`."""
+    def run(self, starter: Starter, on_ready: Callable[[], None]) -> None:
+        """Serve until `stop`; see `HttpServer.run`. What the application says while it starts is its backend's."""
+        serving = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dev-server", daemon=True)
+        serving.start()
         try:
-            self._server.serve_forever(poll_interval=0.1)
+            if starter.run(self._over.wait, self._over.is_set):
+                on_ready()
+                while not self._over.wait(KEEP_SECONDS):
+                    pass
         finally:
+            self._server.shutdown()
+            serving.join()
             self._server.server_close()

@@ -61,15 +61,17 @@ def code_of(error: Exception) -> str:
     return error.code if isinstance(error, ServingError) else RemoteFailure.code
 
 
-def headers_of(status: HTTPStatus) -> dict[str, str]:
+def headers_of(status: HTTPStatus, error: Exception | None = None) -> dict[str, str]:
     """Return the header that says when to come again, or what to show, where that is of use."""
+    if isinstance(error, ServerUnavailable):
+        return {"Retry-After": str(error.retry_seconds)}
     return _HEADERS.get(status, {})
 
 
 def problem_of(error: Exception, request: HttpRequest) -> bytes:
     """Return the whole response to a request that failed before or behind the application."""
     status = status_of(error)
-    return problem(status, words_of(error), code_of(error), request, list(headers_of(status).items()))
+    return problem(status, words_of(error), code_of(error), request, list(headers_of(status, error).items()))
 
 
 def failed(response: bytes) -> FailedBytes:

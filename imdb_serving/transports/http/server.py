@@ -16,6 +16,7 @@ from imdb_serving.transports.http.responses import Application
 from imdb_serving.transports.streams.listening import listen
 from imdb_serving.workers.crew import Crew
 from imdb_serving.workers.keeper import Keeper
+from imdb_serving.workers.starting import Starter
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
@@ -50,10 +51,19 @@ class HttpServer:
         self._stopping = True
         self._keeper.rouse()
 
-    def run(self) -> None:
-        """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`."""
+    def run(self, starter: Starter | None = None, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`.
+
+        While a `starter` is at work requests are refused with what it says; `on_ready` is called behind it.
+        """
         try:
+            if starter is not None:
+                self.crew.refusing = starter.refusal
             self.crew.start()
+            if starter is not None and not starter.run(self._keeper.keep, lambda: self._stopping):
+                return
+            self.crew.refusing = None
+            on_ready()
             self._serve()
             while self.front.receive():  # what had arrived before the stop is still answered
                 pass

@@ -20,6 +20,7 @@ from imdb_serving.workers.front import Front
 from imdb_serving.workers.keeper import Keeper
 from imdb_serving.workers.pool import Pool
 from imdb_serving.workers.staff import START_SECONDS
+from imdb_serving.workers.starting import Starter
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
@@ -78,22 +79,37 @@ class RpcServer:
         start_timeout: float = START_SECONDS,
         drain_timeout: float = DRAIN_SECONDS,
         keys: ServerKeys | None = None,
+        prepare: Callable[[], None] = lambda: None,
         **limits: int,
     ) -> None:
-        """Take everything, `limits` for the requests that wait; nothing is started before `run`."""
+        """Take everything, `limits` for the requests that wait; nothing is started before `run`.
+
+        `prepare` is called before the workers are started, while the server answers already that it is starting.
+        """
         self._endpoint = endpoint
         self._pool = pool
         self.info = describe(PROTOCOL.decode(), max_message_bytes)
         self.watch: Callable[[Crew], AbstractContextManager[str]] = lambda _: nullcontext("")
         """Given the crew, what looks at it while the server runs, and where it tells what it sees."""
 
-        self._intake = Intake(lambda: introduce(self.info, pool), max_message_bytes, pool.kind)
-        self._start_timeout = start_timeout
+        self._starter = Starter(self._start)
+        self._intake = Intake(self._introduce, max_message_bytes, pool.kind)
+        self._prepare, self._start_timeout = prepare, start_timeout
         self._drain_timeout, self._limits, self._keys = drain_timeout, limits, keys
         self._stopping = False
         self._rouse: Callable[[], None] = lambda: None
         self._broken: list[ServerStartError] = []
         pool.on_broken = self._give_up
+
+    def _introduce(self) -> ServerInfo:
+        refusal = self._starter.refusal()
+        if refusal is not None:
+            raise refusal
+        return introduce(self.info, self._pool)
+
+    def _start(self) -> None:
+        self._prepare()
+        self._pool.start(self._start_timeout)
 
     def stop(self) -> None:
         """Ask `run` to answer what has arrived, then return."""
@@ -113,21 +129,23 @@ class RpcServer:
         front = open_front(self._endpoint, self._intake, self._keys)
         work, stuck = (pool.ask_here, pool.replace_stuck) if pool.kind == "thread" else (pool.ask_for, None)
         crew = Crew(front, pool.count, work, trusted=stuck is None, **self._limits)
+        crew.refusing = self._starter.refusal
         keeper = Keeper(crew, stuck)
         self._rouse = keeper.rouse
         try:
             with self.watch(crew) as metrics:
                 self.info = replace(self.info, metrics=metrics)
-                pool.start(self._start_timeout)
-                if not self._stopping:
-                    crew.start()
+                crew.start()
+                if self._starter.run(keeper.keep, lambda: self._stopping):
+                    crew.refusing = None
                     on_ready(front.endpoint)
                     self._serve(keeper, front)
         finally:
             crew.stop()
-            if crew.draining:
+            if crew.refusing is not None:
                 front.receive()  # what came while the threads ended is refused, as all that came since the stop
             pool.stop()
+            self._starter.join()
             front.close()
         for error in self._broken:
             raise error
