@@ -28,10 +28,14 @@ class NotImplementedHere(BadRequest):
 
 
 class ServerUnavailable(ServingError):
-    """No server answers at the endpoint, or it is starting or shutting down. `retry_seconds`: when to come again."""
+    """No server answers at the endpoint, or it is starting or shutting down.
+
+    `retry_seconds` is when to come again. `answered` is true when a server said so, false when none was found.
+    """
 
     code = "unavailable"
     retry_seconds = 1
+    answered = False
 
 
 class Starting(ServerUnavailable):
@@ -41,10 +45,6 @@ class Starting(ServerUnavailable):
         """Take the estimate."""
         super().__init__(f"starting, ready in about {seconds:.0f} s")
         self.retry_seconds = round(seconds)
-
-
-class NotListening(ServerUnavailable):
-    """Nobody listens at the endpoint, or nobody who answers. A client finds that; it is never sent."""
 
 
 class RequestTimeout(ServingError):
@@ -109,7 +109,10 @@ _BY_CODE: dict[str, type[ServingError]] = {kind.code: kind for kind in _ON_THE_W
 
 def from_code(code: str, message: str) -> ServingError:
     """Return the typed error for a failure received from a server; an unknown code becomes `RemoteFailure`."""
-    return _BY_CODE.get(code, RemoteFailure)(message)
+    error = _BY_CODE.get(code, RemoteFailure)(message)
+    if isinstance(error, ServerUnavailable):
+        error.answered = True
+    return error
 
 
 def wire_code(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from imdb_serving.bench.analysis.summary import PUBLISHED_COLUMNS, stage_sums, w
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.load.session import run_load
 from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
-from imdb_serving.errors import BadRequest, DataError, RequestTimeout, ServerUnavailable
+from imdb_serving.errors import BadRequest, DataError, RequestTimeout, ServerUnavailable, Unauthorized
 from imdb_serving.model.conf import ModelConf, load_conf
 from imdb_serving.model.files import SERVER_DIR, VOCABULARY
 from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
@@ -83,7 +83,7 @@ def predict_stream(
 def _await_server(make_client: Callable[[], Client], seconds: float) -> None:
     """Wait for a server that starts, and say so; when it does not, each sample's failure says why."""
     if seconds:
-        with make_client() as client, suppress(ServerUnavailable, RequestTimeout):
+        with make_client() as client, suppress(ServerUnavailable, RequestTimeout, Unauthorized):
             wait_for(client, seconds, lambda why: print(f"waiting up to {seconds:g} s: {why}", file=sys.stderr))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TypeVar
 
-from imdb_serving.errors import BadRequest, NotListening, Overloaded, RequestTimeout, ServerUnavailable, ServingError
+from imdb_serving.errors import BadRequest, Overloaded, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.transports.base import Client
 
@@ -90,7 +90,7 @@ class BalancedClient(Client):
                 break
             if not server.answers(left):
                 self._watch_those_left()
-                if server.said is not None and not isinstance(server.said, NotListening):
+                if server.said is not None and server.said.answered:
                     refusal = server.said  # it is there, and starting
                 continue
             server.client.timeout = max(0.001, deadline - monotonic())
@@ -107,7 +107,9 @@ class BalancedClient(Client):
             else:
                 server.heard = monotonic()
                 return answer
-        raise refusal or NotListening(f"no server answers at {', '.join(server.endpoint for server in self._servers)}")
+        raise refusal or ServerUnavailable(
+            f"no server answers at {', '.join(server.endpoint for server in self._servers)}"
+        )
 
     def _in_turn(self) -> list[_Server]:
         """Return the live servers, the one whose turn it is first, or all when none is known to live."""

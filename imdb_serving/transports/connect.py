@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic, sleep
 
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES
-from imdb_serving.errors import BadRequest, NotListening, RequestTimeout, ServerUnavailable, Unauthorized
+from imdb_serving.errors import BadRequest, RequestTimeout, ServerUnavailable
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.keys import NOBODY, Credentials
 
@@ -60,10 +60,9 @@ def wait_for(client: Client, seconds: float, tell: Callable[[str], None] = lambd
             client.timeout = min(timeout, PROBE_SECONDS)
             try:
                 client.hello()
-            except Unauthorized:
-                return  # it is there; the next request says the same, if it must
             except (ServerUnavailable, RequestTimeout) as error:
-                limit = min(seconds, LISTEN_SECONDS) if isinstance(error, NotListening) else seconds
+                is_there = isinstance(error, RequestTimeout) or error.answered
+                limit = seconds if is_there else min(seconds, LISTEN_SECONDS)
                 if monotonic() + PAUSE_SECONDS > begun + limit:
                     raise
                 if not is_told:

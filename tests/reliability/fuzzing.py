@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+import http_kit as http
 import msgspec
 import rpc_kit as kit
 
@@ -95,6 +96,21 @@ def huge_lengths(rng: random.Random) -> list[bytes]:
     return [struct.pack("<16sII", kit.VERSION, *sizes) + rng.randbytes(rng.randint(0, 300))]
 
 
+def many_frames(rng: random.Random) -> list[bytes]:
+    """More frames than a message may have, and around there."""
+    count = rng.choice([63, 64, 65, 66, 500, 1020, 1030, 3000])
+    return [*encoded(rng)[:2], *[rng.choice([b"", kit.ONE_WORD])] * count]
+
+
+def many_feeds(rng: random.Random) -> list[bytes]:
+    """More feeds, or names to fetch, than a request may have, and around there."""
+    count = rng.choice([63, 64, 65, 1100])
+    if rng.random() < 0.5:
+        return encoded(rng, fetch=[f"name{number}" for number in range(count)])
+    feed = [{**kit.WORDS, "name": f"name{number}"} for number in range(count)]
+    return [*encoded(rng, feed=feed)[:2], *[kit.ONE_WORD] * count]
+
+
 def good(rng: random.Random) -> list[bytes]:
     return kit.raw_message(id=rng.randint(0, 1 << 40))
 
@@ -109,7 +125,7 @@ def encoded(rng: random.Random, **changes: Any) -> list[bytes]:
 
 KINDS: list[Callable[[random.Random], list[bytes]]] = [
     noise, header_noise, wrong_version, truncated, flipped, odd_value, odd_tensor, odd_ids, odd_floats, hostile,
-    huge_lengths, good,
+    huge_lengths, many_frames, many_feeds, good,
 ]  # fmt: skip
 
 
@@ -117,3 +133,54 @@ def message(rng: random.Random) -> list[bytes]:
     """Any of them, in frames or in one piece."""
     frames = rng.choice(KINDS)(rng)
     return [kit.in_one_piece(frames)] if rng.random() < 0.3 and frames[0] == kit.VERSION else frames
+
+
+FIELDS = [
+    b"Host: x", b"Host: x", b"Host: y", b"Host: a b", b"Connection: upgrade", b"Upgrade: x", b"Upgrade: h2c",
+    b"Connection: close", b"Connection: keep-alive, upgrade", b"Expect: 100-continue", b"X-Request-Timeout: 5",
+    b"X-Request-Timeout: nan", b"Authorization: Bearer x", b"Content-Type: application/json", b"A:", b"a b: c", b": c",
+    b"A: " + b"b" * 5000, b"Transfer-Encoding: gzip", b"Transfer-Encoding: chunked", b"Content-Length: 5",
+]  # fmt: skip
+TARGETS = [b"/PaddleServing/v1.0/prediction", b"/health/ready", b"/", b"*", b"//", b"http://x/health/live", b"/%00"]
+
+
+def http_message(rng: random.Random) -> bytes:
+    """A request over HTTP, with upgrades, trailers, chunks and their extensions, and now and then wrong bytes."""
+    body = rng.choice([http.BODY, http.BODY, b"{}", b"[" * 200, rng.randbytes(rng.randint(0, 300)), many_names(rng)])
+    fields = [b"Host: x"] if rng.random() < 0.9 else []
+    fields += rng.sample(FIELDS, rng.choice([0, 0, 0, 1, 2, 4]))
+    if rng.random() < 0.5:
+        fields.append(b"Content-Type: application/json")
+    if rng.random() < 0.5:
+        fields.append(b"Transfer-Encoding: chunked")
+        body = chunks(rng, body)
+    else:
+        fields.append(b"Content-Length: %d" % (len(body) + rng.choice([0, 0, 0, 0, 1, -1])))
+    start = b"%b %b HTTP/%b" % (
+        rng.choice([b"POST", b"POST", b"POST", b"GET", b"HEAD", b"BREW", b"CONNECT"]),
+        rng.choice(TARGETS[:1] * 5 + TARGETS),
+        rng.choice([b"1.1", b"1.1", b"1.1", b"1.0", b"2.0", b"1.2"]),
+    )  # fmt: skip
+    data = bytearray(b"\r\n".join([start, *fields, b"", b""]) + body)
+    if rng.random() < 0.15:
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+def many_names(rng: random.Random) -> bytes:
+    """A body of more names than a request may have, or around there."""
+    names = {f"name{number}": [1] for number in range(rng.choice([63, 65, 1100]))}
+    encoded_body: bytes = msgspec.json.encode({**names, "fetch": ["prediction"]})
+    return encoded_body
+
+
+def chunks(rng: random.Random, body: bytes) -> bytes:
+    """A chunked body, with extensions and trailers."""
+    data, step = b"", rng.choice([1, 7, 100_000])
+    for begin in range(0, len(body), step):
+        part = body[begin : begin + step]
+        data += b"%x%b\r\n%b\r\n" % (len(part), rng.choice([b"", b"", b";a=b", b";" + b"c" * 500]), part)
+    trailers = [b"X-Request-Timeout: 0", b"Host: z", b"a:", b"Content-Type: text/plain", b"d: " + b"e" * 2000]
+    behind = b"".join(each + b"\r\n" for each in rng.sample(trailers, rng.choice([0, 0, 1, 3])))
+    return data + b"0\r\n" + behind * rng.choice([1, 1, 1, 60]) + b"\r\n"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import fuzzing
 import http_kit as http
@@ -83,6 +85,43 @@ def over_socket(endpoint: str, seed: int, count: int) -> Counter[str]:
     return seen
 
 
+def over_http(endpoint: str, seed: int, count: int) -> Counter[str]:
+    """Send requests, some on one connection until the server closes it; how they were answered."""
+    rng, seen, done = random.Random(seed), Counter[str](), 0
+    while done < count:
+        several = rng.randint(1, 20)
+        done += several
+        said = http.converse(endpoint, b"".join(fuzzing.http_message(rng) for _ in range(several)))
+        seen.update(re.findall(rb"HTTP/1.1 (\d{3}) [A-Z]", said))
+        assert b"Traceback" not in said
+        assert not re.search(rb"HTTP/1.1 500 ", said), said
+        seen["ended"] += 1
+    return Counter({str(name): number for name, number in seen.items()})
+
+
+def trickle(mode: str, endpoint: str, seed: int, count: int) -> Counter[str]:
+    """Begin large messages whose bytes come slowly, on some connections at once, and leave them."""
+    rng, size = random.Random(seed), 8 << 20
+    begun = {
+        "rpc": GREETING + b"\x03" + struct.pack(">Q", size),
+        "socket": struct.pack("<16sII", kit.VERSION, 100, size),
+        "flask": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size,
+    }[mode]
+    host, _, port = endpoint.rpartition("//")[2].rpartition(":")
+    for _ in range(count // 5000 + 1):
+        with ExitStack() as stack:
+            several = [stack.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(5)]
+            for part in (begun, bytes(rng.randint(1, 1 << 20)), b"a", b"b"):
+                for connection in several:
+                    with suppress(OSError):
+                        connection.sendall(part)
+    return Counter(trickled=5)
+
+
+READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x04" + bytes([len(READY)]) + READY
+
+
 def fuzz(mode: str, attack: Callable[[str, int, int], Counter[str]], kind: str, each: int) -> None:
     arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 30) as client:
@@ -90,8 +129,9 @@ def fuzz(mode: str, attack: Callable[[str, int, int], Counter[str]], kind: str, 
         attack(server.endpoint, 1, each // 10)  # warm up
         process = psutil.Process(server.pid)
         before = process.memory_info().rss, process.num_fds(), process.num_threads(), kit.descendants(server.pid)
-        with load.crowd(server.endpoint, 1, 30) as good, kit.side_by_side(2) as run:
+        with load.crowd(server.endpoint, 1, 30) as good, kit.side_by_side(3) as run:
             seen = [run(attack, server.endpoint, seed, each) for seed in (2, 3)]
+            seen.append(run(trickle, mode, server.endpoint, 4, each))
             total = sum((attacker.result() for attacker in seen), Counter())
             good.more()
         assert set(good.outcomes) == {"answered"}, good.texts
@@ -112,15 +152,23 @@ def test_fuzzed_messages_over_a_plain_socket() -> None:
     fuzz("socket", over_socket, "thread", 5_000)
 
 
-MILLION = [("rpc", "thread", 350_000), ("rpc", "process", 50_000), ("socket", "thread", 100_000)]
-"""Each of two attackers sends so many."""
+def test_fuzzed_requests_over_http() -> None:
+    fuzz("flask", over_http, "thread", 2_000)
+
+
+ATTACKS = {"rpc": over_zeromq, "socket": over_socket, "flask": over_http}
+MILLION = [
+    ("rpc", "thread", 300_000), ("rpc", "process", 50_000), ("socket", "thread", 100_000), ("flask", "thread", 50_000),
+    ("flask", "process", 10_000),
+]  # fmt: skip
+"""Each of two attackers sends so many, and a third one trickles."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("mode", "kind", "each"), MILLION)
 def test_a_million_fuzzed_messages(mode: str, kind: str, each: int) -> None:
-    fuzz(mode, over_zeromq if mode == "rpc" else over_socket, kind, each)
+    fuzz(mode, ATTACKS[mode], kind, each)
 
 
 def test_a_fuzzer_of_zeromqs_own_frames_ends_its_connection_alone() -> None:

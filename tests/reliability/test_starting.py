@@ -16,7 +16,7 @@ import http_kit as http
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.errors import NotListening, ServerUnavailable
+from imdb_serving.errors import ServerUnavailable
 from imdb_serving.transports import connect as connecting
 from imdb_serving.transports.connect import connect
 
@@ -65,10 +65,10 @@ def said_while_starting(endpoint: str) -> str:
         while time.monotonic() < until:
             try:
                 client.predict(kit.SAMPLE)
-            except NotListening:
-                time.sleep(0.02)
             except ServerUnavailable as error:
-                return str(error)
+                if error.answered:
+                    return str(error)
+                time.sleep(0.02)
             else:
                 return "answered"
     return "nobody listens"
@@ -124,7 +124,7 @@ def test_who_waits_for_nobody_waits_ten_seconds_and_no_longer(monkeypatch: pytes
     assert connecting.LISTEN_SECONDS == 10
     monkeypatch.setattr(connecting, "LISTEN_SECONDS", 0.5)
     for scheme in ("tcp", "socket", "http"):
-        with pytest.raises(NotListening, match="no server answers at"):
+        with pytest.raises(ServerUnavailable, match="no server answers at"):
             connect(f"{scheme}://127.0.0.1:{free_port()}", 5, wait=60)
 
 

@@ -18,7 +18,6 @@ from imdb_serving.clocks import ClockFilter
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import (
     BadRequest,
-    NotListening,
     RemoteFailure,
     RequestTimeout,
     ServerUnavailable,
@@ -177,8 +176,10 @@ class _BaseHttpClient(Client):
         kind = _BY_STATUS.get(answer.status, BadRequest if 400 <= answer.status < 500 else RemoteFailure)
         raise kind(f"the server answered with status {answer.status}: {words}")
 
-    def _unavailable(self, why: object) -> NotListening:
-        return NotListening(f'no server answers at {self.endpoint} ({why}); start one with "imdb-serving flask ..."')
+    def _unavailable(self, why: object) -> ServerUnavailable:
+        return ServerUnavailable(
+            f'no server answers at {self.endpoint} ({why}); start one with "imdb-serving flask ..."'
+        )
 
     def _too_long(self) -> str:
         return f"the answer of {self.endpoint} is longer than the {self.max_answer_bytes} bytes that this client reads"

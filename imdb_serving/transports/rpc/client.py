@@ -9,7 +9,7 @@ import msgspec
 
 from imdb_serving.clocks import ClockFilter
 from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
-from imdb_serving.errors import BadRequest, NotListening, RemoteFailure, RequestTimeout, ServingError
+from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, client_stages
 from imdb_serving.transports.base import Client
@@ -137,7 +137,7 @@ class MessageClient(Client):
     def _late(self) -> RequestTimeout:
         return RequestTimeout(f"no reply from {self.endpoint} in {self.timeout} s; raise the timeout or lower the load")
 
-    def _no_server(self, why: object) -> NotListening:
-        return NotListening(
+    def _no_server(self, why: object) -> ServerUnavailable:
+        return ServerUnavailable(
             f'no server answers at {self.endpoint}: {why}; start one with "imdb-serving serve ..." or raise the timeout'
         )
