@@ -101,7 +101,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
     assert f"{framing.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
     assert f"while {socket_front.MAX_UNDER_WAY:,} of its requests are under way" in PAGE
     assert socket_front.MAX_UNSENT_BYTES == 1 << 20
-    assert socket_front.UNREAD_SECONDS == 60
+    assert connection.UNREAD_SECONDS == 60
     assert f"whole {connection.MESSAGE_SECONDS:.0f} s after its first byte" in PAGE
     assert f"one second more for each {connection.LEAST_RATE >> 10} KiB of it" in PAGE
     assert f"may hold {front.MAX_HELD_BYTES >> 20} MiB of messages" in PAGE

@@ -53,7 +53,7 @@ class Pool(Staff):
         super().__init__(make_answer, count, kind, preload)
         self._fingerprint = fingerprint
         self.quarantine = Quarantine()
-        self._waiting = 0
+        self._waiting = self._suspects = 0
         self.asked_again = 0
         """How many requests were given to another worker."""
 
@@ -80,7 +80,16 @@ class Pool(Staff):
             raise
 
     def _ask_one(self, received_ns: int, message: Any, deadline: float, suspect: bool) -> Any:
-        seat = self._take(deadline, suspect)
+        if suspect:
+            self._await_spare(deadline)
+        try:
+            return self._ask_seat(self._take(deadline), received_ns, message, deadline)
+        finally:
+            if suspect:
+                with self._changed:
+                    self._suspects -= 1
+
+    def _ask_seat(self, seat: Seat, received_ns: int, message: Any, deadline: float) -> Any:
         try:
             answer = seat.ask(received_ns, message, deadline)
         except TimeoutError:
@@ -124,17 +133,24 @@ class Pool(Staff):
         """Have any worker answer a task; see `ask`."""
         return self.ask(task.received_ns, task.message, task.deadline, suspect=task.suspect)
 
-    def _take(self, deadline: float, suspect: bool = False) -> Seat:
-        """Return an idle seat, waiting for one until the deadline.
+    def _await_spare(self, deadline: float) -> None:
+        """Count a suspect as at work, once that leaves a worker to the others.
 
-        While a request is refused for having killed workers, a suspect must leave one worker to the others.
+        That is asked only while a request is refused for having killed workers, and where there is more than one.
         """
         while True:
-            if suspect and self.quarantine.active and len(self._seats) < min(2, self.count - len(self.given_up)):
-                if (left := deadline - monotonic()) <= 0:
-                    raise RequestTimeout(WAITED)
-                sleep(min(left, SUSPECT_SECONDS))  # and not on the condition, whose signals are for the others
-                continue
+            with self._changed:
+                spare = len(self._seats) - self._suspects - 1
+                if spare >= min(1, self.count - len(self.given_up) - 1) or not self.quarantine.active:
+                    self._suspects += 1
+                    return
+            if (left := deadline - monotonic()) <= 0:
+                raise RequestTimeout(WAITED)
+            sleep(min(left, SUSPECT_SECONDS))  # and not on the condition, whose signals are for the others
+
+    def _take(self, deadline: float) -> Seat:
+        """Return an idle seat, waiting for one until the deadline."""
+        while True:
             try:
                 seat = self._idle.pop()
             except IndexError:

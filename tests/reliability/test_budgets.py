@@ -21,7 +21,7 @@ from imdb_serving.messages import Reply, Request
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
 from imdb_serving.transports.connect import connect
-from imdb_serving.transports.streams import front
+from imdb_serving.transports.streams import connection, front
 
 HEAD = b"POST /PaddleServing/v1.0/prediction HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -119,9 +119,29 @@ def test_answers_that_are_not_read_are_charged_as_well(monkeypatch: pytest.Monke
         for number in range(100):
             deaf.send_multipart(kit.raw_message(id=number))
         time.sleep(1)
-        deaf.socket.settimeout(10)
-        read = 0
-        with suppress(ConnectionResetError):
-            while part := deaf.socket.recv(1 << 20):
-                read += len(part)
-        assert read < 20_000_000  # of 40; the system's own buffers hold some megabytes
+        assert everything(deaf.socket) < 20_000_000  # of 40; the system's own buffers hold some megabytes
+
+
+@pytest.mark.parametrize("mode", ["socket", "flask"])
+def test_a_client_that_reads_its_answers_byte_by_byte_is_closed(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "UNREAD_SECONDS", 0.5)
+    with load.in_process(mode, large) as endpoint, ExitStack() as stack:
+        host, _, port = endpoint.rpartition("//")[2].rpartition(":")
+        slow = stack.enter_context(socket.create_connection((host, int(port)), 10))
+        message = kit.in_one_piece(kit.raw_message()) if mode == "socket" else http.message()
+        slow.sendall(message * 60)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            slow.recv(50)
+            time.sleep(0.05)
+        assert everything(slow) < 20_000_000  # of 24; the system's own buffers hold some megabytes
+
+
+def everything(connection: socket.socket) -> int:
+    """How many bytes come until the other end closes the connection."""
+    connection.settimeout(10)
+    read = 0
+    with suppress(ConnectionResetError):
+        while part := connection.recv(1 << 20):
+            read += len(part)
+    return read

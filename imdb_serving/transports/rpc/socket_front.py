@@ -19,9 +19,6 @@ from imdb_serving.transports.streams.front import StreamFront
 from imdb_serving.workers.channel import Frames
 from imdb_serving.workers.front import Task
 
-UNREAD_SECONDS = 60.0
-"""How long a client may leave what it has asked for unread."""
-
 MESSAGE_BYTES = 512
 """Memory that a message takes beside its bytes, about."""
 
@@ -113,9 +110,6 @@ class SocketFront(StreamFront[SocketConnection]):
 
     def _open(self, client: socket.socket) -> SocketConnection:
         return SocketConnection(client, self._max_bytes)
-
-    def _is_stale(self, connection: SocketConnection, idle_seconds: float) -> bool:
-        return connection.wants_to_write and idle_seconds > UNREAD_SECONDS
 
     def client(self, task: Task) -> str:
         """Return a name of the connection, for the log; see `Front`."""

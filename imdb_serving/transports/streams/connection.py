@@ -19,6 +19,9 @@ MESSAGE_SECONDS = 30.0
 LEAST_RATE = 16 << 10
 """A message must be whole `MESSAGE_SECONDS` after its first byte, and one second more for so many bytes of it."""
 
+UNREAD_SECONDS = 60.0
+"""How long answers may be left unread, and one second more for each `LEAST_RATE` bytes that were read meanwhile."""
+
 _numbers = itertools.count(1)
 
 
@@ -43,6 +46,8 @@ class StreamConnection(ABC):
         self.weighed = 0  # of `held_bytes`, what its front has counted
         self.begun = 0.0  # when the message began that is not whole yet; 0 when there is none
         self._unsent = b""
+        self._unread_since = 0.0  # when answers began to be kept; 0 while none are
+        self._read_since = 0  # bytes of them that the client has read
         self.ended = False
         self._sending = threading.RLock()
 
@@ -83,7 +88,12 @@ class StreamConnection(ABC):
 
     def seconds_held(self, now: float) -> float:
         """Return for how long it has held what it holds."""
-        return now - (self.begun or self.touched)
+        return now - (self.begun or self._unread_since or self.touched)
+
+    def is_unread(self, now: float) -> bool:
+        """Tell whether the client reads its answers too slowly."""
+        allowed = UNREAD_SECONDS + self._read_since / LEAST_RATE
+        return bool(self._unread_since) and now - self._unread_since > allowed
 
     def is_late(self, now: float) -> bool:
         """Tell whether a message has taken longer to arrive than its size allows."""
@@ -125,6 +135,7 @@ class StreamConnection(ABC):
                 sent = 0
             if sent != len(data):
                 self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
+                self._unread_since = self._unread_since or monotonic()
 
     def settle(self) -> None:
         """Note whether nothing is pending: then whoever sends need not look after the connection.
@@ -141,6 +152,9 @@ class StreamConnection(ABC):
         with self._sending:
             unsent, self._unsent = self._unsent, b""
             self.send(unsent)
+            self._read_since += len(unsent) - len(self._unsent)
+            if not self._unsent:
+                self._unread_since, self._read_since = 0.0, 0
 
     @property
     def wants_to_write(self) -> bool:

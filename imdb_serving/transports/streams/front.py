@@ -80,9 +80,9 @@ class StreamFront(ABC, Generic[C]):
                 return
             self.answer(task, outcome)
 
-    @abstractmethod
-    def _is_stale(self, connection: C, idle_seconds: float) -> bool:
+    def _is_stale(self, _connection: C, _idle_seconds: float) -> bool:
         """Tell whether a connection on which nothing moves shall be closed."""
+        return False
 
     def receive(self) -> bool:
         """Read what has arrived; see `Front`."""
@@ -170,7 +170,7 @@ class StreamFront(ABC, Generic[C]):
             self.set_back(connection)
         wanted = (connection.wants_to_read, connection.wants_to_write)
         if wanted != connection.watched:
-            if wanted[0] and connection.begun:
+            if wanted[0] and not connection.watched[0] and connection.begun:
                 connection.begun = monotonic()  # it was this server that did not read
             connection.watched = wanted
             self._readiness.watch(connection.descriptor, read=wanted[0], write=wanted[1])
@@ -197,7 +197,8 @@ class StreamFront(ABC, Generic[C]):
                 self._readiness.watch(self._listener.fileno(), read=True, write=False)
                 for connection in list(self.connections.values()):
                     idle = now - connection.touched
-                    if (connection.lingering and idle > LINGER_SECONDS) or self._is_stale(connection, idle):
+                    has_lingered = connection.lingering and idle > LINGER_SECONDS
+                    if has_lingered or connection.is_unread(now) or self._is_stale(connection, idle):
                         self._forget(connection)
                     elif connection.watched[0] and not connection.lingering and connection.is_late(now):
                         connection.refuse(RequestTimeout(TOO_SLOW))
