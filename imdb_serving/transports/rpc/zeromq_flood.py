@@ -35,6 +35,12 @@ BYTES_RECEIVED = 128
 FRAME_COST = 40
 """How many times its bytes the smallest frame takes in memory, at most."""
 
+UNHEARD_SECONDS = 1.0
+"""After how long a connection of which no message was seen may have the identity of another one."""
+
+TWIN_SECONDS = 5.0
+"""For how long such connections are looked for once a client with an identity of its own choice has left."""
+
 UNKNOWN = -1
 GIVEN = b"\0"
 """How the identities begin that ZeroMQ gives to connections, and no other (ZMQ_ROUTING_ID)."""
@@ -56,6 +62,8 @@ class FloodGuard:
         self._memory = _Memory()
         self._resident = self._memory.resident()  # while no large message arrives
         self._large: dict[int, float] = {}  # when a large message was first seen to arrive, by descriptor
+        self._accepted: dict[int, float] = {}  # when, by descriptor
+        self._chosen_left = float("-inf")  # when a client with an identity of its own choice left last
         self._floor: dict[int, int] = {}
         self.known: dict[bytes, int] = {}
         """The descriptor of each client's connection, by the client's identity."""
@@ -81,12 +89,8 @@ class FloodGuard:
         del self.known[client]
         if client[:1] == GIVEN:
             self._gone.append(client)
-            return
-        # A client has chosen this identity, and may use it again already. ZeroMQ heeds no other connection with the
-        # identity of one that lives, and tells nobody. Those that were never heard connect again when they are cut.
-        heard = set(self.known.values())
-        for descriptor in [each for each in self._floor if each not in heard]:
-            _cut(descriptor, "may have the identity of a client that has left, and is to connect again")
+        else:  # one that a client has chosen may be in use again already, on another connection
+            self._chosen_left = monotonic()
 
     def _forget_seen(self) -> None:
         self._seen: set[bytes] = set()
@@ -101,9 +105,10 @@ class FloodGuard:
                 self._relief.add(descriptor)
                 continue
             if event["event"] == zmq.EVENT_ACCEPTED:
-                self._floor[descriptor] = 0
+                self._floor[descriptor], self._accepted[descriptor] = 0, monotonic()
                 continue
             self._floor.pop(descriptor, None)
+            self._accepted.pop(descriptor, None)
             self._large.pop(descriptor, None)
             for client in [who for who, which in self.known.items() if which == descriptor]:
                 self._leave(client)
@@ -127,7 +132,19 @@ class FloodGuard:
             else:
                 begun.append((max(0, received - floor), descriptor))
         self._cut_those_with_too_much(begun, now)
+        if now < self._chosen_left + TWIN_SECONDS:
+            self._cut_those_never_heard(begun, now)
         return gone
+
+    def _cut_those_never_heard(self, begun: list[tuple[int, int]], now: float) -> None:
+        """Have connections made again that may have the identity of a client that has left.
+
+        ZeroMQ heeds no connection with the identity of one that lives, neither then nor later, and tells nobody.
+        """
+        heard = set(self.known.values())
+        for size, descriptor in begun:
+            if descriptor not in heard and size <= SMALL_BYTES and now > self._accepted[descriptor] + UNHEARD_SECONDS:
+                _cut(descriptor, "may have the identity of a client that has left, and is to connect again")
 
     def _cut_those_with_too_much(self, begun: list[tuple[int, int]], now: float) -> None:
         """Cut connections whose message is too large or too slow, or that hold most and longest of too much in all."""
