@@ -132,8 +132,11 @@ class RequestParser:
     @property
     def held_bytes(self) -> int:
         """About how many bytes of memory all requests take that are whole, or have begun."""
+        begun = self.begun_bytes
+        if not begun and not self.requests:
+            return 0
         fields = FIELD_BYTES * len(self._request.headers)
-        return self.begun_bytes + fields + sum(request.size for request in self.requests)
+        return begun + fields + sum(request.size for request in self.requests)
 
     def _feed(self, data: bytes) -> None:
         self._fed += len(data)
@@ -210,19 +213,28 @@ class RequestParser:
             raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, detail)
         if request.method == "CONNECT":
             raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy")
-        hosts = [value for name, value in request.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and request.version == "1.1"):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"a request needs one Host header, this one has {len(hosts)}")
-        if hosts and not _HOST.fullmatch(hosts[0].strip()):
-            raise Refused(HTTPStatus.BAD_REQUEST, "the Host header names no host")
-        length = request.header(b"content-length")
-        if length is not None and length.strip().isdigit() and int(length[:20]) > self._max_body:
-            raise self._too_large()
-        codings = request.list_header(b"transfer-encoding")
-        if codings and request.version == "1.0":
+        hosts, is_coded = self._check_fields(request)
+        if hosts != 1 and (hosts or request.version == "1.1"):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"a request needs one Host header, this one has {hosts}")
+        if is_coded and request.version == "1.0":
             raise Refused(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
-        if codings and codings != [b"chunked"]:
+        if is_coded and request.list_header(b"transfer-encoding") != [b"chunked"]:
             raise Refused(HTTPStatus.NOT_IMPLEMENTED, "of the transfer encodings this server reads only chunked")
+
+    def _check_fields(self, request: HttpRequest) -> tuple[int, bool]:
+        """Return how many Host headers there are, and whether there is a Transfer-Encoding; check values and length."""
+        hosts, is_coded = 0, False
+        for name, value in request.headers:
+            if name == b"host":
+                hosts += 1
+                if not _HOST.fullmatch(value.strip()):
+                    raise Refused(HTTPStatus.BAD_REQUEST, "the Host header names no host")
+            elif name == b"content-length":  # the parser has read it as a number
+                if int(value) > self._max_body:
+                    raise self._too_large()
+            elif name == b"transfer-encoding":
+                is_coded = True
+        return hosts, is_coded
 
     def on_body(self, body: bytes) -> None:
         """Gather a part of the body."""
