@@ -33,9 +33,14 @@ class Connection(StreamConnection):
     def feed(self, data: bytes) -> None:
         """Parse what has arrived."""
         self.touched = monotonic()
-        completed = self._parser.completed
-        self._parser.feed(data)
-        self.time_begun_message(restart=self._parser.completed != completed)
+        parser = self._parser
+        completed = parser.completed
+        parser.feed(data)
+        if parser.fed or parser.url or self.begun:
+            self.time_begun_message(restart=parser.completed != completed)
+            self.is_heavy = True
+        elif self.at_work is not None or len(parser.requests) > 1:
+            self.is_heavy = True
 
     @property
     def begun_bytes(self) -> int:

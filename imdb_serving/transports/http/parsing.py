@@ -28,7 +28,7 @@ REQUEST_BYTES = 2048
 FIELD_BYTES = 192
 """Memory that a header field takes beside its text, about."""
 
-VERSIONS = frozenset({"1.0", "1.1"})
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"expect"})
 _METHOD = re.compile(rb"[\r\n]*[!#-'*+\-.0-9A-Z^_`a-z|~]+ ")
 _HOST = re.compile(rb"[^\s,/?#@\\]*")
 
@@ -83,16 +83,17 @@ class RequestParser:
         self.completed = 0
         self._max_body = max_body_bytes
         self._over = False
+        self._host = b""  # the last one that was sound
         self._parser = httptools.HttpRequestParser(self)
         self._begin()
 
     def _begin(self) -> None:
         self._request = HttpRequest()
-        self._url: list[bytes] = []
+        self.url: list[bytes] = []
         self._body: bytes | bytearray = b""
         # Bytes read for this request, and since the last one of its body; those of the read in which it began, or in
         # which that one came, are not among them.
-        self._fed = self._fed_since_body = 0
+        self.fed = self._since_body = 0
         self._in_head = True
         self._upgrades = self._replays = False
         self.awaits_continue = False
@@ -109,7 +110,7 @@ class RequestParser:
             if isinstance(refused, Refused):
                 self.refuse(refused.status, refused.detail)
             elif isinstance(error, httptools.HttpParserInvalidMethodError) and (
-                self.completed == before and self._fed == len(data) and _METHOD.match(data)
+                self.completed == before and self.fed == len(data) and _METHOD.match(data)
             ):
                 self.refuse(HTTPStatus.NOT_IMPLEMENTED, "this server does not know the request's method")
             else:
@@ -124,10 +125,10 @@ class RequestParser:
     @property
     def begun_bytes(self) -> int:
         """Bytes of the request that is not whole yet; 0 when none has begun."""
-        if not (self._fed or self._url or self._body):
+        if not (self.fed or self.url or self._body):
             return 0
         body = len(self._body)
-        return max(1, min(self._fed - body, MAX_HEAD_BYTES)) + body
+        return max(1, min(self.fed - body, MAX_HEAD_BYTES)) + body
 
     @property
     def held_bytes(self) -> int:
@@ -139,8 +140,8 @@ class RequestParser:
         return begun + fields + sum(request.size for request in self.requests)
 
     def _feed(self, data: bytes) -> None:
-        self._fed += len(data)
-        self._fed_since_body += len(data)
+        self.fed += len(data)
+        self._since_body += len(data)
         rest = memoryview(data)
         while rest:
             try:
@@ -151,7 +152,7 @@ class RequestParser:
             else:
                 break
         body = len(self._body)
-        if self._fed_since_body > MAX_HEAD_BYTES or self._fed - body > MAX_HEAD_BYTES + FRAMING_SHARE * body:
+        if self._since_body > MAX_HEAD_BYTES or self.fed - body > MAX_HEAD_BYTES + FRAMING_SHARE * body:
             raise self._head_too_large()
 
     def _ignore_upgrade(self) -> None:
@@ -172,7 +173,7 @@ class RequestParser:
     def on_url(self, url: bytes) -> None:
         """Gather the target, which may come in parts."""
         if not self._replays:
-            self._url.append(url)
+            self.url.append(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Gather a header. Trailers are left out: they are no headers (RFC 9110, 6.5.1)."""
@@ -188,12 +189,14 @@ class RequestParser:
             return
         self._in_head = False
         request = self._request
-        if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEAD_BYTES:
-            raise self._head_too_large()
         request.method = self._parser.get_method().decode("latin-1")
         request.version = self._parser.get_http_version()
-        self._check_framing(request)
-        target = b"".join(self._url)
+        self._check_fields(request)
+        if self._parser.should_upgrade():
+            if request.method == "CONNECT":
+                raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy")
+            self._upgrades = True
+        target = b"".join(self.url)
         if target == b"*":
             request.path = target
         else:
@@ -202,39 +205,36 @@ class RequestParser:
             except httptools.HttpParserInvalidURLError as error:
                 raise Refused(HTTPStatus.BAD_REQUEST, f"the request's target cannot be read: {error}") from error
             request.path, request.query = parts.path or b"/", parts.query or b""
-        self._upgrades = self._parser.should_upgrade()
-        if request.version == "1.1":
-            self.awaits_continue = (request.header(b"expect") or b"").lower() == b"100-continue"
 
-    def _check_framing(self, request: HttpRequest) -> None:
-        """Refuse what RFC 9112 has a server refuse and the parser lets pass."""
-        if request.version not in VERSIONS:
-            detail = f"this server speaks HTTP/1.1, not HTTP/{request.version}"
-            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, detail)
-        if request.method == "CONNECT":
-            raise Refused(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy")
-        hosts, is_coded = self._check_fields(request)
-        if hosts != 1 and (hosts or request.version == "1.1"):
-            raise Refused(HTTPStatus.BAD_REQUEST, f"a request needs one Host header, this one has {hosts}")
-        if is_coded and request.version == "1.0":
-            raise Refused(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
-        if is_coded and request.list_header(b"transfer-encoding") != [b"chunked"]:
-            raise Refused(HTTPStatus.NOT_IMPLEMENTED, "of the transfer encodings this server reads only chunked")
-
-    def _check_fields(self, request: HttpRequest) -> tuple[int, bool]:
-        """Return how many Host headers there are, and whether there is a Transfer-Encoding; check values and length."""
-        hosts, is_coded = 0, False
+    def _check_fields(self, request: HttpRequest) -> None:
+        """Refuse what RFC 9112 has a server refuse and the parser lets pass, and what is too large."""
+        size = hosts = 0
         for name, value in request.headers:
+            size += len(name) + len(value)
             if name == b"host":
                 hosts += 1
-                if not _HOST.fullmatch(value.strip()):
-                    raise Refused(HTTPStatus.BAD_REQUEST, "the Host header names no host")
-            elif name == b"content-length":  # the parser has read it as a number
-                if int(value) > self._max_body:
-                    raise self._too_large()
-            elif name == b"transfer-encoding":
-                is_coded = True
-        return hosts, is_coded
+                if value != self._host:
+                    self._host = _checked_host(value)
+            elif name in FRAMING:
+                self._check_field(request, name, value)
+        if size > MAX_HEAD_BYTES:
+            raise self._head_too_large()
+        if request.version not in {"1.1", "1.0"}:
+            detail = f"this server speaks HTTP/1.1, not HTTP/{request.version}"
+            raise Refused(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, detail)
+        if hosts != 1 and (hosts or request.version == "1.1"):
+            raise Refused(HTTPStatus.BAD_REQUEST, f"a request needs one Host header, this one has {hosts}")
+
+    def _check_field(self, request: HttpRequest, name: bytes, value: bytes) -> None:
+        if name == b"content-length":  # the parser has read it as a number
+            if int(value) > self._max_body:
+                raise self._too_large()
+        elif name == b"expect":
+            self.awaits_continue = request.version == "1.1" and value.lower() == b"100-continue"
+        elif request.version == "1.0":
+            raise Refused(HTTPStatus.BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding; send a Content-Length")
+        elif request.list_header(name) != [b"chunked"]:
+            raise Refused(HTTPStatus.NOT_IMPLEMENTED, "of the transfer encodings this server reads only chunked")
 
     def on_body(self, body: bytes) -> None:
         """Gather a part of the body."""
@@ -246,7 +246,7 @@ class RequestParser:
             self._body = bytearray(self._body + body)
         else:
             self._body += body
-        self._fed_since_body = 0
+        self._since_body = 0
         self.awaits_continue = False
 
     def on_message_complete(self) -> None:
@@ -271,3 +271,10 @@ class RequestParser:
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the body is larger than this server takes, {self._max_body} bytes; send smaller batches",
         )
+
+
+def _checked_host(value: bytes) -> bytes:
+    """Return the value of a Host header; raise `Refused` when it can name no host."""
+    if not _HOST.fullmatch(value.strip()):
+        raise Refused(HTTPStatus.BAD_REQUEST, "the Host header names no host")
+    return value

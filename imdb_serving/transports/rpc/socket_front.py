@@ -53,6 +53,7 @@ class SocketConnection(StreamConnection):
         except BadRequest as error:
             self.refuse(error)
         self.time_begun_message(restart=len(self.messages) != before)
+        self.is_heavy = True
 
     @property
     def begun_bytes(self) -> int:

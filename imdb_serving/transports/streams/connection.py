@@ -44,6 +44,7 @@ class StreamConnection(ABC):
         self.watched = (False, False)
         self.answered = 0  # changes under `_sending`
         self.weighed = 0  # of `held_bytes`, what its front has counted
+        self.is_heavy = False  # that has changed, or is not nothing
         self.begun = 0.0  # when the message began that is not whole yet; 0 when there is none
         self._unsent = b""
         self._unread_since = 0.0  # when answers began to be kept; 0 while none are
@@ -136,6 +137,7 @@ class StreamConnection(ABC):
             if sent != len(data):
                 self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
                 self._unread_since = self._unread_since or monotonic()
+                self.is_heavy = True
 
     def settle(self) -> None:
         """Note whether nothing is pending: then whoever sends need not look after the connection.

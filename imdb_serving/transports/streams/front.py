@@ -114,6 +114,7 @@ class StreamFront(ABC, Generic[C]):
     def _weigh(self, connection: C) -> None:
         """Count what a connection holds. If all together hold too much, refuse those that hold most and longest."""
         held = connection.held_bytes
+        connection.is_heavy = held > 0
         self._held_bytes += held - connection.weighed
         connection.weighed = held
         if self._held_bytes > MAX_HELD_BYTES and not self._refuses:
@@ -162,7 +163,8 @@ class StreamFront(ABC, Generic[C]):
 
     def _settle(self, connection: C) -> None:
         """Watch a connection for what it waits for now, or forget it when it is over."""
-        self._weigh(connection)
+        if connection.is_heavy:
+            self._weigh(connection)
         if connection.is_over:
             self._forget(connection)
             return
