@@ -192,7 +192,8 @@ class ServerProcess:
 class KeptServer:
     """A server that is started again, at the same endpoint, when it ends by itself or is killed.
 
-    `on_given_up` is told, once, when it has come to nothing several times in a row.
+    `on_given_up` is told, once, when it could not be started several times in a row. That it ended once it was ready is
+    never a reason: a request may have caused that.
     """
 
     def __init__(self, arguments: Sequence[str], on_given_up: Callable[[ServerStartError], None]) -> None:
@@ -216,21 +217,25 @@ class KeptServer:
         self._server.stop()
 
     def _keep(self) -> None:
-        tries, started = 0, monotonic()
+        failed, short, started = 0, 0, monotonic()
         while not self._over.wait(KEEP_SECONDS):
             if self._server.running:
                 continue
-            tries = 0 if monotonic() > started + SOUND_SECONDS else tries + 1
-            if tries > MAX_TRIES:
-                self._on_given_up(ServerStartError(f"the server at {self._endpoint} ended {tries} times in a row"))
+            if failed > MAX_TRIES:
+                self._on_given_up(
+                    ServerStartError(f"the server at {self._endpoint} did not start {failed} times in a row")
+                )
                 return
+            short = 0 if monotonic() > started + SOUND_SECONDS else min(short + 1, MAX_TRIES)
             log.warning("the server at %s has ended and is started again", self._endpoint)
             self._server.stop()
-            if self._over.wait(KEEP_SECONDS * 2**tries):
+            if self._over.wait(KEEP_SECONDS * 2**short):
                 return
             started = monotonic()
             self._server = ServerProcess([*self._arguments, "--endpoint", self._endpoint], apart=True)
             try:
                 self._server.start()
+                failed = 0
             except ServerStartError as error:
+                failed += 1
                 log.error("it did not start: %s", error)  # noqa: TRY400 - the trace is the server's, not ours

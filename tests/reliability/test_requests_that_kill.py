@@ -58,6 +58,7 @@ def another() -> Callable[[], list[int]]:
 def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Path, monkeypatch) -> list[str]:
     """Have one client ask for so long what kills, while another asks good things; what readiness said."""
     said: list[str] = []
+    killers = 0
     with deadly(mode, folder, monkeypatch) as server, load.crowd(server.endpoint, 1, 30) as good:
         good.more(5)
         with connect(server.endpoint, 30) as killer:
@@ -65,6 +66,7 @@ def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Pa
             while time.monotonic() < until:
                 with pytest.raises(RemoteFailure, match="two workers died while working on this request"):
                     killer.predict({"words": words()})
+                killers += 1
                 with connect(server.endpoint, 5) as newcomer:
                     try:
                         said += newcomer.hello().warnings
@@ -75,6 +77,7 @@ def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Pa
             assert kit.wait_until(lambda: newcomer.hello().workers_ready == 2, 60)
             assert (newcomer.hello().pid, newcomer.hello().given_up) == (server.pid, ())
     assert set(good.outcomes) == {"answered"}, good.texts
+    print(f"{mode}: {killers} requests that kill; {good.answered} good ones answered in {max(good.took):.2f} s at most")
     return said
 
 
@@ -103,6 +106,55 @@ def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeyp
         with load.crowd(server.endpoint, 1, 10) as good:
             good.more(50)
         assert set(good.outcomes) == {"answered"}, good.texts
+
+
+EXITING = """
+import os
+from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
+
+class Exiting:
+    name = "exiting"
+    def run(self, work):
+        if any(13 in review for review in work.reviews):
+            os._exit(3)
+        if any(14 in review for review in work.reviews):
+            raise SystemExit(3)
+
+def make(engine, bundle):
+    ops = list(imdb_pipeline(engine, bundle).ops)
+    return Pipeline([ops[0], Exiting(), *ops[1:]])
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_gateway_outlives_requests_that_end_the_server_behind_it(tmp_path, monkeypatch) -> None:
+    """With thread workers a request may end the whole server, as often as it comes."""
+    (tmp_path / "exiting.py").write_text(EXITING)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--engine", "null", "--worker-kind", "thread", "--server-threads", "2", "--pipeline", "exiting:make"]
+    with http.server(*arguments, command="flask-gateway") as server:
+
+        def is_answered() -> bool:
+            return http.post(server.endpoint, X_Request_Timeout="2").status == 200
+
+        for _ in range(6):
+            assert kit.wait_until(is_answered, 60)
+            assert http.post(server.endpoint, b'{"words":[13],"fetch":["prediction"]}').status in {503, 504}
+        assert kit.wait_until(is_answered, 60)
+
+
+@pytest.mark.parametrize("mode", load.some(load.MODES, ["socket"]))
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_an_op_that_exits_costs_its_request_alone(mode: str, kind: str, tmp_path, monkeypatch) -> None:
+    (tmp_path / "exiting.py").write_text(EXITING)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "2", "--pipeline", "exiting:make"]
+    with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 10) as client:
+        for _ in range(5):
+            with pytest.raises(RemoteFailure, match="its log says why"):
+                client.predict({"words": [14]})
+            assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
+        assert client.hello().warnings == ()
 
 
 @pytest.mark.parametrize("frames", [67, 1020, 1030, 20_000])
