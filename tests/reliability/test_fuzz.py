@@ -92,11 +92,11 @@ def over_http(endpoint: str, seed: int, count: int) -> Counter[str]:
         several = rng.randint(1, 20)
         done += several
         said = http.converse(endpoint, b"".join(fuzzing.http_message(rng) for _ in range(several)))
-        seen.update(re.findall(rb"HTTP/1.1 (\d{3}) [A-Z]", said))
+        seen.update(status.decode() for status in re.findall(rb"HTTP/1.1 (\d{3}) [A-Z]", said))
         assert b"Traceback" not in said
         assert not re.search(rb"HTTP/1.1 500 ", said), said
         seen["ended"] += 1
-    return Counter({str(name): number for name, number in seen.items()})
+    return seen
 
 
 def trickle(mode: str, endpoint: str, seed: int, count: int) -> Counter[str]:
