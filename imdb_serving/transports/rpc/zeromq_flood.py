@@ -22,7 +22,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from imdb_serving.transports.rpc.framing import SMALL_BYTES
-from imdb_serving.transports.rpc.zeromq_listeners import ListenerRelief
+from imdb_serving.transports.rpc.zeromq_listeners import ConnectionRefuser
 from imdb_serving.transports.streams.connection import LEAST_RATE, MESSAGE_SECONDS
 from imdb_serving.transports.streams.front import MAX_HELD_BYTES
 
@@ -58,7 +58,7 @@ class FloodGuard:
         """Begin to watch; before the socket is bound, or connections are missed."""
         self._router, self._limit = router, 2 * max_message_bytes
         self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_LISTENING)
-        self._relief = ListenerRelief()
+        self._refuser = ConnectionRefuser()
         self._memory = _Memory()
         self._resident = self._memory.resident()  # while no large message arrives
         self._large: dict[int, float] = {}  # when a large message was first seen to arrive, by descriptor
@@ -102,7 +102,7 @@ class FloodGuard:
             event = recv_monitor_message(self._monitor)
             descriptor = int(event["value"])
             if event["event"] == zmq.EVENT_LISTENING:
-                self._relief.add(descriptor)
+                self._refuser.add(descriptor)
                 continue
             if event["event"] == zmq.EVENT_ACCEPTED:
                 self._floor[descriptor], self._accepted[descriptor] = 0, monotonic()
@@ -120,7 +120,7 @@ class FloodGuard:
             return []
         self._checked = now
         self._hear()
-        self._relief.check()
+        self._refuser.check()
         gone, self._gone = self._gone, []
         seen = {self.known.get(client) for client in self._seen}
         self._forget_seen()
@@ -175,7 +175,7 @@ class FloodGuard:
 
     def close(self) -> None:
         """Watch no more; before the socket is closed."""
-        self._relief.close()
+        self._refuser.close()
         self._memory.close()
         self._router.disable_monitor()
         self._monitor.close(linger=0)

@@ -23,7 +23,7 @@ CLONE_FILES = 0x400
 MOST = 1 << 20
 
 
-class ListenerRelief:
+class ConnectionRefuser:
     """Refuses connections at some listening sockets while no descriptor is left."""
 
     def __init__(self) -> None:
