@@ -10,6 +10,9 @@ DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
 DEFAULT_HTTP_ENDPOINT = "http://127.0.0.1:9294"
 DEFAULT_TIMEOUT = 5.0
 MAX_TIMEOUT = 86_400.0
+WAIT_SECONDS = 60.0
+"""How long command-line clients wait for a server that starts."""
+
 MAX_ANSWER_BYTES = 256 << 20
 """What a client reads at most of one answer, unless told otherwise."""
 

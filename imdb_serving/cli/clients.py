@@ -11,7 +11,7 @@ import click
 
 from imdb_serving.cli.options import Command, Seconds, shows_credentials
 from imdb_serving.commands import manual
-from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT
+from imdb_serving.config import DEFAULT_ENDPOINT, DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_TIMEOUT, WAIT_SECONDS
 
 MAX_CLIENTS = 1024
 """Client processes; more are no use on any machine, and ZeroMQ has no more sockets for them."""
@@ -23,7 +23,7 @@ def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Comma
         click.option("--format", "kind", type=click.Choice(["auto", "ids", "text"]), default="auto",
                      help="Line format."),
         click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
-        click.option("--wait", type=Seconds(0, MAX_TIMEOUT), default=60.0,
+        click.option("--wait", type=Seconds(0, MAX_TIMEOUT), default=WAIT_SECONDS,
                      help="Seconds to wait for a server that starts; of those 10 for one that does not listen yet."),
         click.option("--timeout", type=Seconds(0, MAX_TIMEOUT, min_open=True), default=DEFAULT_TIMEOUT,
                      help="Seconds a request may take."),

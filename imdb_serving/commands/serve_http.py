@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Protocol
 from imdb_serving.commands.serve import announce, stop_when_asked
 from imdb_serving.commands.serve_options import MakePipeline, ServeOptions
 from imdb_serving.commands.watching import http_stages, metrics_port, warn_strangers
+from imdb_serving.config import WAIT_SECONDS
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.server_process import KeptServer
-from imdb_serving.transports.connect import WAIT_SECONDS, wait_for
+from imdb_serving.transports.connect import wait_for
 from imdb_serving.transports.http.app import PROTOCOL, make_app
 from imdb_serving.transports.http.backends import Gateway, Workers
 from imdb_serving.transports.http.dev import DevServer
@@ -130,7 +131,8 @@ def _serve_front(
         if kept is not None:
             gateway.endpoint = kept.start()
         else:
-            await_server(rpc or "", credentials)
+            with RpcClient(gateway.endpoint, credentials=credentials) as client:
+                wait_for(client, WAIT_SECONDS)
 
     starter = Starter(start)
     gateway.refusing = starter.refusal
@@ -144,12 +146,6 @@ def _serve_front(
         starter.join()
     if broken:
         raise broken[0]
-
-
-def await_server(rpc: str, credentials: Credentials) -> None:
-    """Wait until the RPC server that was named answers; raise what it says when it does not."""
-    with RpcClient(rpc, credentials=credentials) as client:
-        wait_for(client, WAIT_SECONDS)
 
 
 def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContextManager[str]:

@@ -13,9 +13,6 @@ from imdb_serving.transports.keys import NOBODY, Credentials
 
 KEEP_ALIVE, CURL = "keep-alive", "curl"
 
-WAIT_SECONDS = 60.0
-"""How long command-line clients wait for a server that starts."""
-
 LISTEN_SECONDS = 10.0
 """How long one is waited for that does not listen yet."""
 
@@ -57,7 +54,7 @@ def wait_for(client: Client, seconds: float, tell: Callable[[str], None] = lambd
     begun, timeout, is_told = monotonic(), client.timeout, False
     try:
         while True:
-            client.timeout = min(timeout, PROBE_SECONDS)
+            client.timeout = min(timeout, PROBE_SECONDS, max(PAUSE_SECONDS, begun + seconds - monotonic()))
             try:
                 client.hello()
             except (ServerUnavailable, RequestTimeout) as error:

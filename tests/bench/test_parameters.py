@@ -332,6 +332,13 @@ def test_numbers_beyond_all_use_and_keys_that_appear_twice_are_refused(tmp_path:
         load_sweep(tmp_path / "own.yaml")
 
 
+@pytest.mark.parametrize("text", ["? [a, b]\n: 1\n", "also: !!map word\n", "? {a: 1}\n: 2\n"])
+def test_keys_and_mappings_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"cannot read .*own.yaml: "):
+        load_sweep(tmp_path / "own.yaml")
+
+
 def test_more_cells_than_anybody_measures_are_refused(tmp_path: Path) -> None:
     many = list(range(1, 600))
     (tmp_path / "own.yaml").write_text(f"server_threads: {many}\nclient_threads: {many}\nrounds: 10\n")

@@ -41,9 +41,13 @@ def test_it_is_framed_the_same_when_it_comes_byte_by_byte(front: str, framing: f
                 said += part
         except (ConnectionResetError, BrokenPipeError):
             pass
-    if len(framing.data) < 1900 and said:  # refused early, the last answer may be lost with the connection's reset
-        found = framings.statuses(said)
-        assert framings.agrees(found, framing.statuses) or found == [400], (framing.source, said)
+    if len(framing.data) > 1900:
+        return  # a part of it was sent
+    found = framings.statuses(said)
+    if framing.statuses[0] == 200 or len(framing.statuses) > 1:
+        assert framings.agrees(found, framing.statuses), (framing.source, said)
+    else:  # what is refused early may lose its answer with the connection's reset; a method cut short is no method
+        assert found in ([], [400]) or framings.agrees(found, framing.statuses), (framing.source, said)
 
 
 def test_there_are_sixty_framings() -> None:

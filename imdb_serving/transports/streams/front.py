@@ -33,8 +33,8 @@ MAX_HELD_BYTES = 256 << 20
 
 TOO_MUCH_HELD = "more large messages are arriving than this server holds at once; try again later"
 TOO_SLOW = "the message did not arrive in time; send it faster"
-SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
-"""Errors of `accept` that have not to do with the connection that is accepted."""
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
+"""Errors of `accept` that say that this process or system has no more; others are of that one connection."""
 
 C = TypeVar("C", bound=StreamConnection)
 
@@ -152,7 +152,7 @@ class StreamFront(ABC, Generic[C]):
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno not in SHORT_OF:
+                if error.errno not in OUT_OF_RESOURCES:
                     continue  # that connection has failed before it was accepted
                 log.warning("a connection could not be accepted: %s", error)
                 self._readiness.forget(self._listener.fileno())  # the next sweep watches the listener again
