@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,3 +96,26 @@ def test_the_other_end_going_away_is_the_end(ends: tuple[Channel, Channel], sent
         ends[0].receive(soon(5))
     with pytest.raises(OSError, match=r"."):
         ends[0].send(1, [bytes(5_000_000)], soon(5))
+
+
+class Short:
+    """A socket of a system that is short of memory for some calls."""
+
+    def __init__(self, connection: socket.socket, times: float) -> None:
+        self.connection, self.times = connection, times
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"sendmsg", "recv", "recv_into"} and self.times:
+            self.times -= 1
+            raise OSError(errno.ENOBUFS, "no buffer space")
+        return getattr(self.connection, name)
+
+
+def test_a_shortage_of_memory_is_waited_out_until_the_deadline(ends: tuple[Channel, Channel]) -> None:
+    ours, theirs = ends
+    ours.connection, theirs.connection = Short(ours.connection, 3), Short(theirs.connection, 3)  # type: ignore[assignment]
+    ours.send(7, [b"x" * 100], soon(20))
+    assert theirs.receive(soon(20))[0] == 7
+    ours.connection.times = math.inf  # type: ignore[attr-defined]
+    with pytest.raises(TimeoutError):
+        ours.send(8, [b"x"], soon())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import select
@@ -10,6 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -442,3 +444,54 @@ def until_refused(endpoint: str, at_work: threading.Barrier) -> str:
                 client.predict(kit.SAMPLE)
         except ServerUnavailable as error:
             return str(error)
+
+
+class Short:
+    """A socket of a system that is short of memory at first."""
+
+    def __init__(self, connection: socket.socket, number: int) -> None:
+        self.connection, self.number, self.times = connection, number, 1
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"send", "recv"} and self.times:
+            self.times -= 1
+            raise OSError(self.number, os.strerror(self.number))
+        return getattr(self.connection, name)
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM])
+def test_a_shortage_of_memory_is_not_taken_for_the_clients_end(number: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Pipe(ours)
+        connection.socket = Short(ours, number)  # type: ignore[assignment]
+        connection.send(b"answer")
+        assert (connection.closed, connection.wants_to_write) == (False, True)
+        connection.flush()
+        assert (theirs.recv(10), connection.wants_to_write) == (b"answer", False)
+        connection.socket = Short(ours, number)  # type: ignore[assignment]
+        theirs.sendall(b"request")
+        assert (connection.arrived(), connection.closed) == (b"", False)
+        assert connection.arrived() == b"request"
+
+
+def test_a_connection_that_fails_before_it_is_accepted_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was taken for a lack of descriptors, and the listener rested for up to a second."""
+    accept, failures = socket.socket.accept, [errno.ECONNABORTED, errno.EPROTO]
+
+    def fail_first(self: socket.socket) -> Any:
+        accepted = accept(self)
+        if failures:
+            accepted[0].close()
+            raise OSError(failures.pop(), "it has gone")
+        return accepted
+
+    with own_server(half) as endpoint:
+        monkeypatch.setattr(front, "SWEEP_SECONDS", 600.0)
+        monkeypatch.setattr(socket.socket, "accept", fail_first)
+        for _ in range(3):
+            with connect(endpoint, 10) as client, suppress(ServerUnavailable):
+                client.hello()
+        assert failures == []
+        with connect(endpoint, 10) as client:
+            assert client.hello().engine == "test"
