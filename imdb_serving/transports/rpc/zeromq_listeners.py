@@ -19,6 +19,7 @@ from contextlib import suppress
 log = logging.getLogger(__name__)
 
 LOOK_MS = 200
+END_SECONDS = 2.0
 CLONE_FILES = 0x400
 MOST = 1 << 20
 
@@ -33,8 +34,13 @@ class ConnectionRefuser:
         self._thread: threading.Thread | None = None
 
     def add(self, listener: int) -> None:
-        """Look after one more listening socket, given by its descriptor."""
-        self._listeners.append(listener)
+        """Look after one more listening socket, given by its descriptor.
+
+        Two threads accept from it, so neither may wait there for a connection that the other one took.
+        """
+        with suppress(OSError):
+            os.set_blocking(listener, False)
+            self._listeners.append(listener)
 
     def check(self) -> None:
         """Begin to refuse connections when no descriptor is left, and end when there is one; called now and then."""
@@ -65,7 +71,7 @@ class ConnectionRefuser:
         """Refuse no more; before the listening sockets are closed."""
         self._over.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(END_SECONDS)
 
 
 def _unshare_descriptors() -> bool:

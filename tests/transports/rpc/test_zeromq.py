@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -25,6 +26,7 @@ import zmq
 from imdb_serving.errors import ServingError
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
+from imdb_serving.transports.rpc import zeromq_listeners
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +187,19 @@ def test_without_a_descriptor_a_server_rests_and_goes_on() -> None:
             assert kit.wait_until(lambda: is_ready(endpoint), 20)
         finally:
             process.terminate()
+
+
+def test_who_refuses_connections_never_waits_for_one_that_another_thread_took() -> None:
+    """It did, and then the server never ended; so could ZeroMQ's thread, and with it the whole server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refuser = zeromq_listeners.ConnectionRefuser()
+        refuser.add(listener.fileno())
+        refusing = threading.Thread(target=zeromq_listeners._refuse_one, args=(listener.fileno(),), daemon=True)
+        refusing.start()
+        refusing.join(10)
+        assert not refusing.is_alive()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 MAIN = "import sys; from imdb_serving.__main__ import run; sys.exit(run())"
