@@ -129,6 +129,27 @@ def check_answer(visit: Visit, case: Case) -> None:
     expect(visit.stages.get_by_role("row").filter(has_text="op1")).to_contain_text(" ms")
 
 
+def test_the_page_works_behind_a_proxy_that_gives_it_a_prefix(
+    browser: Browser, server: ServerProcess, cases: list[Case]
+) -> None:
+    def forward(route: Route) -> None:
+        path = urlsplit(route.request.url).path
+        assert path.startswith("/imdb/"), f"the page asked for {path}"
+        route.fulfill(response=route.fetch(url=server.endpoint + path.removeprefix("/imdb")))
+
+    page = browser.new_page()
+    page.set_default_timeout(WAIT_MS)
+    page.route("http://proxy.test/**", forward)
+    page.goto("http://proxy.test/imdb/", wait_until="load")
+    expect(page.locator("pre")).to_contain_text(f"http://proxy.test/imdb{PREDICTION_PATH}")
+    page.get_by_label("A film review, in English").fill(cases[0].review)
+    page.get_by_role("button", name="Predict", exact=True).click()
+    expect(page.get_by_role("status")).to_contain_text(cases[0].verdict)
+    page.get_by_role("link", name="/health/ready").click()
+    expect(page.locator("body")).to_contain_text('"status":"ready"')
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_a_review_is_answered_as_the_client_is(

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -45,6 +46,9 @@ Listener = Callable[[str], None]
 
 _LABS: weakref.WeakSet[Lab] = weakref.WeakSet()
 """Those of this process that were started."""
+
+
+os.register_at_fork(after_in_child=_LABS.clear)  # a forked process must not end its parent's
 
 
 @atexit.register

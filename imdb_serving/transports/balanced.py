@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from imdb_serving.errors import BadRequest, Overloaded, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.transports.base import Client
+from imdb_serving.transports.base import Client, ConnectedClient
 
 PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
@@ -53,11 +53,12 @@ class _Server:
         return True
 
 
-class BalancedClient(Client):
+class BalancedClient(ConnectedClient):
     """A client of several servers, for use in one thread. `timeout` is each request's deadline in seconds, in all."""
 
     def __init__(self, endpoints: Sequence[str], connect: Connect, timeout: float) -> None:
         """Take the endpoints, what makes a client, and the timeout; raise `BadRequest` for what is no endpoint."""
+        super().__init__()
         if not endpoints:
             raise BadRequest("at least one endpoint is needed")
         self.timeout = timeout
@@ -67,16 +68,18 @@ class BalancedClient(Client):
         self._watch: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def call(self, request: Request) -> Reply:
-        """Have one of the servers answer; see `Client.call`. Raises what the last one asked said."""
+    def _call(self, request: Request) -> Reply:
+        """Have one of the servers answer. Raises what the last one asked said."""
         return self._ask(lambda client: client.call(request))
 
-    def hello(self) -> ServerInfo:
-        """Ask the server whose turn it is who it is."""
+    def _hello(self) -> ServerInfo:
+        """Ask the server whose turn it is."""
         return self._ask(lambda client: client.hello())
 
-    def close(self) -> None:
-        """Close the clients of all servers."""
+    def _begin_anew(self) -> None:
+        self._closed = threading.Event()  # the clients of the servers see to themselves
+
+    def _close(self) -> None:
         self._closed.set()
         for server in self._servers:
             server.client.close()

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
 
+from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.serving.feeds import Feed, make_request
 
 Self = TypeVar("Self", bound="Client")
 
 
+IN_USE = "this client is in use: another thread waits for its answer; make a client for each thread"
+
+_getpid = os.getpid
+
+
 class Client(ABC):
-    """One conversation with a server. Make it, use it and close it in one thread."""
+    """One conversation with a server, for one thread at a time."""
 
     timeout: float
     """Each request's deadline in seconds; may be changed between requests."""
@@ -58,3 +66,88 @@ class Client(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class ConnectedClient(Client):
+    """A client with a connection, which one thread of one process may use at a time.
+
+    A call from a second thread raises `BadRequest` while another one goes on. In a forked process the client begins
+    anew, with a connection of its own; that of the parent process is left as it is.
+    """
+
+    def __init__(self) -> None:
+        """Note the process that the connection belongs to."""
+        self._use = threading.Lock()
+        self._process = _getpid()
+        self._closing = False
+
+    def call(self, request: Request) -> Reply:
+        """Send `request`, wait for the answer, and return it; see `Client.call`."""
+        self._begin_use()
+        try:
+            return self._call(request)
+        finally:
+            self._end_use()
+
+    def hello(self) -> ServerInfo:
+        """Ask the server who it is: engine, worker count, feed and fetch names."""
+        self._begin_use()
+        try:
+            return self._hello()
+        finally:
+            self._end_use()
+
+    def is_lost(self) -> bool:
+        """Tell whether the connection is gone; see `Client.is_lost`."""
+        self._begin_use()
+        try:
+            return self._is_lost()
+        finally:
+            self._end_use()
+
+    def close(self) -> None:
+        """Close the connection; while another thread uses it, that is done when its call ends."""
+        if self._process != _getpid():
+            self._leave_parent()
+        self._closing = True
+        self._close_if_unused()
+
+    def _begin_use(self) -> None:
+        if self._process != _getpid():
+            self._leave_parent()
+        if not self._use.acquire(blocking=False):
+            raise BadRequest(IN_USE)
+
+    def _end_use(self) -> None:
+        self._use.release()
+        if self._closing:
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._use.acquire(blocking=False):
+            try:
+                self._closing = False
+                self._close()
+            finally:
+                self._use.release()
+
+    def _leave_parent(self) -> None:
+        self._use = threading.Lock()  # a thread of the parent process may have held it
+        self._begin_anew()
+        self._process, self._closing = _getpid(), False
+
+    @abstractmethod
+    def _call(self, request: Request) -> Reply: ...
+
+    @abstractmethod
+    def _hello(self) -> ServerInfo: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+    def _is_lost(self) -> bool:
+        return False
+
+    @abstractmethod
+    def _begin_anew(self) -> None:
+        """Give up the connection of the process that this one was forked from, without a word to its server."""

@@ -62,3 +62,4 @@ def _remove() -> None:
 
 
 atexit.register(_remove)
+os.register_at_fork(after_in_child=lambda: atexit.unregister(_remove))  # the folder is the parent process's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 
@@ -172,6 +173,9 @@ def test_half_an_answer_is_an_error_of_its_own(make: MakeClient) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         b'5\r\n{"pre\r\n15\r\ndiction":[0.25,0.75]}\r\n0\r\n\r\n',
         http.answer(head="Connection: close\r\n"), http.answer().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b'HTTP/1.0 200 OK\r\n\r\n{"prediction":[0.25,0.75]}',
+        b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"prediction":[0.25,0.75]}',
+        b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{"prediction":[0.25,0.75]}',
     ],
 )  # fmt: skip
 def test_answers_of_every_lawful_form_are_read(make: MakeClient, whole: bytes) -> None:
@@ -180,12 +184,37 @@ def test_answers_of_every_lawful_form_are_read(make: MakeClient, whole: bytes) -
             for start in range(0, len(whole), 7):
                 connection.sendall(whole[start : start + 7])
                 time.sleep(0.001)
+            if b"Content-Length" not in whole and b"chunked" not in whole:
+                return  # the end of the connection is that of the answer
 
     with http.fake_server(script) as endpoint, make(endpoint, timeout=5) as client:
         for _ in range(2):
             reply = client.call(http.ONE)
             assert reply.outputs["prediction"].tolist() == [[0.25, 0.75]]
             assert [stage.name for stage in reply.stages] == ["encode", "send", "decode"]
+
+
+@CLIENTS
+def test_the_words_of_a_proxy_are_passed_on(make: MakeClient) -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        http.read_request(connection)
+        connection.sendall(b"HTTP/1.0 503 Service Unavailable\r\n\r\nno server is available to handle this request")
+
+    with http.fake_server(script) as endpoint, make(endpoint, timeout=5) as client:
+        failure = http.failure(client)
+        assert isinstance(failure, ServerUnavailable)
+        assert "no server is available" in str(failure)
+
+
+def test_an_answer_whose_connection_was_reset_is_not_whole() -> None:
+    def script(connection: socket.socket, number: int) -> None:
+        http.read_request(connection)
+        connection.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"prediction":[0.25,0.75]}')
+        time.sleep(0.2)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with http.fake_server(script) as endpoint, HttpClient(endpoint, timeout=5) as client:
+        assert isinstance(http.failure(client), ServerUnavailable)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 from flask import Flask, Response, render_template, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError, Unauthorized, words_of
 from imdb_serving.messages import ServerInfo
@@ -24,12 +24,21 @@ from imdb_serving.timing import Stage
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.backends import Backend
 from imdb_serving.transports.http.json_wire import JSON, LIVE_PATH, PREDICTION_PATH, PROBLEM, READY_PATH, TIMEOUT_HEADER
-from imdb_serving.transports.http.problems import BODY, RECEIVED_NS, code_of, headers_of, seconds_in, status_of
+from imdb_serving.transports.http.problems import (
+    BODY,
+    DEADLINE,
+    RECEIVED_NS,
+    code_of,
+    headers_of,
+    seconds_in,
+    status_of,
+)
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "imdb-serving-http/1"
 OPENAPI_PATH = "/openapi.json"
+ENCODING_KEY = "HTTP_CONTENT_ENCODING"
 TIMEOUT_KEY = "HTTP_" + TIMEOUT_HEADER.upper().replace("-", "_")
 
 
@@ -97,13 +106,11 @@ def _check_token(token: bytes) -> None:
 
 
 def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:
-    deadline = monotonic() + seconds_in(environ.get(TIMEOUT_KEY)) - (begun_ns - received_ns) / 1e9
-    if environ.get("CONTENT_TYPE") != JSON and not request.is_json:
-        return _problem_response(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"the Content-Type must be {JSON}, got {request.content_type or 'none'}; "
-            f"with curl: -H 'Content-Type: {JSON}'",
-        )
+    deadline = environ.get(DEADLINE)
+    if deadline is None:
+        deadline = monotonic() + seconds_in(environ.get(TIMEOUT_KEY)) - (begun_ns - received_ns) / 1e9
+    if environ.get("CONTENT_TYPE") != JSON or ENCODING_KEY in environ:
+        _check_media_type()
     body = environ.get(BODY)
     message, form = json_wire.decode_request(request.get_data(cache=False) if body is None else body)
     parsed_ns = perf_counter_ns()
@@ -111,6 +118,21 @@ def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, beg
     stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
     headers = [("Content-Type", JSON), ("Server-Timing", json_wire.format_timing(stages))]
     return Response(json_wire.encode_reply(reply, form), headers=headers)
+
+
+def _check_media_type() -> None:
+    """Refuse a body that is not JSON in UTF-8 as it stands."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType(f"Content-Encoding: {coding} is not supported; send the body as it is")
+    if not request.is_json:
+        raise UnsupportedMediaType(
+            f"the Content-Type must be {JSON}, got {request.content_type or 'none'}; "
+            f"with curl: -H 'Content-Type: {JSON}'"
+        )
+    charset = request.mimetype_params.get("charset", "utf-8")
+    if charset.lower() not in {"utf-8", "utf8", "us-ascii"}:
+        raise UnsupportedMediaType(f"Content-Type: {request.content_type} is not supported; JSON is sent in UTF-8")
 
 
 def _who(backend: Backend) -> ServerInfo | None:
@@ -145,6 +167,8 @@ def _http_problem(error: HTTPException) -> Response:
         detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}"
     elif error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         detail = "the body is larger than this server takes; send smaller batches"
+    elif error.code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers["Accept-Encoding"] = "identity"
     response = _problem_response(HTTPStatus(error.code or 500), detail)
     response.headers.extend(headers)
     return response

@@ -27,7 +27,7 @@ from imdb_serving.errors import (
 )
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, client_stages
-from imdb_serving.transports.base import Client
+from imdb_serving.transports.base import Client, ConnectedClient
 from imdb_serving.transports.http import json_wire
 from imdb_serving.transports.http.json_wire import JSON, PREDICTION_PATH, READY_PATH, TIMEOUT_HEADER
 from imdb_serving.transports.keys import read_token
@@ -55,6 +55,8 @@ class _Parser:
         self.timing: list[str] = []
         self.body: list[bytes] = []
         self.answer: Answer | None = None
+        self._ends_by_closing = False
+        self._sized = False
         self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> None:
@@ -68,8 +70,14 @@ class _Parser:
             self.answer = self.answer._replace(keep=False)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if name.lower() == b"server-timing":
+        name = name.lower()
+        if name == b"server-timing":
             self.timing.append(value.decode("latin-1"))
+        elif name in {b"content-length", b"transfer-encoding"}:
+            self._sized = True
+
+    def on_headers_complete(self) -> None:
+        self._ends_by_closing, self._sized = not self._sized, False
 
     def on_body(self, body: bytes) -> None:
         self.body.append(body)
@@ -79,8 +87,18 @@ class _Parser:
         if self.answer is None and status >= 200:  # below 200 it is interim, and the answer follows
             keep = self._parser.should_keep_alive()
             self.answer = Answer(status, ", ".join(self.timing), b"".join(self.body), keep)
+        self._ends_by_closing = False
         self.timing.clear()
         self.body.clear()
+
+    def close(self) -> Answer | None:
+        """Return the answer of a connection that was closed; None when it is not whole.
+
+        Without a length it ends with the connection (RFC 9112, 6.3).
+        """
+        if self.answer is None and self._ends_by_closing:
+            self.answer = Answer(self._parser.get_status_code(), ", ".join(self.timing), b"".join(self.body), False)
+        return self.answer
 
 
 class _Record(msgspec.Struct, frozen=True, gc=False):
@@ -106,7 +124,7 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
         return self.clocks.bound_ns(self.arrived_ns)
 
 
-class _BaseHttpClient(Client):
+class _HttpExchange(Client):
     """What both clients share: the endpoint, and the way from a request to a reply or a typed error."""
 
     def __init__(
@@ -118,6 +136,7 @@ class _BaseHttpClient(Client):
         token_file: Path | None = None,
     ) -> None:
         """Take the server's address; no connection is made yet. `timeout` is each request's deadline in seconds."""
+        super().__init__()
         if not 0 < timeout <= MAX_TIMEOUT:
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         try:
@@ -137,8 +156,8 @@ class _BaseHttpClient(Client):
         self._prefix = parts.path.rstrip("/")
         self._clocks = ClockFilter()
 
-    def call(self, request: Request) -> Reply:
-        """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
+    def _call(self, request: Request) -> Reply:
+        """Send `request` and return the reply with the stages of `client_infer`."""
         start = perf_counter_ns()
         body = json_wire.encode_request(request)
         encoded = perf_counter_ns()
@@ -150,8 +169,7 @@ class _BaseHttpClient(Client):
             raise RemoteFailure(f"{self.endpoint} answered without {', '.join(missing)}; is it another service?")
         return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer.timing, self._clocks))
 
-    def hello(self) -> ServerInfo:
-        """Ask the server who it is: engine, worker count, feed and fetch names."""
+    def _hello(self) -> ServerInfo:
         answer = self._exchange("GET", READY_PATH, b"")
         self._raise_for(answer)
         try:
@@ -193,7 +211,7 @@ class _Ready(msgspec.Struct):
     server: ServerInfo | None = None
 
 
-class HttpClient(_BaseHttpClient):
+class HttpClient(_HttpExchange, ConnectedClient):
     """A client of one HTTP server that keeps its connection, for use in one thread.
 
     >>> with HttpClient("http://127.0.0.1:9294") as client:  # doctest: +SKIP
@@ -205,14 +223,15 @@ class HttpClient(_BaseHttpClient):
     _socket: KernelTimedSocket | None = None
     _used_ns = 0
 
-    def close(self) -> None:
-        """Close the connection."""
+    def _begin_anew(self) -> None:
+        self._close()  # that ends the connection for this process alone
+
+    def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
-    def is_lost(self) -> bool:
-        """Tell whether the connection is gone; see `Client.is_lost`."""
+    def _is_lost(self) -> bool:
         return self._socket is not None and self._socket.is_readable()
 
     def _exchange(self, method: str, path: str, body: bytes) -> Answer:
@@ -223,28 +242,28 @@ class HttpClient(_BaseHttpClient):
             f"Content-Length: {len(body)}\r\n{TIMEOUT_HEADER}: {self.timeout:g}\r\n{self._authorizing}\r\n"
         ).encode("latin-1") + body
         if self._socket is not None and begun_ns > self._used_ns + RESTED_NS and self._socket.is_readable():
-            self.close()  # nothing was asked, so this is its end, or words that are no answer to what we ask now
+            self._close()  # nothing was asked, so this is its end, or words that are no answer to what we ask now
         kept = self._socket is not None
         try:
             answer = self._send(message, deadline_ns)
             if answer is None and kept:
                 # The server closed a connection that had been idle; it never saw the request, so it is sent again.
-                self.close()
+                self._close()
                 answer = self._send(message, deadline_ns)
         except (TimeoutError, BlockingIOError):
-            self.close()
+            self._close()
             raise self._late() from None
         except OSError as error:
-            self.close()
+            self._close()
             raise self._unavailable(error.strerror or error) from error
         except httptools.HttpParserError as error:
-            self.close()
+            self._close()
             raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
         except BaseException:  # Ctrl-C, say: the answer that comes yet must not be taken for the next one's
-            self.close()
+            self._close()
             raise
         if answer is None or not answer.keep:
-            self.close()
+            self._close()
         if answer is None:
             raise self._unavailable("it closed the connection without an answer")
         return answer
@@ -254,8 +273,6 @@ class HttpClient(_BaseHttpClient):
         if self._socket is None:
             left = max(0.001, (deadline_ns - perf_counter_ns()) / 1e9)
             self._socket = KernelTimedSocket(socket.create_connection((self._host, self._port), left))
-        parser = _Parser()
-        begun, read = False, 0
         try:
             self._socket.limit(self.timeout)
             sent = self._socket.send(message)
@@ -263,13 +280,22 @@ class HttpClient(_BaseHttpClient):
                 self._socket.send_rest(message, sent, deadline_ns)
         except (BrokenPipeError, ConnectionResetError):
             pass  # it may have refused the request while we sent it: what it said is still to be read
+        return self._receive(self._socket, deadline_ns, len(message) >= LONG)
+
+    def _receive(self, connection: KernelTimedSocket, deadline_ns: int, was_long: bool) -> Answer | None:
+        """Return the next answer; `was_long` says that sending may have taken a part of the time that was left."""
+        parser = _Parser()
+        begun, read = False, 0
         while parser.answer is None:
-            if begun or len(message) >= LONG:
-                self._socket.await_more(deadline_ns)
+            if begun or was_long:
+                connection.await_more(deadline_ns)
             try:
-                data = self._socket.recv(RECEIVE_BYTES)
+                data = connection.recv(RECEIVE_BYTES)
+                is_whole = not data and parser.close() is not None
             except ConnectionResetError:
-                data = b""
+                data, is_whole = b"", False
+            if is_whole:
+                break
             if not data:
                 if begun:
                     raise ConnectionError("it closed the connection in the middle of an answer")
@@ -277,15 +303,23 @@ class HttpClient(_BaseHttpClient):
             begun = True
             read += len(data)
             if read > self.max_answer_bytes:
-                self.close()
+                self._close()
                 raise RemoteFailure(self._too_long())
             parser.feed(data)
         self._used_ns = perf_counter_ns()
         return parser.answer
 
 
-class CurlClient(_BaseHttpClient):
+class CurlClient(_HttpExchange):
     """Forks curl for every request, as the published clients do; no connection is kept."""
+
+    def call(self, request: Request) -> Reply:
+        """Send `request`, wait for the answer, and return it; see `Client.call`."""
+        return self._call(request)
+
+    def hello(self) -> ServerInfo:
+        """Ask the server who it is: engine, worker count, feed and fetch names."""
+        return self._hello()
 
     def close(self) -> None:
         """Do nothing: every curl has ended with its request."""
@@ -294,7 +328,19 @@ class CurlClient(_BaseHttpClient):
         curl = shutil.which("curl")
         if curl is None:
             raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
-        command = [curl, "--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
+        # Neither the user's curlrc (--disable must come first) nor a proxy.
+        command = [
+            curl,
+            "--disable",
+            "--noproxy",
+            "*",
+            "--silent",
+            "--show-error",
+            "--include",
+            "--raw",
+            "--max-time",
+            f"{self.timeout:.3f}",
+        ]
         command += ["--max-filesize", str(self.max_answer_bytes)]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
         if self._authorizing:
@@ -319,9 +365,9 @@ class CurlClient(_BaseHttpClient):
             parser.feed(done.stdout)
         except httptools.HttpParserError as error:
             raise RemoteFailure(f"{self.endpoint} does not speak HTTP: {error}") from error
-        if parser.answer is None:
+        if (answer := parser.close()) is None:
             raise RemoteFailure(f"{self.endpoint} answered with half an answer")
-        return parser.answer
+        return answer
 
 
 def _words(errors: bytes) -> str:

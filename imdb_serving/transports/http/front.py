@@ -16,6 +16,7 @@ from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 from imdb_serving.transports.http.parsing import HttpRequest
 from imdb_serving.transports.http.problems import (
     BODY,
+    DEADLINE,
     RECEIVED_NS,
     code_of_refusal,
     failed,
@@ -77,12 +78,12 @@ class HttpFront(StreamFront[Connection]):
             self.counts[code_of_refusal(request.refusal[0])] += 1
             connection.reply(refusal(request))
             return True
-        if request.path.decode("latin-1") != PREDICTION_PATH or request.method != "POST":
+        if request.path != PREDICTION_PATH or request.method != "POST":
             self._others.put(connection)
             return False
-        deadline = monotonic() + request_seconds(request)
         number, size = next(self._numbers), len(request.body)
         try:
+            deadline = monotonic() + request_seconds(request)
             self.submit(Task((connection, request), number, request.received_ns, deadline, None, size))
         except ServingError as error:
             self.counts[error.code] += 1
@@ -98,12 +99,12 @@ class HttpFront(StreamFront[Connection]):
 
     def work(self, task: Task) -> bytes:
         """Have the application answer a prediction."""
-        data = self.respond(task.route[1])
+        data = self.respond(task.route[1], task.deadline)
         return data if data[9:12] == b"200" else failed(data)
 
-    def respond(self, request: HttpRequest) -> bytes:
+    def respond(self, request: HttpRequest, deadline: float | None = None) -> bytes:
         """Have the application answer a request; what it raises has been answered by it, so this is our own fault."""
-        base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body}
+        base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body, DEADLINE: deadline}
         try:
             return call(self._app.wsgi_app, request, base)
         except Exception as error:

@@ -6,6 +6,7 @@ has a list of samples in `words`, or a list of feeds under `feed`.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def decode_request(body: bytes) -> tuple[Request, Form]:
 def _decode_any(body: bytes) -> tuple[Request, Form]:
     """Do so for any form, and say what is wrong with one that is none."""
     try:
-        message: Any = _decode(body)
+        message: Any = _decode(body.removeprefix(BOM_UTF8))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBody(f"the body is not JSON: {error}") from error
     if not isinstance(message, dict):

@@ -6,10 +6,12 @@ it, limits on everything that a client can send, and the body of a request that 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import perf_counter_ns
+from urllib.parse import unquote_to_bytes
 
 import httptools
 
@@ -38,7 +40,8 @@ class HttpRequest:
     """A whole request, or what is wrong with one: then `refusal` says it, and nothing can be read behind it."""
 
     method: str = ""
-    path: bytes = b""
+    path: str = ""
+    """The target's path: percent-encoding decoded, then read as Latin-1, with one slash at its beginning."""
     query: bytes = b""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes = b""
@@ -48,8 +51,8 @@ class HttpRequest:
     refusal: tuple[HTTPStatus, str] | None = None
 
     def header(self, name: bytes) -> bytes | None:
-        """Return a header by its name in lower case."""
-        return next((value for key, value in self.headers if key == name), None)
+        """Return a header by its name in lower case; one that comes several times is joined by commas."""
+        return b",".join(values) if (values := [value for key, value in self.headers if key == name]) else None
 
     def list_header(self, name: bytes) -> list[bytes]:
         """Return the elements of a header that is a list, in lower case, from all fields of that name."""
@@ -198,13 +201,13 @@ class RequestParser:
             self._upgrades = True
         target = b"".join(self.url)
         if target == b"*":
-            request.path = target
+            request.path = "*"
         else:
             try:
                 parts = httptools.parse_url(target)
             except httptools.HttpParserInvalidURLError as error:
                 raise Refused(HTTPStatus.BAD_REQUEST, f"the request's target cannot be read: {error}") from error
-            request.path, request.query = parts.path or b"/", parts.query or b""
+            request.path, request.query = _path(parts.path or b"/"), parts.query or b""
 
     def _check_fields(self, request: HttpRequest) -> None:
         """Refuse what RFC 9112 has a server refuse and the parser lets pass, and what is too large."""
@@ -271,6 +274,16 @@ class RequestParser:
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             f"the body is larger than this server takes, {self._max_body} bytes; send smaller batches",
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _path(raw: bytes) -> str:
+    """Return the path that both this server and its application go by.
+
+    Werkzeug reads several slashes at the beginning as one. If only one of the two did so, a path could be a prediction
+    for the application and none for the server.
+    """
+    return "/" + unquote_to_bytes(raw).lstrip(b"/").decode("latin-1")
 
 
 def _checked_host(value: bytes) -> bytes:

@@ -29,6 +29,9 @@ RECEIVED_NS = "imdb_serving.received_ns"
 BODY = "imdb_serving.body"
 """The key under which it gives the whole body."""
 
+DEADLINE = "imdb_serving.deadline"
+"""The key under which it gives a prediction's deadline (of `monotonic`), and None for all else."""
+
 STATUS: dict[type[ServingError], HTTPStatus] = {
     MalformedBody: HTTPStatus.BAD_REQUEST,
     BadRequest: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -107,9 +110,6 @@ def seconds_in(given: str | None) -> float:
 
 
 def request_seconds(request: HttpRequest) -> float:
-    """Return the same from a request; where it cannot be read, the application will say so, in the usual time."""
+    """Return the same from a request."""
     given = request.header(TIMEOUT_HEADER.lower().encode())
-    try:
-        return seconds_in(None if given is None else given.decode("latin-1"))
-    except MalformedBody:
-        return DEFAULT_REQUEST_SECONDS
+    return seconds_in(None if given is None else given.decode("latin-1"))

@@ -10,7 +10,6 @@ from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes
 
 from imdb_serving.transports.http.json_wire import PROBLEM, encode_problem
 from imdb_serving.transports.http.parsing import HttpRequest
@@ -54,7 +53,7 @@ def environ_of(request: HttpRequest, base: dict[str, Any]) -> dict[str, Any]:
     environ = {
         **base,
         "REQUEST_METHOD": request.method,
-        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
+        "PATH_INFO": request.path,
         "QUERY_STRING": request.query.decode("latin-1"),
         "SERVER_PROTOCOL": f"HTTP/{request.version}",
         "CONTENT_LENGTH": str(len(request.body)),
@@ -88,8 +87,13 @@ def base_environ(host: str, port: int) -> dict[str, Any]:
 def response(status: str, headers: Headers, body: bytes, request: HttpRequest) -> bytes:
     """Return a response's bytes, with the headers that are the server's to set."""
     lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time()))}"]
-    lines += [f"{name}: {value}" for name, value in headers if name.lower() not in {"connection", "content-length"}]
-    lines.append(f"Content-Length: {len(body)}")
+    length = str(len(body))
+    for name, value in headers:
+        if (lowered := name.lower()) not in {"connection", "content-length"}:
+            lines.append(f"{name}: {value}")
+        elif lowered == "content-length" and request.method == "HEAD":
+            length = value  # of what GET would answer; the application leaves that out
+    lines.append(f"Content-Length: {length}")
     if not request.keep:
         lines.append("Connection: close")
     elif request.version == "1.0":

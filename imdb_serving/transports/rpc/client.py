@@ -12,7 +12,7 @@ from imdb_serving.config import DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.timing import Stage, client_stages
-from imdb_serving.transports.base import Client
+from imdb_serving.transports.base import ConnectedClient
 from imdb_serving.transports.rpc import fast_path, wire
 from imdb_serving.transports.rpc.framing import SMALL_BYTES, Piece, too_large
 
@@ -37,7 +37,7 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
         return self.clocks.bound_ns(self.arrived_ns)
 
 
-class MessageClient(Client):
+class MessageClient(ConnectedClient):
     """A client of one RPC server, for use in one thread. `timeout` is each request's deadline in seconds.
 
     After an error the same object can be used again. A carrier sends and receives messages, and no more.
@@ -47,6 +47,7 @@ class MessageClient(Client):
         self, endpoint: str, timeout: float = DEFAULT_TIMEOUT, max_answer_bytes: int = MAX_ANSWER_BYTES
     ) -> None:
         """Take the endpoint; raise `BadRequest` for a timeout that is none."""
+        super().__init__()
         if not 0 < timeout <= MAX_TIMEOUT:
             raise BadRequest(f"timeout must be above 0 and at most {MAX_TIMEOUT:.0f} seconds, got {timeout}")
         self.endpoint = endpoint
@@ -74,8 +75,8 @@ class MessageClient(Client):
         Raises `RequestTimeout` at the deadline (of `perf_counter_ns`), `ServerUnavailable` when there is no server.
         """
 
-    def call(self, request: Request) -> Reply:
-        """Send `request` and return the reply with the stages of `client_infer`; see `Client.call`."""
+    def _call(self, request: Request) -> Reply:
+        """Send `request` and return the reply with the stages of `client_infer`."""
         start = perf_counter_ns()
         timeout = self.timeout
         self._last_id = request_id = self._last_id + 1
@@ -98,13 +99,12 @@ class MessageClient(Client):
 
     def _ask_for_limit(self, size: int) -> None:
         """Raise `BadRequest` for a message that the server would not read, after which it might end the connection."""
-        this, limit = self._last_id, self.hello().max_message_bytes
+        this, limit = self._last_id, self._hello().max_message_bytes
         self._last_id = this
         if size > limit:
             raise too_large(size, limit)
 
-    def hello(self) -> ServerInfo:
-        """Ask the server who it is: engine, worker count, feed and fetch names."""
+    def _hello(self) -> ServerInfo:
         self._last_id += 1
         begun_ns = perf_counter_ns()
         deadline_ns = begun_ns + int(self.timeout * 1e9)

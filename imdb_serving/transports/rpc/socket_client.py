@@ -33,15 +33,16 @@ class SocketClient(MessageClient):
         self._address = socket_address(endpoint)
         self._begun = bytearray()
 
-    def close(self) -> None:
-        """Close the connection; a request that was not answered is forgotten."""
+    def _begin_anew(self) -> None:
+        self._close()  # that ends the connection for this process alone
+
+    def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         self._begun.clear()
 
-    def is_lost(self) -> bool:
-        """Tell whether the connection is gone; see `Client.is_lost`."""
+    def _is_lost(self) -> bool:
         return self._socket is not None and self._socket.has_ended()
 
     def _connect(self) -> KernelTimedSocket:
@@ -60,7 +61,7 @@ class SocketClient(MessageClient):
     def _send_and_receive(self, piece: bytes, begun_ns: int, deadline_ns: int) -> bytes | None:
         connection = self._socket
         if connection is not None and begun_ns > self._arrived_ns + RESTED_NS and connection.has_ended():
-            self.close()
+            self._close()
             connection = None
         try:
             if connection is None:
@@ -91,7 +92,7 @@ class SocketClient(MessageClient):
         """Raise why a message could not be sent, unless the server may have said so before it closed the connection."""
         if isinstance(error, BrokenPipeError | ConnectionResetError):
             return
-        self.close()  # half a message was sent, maybe
+        self._close()  # half a message was sent, maybe
         if isinstance(error, TimeoutError | BlockingIOError):
             raise self._late() from None
         if isinstance(error, OSError):
@@ -111,7 +112,7 @@ class SocketClient(MessageClient):
         except OSError:
             self._add(b"")
         except BadRequest as error:
-            self.close()
+            self._close()
             raise RemoteFailure(f"what {self.endpoint} answers cannot be read: {error}") from error
         size = len(begun) + missing(begun)
         whole = bytes(memoryview(begun)[:size])
@@ -120,10 +121,10 @@ class SocketClient(MessageClient):
 
     def _not_read(self) -> None:
         """Close the connection: so does the server, for it cannot tell where the next message begins."""
-        self.close()
+        self._close()
 
     def _add(self, data: bytes) -> None:
         if not data:
-            self.close()
+            self._close()
             raise self._no_server("the connection to it was lost")
         self._begun += data

@@ -63,10 +63,10 @@ class RpcClient(MessageClient):
         try:
             self._open()
         except ConfigError:
-            self.close()
+            self._close()
             raise
         except zmq.ZMQError as error:
-            self.close()
+            self._close()
             raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
 
     def _open(self) -> None:
@@ -87,8 +87,14 @@ class RpcClient(MessageClient):
         self._socket.ipv6 = "[" in self.endpoint
         self._socket.connect(self.endpoint)
 
-    def close(self) -> None:
-        """Close the socket; a request that was not answered is forgotten."""
+    def _begin_anew(self) -> None:
+        """Open a socket of this process; see `ConnectedClient`. What was inherited, pyzmq leaves as it is."""
+        self._monitor.close()
+        self._socket.close()
+        self._context = zmq.Context()
+        self._open()
+
+    def _close(self) -> None:
         self._close_socket()
         self._context.term()
 
@@ -133,8 +139,7 @@ class RpcClient(MessageClient):
         except BadRequest as error:
             raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
 
-    def is_lost(self) -> bool:
-        """Tell whether the connection is gone; see `Client.is_lost`."""
+    def _is_lost(self) -> bool:
         self._look_at_monitor()
         return not self._connected
 
