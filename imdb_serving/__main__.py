@@ -17,7 +17,10 @@ def run() -> None:
 
 
 def _open_standard_streams() -> None:
-    """Have whichever of the three was closed read or write nothing: else the first file opened would become it."""
+    """Have whichever of the three was closed read or write nothing: else the first file opened would become it.
+
+    What the encoding of the terminal cannot express is replaced.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
@@ -25,6 +28,8 @@ def _open_standard_streams() -> None:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - a descriptor has no path
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr] # these are real ones
 
 
 def _need_a_working_folder() -> None:

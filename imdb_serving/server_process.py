@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -126,7 +127,7 @@ class ServerProcess:
 
     def start(self) -> ServerProcess:
         """Start the server and wait until it says that it is ready; raise `ServerStartError` with its own words."""
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the server
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - lives as long as the server
         try:
             self._start()
         except BaseException:
@@ -141,9 +142,10 @@ class ServerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             start_new_session=self._apart,
-            env=self._environment,
+            env={**(os.environ if self._environment is None else self._environment), "PYTHONIOENCODING": "utf-8"},
         )
         output = process.stdout
         assert output is not None  # noqa: S101 - a pipe was asked for

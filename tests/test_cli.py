@@ -244,10 +244,10 @@ def test_broken_text_fails_alone(clients: Clients, lines: dict[str, bytes], expe
 
 
 def test_a_file_of_broken_lines_writes_nothing_and_names_every_one(clients: Clients) -> None:
-    done = clients.predict("client-batch", b"broken\n" * 50, 4)
+    done = clients.predict("client-batch", b"1 5 7\n" * 50, 4)
     assert (done.code, done.out) == (1, "")
     assert "50 of 50 samples failed" in done.err
-    assert re.search(r"^failed: <stdin>:1-50: 'broken' is not a whole number", done.err, re.MULTILINE)
+    assert re.search(r"^failed: <stdin>:1-50: the label is '7'", done.err, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", Clients.NAMES)
@@ -288,7 +288,7 @@ def test_a_conf_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_sample_is_refused(bundle: Path, tmp_path: Path) -> None:
-    refused(Clients(bundle / "inference.conf", "tcp://127.0.0.1:1", tmp_path).predict("client", b"\n"), "no sample")
+    refused(Clients(bundle / "inference.conf", "tcp://127.0.0.1:1", tmp_path).predict("client", b"\n"), "no review")
 
 
 def test_missing_data_are_refused(bundle: Path, tmp_path: Path) -> None:

@@ -16,13 +16,16 @@ from imdb_serving.bench.load.workload import Result, ReviewWorkload, share
 from imdb_serving.errors import BadRequest, DataError, RequestTimeout, ServerUnavailable, Unauthorized
 from imdb_serving.model.conf import ModelConf, load_conf
 from imdb_serving.model.files import SERVER_DIR, VOCABULARY
-from imdb_serving.text.lines import Line, LineFormat, detect_format, number_lines
+from imdb_serving.text.lines import Line, LineFormat, detect_format, has_label, read_lines
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.transports.base import Client
 from imdb_serving.transports.connect import KEEP_ALIVE, connect, wait_for
 from imdb_serving.transports.keys import NOBODY, Credentials
 
 SHOWN_FAILURES = 20
+MOSTLY_UNLABELLED = (
+    "note: most lines have no label; '| 0' or '| 1' at the end of a line is always read as a label, not as text"
+)
 
 
 def open_data(path: Path) -> AbstractContextManager[BinaryIO]:
@@ -54,10 +57,8 @@ def predict_stream(
     """
     conf = load_conf(conf_path)
     conf.require_fetch("prediction", conf_path)
-    lines = list(number_lines(stream, source))
-    if not lines:
-        raise DataError(f"{source} holds no sample")
-    line_format: LineFormat = detect_format(lines[0]) if kind == "auto" else kind  # type: ignore[assignment]
+    lines = read_lines(stream.read(), source)
+    line_format: LineFormat = detect_format(lines) if kind == "auto" else kind  # type: ignore[assignment]
     vocabulary = _find_vocabulary(conf_path, vocab) if line_format == "text" else None
     template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
     make_client = functools.partial(connect, endpoint, timeout, http_client, credentials=credentials)
@@ -76,6 +77,8 @@ def predict_stream(
             results.update(again)
             failures = [entry for entry in failures if entry[0] not in alone] + still_failed
     _write(lines, results)
+    if line_format == "text" and sum(map(has_label, lines)) < len(lines) / 2:
+        print(MOSTLY_UNLABELLED, file=sys.stderr)
     _report(() if alone else records, results, failures, len(lines))
     return 1 if failures else 0
 

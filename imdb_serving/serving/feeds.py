@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.errors import BadRequest
-from imdb_serving.messages import Request, Tensor
+from imdb_serving.messages import MAX_FEEDS, Request, Tensor
 
 INT64 = np.dtype(np.int64)
 
@@ -25,6 +25,10 @@ def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
         raise BadRequest(f"fetch must be a list of names, got the string {fetch!r}; write [{fetch!r}]")
     if not fetch:
         raise BadRequest("a request needs at least one fetch name")
+    if isinstance(feeds, Mapping) or not all(isinstance(feed, Mapping) for feed in feeds):
+        raise BadRequest("a sample is one feed, {'words': ...}; `predict` takes one, `predict_batch` a list of them")
+    if max(len(fetch), *map(len, feeds)) > MAX_FEEDS:
+        raise BadRequest(f"a request may have at most {MAX_FEEDS} feeds, and fetch as many names")
     if len(feeds) == 1:
         tensors = {}
         for name, value in feeds[0].items():
@@ -41,7 +45,7 @@ def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
 
 
 def _gather(name: str, values: Sequence[Any]) -> Tensor:
-    if any(isinstance(value, str) for value in values):
+    if name != "label" and any(isinstance(value, str) for value in values):
         if not all(isinstance(value, str) for value in values):
             raise BadRequest(f"feed {name!r}: a batch holds either texts or word ids, not both")
         texts = [np.frombuffer(_utf8(name, value), dtype=np.uint8) for value in values]
@@ -66,9 +70,15 @@ def _join(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _integers(name: str, value: Any) -> NDArray[np.int64]:
+    kinds = set(map(type, value if isinstance(value, list | tuple) else (value,)))
     try:
         array = np.asarray(value)
         integers = array.astype(np.int64, casting="same_kind", copy=False) if array.size else np.empty(0, np.int64)
     except (TypeError, ValueError, OverflowError) as error:
         raise BadRequest(f"feed {name!r} must be whole numbers or a text: {error}") from error
+    if integers.ndim > 1 or array.dtype == np.bool_ or kinds & {bool, np.bool_}:  # numpy takes these for whole numbers
+        raise BadRequest(
+            f"feed {name!r} must be whole numbers or a text, without true, false or inner lists; "
+            "`predict_batch` takes several reviews"
+        )
     return integers.reshape(-1)

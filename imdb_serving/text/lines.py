@@ -6,13 +6,14 @@ This file owns how one line is read and written; where lines come from is the ca
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imdb_serving import encodings
 from imdb_serving.errors import DataError
 
 LineFormat = Literal["ids", "text"]
@@ -48,20 +49,40 @@ class Example:
 _BROKEN_UTF8 = re.compile("[\udc80-\udcff]")
 
 
-def number_lines(stream: Iterable[bytes], source: str) -> Iterator[Line]:
-    """Yield the lines that are not blank, with their numbers; CRLF is fine.
+def read_lines(data: bytes, source: str) -> list[Line]:
+    """Return a file's lines that are not blank, with their numbers; raise `DataError` when there is none.
 
+    Lines end in LF, CRLF or CR, and a byte-order mark says how the text is encoded; without one it is UTF-8.
     Bytes that are not UTF-8 are kept as lone surrogates, so that it is the parser who refuses that one line.
     """
-    for number, raw in enumerate(stream, start=1):
-        content = raw.decode("utf-8", errors="surrogateescape").strip("\r\n")
-        if content.strip():
-            yield Line(source, number, content)
+    try:
+        text = encodings.decode(data, errors="surrogateescape")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{source} is not the {error.encoding} that its byte-order mark says it is") from error
+    numbered = enumerate(encodings.lines(text), start=1)
+    found = [Line(source, number, content) for number, content in numbered if content.strip()]
+    if not found:
+        raise DataError(f"{source} holds no review")
+    return found
 
 
-def detect_format(line: Line) -> LineFormat:
-    """Tell the format of a file by its first line: only the text format has a bar."""
-    return "text" if "|" in line.content else "ids"
+def detect_format(lines: Sequence[Line]) -> LineFormat:
+    """Tell the format of a file by its first line; raise `DataError` when no line of it is in one of the two."""
+    first = lines[0]
+    if not any(has_label(line) or _IDS_ALONE.fullmatch(line.content) for line in lines):
+        raise DataError(
+            f"{first.source} is in no format that is read here, as CSV and JSON are not; a data file has one review a "
+            f"line, in one of two formats: {EXPECTED['ids']}; or {EXPECTED['text']}"
+        )
+    return "text" if "|" in first.content else "ids"
+
+
+_IDS_ALONE = re.compile(r"[0-9\s]+", re.ASCII)
+
+
+def has_label(line: Line) -> bool:
+    """Tell whether a line of the text format ends with its label."""
+    return line.content.rpartition("|")[2].strip() in {"0", "1"}
 
 
 def parse(line: Line, kind: LineFormat) -> Example:

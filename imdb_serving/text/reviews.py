@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from imdb_serving import encodings
 from imdb_serving.config import at_home
 from imdb_serving.errors import DataError
-from imdb_serving.text.lines import Example, detect_format, number_lines, parse
+from imdb_serving.text.lines import Example, detect_format, parse, read_lines
 
 PACKAGED_SHA256 = "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d"
 SPLIT_SEED = 2020
@@ -52,11 +53,8 @@ def load(source: str) -> Reviews:
 
 def read_file(path: Path) -> list[Example]:
     """Read a whole file in one of the two line formats; the first malformed line is refused with `DataError`."""
-    with path.open("rb") as stream:
-        lines = list(number_lines(stream, str(path)))
-    if not lines:
-        raise DataError(f"{path} holds no review")
-    kind = detect_format(lines[0])
+    lines = read_lines(path.read_bytes(), str(path))
+    kind = detect_format(lines)
     return [parse(line, kind) for line in lines]
 
 
@@ -123,6 +121,6 @@ def _aclimdb(folder: Path) -> Reviews:
 
 def _decode(content: bytes, path: Path) -> str:
     try:
-        return content.decode("utf-8")
+        return encodings.decode(content)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8: {error}") from error

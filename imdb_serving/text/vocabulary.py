@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from imdb_serving import encodings
 from imdb_serving.errors import DataError
 
 MAX_WORDS = 1_000_000
@@ -25,12 +26,12 @@ _SPLIT = re.compile(r"([;,.?!()])|\s+")
 def tokenise(text: str) -> list[str]:
     """Split a review into words: lower-case, `<br />` to a space, split at `; , . ? ! ( )` and white space.
 
-    The punctuation stays, as words of its own.
+    The punctuation stays, as words of its own. Byte-order marks are left out.
 
     >>> tokenise("Great!<br />Don't miss it (really).")
     ['great', '!', "don't", 'miss', 'it', '(', 'really', ')', '.']
     """
-    return [word for word in _SPLIT.split(text.lower().replace("<br />", " ")) if word]
+    return [word for word in _SPLIT.split(text.replace(encodings.MARK, "").lower().replace("<br />", " ")) if word]
 
 
 class Vocabulary:
@@ -78,14 +79,12 @@ class Vocabulary:
                 raise DataError(
                     f"the vocabulary {path} is too large: at most {MAX_WORDS:,} words in {MAX_BYTES >> 20} MiB are read"
                 )
-            lines = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            words = [line.strip() for line in encodings.lines(encodings.decode(content))]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the vocabulary {path}: {error}") from error
-        if lines and not lines[-1]:
-            lines.pop()
-        if not any(line.strip() for line in lines):
+        if not any(words):
             raise DataError(f"the vocabulary {path} is empty; it should hold one word a line")
-        return cls([line.strip() for line in lines])
+        return cls(words)
 
     def save(self, path: Path) -> None:
         """Write one word a line, UTF-8."""

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -98,7 +99,7 @@ def read_regular(path: Path, *, private: bool = False) -> bytes:
 def read_secret(path: Path) -> str:
     """Read a file that only its owner can read; raise `ConfigError`, which does not say what is in it."""
     try:
-        return read_regular(path, private=True).decode("ascii")
+        return read_regular(path, private=True).removeprefix(BOM_UTF8).decode("ascii")
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no key and no token") from None
     except OSError as error:

@@ -48,6 +48,29 @@ def assert_said(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in done.stderr
 
 
+@pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp437", "ascii:strict"])
+def test_what_a_terminal_cannot_show_is_replaced(encoding: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for arguments in (["doctor"], ["sweep", "µ-参数.yaml"], ["client", "µ参.conf"], ["status", "http://127.0.0.1:1/µ"]):
+        done = subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, timeout=60, check=False, cwd=tmp_path, env=environment,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.returncode in ({0} if arguments == ["doctor"] else {2, 1}), done
+
+
+def test_a_server_that_was_started_from_such_a_terminal_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "gbk")
+    (tmp_path / "ä").mkdir()
+    with ServerProcess(["--engine", "null", "--endpoint", f"socket+unix://{tmp_path}/ä/s"]) as server:
+        assert server.endpoint == f"socket+unix://{tmp_path}/ä/s"
+        with connect(server.endpoint) as client:
+            assert client.hello().pid == server.pid
+
+
 @pytest.mark.parametrize("text", ["seed: 2020-13-45", f"seed: {'9' * 5000}", f"seed: {'[' * 3000}", "seed: 2020-01-01",
                                   "model: ~nosuchuser/x"])  # fmt: skip
 def test_parameters_that_are_none_are_told(text: str, tmp_path: Path) -> None:
@@ -96,7 +119,7 @@ def test_closed_streams_are_borne(closed: str, bundle: Path, tmp_path: Path) -> 
         assert "AttributeError" not in done.stderr
         assert done.returncode == 0
         done = run("client", conf, "--endpoint", server.endpoint, shell="<&-")
-        assert_said(done, "holds no sample")
+        assert_said(done, "holds no review")
 
 
 @pytest.mark.parametrize("command", ["serve", "flask"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +15,8 @@ from imdb_serving.text.lines import (
     detect_format,
     format_ids,
     format_text,
-    number_lines,
     parse,
+    read_lines,
 )
 from imdb_serving.text.vocabulary import tokenise
 
@@ -26,7 +24,7 @@ LABELS = st.sampled_from([0, 1])
 
 
 def read(content: bytes, kind: LineFormat) -> list[Example]:
-    return [parse(line, kind) for line in number_lines(io.BytesIO(content), "test.data")]
+    return [parse(line, kind) for line in read_lines(content, "test.data")]
 
 
 def read_one(line: str, kind: LineFormat) -> Example:
@@ -92,16 +90,26 @@ def test_crlf_and_blank_lines_are_fine() -> None:
 
 
 def test_blank_lines_count_in_the_line_number() -> None:
-    assert [line.number for line in number_lines([b"\n", b"0 1\r\n", b"\r\n", b"0 0"], "file")] == [2, 4]
+    assert [line.number for line in read_lines(b"\n0 1\r\n\r\n0 0", "file")] == [2, 4]
 
 
 def test_tabs_and_further_spaces_separate_ids() -> None:
     assert ids_of(read_one("  2\t5   6 1 ", "ids")) == [5, 6]
 
 
-@pytest.mark.parametrize(("content", "kind"), [("3 1 2 3 0", "ids"), ("fine | 1", "text"), ("1 2 0 | 1", "text")])
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        ("3 1 2 3 0", "ids"),
+        ("fine | 1", "text"),
+        ("1 2 0 | 1", "text"),
+        ("7", "ids"),
+        ("broken\n1 5 0", "ids"),
+        ("a | b\nfine | 1", "text"),
+    ],
+)
 def test_the_format_is_told_by_the_bar(content: str, kind: LineFormat) -> None:
-    assert detect_format(Line("file", 1, content)) == kind
+    assert detect_format(read_lines(content.encode(), "file")) == kind
 
 
 def refusal(line: bytes, kind: LineFormat) -> str:
@@ -155,7 +163,7 @@ def test_ids_apart_by_other_than_ascii_space_are_refused(separator: str) -> None
 
 
 def test_one_invalid_line_does_not_spoil_those_before_it() -> None:
-    lines = number_lines([b"fine | 1\n", b"\xff | 1\n"], "file")
+    lines = iter(read_lines(b"fine | 1\n\xff | 1\n", "file"))
     assert parse(next(lines), "text").text == "fine"
     with pytest.raises(DataError, match=r"file:2: "):
         parse(next(lines), "text")

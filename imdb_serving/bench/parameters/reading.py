@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from imdb_serving import encodings
 from imdb_serving.bench.parameters.checks import AUTO, LOCAL
 from imdb_serving.bench.parameters.grids import GridParams, SweepParams
 from imdb_serving.bench.parameters.making import make
@@ -43,7 +44,7 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     Raises `ConfigError` naming the file, the key and what was expected.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a safe one
+        values = yaml.load(encodings.decode(path.read_bytes()), _Loader)  # noqa: S506 - it is a safe one
     except RecursionError:
         raise ConfigError(f"cannot read {path}: it is nested too deeply") from None
     except (OSError, ValueError, OverflowError, yaml.YAMLError) as error:  # a date that is none is a ValueError

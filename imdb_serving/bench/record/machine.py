@@ -72,7 +72,8 @@ def wake_up_us() -> float | None:
         done = subprocess.run(
             [sys.executable, "-c", _PING, str(cores[0]), str(cores[1])],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=PROBE_SECONDS,
             check=True,
         )

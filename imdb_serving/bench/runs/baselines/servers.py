@@ -73,7 +73,7 @@ def running(baseline: Baseline, workers: int, engine_name: str, model: Path | No
     """Start a baseline and give its process id and port; raise `ServerStartError` with its own words if it fails."""
     port = _free_port()
     environment = {**os.environ, engine.ENGINE: engine_name, engine.MODEL: str(model or "")}
-    with tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, *baseline.command(workers, port)],
             env=environment,
