@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 SMALL = 400
 settings.register_profile("any machine", deadline=None)  # a wait for the processor is no failure
 settings.load_profile("any machine")
+
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"  # the tests' own requests are to servers on this machine
 
 # What runs in the background ignores Ctrl-C, and so would all that it starts; tests send it as from a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)

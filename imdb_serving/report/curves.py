@@ -10,7 +10,6 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -23,7 +22,7 @@ from matplotlib.ticker import FuncFormatter
 from imdb_serving.bench.analysis.curves import Curve
 from imdb_serving.bench.analysis.reference import SAMPLES
 from imdb_serving.report import frames, limits, tables
-from imdb_serving.report.plots import STYLE, client_axis, hollow, log_axes, stack, style_of, threads_label, used
+from imdb_serving.report.plots import client_axis, hollow, log_axes, own_style, stack, style_of, threads_label, used
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PANELS_A_ROW = 3
@@ -39,7 +38,7 @@ LAW: dict[str, Any] = {"color": "#9a9a9a", "ls": "-", "lw": 4.0, "alpha": 0.55, 
 def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
     """Draw the total time against client threads, a curve a line and server-thread count, the published in grey."""
     cells = frames.cells(rows)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, panels = _panels(rows, folder, "Time against threads", height=5.4, sharey=True)
         published: list[Line2D] = []
         for axes in panels:
@@ -55,7 +54,7 @@ def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.D
 def throughput_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw samples a second against client threads, a curve a line and server-thread count, with 95 % intervals."""
     cells = frames.cells(rows)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, panels = _panels(rows, folder, "Throughput against threads", height=4.4, sharey=False)
         _curves(panels, cells, "throughput")
         known = _bounds(panels, rows, cells, folder)
@@ -74,7 +73,7 @@ def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw the stages of one request, stacked: a plot a mode and thread count, a panel's on one scale."""
     cells = frames.cells(rows)
     laid_out = _stage_rows(cells)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, plots = plt.subplots(
             len(laid_out),
             max(map(len, laid_out)),

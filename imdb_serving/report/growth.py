@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -19,7 +18,7 @@ from imdb_serving.bench.record.ledger import read_rows
 from imdb_serving.bench.runs.growth import AXES, FILE, MAX_PROCESSES, WORDS, WORKERS
 from imdb_serving.bench.runs.others import OURS
 from imdb_serving.errors import DataError
-from imdb_serving.report.plots import COLOURS, GREY, MARKERS, STYLE
+from imdb_serving.report.plots import COLOURS, GREY, MARKERS, own_style
 
 
 class Axis(NamedTuple):
@@ -116,7 +115,7 @@ def condition(rows: pd.DataFrame, axis: str) -> str:
 def growth_figure(rows: pd.DataFrame, note: str) -> Figure:
     """Draw an axis a panel and a line a mode: medians, and the least and greatest of the rounds."""
     axes = axes_of(rows)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, panels = plt.subplots(
             (len(axes) + 1) // 2,
             min(len(axes), 2),

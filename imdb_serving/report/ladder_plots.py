@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -17,14 +16,14 @@ from imdb_serving.bench.analysis.intervals import Estimate
 from imdb_serving.bench.cell import plural
 from imdb_serving.bench.runs.ladder import RUNGS
 from imdb_serving.report import frames, ladder
-from imdb_serving.report.plots import COLOURS, GREY, STYLE, style_of
+from imdb_serving.report.plots import COLOURS, GREY, own_style, style_of
 
 
 def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw what each rung adds to a request, with 95 % intervals, a panel an engine; hollow where it may be nothing."""
     cases = ladder.cases(rows)
     engines = list(dict.fromkeys(engine for engine, _ in cases))
-    with mpl.rc_context(STYLE):
+    with own_style():
         columns = min(len(engines), 2)
         lines = -(-len(engines) // columns)
         size = (5.8 * columns, 0.8 + 5.4 * lines)
@@ -93,7 +92,7 @@ def latency_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     engines = list(dict.fromkeys(rows["engine"]))
     bins = np.geomspace(0.002, 200, 112)
     least = LEAST_MS
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, panels = plt.subplots(
             len(RUNGS) - 1, 1, figsize=(8.4, 6.6), sharex=True, layout="constrained", gridspec_kw={"hspace": 0.04}
         )

@@ -100,6 +100,8 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
     """
     import papermill  # noqa: PLC0415 - takes most of a second
 
+    from imdb_serving.report import kernel  # noqa: PLC0415 - as does jupyter_client
+
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _APART:
@@ -108,12 +110,13 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
                 source,
                 out,
                 parameters=dict(parameters),
-                kernel_name="python3",
+                kernel_name="python3",  # which the notebook is for; the manager has one only
+                kernel_manager_class=kernel.OwnKernel,
                 cwd=source.parent,
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,
-                extra_arguments=["--IPKernelApp.log_level=50"],  # or it warns of its sockets and its end
+                extra_arguments=kernel.ARGUMENTS,
             )
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well

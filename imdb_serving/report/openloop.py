@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from imdb_serving.bench.analysis import cells as analysis
 from imdb_serving.bench.analysis.percentiles import needed
 from imdb_serving.bench.cell import plural
 from imdb_serving.report import frames
-from imdb_serving.report.plots import STYLE, style_of
+from imdb_serving.report.plots import own_style, style_of
 from imdb_serving.report.tables import styled
 
 LINES: dict[str, Any] = {"p50_us": "-", "p99_us": "--", "service_p99_us": ":"}
@@ -72,7 +71,7 @@ def figure(rows: pd.DataFrame, folder: Path) -> Figure:
     cells = _cells(rows)
     cells = cells[cells["offered"].notna()]
     curves = cells.groupby(["mode", "panel", "server_threads"], sort=False)
-    with mpl.rc_context(STYLE):
+    with own_style():
         drawn, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
         for number, ((mode, panel, servers), own) in enumerate(curves):
             name = ", ".join(filter(None, [str(mode), str(panel), plural(int(str(servers)), "server thread")]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -17,7 +16,7 @@ from imdb_serving.bench.cell import plural
 from imdb_serving.bench.record.ledger import read_rows
 from imdb_serving.bench.runs.others import BARE, FILE, OURS, WHAT
 from imdb_serving.errors import DataError
-from imdb_serving.report.plots import COLOURS, GREY, STYLE
+from imdb_serving.report.plots import COLOURS, GREY, own_style
 
 BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
 """With what each of ours is compared first: ZeroMQ's limit, the best of others, and the same framework."""
@@ -86,7 +85,7 @@ def others_figure(rows: pd.DataFrame, note: str) -> Figure:
     `note` says whose machine it was.
     """
     counts = [int(count) for count in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique())]
-    with mpl.rc_context(STYLE):
+    with own_style():
         size = (5.6 * len(counts) + 4.6, 4.9)
         figure, panels = plt.subplots(1, len(counts) + 1, figsize=size, sharey=True, layout="constrained")
         for panel, count in zip(panels, counts, strict=False):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -25,7 +24,7 @@ from imdb_serving.bench.analysis.paired import (
 )
 from imdb_serving.bench.cell import plural, varying
 from imdb_serving.report import frames
-from imdb_serving.report.plots import COLOURS, GREY, STYLE
+from imdb_serving.report.plots import COLOURS, GREY, own_style
 
 SAME_OR_BETTER, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
 """Exit codes of the command."""
@@ -97,7 +96,7 @@ def figure(made: Comparison) -> Figure:
     """Draw each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
     named = _named(made.found)
     floor = max(one.floor for one in made.noise)
-    with mpl.rc_context(STYLE):
+    with own_style():
         drawn, axes = plt.subplots(figsize=(9.6, 1.6 + 0.3 * len(named)), layout="constrained")
         axes.axvspan(-floor, floor, color="#e9e9e9", lw=0, label=f"noise floor, {floor:.1%}")
         axes.axvline(0, color="#666666", lw=0.9)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -54,6 +54,11 @@ STYLE: Any = {
 }
 
 
+def own_style(style: Any = STYLE) -> AbstractContextManager[None]:
+    """Have matplotlib's defaults and `style` hold for the block, and nothing that a matplotlibrc says."""
+    return plt.style.context(["default", style])
+
+
 def style_of(number: int) -> tuple[str, str]:
     """Return the colour and the marker of the n-th server-thread count, the same in plots and legends."""
     return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
@@ -75,7 +80,7 @@ def grid_figure(rows: pd.DataFrame, folder: Path) -> Figure:
     """Draw one server-thread count: stages stacked, and the total on log-log axes with the ideal line."""
     cells = frames.cells(rows)
     threads = int(cells["threads"].iloc[0])
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
         sums = cells.set_index("client_threads")[[f"{name}_s" for name in tables.stage_order(cells)]]
         stack(left, used(sums.rename(columns=lambda name: name.removesuffix("_s"))), "time per client [s]")
@@ -111,7 +116,7 @@ def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: st
 def timeline_figure(reply: Reply) -> Figure:
     """Draw the stages of one request on a time axis, one row a stage."""
     table = tables.stages(reply)
-    with mpl.rc_context(STYLE):
+    with own_style():
         figure, axes = plt.subplots(figsize=(8.4, 3.4), layout="constrained")
         colours = [stage_colours(table["stage"])[name] for name in table["stage"]]
         rows = np.arange(len(table))
@@ -134,9 +139,10 @@ FORMATS = ("png", "svg", "pdf")
 def save(figure: Figure, folder: Path, name: str) -> Figure:
     """Write a figure as PNG, SVG and PDF, close it, and return it for showing."""
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix in FORMATS:
-        # White behind the axes: a transparent figure cannot be read on a dark page.
-        figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
+    with own_style():
+        for suffix in FORMATS:
+            # White behind the axes: a transparent figure cannot be read on a dark page.
+            figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
     plt.close(figure)
     return figure
 

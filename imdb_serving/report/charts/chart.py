@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imdb_serving.report.charts.key import Key
-from imdb_serving.report.plots import STYLE, save
+from imdb_serving.report.plots import STYLE, own_style, save
 from imdb_serving.report.prose import prose
 from imdb_serving.report.svg import FAINT, INK, OWN_STYLE, PAPER, Tip, svg_of
 
@@ -75,7 +74,7 @@ class Charts(NamedTuple):
         A file is called by the chart's title, behind `name`.
         """
         for chart in self.charts:
-            with mpl.rc_context(PAGE):
+            with own_style(PAGE):
                 if not chart.figure.get_suptitle():  # else it was saved before
                     self._complete(chart)
                 save(chart.figure, folder, re.sub(r"[^a-z0-9]+", "-", f"{name} {chart.title}".lower()).strip("-"))
@@ -123,5 +122,5 @@ class Sheet:
 @contextmanager
 def sheet(size: tuple[float, float] = SIZE) -> Iterator[Sheet]:
     """Give an empty figure in the page's style for the block."""
-    with mpl.rc_context(PAGE):
+    with own_style(PAGE):
         yield Sheet(Figure(figsize=size, layout="constrained"))
