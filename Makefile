@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PARAMS ?= params/default.yaml
 SAMPLES ?= 2500
-ENGINES ?= null onnxruntime
+ENGINES ?= none onnxruntime
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
@@ -18,13 +18,15 @@ TOGETHER := --numprocesses $(AT_ONCE) --dist worksteal
 COVERAGE := --cov --cov-append --cov-report
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 SHELL := /bin/bash
-.SHELLFLAGS := -o pipefail -c
 # Dependencies are compiled when first imported, not all at once; that needs leave to write.
 unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Of what apt says, the errors, without the hosts that it asks.
 APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([[:alnum:]-]+\.){2,}[[:alnum:]]+(:[0-9]+)?~(a host)~g; p }'
+
+# A value within single quotes of the shell.
+quoted = $(subst ','\'',$(1))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit ray browser lint train lab report clean lock
@@ -40,9 +42,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
 	@$(PIP) --quiet --require-hashes -r $(VENV)/uv.lock
-	@$(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
+	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
 		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --require-hashes -r requirements.lock; }
-	@$(PIP) --quiet --no-deps --no-build-isolation --editable .
+	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 setup: $(VENV)/.ready ## make the environment (.venv) with the locked dependencies
@@ -52,14 +54,14 @@ train: setup ## train the default CNN, if there is none yet
 	@$(RUN) train --net cnn --out outputs/models/cnn --if-missing
 
 sweep: setup $(if $(CLUSTER),ray) ## measure PARAMS (default params/default.yaml) and write the report; CLUSTER=auto: on a Ray cluster
-	@echo "==> sweep $(PARAMS)$(if $(CLUSTER), on the cluster $(CLUSTER))"
-	@$(RUN) sweep $(PARAMS) $(if $(CLUSTER),--cluster $(CLUSTER))
+	@echo '==> sweep $(call quoted,$(PARAMS))$(if $(CLUSTER), on the cluster $(CLUSTER))'
+	@$(RUN) sweep '$(call quoted,$(PARAMS))' $(if $(CLUSTER),--cluster '$(CLUSTER)')
 
 ladder: train ## measure what each layer between the bare model and the published Flask service costs
 	@echo "==> the overhead ladder"
 	@$(RUN) ladder
 
-bench: train ## measure our servers beside others: raw echoes, raw ASGI, plain Flask on gunicorn (ENGINES="null onnxruntime")
+bench: train ## measure our servers beside others: raw echoes, raw ASGI, plain Flask on gunicorn (ENGINES="none onnxruntime")
 	@for engine in $(ENGINES); do echo "==> our servers beside others, engine $$engine"; $(RUN) bench --engine $$engine || exit 1; done
 
 growth: setup ## measure how cost grows with workers, clients, review length and batch, and draw it
@@ -72,7 +74,7 @@ flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500
 
 report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 	@echo "==> report"
-	@$(RUN) report outputs/$(basename $(notdir $(PARAMS)))
+	@name='$(call quoted,$(PARAMS))'; name=$${name##*/}; $(RUN) report "outputs/$${name%.*}"
 
 lab: train ## open JupyterLab on explore.ipynb, a server under load that follows your hand
 	@echo "==> JupyterLab, on explore.ipynb: Run > Run All Cells (JUPYTER='--no-browser --port 8899' goes to it)"
@@ -112,7 +114,7 @@ ray: setup ## install Ray, for sweeps on several machines (docs/cluster.md)
 
 browser: ## install the browser that the page's tests drive (Debian's chromium), where apt is there and it is missing
 	@echo "==> browser"
-	@if found=$$(command -v chromium || command -v chromium-browser || command -v google-chrome); then \
+	@set -o pipefail; if found=$$(command -v chromium || command -v chromium-browser || command -v google-chrome); then \
 		echo "    it is here: $$found"; \
 	elif ! command -v apt-get >/dev/null; then \
 		echo "    no Chromium and no apt here: the page's tests will be skipped"; \

@@ -1,4 +1,4 @@
-"""What the whole package agrees on: default endpoints and time limits, and where the project's folder is."""
+"""What the whole package agrees on: default endpoints, time limits, former names, and where the project's folder is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ WAIT_SECONDS = 60.0
 
 MAX_ANSWER_BYTES = 256 << 20
 """What a client reads at most of one answer, unless told otherwise."""
+
+
+FORMER_NAMES = {"null": "none", "None": "none"}
+"""Other words for an engine. YAML, pandas and papermill read `null` as nothing, and nothing is written `None`."""
+
+
+def engine_name(name: str) -> str:
+    """Return an engine's name, which may be given by a former one."""
+    return FORMER_NAMES.get(name, name)
 
 
 def at_home(path: str) -> Path:

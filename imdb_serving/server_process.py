@@ -66,7 +66,7 @@ def end(process: subprocess.Popen[Any], seconds: float) -> None:
 class ServerProcess:
     """`imdb-serving serve`, or another serving command, with the given arguments, on a free port of this host.
 
-    >>> with ServerProcess(["--engine", "null"]) as server:  # doctest: +SKIP
+    >>> with ServerProcess(["--engine", "none"]) as server:  # doctest: +SKIP
     ...     print(server.endpoint)
 
     The server also ends when this process does, even by SIGKILL: it watches its standard input.

@@ -94,7 +94,7 @@ def start_server() -> Iterator[StartServer]:
 @pytest.fixture(scope="module")
 def null_server() -> Iterator[ServerProcess]:
     """A server that answers at once, shared by a module's tests."""
-    with ServerProcess(["--engine", "null", "--server-threads", "2"], ready_timeout=60) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "2"], ready_timeout=60) as server:
         yield server
 
 

@@ -240,9 +240,9 @@ def test_a_refused_review_is_told_in_the_servers_words(visit: Open, server: Serv
 
 
 def test_a_server_without_a_model_says_that_it_reads_no_text(visit: Open) -> None:
-    with serve("--engine", "null") as server:
+    with serve("--engine", "none") as server:
         here = visit(server.endpoint)
-        expect(here.page.get_by_text("Engine null, 2 server threads")).to_be_visible()
+        expect(here.page.get_by_text("Engine none, 2 server threads")).to_be_visible()
         here.button.click()
         expect(here.answer).to_have_text(
             "No prediction: this server has no vocabulary and cannot read text; send word ids"

@@ -316,13 +316,13 @@ def test_an_endpoint_that_is_none_is_said(endpoint: str, bundle: Path, tmp_path:
 
 def wrong_arguments(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     return {
-        "serve: engine": (["serve", "--engine", "nul"], ["nul", "did you mean 'null'"]),
+        "serve: engine": (["serve", "--engine", "non"], ["non", "did you mean 'none'"]),
         "serve: no model": (["serve", "--port", "0"], ["needs a model"]),
         "serve: missing model": (["serve", f"{folder}/none"], ["no model at", "none"]),
         "serve: empty folder": (["serve", f"{folder}"], ["missing from the model bundle"]),
-        "serve: threads": (["serve", "--engine", "null", "--server-threads", "0"], ["--server-threads"]),
-        "serve: port": (["serve", "--engine", "null", "--port", "70000"], ["--port"]),
-        "serve: host": (["serve", "--engine", "null", "--host", "no such host", "--port", "0"], ["no such host"]),
+        "serve: threads": (["serve", "--engine", "none", "--server-threads", "0"], ["--server-threads"]),
+        "serve: port": (["serve", "--engine", "none", "--port", "70000"], ["--port"]),
+        "serve: host": (["serve", "--engine", "none", "--host", "no such host", "--port", "0"], ["no such host"]),
         "serve: time": (["serve", "--engine", "simulated", "--service-time-ms", "nan"], ["service_time_ms"]),
         "train: net": (["train", "--net", "cn", "--out", f"{folder}/m"], ["'cn'", "did you mean 'cnn'"]),
         "train: source": (["train", "--source", f"{folder}/none", "--out", f"{folder}/m"], ["none"]),
@@ -378,7 +378,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 # --- sweep and report
 
-TINY = 'engine: "null"\nserver_threads: [1, 2]\nclient_threads: [1, 2]\nsamples: 20\nrounds: 1\ntwin: false\n'
+TINY = 'engine: "none"\nserver_threads: [1, 2]\nclient_threads: [1, 2]\nsamples: 20\nrounds: 1\ntwin: false\n'
 FIGURES = {"stages", "throughput-vs-threads", "time-vs-threads"}
 
 
@@ -395,7 +395,7 @@ def check_report(folder: Path, cells: int) -> None:
 def notebook_of(folder: Path, servers: int) -> Path:
     """Where a sweep of TINY puts the notebook of a server-thread count."""
     cell = Cell(
-        engine="null", net="", server_threads=servers, client_threads=1, worker_kind="thread", endpoint="tcp", samples=0
+        engine="none", net="", server_threads=servers, client_threads=1, worker_kind="thread", endpoint="tcp", samples=0
     )
     return folder / "notebooks" / f"grid-r1-{cell.slug}.ipynb"
 
@@ -522,7 +522,7 @@ def test_a_cell_that_fails_makes_the_sweep_fail(
 
 def test_a_report_of_failed_cells_alone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    params = GridParams(engine="null", samples=4, client_threads=[1], outputs=str(tmp_path), sweep="bad", run="one")
+    params = GridParams(engine="none", samples=4, client_threads=[1], outputs=str(tmp_path), sweep="bad", run="one")
     ledger = Ledger(tmp_path / "bad")
     ledger.append(start_round(params, ledger).failed(params.cell(1), ServerUnavailable("gone")), [])
     done = run("report", tmp_path / "bad")

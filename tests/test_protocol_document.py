@@ -56,7 +56,7 @@ def test_the_example_runs_against_a_server(null_server: ServerProcess) -> None:
 
 def test_the_example_over_a_plain_socket_runs_against_a_server() -> None:
     code = block("python", number=1)
-    with ServerProcess(["--engine", "null", "--endpoint", "socket://127.0.0.1:0"]) as server:
+    with ServerProcess(["--engine", "none", "--endpoint", "socket://127.0.0.1:0"]) as server:
         port = server.endpoint.rpartition(":")[2]
         assert '("127.0.0.1", 9293)' in code
         code = code.replace('("127.0.0.1", 9293)', f'("127.0.0.1", {port})')
@@ -112,7 +112,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
 
 @pytest.fixture(scope="module")
 def flask() -> Iterator[str]:
-    with ServerProcess(["--engine", "null", "--server-threads", "1"], command="flask", ready_timeout=60) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "1"], command="flask", ready_timeout=60) as server:
         yield server.endpoint
 
 

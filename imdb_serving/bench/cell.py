@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from imdb_serving.config import FORMER_NAMES, engine_name
+
 GRID, TWIN, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
 SERIES = (GRID, TWIN, LADDER, CALIBRATION, SEARCH, LAB)
 """In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
@@ -62,6 +64,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     placement: str = ""
     server_nodes: int = 1
     client_nodes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.engine in FORMER_NAMES:  # in a row of an older ledger
+            msgspec.structs.force_setattr(self, "engine", engine_name(self.engine))
 
     @property
     def key(self) -> str:

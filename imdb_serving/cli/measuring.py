@@ -44,7 +44,7 @@ def sweep(params: Path, **options: Any) -> None:
     "--engine",
     "engines",
     multiple=True,
-    default=(*engines_for("cnn"), "null"),
+    default=(*engines_for("cnn"), "none"),
     help="May be given several times.",
 )
 @click.option(
@@ -70,7 +70,7 @@ def ladder(engines: tuple[str, ...], **options: Any) -> None:
 
 
 @manual.command()
-@click.option("--engine", default="null", shell_complete=complete_engines, help=f"{engines_in_words()}.")
+@click.option("--engine", default="none", shell_complete=complete_engines, help=f"{engines_in_words()}.")
 @click.option("--workers", type=click.IntRange(min=1, max=1024), default=2, help="Of every server.")
 @click.option(
     "--clients",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from imdb_serving.config import engine_name
 from imdb_serving.engines.registry import ENGINES, engines_in_words
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -44,6 +45,11 @@ class Milliseconds(click.ParamType[float]):
 def complete_engines(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[str]:
     """Complete an engine's name."""
     return [name for name in ENGINES if name.startswith(begun)]
+
+
+def as_engine(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
+    """Return an engine's name as ledgers have it."""
+    return engine_name(given)
 
 
 def shows_credentials(command: Command) -> Command:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from imdb_serving.cli.options import Milliseconds, complete_engines
+from imdb_serving.cli.options import Milliseconds, as_engine, complete_engines
 from imdb_serving.commands import manual
 
 
@@ -48,7 +48,10 @@ def report(folder: Path) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: trace.json in FOLDER.")
 @click.option("--requests", type=click.IntRange(min=1), default=200, help="How many, from the middle of the run.")
 @click.option("--mode", default="", help="Of a cell of this mode; default: any.")
-@click.option("--engine", default="", shell_complete=complete_engines, help="Of a cell of this engine; default: any.")
+@click.option(
+    "--engine", default="", shell_complete=complete_engines, callback=as_engine,
+    help="Of a cell of this engine; default: any.",
+)  # fmt: skip
 @click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
 @click.option("--clients", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
 def trace(folder: Path, **options: Any) -> None:
@@ -71,7 +74,10 @@ def trace(folder: Path, **options: Any) -> None:
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests/s to serve.")
 @click.option("--p95", type=Milliseconds(), required=True, help="That 95 of 100 are to be answered within: 20ms, 1s.")
 @click.option("--mode", default="", help="Of cells of this mode; default: any.")
-@click.option("--engine", default="", shell_complete=complete_engines, help="Of cells of this engine; default: any.")
+@click.option(
+    "--engine", default="", shell_complete=complete_engines, callback=as_engine,
+    help="Of cells of this engine; default: any.",
+)  # fmt: skip
 @click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
 @click.option("--extrapolate", is_flag=True, help="Tell of more than twice the nodes that were measured as well.")
 def capacity(folder: Path, **options: Any) -> None:

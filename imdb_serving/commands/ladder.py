@@ -16,8 +16,8 @@ from imdb_serving.report.page import write_page
 
 
 def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
-    """Measure the overhead ladder with the sweep's engines and `null`; return whether its notebook ran through."""
-    engines = list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "null"]))
+    """Measure the overhead ladder with the sweep's engines and `none`; return whether its notebook ran through."""
+    engines = list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "none"]))
     rungs = LadderParams(
         engines=engines,
         net=params.net,

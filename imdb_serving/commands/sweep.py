@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -68,7 +72,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
             ladder_failed = _has_ladder(params) and not measure_ladder(params, folder, made.run)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on where this one stopped, and", file=sys.stderr)
-            print(f"`imdb-serving report {folder}` draws the cells recorded so far", file=sys.stderr)
+            print(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far", file=sys.stderr)
             return INTERRUPTED
         return max(_conclude(folder, ledger, made.run), int(ladder_failed))
 
@@ -185,13 +189,14 @@ def _tell(params: SweepParams, folder: Path) -> int:
 
 def _measure(asked: _Asked, left: list[GridParams]) -> None:
     folder, ledger, site = asked.folder, asked.ledger, asked.site
-    with tqdm(total=len(left), desc=f"sweep {folder.name}", unit="run") as bar:
+    # No bar where standard error is no terminal: there each run is told in a line.
+    with tqdm(total=len(left), desc=f"sweep {folder.name}", unit="run", disable=None) as bar:
 
         def report_failure(one: GridParams, error: Exception) -> None:
             bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr)
             sweep.record_failure(one, error, ledger, site)
 
-        execute = functools.partial(_execute, folder, bar)
+        execute = functools.partial(_execute, folder, bar, itertools.count(1))
         sweep.run_plan(left, execute, report_failure, site.at_once(left), interrupt_kernels)
 
 
@@ -220,9 +225,13 @@ def _name(params: GridParams) -> str:
     return f"grid-r{params.round}-{params.cells()[0].without('client_threads', 'samples').slug}"
 
 
-def _execute(folder: Path, bar: tqdm[Any], params: GridParams) -> None:
-    bar.set_postfix_str(f"round {params.round}, {params.mode}, {params.engine}, {params.server_threads} server threads")
+def _execute(folder: Path, bar: tqdm[Any], numbers: Iterator[int], params: GridParams) -> None:
+    words = f"round {params.round}, {params.mode}, {params.engine}, {plural(params.server_threads, 'server thread')}"
+    bar.set_postfix_str(words)
+    begun = monotonic()
     try:
         execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
     finally:
         bar.update()
+        if bar.disable:
+            print(f"run {next(numbers)} of {bar.total}: {words}, {monotonic() - begun:.0f} s", file=sys.stderr)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
+from imdb_serving.config import engine_name
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.model.files import ONNX, PROGRAM
 
@@ -107,11 +108,12 @@ register(
         "simulated", "sleeps a service time", "imdb_serving.engines.simulated:make", releases_lock=True, timed=True
     )
 )
-register(EngineFacts("null", "answers at once", "imdb_serving.engines.null:make", releases_lock=True))
+register(EngineFacts("none", "answers at once", "imdb_serving.engines.none:make", releases_lock=True))
 
 
 def facts_of(name: str) -> EngineFacts:
     """Return an engine's facts; raise `ConfigError` with the nearest name for an unknown one."""
+    name = engine_name(name)
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)}")
     return ENGINES[name]
@@ -139,6 +141,7 @@ class EngineSpec:
 
     def __post_init__(self) -> None:
         """Refuse what no engine can do."""
+        object.__setattr__(self, "name", engine_name(self.name))
         variants = facts_of(self.name).variants
         if self.variant and self.variant not in variants:
             raise ConfigError(

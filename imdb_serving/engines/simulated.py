@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from imdb_serving.engines.engine import Probabilities, Words
-from imdb_serving.engines.null import NullEngine
+from imdb_serving.engines.none import NoneEngine
 from imdb_serving.timing import wake_precisely
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ LEARN = 0.1
 """How much one late end counts in what is expected of the next."""
 
 
-class SimulatedEngine(NullEngine):
-    """Sleeps its service time once a request, however many reviews that holds, then answers like `NullEngine`."""
+class SimulatedEngine(NoneEngine):
+    """Sleeps its service time once a request, however many reviews that holds, then answers like `NoneEngine`."""
 
     def __init__(self, spec: EngineSpec) -> None:
         """Take the mean service time, and fixed or exponential."""

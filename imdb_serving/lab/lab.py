@@ -1,7 +1,7 @@
 """The lab itself: what a notebook's one-line calls do. Joins operator, live numbers and dots; knows no widget.
 
 >>> from imdb_serving.lab import Lab
->>> lab = Lab(engine="null", clients=2)
+>>> lab = Lab(engine="none", clients=2)
 >>> lab.show()  # doctest: +SKIP
 """
 
@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from imdb_serving.bench.cell import Cell
-from imdb_serving.bench.parameters import model_folder
+from imdb_serving.bench.parameters import from_notebook, model_folder
 from imdb_serving.bench.record.folders import outputs_folder
 from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.bench.record.rows import Row
 from imdb_serving.bench.runs.measuring import Round
 from imdb_serving.engines.registry import facts_of
-from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable, did_you_mean
+from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab.live import Live
 from imdb_serving.lab.operator import Operator, State
 from imdb_serving.lab.settings import Settings
@@ -124,10 +124,7 @@ class Lab:
         self._operator.want(self._checked(self.settings, changes))
 
     def _checked(self, settings: Settings, changes: dict[str, Any]) -> Settings:
-        for name in changes:
-            if name not in Settings.__struct_fields__:
-                raise ConfigError(f"unknown setting {name!r}{did_you_mean(name, Settings.__struct_fields__)}")
-        wanted: Settings = msgspec.structs.replace(settings, **changes)
+        wanted = from_notebook(Settings, "lab", **(msgspec.structs.asdict(settings) | changes))
         wanted.params  # noqa: B018 - checks all of it
         if wanted.clients > self.most_clients:
             raise ConfigError(

@@ -7,6 +7,7 @@ import msgspec
 from imdb_serving.bench.cell import CLOSED, LAB, Cell, plural
 from imdb_serving.bench.parameters import GridParams
 from imdb_serving.bench.parameters.checks import check_rates
+from imdb_serving.config import engine_name
 from imdb_serving.errors import ConfigError
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -35,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 500.0
     port: int = 0
     outputs: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "engine", engine_name(self.engine))
 
     @property
     def server(self) -> tuple[object, ...]:

@@ -84,9 +84,8 @@ class Trainer:
         rate = paddle.optimizer.lr.CosineAnnealingDecay(self.plan.learning_rate, total)
         optimiser = paddle.optimizer.Adam(rate, parameters=self.net.parameters(), lazy_mode=True)
         best, weights = -1.0, {}
-        # On a terminal the bar moves; in a log file it is a line every ten seconds.
-        interval = 0.2 if sys.stderr.isatty() else 10.0
-        with tqdm(total=total, desc=f"training {self.plan.net}", unit="step", mininterval=interval) as bar:
+        # No bar where standard error is no terminal: there each epoch is told in a line.
+        with tqdm(total=total, desc=f"training {self.plan.net}", unit="step", mininterval=0.2, disable=None) as bar:
             for epoch in range(1, self.plan.epochs + 1):
                 for rows in self._batches(train[0]):
                     loss = self._step([train[0][row] for row in rows], train[1][rows], optimiser)
@@ -99,6 +98,9 @@ class Trainer:
                 if accuracy > best:
                     best = accuracy
                     weights = {name: value.numpy() for name, value in self.net.state_dict().items()}
+                if bar.disable:
+                    of = f"training {self.plan.net}: epoch {epoch} of {self.plan.epochs}"
+                    print(f"{of}, loss {loss:.3f}, validation {accuracy:.3f}", file=sys.stderr)
         self.net.set_state_dict(weights)
         return best
 

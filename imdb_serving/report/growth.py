@@ -36,12 +36,12 @@ STEPS = (1, 2, 5)
 SHOWN = {
     "workers": Axis("workers, and as many clients", "simulated engine", "of_ideal", "throughput of the ideal"),
     "clients": Axis(
-        "clients", f"null engine, {WORKERS} workers, {WORDS} words", "server_cpu_us", "server's CPU, µs a request"
+        "clients", f"engine none, {WORKERS} workers, {WORDS} words", "server_cpu_us", "server's CPU, µs a request"
     ),
-    "words": Axis("words of a review", f"null engine, {WORKERS} workers, 1 client", "p50_us", "median, µs a request"),
+    "words": Axis("words of a review", f"engine none, {WORKERS} workers, 1 client", "p50_us", "median, µs a request"),
     "batch": Axis(
         "reviews of a request",
-        f"null engine, {WORKERS} workers, 1 client, {WORDS} words",
+        f"engine none, {WORKERS} workers, 1 client, {WORDS} words",
         "review_us",
         "median, µs a review",
     ),

@@ -190,7 +190,7 @@ def published_gap(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     answers at once, where there is one, since a model's own spread would hide it.
     """
     times = by_round(rows, case)
-    quiet = by_round(rows, ("null", case[1])) if "null" in set(rows["engine"]) else times
+    quiet = by_round(rows, ("none", case[1])) if "none" in set(rows["engine"]) else times
     json = quiet[ASIDE] - quiet["inproc"]
     parts = {
         "curl, a process for every request": times["flask-dev-curl"] - times["flask-dev"],

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from imdb_serving.bench.parameters import GridParams, LadderParams, make
+from imdb_serving.bench.parameters import GridParams, from_notebook
+from imdb_serving.bench.parameters.making import Params
 from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.workers.janitor import fleeting_folder
@@ -39,58 +40,22 @@ def notebook_path(name: str) -> Path:
     return path
 
 
-def grid_params(namespace: Mapping[str, Any]) -> GridParams:
-    """Check the grid notebook's parameters, as found in its `globals()`; see `_notebook_params`."""
-    values = _notebook_params(namespace, GridParams)
-    if isinstance(values.get("client_threads"), str | int):
-        values["client_threads"] = _counts(values["client_threads"])
-    if isinstance(values.get("rates"), str | int | float):
-        values["rates"] = _rates(values["rates"])
-    return make(GridParams, values, "grid.ipynb")
-
-
-def ladder_params(namespace: Mapping[str, Any]) -> LadderParams:
-    """Check the ladder notebook's parameters, as found in its `globals()`; see `_notebook_params`."""
-    values = _notebook_params(namespace, LadderParams)
-    if isinstance(values.get("engines"), str):  # as papermill's `-p engines paddle,null` passes it
-        values["engines"] = values["engines"].split(",")
-    return make(LadderParams, values, "ladder.ipynb")
-
-
-def _notebook_params(namespace: Mapping[str, Any], kind: type[GridParams | LadderParams]) -> dict[str, Any]:
-    """Gather a notebook's parameters.
+def params_of(kind: type[Params], notebook: str, namespace: Mapping[str, Any]) -> Params:
+    """Check a notebook's parameters, as found in its `globals()`.
 
     papermill injects a mistyped parameter without a word, and the notebook would run with the default. So the cell
-    that papermill injected is read: every name it sets is taken along, for `make` to refuse with the nearest name.
+    that papermill injected is read: every name it sets is taken along, to be refused with the nearest name.
     """
-    known = kind.__struct_fields__
-    values = {name: namespace[name] for name in known if name in namespace}
+    values = {name: namespace[name] for name in kind.__struct_fields__ if name in namespace}
     for source in namespace.get("In", []):
         if source.startswith(INJECTED):
             values |= {name: namespace.get(name) for name in _assigned(source)}
-    return values
+    return from_notebook(kind, notebook, **values)
 
 
 def _assigned(source: str) -> list[str]:
     targets = [node.targets for node in ast.parse(source).body if isinstance(node, ast.Assign)]
     return [target.id for group in targets for target in group if isinstance(target, ast.Name)]
-
-
-def _counts(value: str | int) -> list[int]:
-    """Read a list that came through papermill's `-p`, which passes `1,2,4` as a string and `4` as a number."""
-    fields = str(value).strip("[] ").split(",")
-    try:
-        return [int(field) for field in fields]
-    except ValueError as error:
-        raise ConfigError(f"client_threads: expected numbers like 1,2,4, got {value!r}") from error
-
-
-def _rates(value: str | float) -> list[float]:
-    """Read a list that came through papermill's `-p` as `_counts` does."""
-    try:
-        return [float(field) for field in str(value).strip("[] ").split(",")]
-    except ValueError as error:
-        raise ConfigError(f"rates: expected numbers like 500,1000, got {value!r}") from error
 
 
 def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:

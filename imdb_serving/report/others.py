@@ -137,4 +137,4 @@ def _cpu(axes: Axes, table: pd.DataFrame) -> None:
 def _to_draw(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
     """Return the systems to draw: a loop around an engine that answers at once would make all bars short."""
     table = figures(rows, clients)
-    return table.drop(BARE, errors="ignore") if (rows["engine"] == "null").all() else table
+    return table.drop(BARE, errors="ignore") if (rows["engine"] == "none").all() else table

@@ -14,7 +14,7 @@ from imdb_serving.bench.cell import FIELDS, Cell, common, in_words, plural, vary
 CELL = Cell(mode="flask", engine="paddle", server_threads=2, client_threads=8, samples=2500)
 
 OTHER: dict[str, Any] = {
-    "series": "twin", "mode": "rpc", "engine": "null", "net": "lstm", "model": "mine", "server_threads": 3,
+    "series": "twin", "mode": "rpc", "engine": "none", "net": "lstm", "model": "mine", "server_threads": 3,
     "client_threads": 1, "batch": 8, "arrivals": "poisson", "rate": 100.0, "client_kind": "curl",
     "worker_kind": "thread", "math_threads": 2, "service": "5 ms, fixed", "pipeline": "mine:make", "endpoint": "ipc",
     "samples": 10, "passes": 3, "placement": "apart", "server_nodes": 3, "client_nodes": 2,
@@ -46,10 +46,10 @@ def test_every_field_can_be_said(name: str) -> None:
 
 
 def test_what_varies_and_what_is_common_are_said_apart() -> None:
-    cells = [CELL, msgspec.structs.replace(CELL, engine="null", batch=4)]
+    cells = [CELL, msgspec.structs.replace(CELL, engine="none", batch=4)]
     assert varying(cells) == ["engine", "batch"]
     assert common(cells) == ("flask, net cnn, 2 server threads, 8 clients, closed loop, 1 math thread, 2,500 samples")
-    assert [cell.label(varying(cells)) for cell in cells] == ["engine paddle, batch 1", "engine null, batch 4"]
+    assert [cell.label(varying(cells)) for cell in cells] == ["engine paddle, batch 1", "engine none, batch 4"]
     assert common([]) == ""
 
 

@@ -31,7 +31,7 @@ from imdb_serving.transports.connect import connect
 
 
 def null_params(folder: Path, **changes: Any) -> GridParams:
-    values: dict[str, Any] = {"engine": "null", "samples": 30, "client_threads": [1, 2, 3], "server_threads": 2}
+    values: dict[str, Any] = {"engine": "none", "samples": 30, "client_threads": [1, 2, 3], "server_threads": 2}
     return GridParams(**values | {"outputs": str(folder), "model": str(folder / "no-model")} | changes)
 
 
@@ -43,7 +43,7 @@ def measured(
     clients: int, endpoint: str, lines: list[Line], *, batch: int = 1, timeout: float = 5.0, **changes: Any
 ) -> tuple[Row, list[ClientRecord]]:
     """Measure one cell with clients of its own."""
-    cell = Cell(engine="null", server_threads=2, client_threads=clients, batch=batch, samples=len(lines))
+    cell = Cell(engine="none", server_threads=2, client_threads=clients, batch=batch, samples=len(lines))
     target = Target(functools.partial(connect, endpoint, timeout))
     with LoadSession({"": target.connect}, clients, timeout) as session:
         return measure(cell, around(lines, **changes), session, "", target)
@@ -63,7 +63,7 @@ def test_a_cell_on_a_live_server_has_what_the_report_needs(null_server: ServerPr
 
 
 def test_the_accuracy_is_the_share_of_right_answers(null_server: ServerProcess) -> None:
-    # The null engine says 0.5, which is not above one half: every review is taken for negative.
+    # The engine `none` says 0.5, which is not above one half: every review is taken for negative.
     row, _ = measured(1, null_server.endpoint, lines_of(31))
     assert row.accuracy == pytest.approx(15 / 31)
 
@@ -95,7 +95,7 @@ def test_every_answer_is_compared_with_the_bare_engines_to_the_same_review(null_
 
 
 def test_a_dead_server_gives_a_failed_row() -> None:
-    with ServerProcess(["--engine", "null", "--server-threads", "1"]) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "1"]) as server:
         endpoint = server.endpoint
     row, _ = measured(2, endpoint, lines_of(30), timeout=0.3)
     assert (row.status, row.answered, row.failed_requests) == ("failed", 0, 30)
@@ -176,8 +176,8 @@ def test_the_order_of_clients_is_shuffled_by_seed_and_round(tmp_path: Path) -> N
 
 
 def test_a_server_that_cannot_start_says_why() -> None:
-    with pytest.raises(ServerStartError, match=r"did not become ready: .*unknown engine 'nul'.*did you mean 'null'"):
-        ServerProcess(["--engine", "nul"]).start()
+    with pytest.raises(ServerStartError, match=r"did not become ready: .*unknown engine 'non'.*did you mean 'none'"):
+        ServerProcess(["--engine", "non"]).start()
 
 
 def test_a_damaged_model_is_not_trained_over(bundle: Path, tmp_path: Path) -> None:

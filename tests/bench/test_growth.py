@@ -83,7 +83,7 @@ def test_the_shares_hold_all_requests_and_no_process_more_clients_than_another()
 
 
 def test_a_crowd_sends_all_its_requests_and_tells_of_what_failed() -> None:
-    with ServerProcess(["--engine", "null", "--server-threads", "1"]) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "1"]) as server:
         crowd = CrowdConnect(functools.partial(connect, server.endpoint, 10.0), 3)
         with LoadSession({"rpc": crowd}, 2, 10.0, drive_crowd) as session:
             shares = [CrowdShare([Alike(4, 5, 1), Alike(3, 5, 2), Alike(4, 5, 1)]), CrowdShare([Alike(6, 5, 1)])]

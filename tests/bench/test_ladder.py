@@ -22,7 +22,7 @@ from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.lines import Line
 from imdb_serving.transports.connect import connect
 
-NULL = EngineSpec("null")
+NULL = EngineSpec("none")
 LOCAL = {"bare": BareClient, "inproc": InprocClient, "json": JsonClient}
 
 
@@ -34,7 +34,7 @@ def made_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_rung_is_measured_in_every_round_with_the_same_answers(tmp_path: Path, made_lines: None) -> None:
     params = LadderParams(
-        engines=["null"], rounds=2, requests=3, server_threads=2, run="one", sweep="small", outputs=str(tmp_path)
+        engines=["none"], rounds=2, requests=3, server_threads=2, run="one", sweep="small", outputs=str(tmp_path)
     )
     rows = run_ladder(params, lambda text: None)
     cells = {(rung_of(row.cell), row.cell.client_threads, row.round) for row in rows}
@@ -62,11 +62,11 @@ def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
     bad = [Line("made", number, "9 1 2 0") for number in range(1, 13)]  # says nine words, has two
     monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: bad)
     monkeypatch.setattr(ladder, "bare_answers", lambda *given: np.full(12, 0.5))
-    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
     said: list[str] = []
     rows = run_ladder(params, said.append)
     assert {row.status for row in rows} == {"failed"}
-    assert any("FAILED rung bare, null: 15 of 15 requests failed" in words for words in said)
+    assert any("FAILED rung bare, none: 15 of 15 requests failed" in words for words in said)
 
 
 def test_an_engine_that_cannot_be_served_fails_all_its_rungs(
@@ -76,7 +76,7 @@ def test_an_engine_that_cannot_be_served_fails_all_its_rungs(
         raise ServerStartError("no port is left")
 
     monkeypatch.setattr(ladder, "_start", refuse)
-    params = LadderParams(engines=["null"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
     rows = run_ladder(params, lambda text: None)
     assert len(rows) == (len(RUNGS) + 1) * 2
     assert {row.error for row in rows} == {"ServerStartError: no port is left"}

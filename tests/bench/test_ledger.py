@@ -18,7 +18,7 @@ from imdb_serving.errors import DataError
 
 
 def row(clients: int = 1, **changes: Any) -> Row:
-    cell = Cell(engine="null", server_threads=2, client_threads=clients, series=changes.pop("series", "grid"))
+    cell = Cell(engine="none", server_threads=2, client_threads=clients, series=changes.pop("series", "grid"))
     values: dict[str, Any] = {"run": "run-a", "key": cell.key, "cell": cell, "round": 1, "began": "now"}
     return Row(**values | {"seed": 1, "card": "card", **changes})
 
@@ -80,6 +80,14 @@ def test_lines_that_are_no_row_are_skipped_and_told(ledger: Ledger, junk: bytes,
     assert clients_of(ledger) == [1, 2]
     (said,) = ledger.read().skipped
     assert said.startswith(f"ledger.jsonl, line 2: {why}")
+
+
+def test_a_row_of_an_older_version_has_the_engine_by_its_present_name(ledger: Ledger) -> None:
+    ledger.append(row(1), [])
+    content = ledger.path.read_bytes()
+    assert b'"engine":"none"' in content
+    ledger.path.write_bytes(content.replace(b'"engine":"none"', b'"engine":"null"'))
+    assert [one.cell.engine for one in ledger.rows()] == ["none"]
 
 
 def test_the_latest_run_is_the_one_that_wrote_last(ledger: Ledger) -> None:

@@ -88,7 +88,7 @@ def test_a_baseline_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch
     broken = servers.Baseline("", lambda workers, port: ["-c", "raise SystemExit('no such thing')"], JsonClient, True)
     with (
         pytest.raises(ServerStartError, match="did not start: no such thing"),
-        servers.running(broken, 1, "null", None),
+        servers.running(broken, 1, "none", None),
     ):
         pytest.fail("it cannot run")
 

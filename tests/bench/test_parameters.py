@@ -57,7 +57,7 @@ def test_default_has_what_the_analysis_needs() -> None:
 
 def test_every_real_engine_has_cells_in_the_sweep_of_engines() -> None:
     engines = [part.engine for part in load_sweep(BY_NAME["engines"]).parts()]
-    assert engines == [name for name, facts in ENGINES.items() if facts.needs_model or name == "null"]
+    assert engines == [name for name, facts in ENGINES.items() if facts.needs_model or name == "none"]
 
 
 def test_published_grid_is_six_by_seven() -> None:
@@ -144,7 +144,7 @@ def test_on_one_machine_a_cell_says_nothing_of_nodes() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"engines": []}, {"engines": ["null", "null"]}, {"engines": ["onnx"]}, {"rounds": 1}, {"requests": 0},
+    [{"engines": []}, {"engines": ["none", "none"]}, {"engines": ["onnx"]}, {"rounds": 1}, {"requests": 0},
      {"server_threads": 0}, {"timeout": 0}, {"sweep": "../x"}, {"net": "rnn"}],
 )  # fmt: skip
 def test_a_ladder_that_cannot_be_measured_is_refused(wrong: dict[str, object]) -> None:
@@ -258,18 +258,23 @@ def test_random_values_are_accepted_or_refused_with_a_config_error(data: st.Data
     assert not refused or refused.startswith("here: ")
 
 
+@pytest.mark.parametrize("name", ["my file", "参数", "a.b-c_d", "7", "ä & ö (2)"])
+def test_a_sweep_may_have_any_name_that_a_folder_may(name: str) -> None:
+    assert GridParams(sweep=name).sweep == name
+
+
 @pytest.mark.parametrize("sweep", ["", "a/b", "/abs", ".", ".."])
 def test_a_sweep_name_must_be_a_plain_folder_name(sweep: str) -> None:
-    with pytest.raises(ConfigError, match="sweep: must be a plain folder name"):
+    with pytest.raises(ConfigError, match="sweep: must be a folder's name"):
         GridParams(sweep=sweep)
 
 
 def test_a_sweep_hands_its_values_to_each_run(tmp_path: Path) -> None:
-    sweep = SweepParams(engine="null", samples=40, client_threads=[3], batch=2, timeout=1.5)
+    sweep = SweepParams(engine="none", samples=40, client_threads=[3], batch=2, timeout=1.5)
     grid = sweep.grid(Axes("flask", 8, 1), 2, "name", "run-1", tmp_path)
     place = (grid.mode, grid.server_threads, grid.round, grid.sweep, grid.run)
     assert place == ("flask", 8, 2, "name", "run-1")
-    assert (grid.engine, grid.samples, grid.client_threads, grid.batch, grid.timeout) == ("null", 40, [3], 2, 1.5)
+    assert (grid.engine, grid.samples, grid.client_threads, grid.batch, grid.timeout) == ("none", 40, [3], 2, 1.5)
     assert grid.outputs == str(tmp_path)
 
 

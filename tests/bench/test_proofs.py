@@ -42,7 +42,7 @@ def test_a_wrong_answer_of_one_worker_makes_the_cell_invalid_by_name(mode: str) 
 
 @pytest.mark.usefixtures("faulty")
 def test_a_dropped_reply_makes_the_cell_invalid_by_name() -> None:
-    with served("rpc", EngineSpec("null"), 1, 1, pipeline="faulty_pipelines:one_late", timeout=0.5) as measured:
+    with served("rpc", EngineSpec("none"), 1, 1, pipeline="faulty_pipelines:one_late", timeout=0.5) as measured:
         row = measured(client_threads=1, samples=40)
     assert "errors" in gates_of(row)
     assert row.failed_requests >= 1
@@ -64,7 +64,7 @@ def test_a_foreign_process_that_burns_a_core_makes_the_cell_invalid_by_name() ->
 @pytest.mark.usefixtures("faulty")
 @pytest.mark.parametrize("mode", ["rpc", "socket", "flask", "flask-gateway", "flask-dev"])
 def test_an_op_of_ones_own_is_a_stage_of_every_mode(mode: str) -> None:
-    with served(mode, EngineSpec("null"), 1, 1, pipeline="faulty_pipelines:rounded") as measured:
+    with served(mode, EngineSpec("none"), 1, 1, pipeline="faulty_pipelines:rounded") as measured:
         row = measured(client_threads=1, samples=30)
         with measured.connect() as client:
             ops = client.hello().ops
@@ -84,7 +84,7 @@ def test_an_op_of_ones_own_is_a_stage_of_every_mode(mode: str) -> None:
 def test_stages_add_up_in_every_mode(mode: str, kind: str) -> None:
     if kind == CURL and not mode.startswith("flask"):
         pytest.skip("curl speaks HTTP")
-    with served(mode, EngineSpec("null"), 2, 2, kind=kind) as measured:
+    with served(mode, EngineSpec("none"), 2, 2, kind=kind) as measured:
         row = measured(client_threads=2, samples=60 if kind == CURL else 600)
     assert row.error == ""
     assert row.figures.residual_us is not None
@@ -120,7 +120,7 @@ def test_a_service_time_gives_what_queueing_theory_says(workers: int, clients: i
 def test_a_sweep_of_equals_finds_no_difference_in_nineteen_of_twenty() -> None:
     """Each of twenty sweeps has five shuffled rounds of four cells, and an A/A pair of each."""
     clean = 0
-    with served("rpc", EngineSpec("null"), 2, 4) as measured:
+    with served("rpc", EngineSpec("none"), 2, 4) as measured:
         for sweep in range(20):
             generator = np.random.default_rng(sweep)
             rows = []

@@ -20,7 +20,7 @@ from imdb_serving.bench.record.samples import read_samples
 
 SWEEP = """
 mode: [rpc, flask]
-engine: "null"
+engine: "none"
 server_threads: [1, 2]
 client_threads: [1, 2]
 samples: 60

@@ -13,7 +13,7 @@ from imdb_serving.bench.runs import grid, rounds
 from imdb_serving.bench.runs.rounds import run_rounds
 from imdb_serving.text.lines import Line
 
-PARAMS = SweepParams(engine="null", mode=["rpc"], server_threads=[1], client_threads=[1, 2], samples=20, rounds=2)
+PARAMS = SweepParams(engine="none", mode=["rpc"], server_threads=[1], client_threads=[1, 2], samples=20, rounds=2)
 
 
 @pytest.mark.parametrize(("noisy", "expected"), [({}, 2), ({"key": "it is unstable"}, 3)], ids=["calm", "noisy"])

@@ -12,7 +12,7 @@ import pytest
 
 from imdb_serving.engines import simulated
 from imdb_serving.engines.engine import Engine, Probabilities, Words, warm_up
-from imdb_serving.engines.null import NullEngine
+from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine, register
 from imdb_serving.errors import BadRequest, ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
@@ -28,7 +28,7 @@ BATCHES = (2, 3, 7, 32)
 
 
 def test_the_null_engine_finds_both_classes_equally_likely() -> None:
-    answer = make_engine(EngineSpec("null"), None).run(THREE)
+    answer = make_engine(EngineSpec("none"), None).run(THREE)
     assert answer.tolist() == [[0.5, 0.5]] * 3
     assert answer.dtype == np.float32
 
@@ -38,7 +38,7 @@ def test_the_simulated_engine_sleeps_its_time_and_answers_like_null() -> None:
     start = time.perf_counter()
     answer = engine.run(THREE)
     assert time.perf_counter() - start >= 0.02
-    assert np.array_equal(answer, NullEngine().run(THREE))
+    assert np.array_equal(answer, NoneEngine().run(THREE))
 
 
 class Clock:
@@ -101,7 +101,7 @@ def test_a_service_time_of_zero_is_fine(sleeps: Sleep, distribution: str) -> Non
 
 
 def test_an_unknown_engine_suggests_the_nearest() -> None:
-    hint = r"unknown engine 'padle'; did you mean 'paddle'\? \(known: folded, null, onnxruntime, paddle, simulated\)"
+    hint = r"unknown engine 'padle'; did you mean 'paddle'\? \(known: folded, none, onnxruntime, paddle, simulated\)"
     with pytest.raises(ConfigError, match=hint):
         EngineSpec("padle")
 
@@ -136,15 +136,15 @@ def test_a_net_that_an_engine_cannot_run_is_refused(bundle_of: MakeBundle) -> No
 def test_the_published_engine_is_the_first_and_engines_that_hold_the_lock_work_in_processes() -> None:
     assert next(iter(ENGINES)) == "paddle"
     assert {facts.worker_kind for facts in ENGINES.values() if not facts.releases_lock} <= {"process"}
-    assert ENGINES["null"].worker_kind == ENGINES["simulated"].worker_kind == "thread"
+    assert ENGINES["none"].worker_kind == ENGINES["simulated"].worker_kind == "thread"
 
 
 def test_an_engines_name_can_be_taken_only_once() -> None:
-    with pytest.raises(ConfigError, match="an engine 'null' already"):
-        register(ENGINES["null"])
+    with pytest.raises(ConfigError, match="an engine 'none' already"):
+        register(ENGINES["none"])
 
 
-class _Recorder(NullEngine):
+class _Recorder(NoneEngine):
     lengths = (1, 8, 64)
 
     def __init__(self) -> None:
@@ -272,3 +272,8 @@ def test_a_word_that_a_table_does_not_have_is_refused_and_ends_nothing(bundle: P
     with pytest.raises(BadRequest, match=f"word id {beyond} is outside 0..{last}"):
         engine.run([np.array([3, beyond, 4])])
     assert engine.run([np.array([last])]).shape == (1, 2)
+
+
+def test_the_engine_none_is_taken_by_its_former_name() -> None:
+    assert EngineSpec("null").name == "none"
+    assert EngineSpec("null") == EngineSpec("none")

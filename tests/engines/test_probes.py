@@ -13,7 +13,7 @@ import pytest
 
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
-from imdb_serving.engines.null import NullEngine
+from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.probes import LONG, probe, releases_lock
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
 from imdb_serving.errors import ConfigError
@@ -25,13 +25,13 @@ NUMBERS = [_RANDOM.random() for _ in range(1_000_000)]  # so that a call is long
 REVIEW = np.zeros(LONG, dtype=np.int64)
 
 
-class Sleeps(NullEngine):
+class Sleeps(NoneEngine):
     def run(self, reviews: Sequence[Words]) -> Probabilities:
         time.sleep(0.05)
         return super().run(reviews)
 
 
-class Holds(NullEngine):
+class Holds(NoneEngine):
     def run(self, reviews: Sequence[Words]) -> Probabilities:
         sorted(NUMBERS)  # one call into C that keeps the lock
         return super().run(reviews)
@@ -68,7 +68,7 @@ def test_tune_prints_every_engine_of_the_net_and_keeps_what_it_found(
 def test_a_stand_in_cannot_be_tuned_nor_an_engine_for_another_net(bundle_of) -> None:
     from imdb_serving.commands.tune import tune_model
 
-    with pytest.raises(ConfigError, match="null runs no model"):
-        tune_model(bundle_of("cnn"), ("null",), 1)
+    with pytest.raises(ConfigError, match="none runs no model"):
+        tune_model(bundle_of("cnn"), ("none",), 1)
     with pytest.raises(Exception, match="the folded engine runs cnn"):
         tune_model(bundle_of("bow"), ("folded",), 1)

@@ -12,7 +12,7 @@ import pytest
 
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
-from imdb_serving.engines.null import NullEngine
+from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
@@ -28,7 +28,7 @@ def own(bundle: Path, tmp_path: Path) -> Bundle:
     return open_bundle(tmp_path / "own")
 
 
-class Slow(NullEngine):
+class Slow(NoneEngine):
     """Takes its time for each review, and more for a length that it has not seen."""
 
     def __init__(self, milliseconds: float, first_time: float = 0.0) -> None:
@@ -52,7 +52,7 @@ def test_the_fastest_is_chosen_and_an_engine_pays_for_preparing_new_lengths(own:
 def test_of_equals_the_first_is_chosen(own: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr(tuning, "perf_counter", lambda: next(clock))
-    assert tuning.measure({"first": NullEngine(), "second": NullEngine()}, own).variant == "first"
+    assert tuning.measure({"first": NoneEngine(), "second": NoneEngine()}, own).variant == "first"
 
 
 def test_what_was_found_is_kept_beside_the_model_and_not_measured_again(
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
 
 
 def test_what_needs_no_probe_is_left_as_it_is(own: Bundle) -> None:
-    for spec in (EngineSpec("null"), EngineSpec("onnxruntime"), EngineSpec("paddle", variant="onednn")):
+    for spec in (EngineSpec("none"), EngineSpec("onnxruntime"), EngineSpec("paddle", variant="onednn")):
         assert tuning.resolve(spec, own) is spec
     with pytest.raises(ConfigError, match="needs a model"):
         tuning.resolve(PADDLE, None)

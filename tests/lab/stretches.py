@@ -15,7 +15,7 @@ from imdb_serving.lab.settings import LINES, Settings
 from imdb_serving.lab.stand import Stretch
 from imdb_serving.text.lines import Line
 
-SETTINGS = Settings(engine="null", clients=1)
+SETTINGS = Settings(engine="none", clients=1)
 COLUMNS = ("prepro", "client_infer", "queue", "op1", "postpro", "total")
 LINES_OF = [Line("made", number, f"3 {number} 8 {number % 2}") for number in range(1, LINES + 1)]
 AROUND = Round("one", 1, 1, "", "", LINES_OF, truth=np.full(LINES, 0.5))

@@ -27,7 +27,7 @@ def make_lab(tmp_path: Path) -> Iterator[MakeLab]:
     with ExitStack() as stack:
 
         def make(**settings: Any) -> Lab:
-            lab = Lab(**{"engine": "null", "most_clients": 4, "outputs": str(tmp_path), **settings})
+            lab = Lab(**{"engine": "none", "most_clients": 4, "outputs": str(tmp_path), **settings})
             stack.callback(lab.stop)
             return lab
 
@@ -136,7 +136,7 @@ def test_a_missing_model_is_told_with_the_command_that_makes_it(make_lab: MakeLa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        pytest.param({"client": 2}, "unknown setting 'client'; did you mean 'clients'", id="mistyped"),
+        pytest.param({"client": 2}, "unknown parameter 'client'; did you mean 'clients'", id="mistyped"),
         pytest.param({"engine": "padle"}, "unknown engine|engine: ", id="no engine"),
         pytest.param({"clients": 0}, "clients: must be at least 1", id="no client"),
         pytest.param({"clients": 5}, "clients: at most 4", id="too many clients"),
@@ -207,9 +207,9 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
     controls.net.value = "bow"
     assert "the folded engine runs cnn" in controls.message.value
     assert lab.settings.net == "cnn"
-    controls.engine.value = "null"
+    controls.engine.value = "none"
     assert "the folded engine" not in controls.message.value
-    assert (lab.settings.engine, lab.settings.net) == ("null", "bow")  # what was refused comes true with the rest
+    assert (lab.settings.engine, lab.settings.net) == ("none", "bow")  # what was refused comes true with the rest
     controls.stop.click()
     assert "stopped: nothing runs" in controls.message.value
     assert controls.stop.disabled

@@ -70,7 +70,7 @@ def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow  # half a minute that no other test can share
 def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
-    given = {"engines": "null", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
+    given = {"engines": "none", "rounds": "4", "requests": "12", "sweep": "small", "outputs": str(tmp_path)}
     done = papermill("ladder.ipynb", tmp_path / "out.ipynb", **given)
     if "alone: " in done.stderr:  # nothing of it is to be believed, and that is what it says
         pytest.skip("other processes took the cores meanwhile")
@@ -86,12 +86,12 @@ def test_the_ladder_notebook_measures_and_explains(tmp_path: Path) -> None:
 
 def test_a_mistyped_parameter_of_the_ladder_stops_it(tmp_path: Path) -> None:
     with pytest.raises(NotebookError, match="'engine'; did you mean 'engines'"):
-        execute("ladder.ipynb", tmp_path / "out.ipynb", {"engine": "null", "outputs": str(tmp_path)})
+        execute("ladder.ipynb", tmp_path / "out.ipynb", {"engine": "none", "outputs": str(tmp_path)})
 
 
 def test_a_mistyped_parameter_stops_the_notebook_and_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(NotebookError, match="'server_thread'; did you mean 'server_threads'"):
-        execute("grid.ipynb", tmp_path / "out.ipynb", {"server_thread": 2, "engine": "null", "outputs": str(tmp_path)})
+        execute("grid.ipynb", tmp_path / "out.ipynb", {"server_thread": 2, "engine": "none", "outputs": str(tmp_path)})
     assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
 
 

@@ -208,7 +208,7 @@ def test_the_reports_charts_answer_in_jupyterlab(
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
     monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines)
     for mode in ("rpc", "flask"):
-        params = GridParams(mode=mode, engine="null", server_threads=1, client_threads=[1, 2], samples=20)
+        params = GridParams(mode=mode, engine="none", server_threads=1, client_threads=[1, 2], samples=20)
         params = msgspec.structs.replace(params, sweep="small", run="one", outputs=str(tmp_path))
         run_grid(params, lambda text: None)
     copy_with(ROOT / "notebooks" / "report.ipynb", jupyter.notebooks, folder=str(tmp_path / "small"))

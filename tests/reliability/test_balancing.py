@@ -13,7 +13,7 @@ from imdb_serving.errors import BadRequest, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.transports.connect import connect
 
-NULL = ["--engine", "null", "--server-threads", "1"]
+NULL = ["--engine", "none", "--server-threads", "1"]
 
 
 def null_server(mode: str, port: int = 0) -> ServerProcess:

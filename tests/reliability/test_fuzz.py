@@ -123,7 +123,7 @@ GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48) + b"\x04" + byte
 
 
 def fuzz(mode: str, attack: Callable[[str, int, int], Counter[str]], kind: str, each: int) -> None:
-    arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
+    arguments = ["--engine", "none", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 30) as client:
         url = client.hello().metrics
         attack(server.endpoint, 1, each // 10)  # warm up
@@ -172,7 +172,7 @@ def test_a_million_fuzzed_messages(mode: str, kind: str, each: int) -> None:
 
 
 def test_a_fuzzer_of_zeromqs_own_frames_ends_its_connection_alone() -> None:
-    with ServerProcess(["--engine", "null"]) as server, connect(server.endpoint, 30) as client:
+    with ServerProcess(["--engine", "none"]) as server, connect(server.endpoint, 30) as client:
         rng = random.Random(4)
         host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
         greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
@@ -189,7 +189,7 @@ CHECKS = [ checks.status_code_conformance, checks.content_type_conformance,
 
 
 def fuzz_from_the_description(examples: int) -> None:
-    with http.server("--engine", "null", "--server-threads", "2") as server, load.crowd(server.endpoint, 1) as good:
+    with http.server("--engine", "none", "--server-threads", "2") as server, load.crowd(server.endpoint, 1) as good:
         schema = schemathesis.openapi.from_url(f"{server.endpoint}/openapi.json")
         count = 0
         for operation in schema.get_all_operations():
@@ -227,7 +227,7 @@ def test_http_answers_as_its_description_says_however_odd_the_request() -> None:
 
 
 def test_the_description_names_what_there_is() -> None:
-    with http.server("--engine", "null") as server:
+    with http.server("--engine", "none") as server:
         described = http.ask(server.endpoint, path="/openapi.json").json()
         for path, methods in described["paths"].items():
             for method in ("GET", "POST"):

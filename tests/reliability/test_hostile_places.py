@@ -65,7 +65,7 @@ def test_a_server_that_was_started_from_such_a_terminal_is_found(
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "gbk")
     (tmp_path / "ä").mkdir()
-    with ServerProcess(["--engine", "null", "--endpoint", f"socket+unix://{tmp_path}/ä/s"]) as server:
+    with ServerProcess(["--engine", "none", "--endpoint", f"socket+unix://{tmp_path}/ä/s"]) as server:
         assert server.endpoint == f"socket+unix://{tmp_path}/ä/s"
         with connect(server.endpoint) as client:
             assert client.hello().pid == server.pid
@@ -89,9 +89,9 @@ def test_a_home_that_nobody_has_is_told(tmp_path: Path) -> None:
 @needs_full
 def test_a_full_disk_is_told(bundle: Path, tmp_path: Path) -> None:
     assert_said(run("data", "--samples", "2000", "--format", "ids", "--out", str(FULL)), "No space left")
-    assert_said(run("serve", "--engine", "null", "--port", "0", shell=">/dev/full"), "No space left")
+    assert_said(run("serve", "--engine", "none", "--port", "0", shell=">/dev/full"), "No space left")
     write_lines(tmp_path / "lines", 20)
-    with ServerProcess(["--engine", "null"]) as server:
+    with ServerProcess(["--engine", "none"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client", conf, "--endpoint", server.endpoint, shell=f"<{tmp_path}/lines >/dev/full")
         assert_said(done, "cannot write the result: No space left")
@@ -112,7 +112,7 @@ def test_folders_that_cannot_be_written_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", load.some(["<&-", ">&-", "2>&-", "<&- >&- 2>&-"], ["<&- >&- 2>&-"]))
 def test_closed_streams_are_borne(closed: str, bundle: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "lines", 5)
-    with ServerProcess(["--engine", "null"]) as server:
+    with ServerProcess(["--engine", "none"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client-multi", conf, str(tmp_path / "lines"), "1", "--endpoint", server.endpoint, shell=closed)
         assert "Traceback" not in done.stderr
@@ -127,7 +127,7 @@ def test_closed_streams_are_borne(closed: str, bundle: Path, tmp_path: Path) -> 
 def test_a_server_without_streams_serves(command: str, closed: str) -> None:
     with http.socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    line = " ".join([*COMMAND, command, "--engine", "null", "--port", str(port), "--server-threads", "1"])
+    line = " ".join([*COMMAND, command, "--engine", "none", "--port", str(port), "--server-threads", "1"])
     process = subprocess.Popen(["bash", "-c", f"exec {line} {closed}"], stdout=subprocess.DEVNULL)
     scheme = "tcp" if command == "serve" else "http"
     try:
@@ -156,7 +156,7 @@ def test_more_workers_than_descriptors_are_told(mode: str) -> None:
     command, *own = MODES[mode]
     where = own or ["--port", "0"]
     done = subprocess.run(
-        [*COMMAND, command, *where, "--engine", "null", "--worker-kind", "process", "--server-threads", "60"],
+        [*COMMAND, command, *where, "--engine", "none", "--worker-kind", "process", "--server-threads", "60"],
         capture_output=True, text=True, timeout=120, check=False, preexec_fn=lambda: limited(64),
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -181,7 +181,7 @@ def test_a_server_that_has_no_descriptors_left_for_a_worker_waits_for_some(mode:
 def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     script = f"mkdir {gone}; cd {gone}; rmdir {gone}; {' '.join(COMMAND)}"
-    for arguments in ("sweep", "serve --engine null --worker-kind process --port 0", "data"):
+    for arguments in ("sweep", "serve --engine none --worker-kind process --port 0", "data"):
         done = subprocess.run(["bash", "-c", f"{script} {arguments}"], capture_output=True, text=True, timeout=20,
                               check=False, stdin=subprocess.DEVNULL)  # fmt: skip
         assert_said(done, "the working folder is gone; change to another one")
@@ -192,7 +192,7 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
 def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) -> None:
     for milliseconds in (20, 60, 120, 250, 400, 700):
         process = subprocess.Popen(
-            [*COMMAND, command, "--engine", "null", "--worker-kind", "process", "--port", "0"],
+            [*COMMAND, command, "--engine", "none", "--worker-kind", "process", "--port", "0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
@@ -226,7 +226,7 @@ def test_so_many_clients_are_no_use(bundle: Path, tmp_path: Path) -> None:
 
 def test_a_batch_that_was_refused_has_no_times(bundle: Path, tmp_path: Path) -> None:
     write_lines(tmp_path / "lines", 30)
-    with ServerProcess(["--engine", "null", "--max-samples", "5"]) as server:
+    with ServerProcess(["--engine", "none", "--max-samples", "5"]) as server:
         conf = str(bundle / "inference.conf")
         done = run("client-batch", conf, "10", "--endpoint", server.endpoint, shell=f"<{tmp_path}/lines")
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 30)
@@ -235,7 +235,7 @@ def test_a_batch_that_was_refused_has_no_times(bundle: Path, tmp_path: Path) -> 
 
 
 def test_a_gateway_starts_its_server_again() -> None:
-    with http.server("--engine", "null", "--server-threads", "2", command="flask-gateway") as gateway:
+    with http.server("--engine", "none", "--server-threads", "2", command="flask-gateway") as gateway:
         assert http.post(gateway.endpoint).status == 200
         (child,) = kit.children(gateway.pid)
         os.kill(child, signal.SIGKILL)

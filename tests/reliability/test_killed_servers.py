@@ -152,7 +152,7 @@ def test_a_server_ends_in_time_whatever_its_number_of_workers(workers: int) -> N
 @pytest.mark.parametrize("scheme", ["ipc", "socket+unix"])
 def test_a_path_at_which_a_server_listens_is_not_taken_from_it(folder: Path, scheme: str) -> None:
     endpoint = f"{scheme}://{folder}/server"
-    arguments = ["--endpoint", endpoint, "--engine", "null", "--server-threads", "1"]
+    arguments = ["--endpoint", endpoint, "--engine", "none", "--server-threads", "1"]
     with serving(folder, "serve", *arguments) as (process, _), connect(endpoint, 20) as client:
         assert client.hello().pid == process.pid
         code, errors = kit.serve_and_fail(*arguments)
@@ -164,7 +164,7 @@ def test_a_path_at_which_a_server_listens_is_not_taken_from_it(folder: Path, sch
 @pytest.mark.parametrize("scheme", ["ipc", "socket+unix"])
 def test_a_file_that_a_killed_server_left_is_replaced_and_any_other_left_alone(folder: Path, scheme: str) -> None:
     place = folder / "server"
-    arguments = ["--endpoint", f"{scheme}://{place}", "--engine", "null", "--server-threads", "1"]
+    arguments = ["--endpoint", f"{scheme}://{place}", "--engine", "none", "--server-threads", "1"]
     place.write_text("precious")
     code, errors = kit.serve_and_fail(*arguments)
     assert (code, "something else is there" in errors, place.read_text()) == (2, True, "precious")
@@ -200,14 +200,14 @@ def test_a_server_listens_on_an_address_of_version_6(folder: Path, mode: str) ->
     command = (
         ["serve", "--endpoint", "socket://[::1]:0"] if mode == "socket" else [*command, "--host", "::1", "--port", "0"]
     )
-    with serving(folder, *command, "--engine", "null", "--server-threads", "1") as (_, where), connect(where) as client:
+    with serving(folder, *command, "--engine", "none", "--server-threads", "1") as (_, where), connect(where) as client:
         assert "[::1]" in where
         assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
 
 
 def test_a_host_that_is_none_of_this_machines_is_told() -> None:
     for where in (["--host", "192.0.2.1"], ["--endpoint", "socket://192.0.2.1:0"]):
-        code, errors = kit.serve_and_fail("--engine", "null", *where)
+        code, errors = kit.serve_and_fail("--engine", "none", *where)
         assert code == 2
         assert "choose another" in errors
 

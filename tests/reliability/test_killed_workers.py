@@ -50,10 +50,10 @@ def test_no_request_is_lost_when_many_workers_are_killed_under_load(mode: str) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["null", "folded", "onnxruntime", "paddle"])
+@pytest.mark.parametrize("engine", ["none", "folded", "onnxruntime", "paddle"])
 def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
     """Prints seconds from a kill until as many workers are ready as before, while clients ask."""
-    model = [] if engine == "null" else [str(bundle)]
+    model = [] if engine == "none" else [str(bundle)]
     away = []
     arguments = [*model, "--engine", engine, "--worker-kind", "process", "--server-threads", "3"]
     with ServerProcess(arguments) as server, connect(server.endpoint, 30) as client:
@@ -103,7 +103,7 @@ def make(engine, bundle):
 def test_readiness_says_which_worker_was_given_up_and_why(mode: str, tmp_path, monkeypatch) -> None:
     (tmp_path / "frail.py").write_text(FRAIL)
     monkeypatch.chdir(tmp_path)
-    arguments = ["--engine", "null", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "frail:make"]
+    arguments = ["--engine", "none", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "frail:make"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 30) as client:
         assert kit.wait_until(lambda: bool(client.hello().given_up), 60)
         with load.crowd(server.endpoint, 3) as clients:
@@ -119,7 +119,7 @@ def test_a_server_whose_last_worker_is_given_up_ends_and_says_so(mode: str, tmp_
     (tmp_path / "frail.py").write_text(FRAIL)
     (tmp_path / "first").touch()
     monkeypatch.chdir(tmp_path)
-    arguments = ["--engine", "null", "--worker-kind", "process", "--server-threads", "1", "--pipeline", "frail:make"]
+    arguments = ["--engine", "none", "--worker-kind", "process", "--server-threads", "1", "--pipeline", "frail:make"]
     server = ServerProcess.of_mode(mode, arguments)
     with server:
         process = server._process

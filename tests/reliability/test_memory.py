@@ -25,7 +25,7 @@ from imdb_serving.transports.streams import front
 
 MIB = 1 << 20
 SLOW = ["--engine", "simulated", "--service-time-ms", "400", "--server-threads", "1", "--worker-kind", "thread"]
-NULL = ["--engine", "null", "--server-threads", "2"]
+NULL = ["--engine", "none", "--server-threads", "2"]
 
 
 class Peak:

@@ -122,7 +122,7 @@ def test_a_request_past_its_deadline_is_dropped_before_the_model_runs() -> None:
 
 @pytest.mark.parametrize("mode", load.some(load.MODES, ["flask"]))
 def test_five_hundred_clients_at_once_are_all_served(mode: str) -> None:
-    with ServerProcess.of_mode(mode, ["--engine", "null", "--server-threads", "2"]) as server:
+    with ServerProcess.of_mode(mode, ["--engine", "none", "--server-threads", "2"]) as server:
         outcome = open_loop.at_once(mode, server.endpoint, 500, 3, 120.0)
     assert outcome.codes == {"answered": 1500}
 

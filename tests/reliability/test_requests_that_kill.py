@@ -41,7 +41,7 @@ def deadly(mode: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     """A server of two worker processes that end at the word 13."""
     (folder / "deadly.py").write_text(DEADLY)
     monkeypatch.chdir(folder)
-    arguments = ["--engine", "null", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "deadly:make"]
+    arguments = ["--engine", "none", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "deadly:make"]
     with ServerProcess.of_mode(mode, arguments) as server:
         yield server
 
@@ -131,7 +131,7 @@ def test_a_gateway_outlives_requests_that_end_the_server_behind_it(tmp_path, mon
     """With thread workers a request may end the whole server, as often as it comes."""
     (tmp_path / "exiting.py").write_text(EXITING)
     monkeypatch.chdir(tmp_path)
-    arguments = ["--engine", "null", "--worker-kind", "thread", "--server-threads", "2", "--pipeline", "exiting:make"]
+    arguments = ["--engine", "none", "--worker-kind", "thread", "--server-threads", "2", "--pipeline", "exiting:make"]
     with http.server(*arguments, command="flask-gateway") as server:
 
         def is_answered() -> bool:
@@ -148,7 +148,7 @@ def test_a_gateway_outlives_requests_that_end_the_server_behind_it(tmp_path, mon
 def test_an_op_that_exits_costs_its_request_alone(mode: str, kind: str, tmp_path, monkeypatch) -> None:
     (tmp_path / "exiting.py").write_text(EXITING)
     monkeypatch.chdir(tmp_path)
-    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "2", "--pipeline", "exiting:make"]
+    arguments = ["--engine", "none", "--worker-kind", kind, "--server-threads", "2", "--pipeline", "exiting:make"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 10) as client:
         for _ in range(5):
             with pytest.raises(RemoteFailure, match="its log says why"):
@@ -160,7 +160,7 @@ def test_an_op_that_exits_costs_its_request_alone(mode: str, kind: str, tmp_path
 @pytest.mark.parametrize("frames", [67, 1020, 1030, 20_000])
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_a_message_of_many_frames_is_refused_and_ends_nothing(frames: int, kind: str) -> None:
-    with ServerProcess(["--engine", "null", "--worker-kind", kind, "--server-threads", "2"]) as server:
+    with ServerProcess(["--engine", "none", "--worker-kind", kind, "--server-threads", "2"]) as server:
         before = kit.workers(server.pid)
         with kit.raw_socket(server.endpoint) as client:
             for number in range(12):
@@ -180,7 +180,7 @@ def test_a_message_of_many_frames_is_refused_and_ends_nothing(frames: int, kind:
     {"words": [1], "fetch": [f"name{number}" for number in range(1100)]},
 ])  # fmt: skip
 def test_a_body_of_many_names_is_refused_and_ends_nothing(body) -> None:
-    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", "2") as server:
+    with http.server("--engine", "none", "--worker-kind", "process", "--server-threads", "2") as server:
         before = kit.workers(server.pid)
         for _ in range(6):
             response = http.post(server.endpoint, json.dumps({"fetch": ["prediction"], **body}).encode())

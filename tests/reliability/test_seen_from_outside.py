@@ -41,7 +41,7 @@ COUNTED = [(mode, kind) for mode in load.MODES for kind in ("thread", "process")
 
 @pytest.mark.parametrize(("mode", "kind"), load.some(COUNTED, [("rpc", "process"), ("flask", "thread")]))
 def test_metrics_count_what_happened(mode: str, kind: str) -> None:
-    arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
+    arguments = ["--engine", "none", "--server-threads", "2", "--worker-kind", kind, "--metrics-port", "0"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 20) as client:
         for _ in range(30):
             client.predict(kit.SAMPLE)
@@ -80,11 +80,11 @@ def test_metrics_count_what_no_worker_saw() -> None:
 
 
 def test_a_gateway_tells_its_own_metrics_and_the_published_server_has_none() -> None:
-    with http.server("--engine", "null", "--metrics-port", "0", command="flask-gateway") as server:
+    with http.server("--engine", "none", "--metrics-port", "0", command="flask-gateway") as server:
         http.post(server.endpoint)
         with connect(server.endpoint, 20) as client:
             assert scraped(client.hello().metrics)["requests_total{answered}"] == 1
-    code, errors = run("flask-dev", "--engine", "null", "--port", "0", "--metrics-port", "0")
+    code, errors = run("flask-dev", "--engine", "none", "--port", "0", "--metrics-port", "0")
     assert (code, "leave out --metrics-port" in errors) == (2, True)
 
 
@@ -97,14 +97,14 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_status_prints_who_serves_and_the_metrics() -> None:
-    with ServerProcess(["--engine", "null", "--metrics-port", "0"]) as server, connect(server.endpoint, 20) as client:
+    with ServerProcess(["--engine", "none", "--metrics-port", "0"]) as server, connect(server.endpoint, 20) as client:
         client.predict(kit.SAMPLE)
         url = client.hello().metrics
         assert kit.wait_until(lambda: "stage_seconds_count{op1}" in scraped(url))
         code, text = run("status", server.endpoint)
         assert code == 0
         for words in (
-            "engine              null",
+            "engine              none",
             "workers ready       4",
             "outcome=answered",
             "stage=op1",
@@ -119,7 +119,7 @@ def test_status_prints_who_serves_and_the_metrics() -> None:
 
 
 def test_status_says_that_there_are_no_metrics() -> None:
-    with ServerProcess(["--engine", "null"]) as server:
+    with ServerProcess(["--engine", "none"]) as server:
         assert "started without --metrics-port" in run("status", server.endpoint)[1]
 
 
@@ -127,7 +127,7 @@ def test_status_says_that_there_are_no_metrics() -> None:
 def test_a_taken_port_for_metrics_is_told(command: str) -> None:
     with http.socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, errors = run(command, "--engine", "null", "--port", "0", "--metrics-port", port)
+        code, errors = run(command, "--engine", "none", "--port", "0", "--metrics-port", port)
     assert (code, f"cannot tell metrics on 127.0.0.1:{port}" in errors) == (2, True)
 
 
@@ -155,7 +155,7 @@ def test_the_log_has_one_line_an_event_and_no_review(
 ) -> None:
     (tmp_path / "faulty.py").write_text(FAULTY)
     monkeypatch.chdir(tmp_path)
-    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "1", "--pipeline", "faulty:make",
+    arguments = ["--engine", "none", "--worker-kind", kind, "--server-threads", "1", "--pipeline", "faulty:make",
                  "--log", form, "--log-level", "info"]  # fmt: skip
     with ServerProcess.of_mode(mode, arguments) as server:
         with connect(server.endpoint, 20) as client, pytest.raises(ServingError, match="its log says why"):
@@ -184,7 +184,7 @@ def test_the_log_has_one_line_an_event_and_no_review(
 
 
 def test_silent_connections_to_the_metrics_port_cost_no_threads_and_hold_up_nobody() -> None:
-    with ServerProcess(["--engine", "null", "--metrics-port", "0"]) as server, connect(server.endpoint, 10) as client:
+    with ServerProcess(["--engine", "none", "--metrics-port", "0"]) as server, connect(server.endpoint, 10) as client:
         url = client.hello().metrics
         process = psutil.Process(server.pid)
         before = process.num_threads()

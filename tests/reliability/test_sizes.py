@@ -22,7 +22,7 @@ LIMITS = ["--max-message-bytes", "200000", "--max-samples", "3", "--max-review-w
 
 @pytest.mark.parametrize("mode", [*load.MODES, "flask-gateway"])
 def test_what_is_beyond_a_limit_is_refused_with_the_limit(mode: str) -> None:
-    arguments = ["--engine", "null", "--server-threads", "1", *LIMITS]
+    arguments = ["--engine", "none", "--server-threads", "1", *LIMITS]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 20) as client:
         assert client.hello().max_message_bytes == 200_000
         assert len(client.predict_batch([{"words": [1] * 1000}] * 3)) == 3
@@ -38,7 +38,7 @@ def test_what_is_beyond_a_limit_is_refused_with_the_limit(mode: str) -> None:
 
 
 def test_a_body_of_exactly_the_limit_is_taken() -> None:
-    with http_kit.server("--engine", "null", "--max-message-bytes", "50000") as server:
+    with http_kit.server("--engine", "none", "--max-message-bytes", "50000") as server:
         for length, status in ((50_000, 200), (50_001, 413)):
             body = json.dumps({"words": [1], "fetch": ["prediction"]}).encode().ljust(length)
             assert http_kit.post(server.endpoint, body).status == status
@@ -52,7 +52,7 @@ def test_a_body_of_exactly_the_limit_is_taken() -> None:
 @pytest.mark.parametrize("scheme", ["tcp", "socket"])
 def test_a_message_of_exactly_the_limit_is_taken(scheme: str) -> None:
     piece = kit.in_one_piece(kit.raw_message())
-    with ServerProcess(["--engine", "null", "--endpoint", f"{scheme}://127.0.0.1:0",
+    with ServerProcess(["--engine", "none", "--endpoint", f"{scheme}://127.0.0.1:0",
                         "--max-message-bytes", "1024"]) as server, connect(server.endpoint, 20) as client:  # fmt: skip
         fits = (1024 - len(piece)) // 8
         for words, taken in ((fits - 20, True), (fits + 20, False)):
@@ -85,5 +85,5 @@ def test_a_client_reads_no_more_than_it_was_told(mode: str, http_client: str) ->
 
 @pytest.mark.parametrize("option", ["--max-queue", "--max-message-bytes", "--max-samples", "--max-review-words"])
 def test_a_limit_that_is_none_is_refused(option: str) -> None:
-    code, errors = kit.serve_and_fail("--engine", "null", option, "-1")
+    code, errors = kit.serve_and_fail("--engine", "none", option, "-1")
     assert (code, option in errors) == (2, True)

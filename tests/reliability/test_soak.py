@@ -98,16 +98,16 @@ def assert_no_growth(server: ServerProcess, lengths: list[int], count: int, allo
 
 @pytest.mark.parametrize(("mode", "kind"), [("rpc", "process"), ("flask", "thread")])
 def test_memory_does_not_grow_with_requests(mode: str, kind: str, small_reviews: Reviews) -> None:
-    arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind]
+    arguments = ["--engine", "none", "--server-threads", "2", "--worker-kind", kind]
     with ServerProcess.of_mode(mode, arguments) as server:
         assert_no_growth(server, lengths_of(small_reviews), 6_000, 40.0)  # a leak of 400 bytes a request
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("engine", ["null", "simulated", "folded", "onnxruntime", "paddle"])
+@pytest.mark.parametrize("engine", ["none", "simulated", "folded", "onnxruntime", "paddle"])
 def test_memory_does_not_grow_with_two_hundred_thousand_requests(engine: str, bundle: Path, packaged: Reviews) -> None:
-    model = [str(bundle)] if engine not in {"null", "simulated"} else ["--service-time-ms", "0.1"]
+    model = [str(bundle)] if engine not in {"none", "simulated"} else ["--service-time-ms", "0.1"]
     with ServerProcess.of_mode("rpc", [*model, "--engine", engine, "--server-threads", "2"]) as server:
         print(engine, end=": ")
         assert_no_growth(server, lengths_of(packaged), 200_000, 1.0)
@@ -117,6 +117,6 @@ def test_memory_does_not_grow_with_two_hundred_thousand_requests(engine: str, bu
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("mode", ["socket", "flask"])
 def test_no_way_of_serving_grows_with_two_hundred_thousand_requests(mode: str, packaged: Reviews) -> None:
-    with ServerProcess.of_mode(mode, ["--engine", "null", "--server-threads", "2"]) as server:
+    with ServerProcess.of_mode(mode, ["--engine", "none", "--server-threads", "2"]) as server:
         print(mode, end=": ")
         assert_no_growth(server, lengths_of(packaged), 200_000, 1.0)

@@ -46,7 +46,7 @@ def begun(
     endpoint = f"{MODES[mode]}://127.0.0.1:{port}"
     command = mode if MODES[mode] == "http" else "serve"
     place = ["--port", str(port)] if command != "serve" else ["--endpoint", endpoint]
-    arguments = ["--engine", "null", "--server-threads", "2", "--worker-kind", kind, "--pipeline", "slow:make"]
+    arguments = ["--engine", "none", "--server-threads", "2", "--worker-kind", kind, "--pipeline", "slow:make"]
     with subprocess.Popen(
         [sys.executable, "-m", "imdb_serving", command, *place, *arguments],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

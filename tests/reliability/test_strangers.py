@@ -24,7 +24,7 @@ from imdb_serving.transports.connect import connect
 from imdb_serving.transports.keys import Credentials, parse_key, read_token, write_secret
 from imdb_serving.transports.rpc import allowed
 
-NULL = ["--engine", "null", "--server-threads", "1"]
+NULL = ["--engine", "none", "--server-threads", "1"]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -223,7 +223,7 @@ def test_a_secret_that_others_can_read_is_refused(keys: Path, tmp_path: Path, na
     ],
 )  # fmt: skip
 def test_wrong_keys_are_told(arguments: list[str], words: str, keys: Path) -> None:
-    done = run(*(part.format(keys) for part in arguments), "--engine", "null")
+    done = run(*(part.format(keys) for part in arguments), "--engine", "none")
     assert done.returncode == 2
     assert words.format(keys) in done.stderr
     assert "Traceback" not in done.stderr
@@ -257,7 +257,7 @@ def test_over_http_only_who_shows_the_token_is_answered(command: str, keys: Path
             assert (health.status, "server" in health.json()) == (200, False)
         with connect(server.endpoint, 20, credentials=Credentials(token_file=keys / "http.token")) as client:
             assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
-            assert client.hello().engine == "null"
+            assert client.hello().engine == "none"
         with connect(server.endpoint, 20) as stranger:
             for ask in (stranger.hello, lambda: stranger.predict(kit.SAMPLE)):
                 with pytest.raises(Unauthorized):
@@ -284,7 +284,7 @@ def test_status_shows_its_keys(keys: Path) -> None:
     arguments = ["--server-key", str(keys / "server.key_secret"), "--client-keys", str(keys / "clients")]
     with ServerProcess([*NULL, *arguments]) as server:
         shown = ["--client-key", str(keys / "alice.key_secret"), "--server-public-key", str(keys / "server.key")]
-        assert "engine              null" in run("status", server.endpoint, *shown).stdout
+        assert "engine              none" in run("status", server.endpoint, *shown).stdout
         errors = run("status", server.endpoint).stderr
         assert "refuses this client" in errors or "may ask for keys" in errors
 

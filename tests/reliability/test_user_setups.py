@@ -19,6 +19,7 @@ from imdb_serving.server_process import ServerProcess
 
 COMMAND = [sys.executable, "-m", "imdb_serving"]
 NOWHERE = "http://127.0.0.1:1"
+NAME = "my 参数"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -54,7 +55,7 @@ def odd_set_up(home: Path) -> dict[str, str]:
 def test_a_sweep_is_as_ever_in_an_odd_set_up(tmp_path: Path) -> None:
     also = "also:\n  - http_client: curl\n" if shutil.which("curl") else ""
     sweep = write(
-        tmp_path / "odd.yaml",
+        tmp_path / f"{NAME}.yaml",
         "mode: flask\nengine: simulated\nservice_time_ms: 1\nserver_threads: [1]\nclient_threads: [1]\nsamples: 20\n"
         f"rounds: 1\nextra_rounds: 0\ntwin: false\n{also}",
     )
@@ -63,18 +64,20 @@ def test_a_sweep_is_as_ever_in_an_odd_set_up(tmp_path: Path) -> None:
         cwd=Path(__file__).parents[2], capture_output=True, timeout=250, check=False, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
-    rows = Ledger(tmp_path / "odd").rows()
+    assert b"\r" not in done.stderr  # a line a run where there is no terminal
+    assert done.stderr.count(b"\nrun ") == (2 if also else 1), done.stderr
+    rows = Ledger(tmp_path / NAME).rows()
     assert {row.error for row in rows} == {""}
     assert {row.cell.client_kind for row in rows} == ({"keep-alive", "curl"} if also else {"keep-alive"})
-    assert (tmp_path / "odd" / "report.html").is_file()
-    for notebook in (tmp_path / "odd" / "notebooks").glob("grid-*.ipynb"):
+    assert (tmp_path / NAME / "report.html").is_file()
+    for notebook in (tmp_path / NAME / "notebooks").glob("grid-*.ipynb"):
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
 
 
 def test_status_asks_past_a_proxy() -> None:
-    with ServerProcess(["--engine", "null", "--metrics-port", "0"]) as server:
+    with ServerProcess(["--engine", "none", "--metrics-port", "0"]) as server:
         done = subprocess.run(
             [*COMMAND, "status", server.endpoint], env=behind_a_proxy(), capture_output=True, text=True, timeout=60,
             check=False, stdin=subprocess.DEVNULL,

@@ -15,7 +15,7 @@ from imdb_serving.report import frames
 from imdb_serving.timing import CLIENT_STAGES
 
 US = 1000
-CELL: dict[str, Any] = {"engine": "null", "net": "cnn", "samples": 2500, "endpoint": "tcp"}
+CELL: dict[str, Any] = {"engine": "none", "net": "cnn", "samples": 2500, "endpoint": "tcp"}
 
 
 def row(server_threads: int, clients: int, round_: int = 1, **changes: Any) -> Row:

@@ -51,10 +51,10 @@ def test_each_point_says_its_cell_and_can_be_hidden_by_mode() -> None:
     said = titles(drawing)
     own = [words for words in said if "samples/s" in words]
     assert len(own) == len(cells(BOTH))
-    assert any(words.startswith("rpc, 2 server threads, null, 4 clients\n") for words in own)
+    assert any(words.startswith("rpc, 2 server threads, none, 4 clients\n") for words in own)
     assert any(words.startswith("published rpc, 12 threads, 12 clients: 3.45 s") for words in said)
     assert data(drawing, "mode") == {"rpc", "flask", "published"}
-    assert data(drawing, "engine") == {"null"}
+    assert data(drawing, "engine") == {"none"}
 
 
 def test_a_cell_that_is_not_valid_says_why() -> None:
@@ -65,9 +65,9 @@ def test_a_cell_that_is_not_valid_says_why() -> None:
 
 
 def test_each_engine_has_a_chart_and_a_name_for_a_reader() -> None:
-    rows = table([row(1, clients, engine=engine) for engine in ("paddle", "null") for clients in (1, 2)])
+    rows = table([row(1, clients, engine=engine) for engine in ("paddle", "none") for clients in (1, 2)])
     found = drawings(curves.time(rows, HERE))
-    assert [drawing.get("aria-label") for drawing in found] == ["Time, engine paddle", "Time, engine null"]
+    assert [drawing.get("aria-label") for drawing in found] == ["Time, engine paddle", "Time, engine none"]
 
 
 def test_the_heat_map_has_a_field_a_cell_and_leaves_single_rows_out() -> None:

@@ -18,7 +18,7 @@ from imdb_serving.bench.runs.ladder import ALL, ASIDE, RUNGS
 from imdb_serving.errors import DataError
 from imdb_serving.report import ladder, ladder_plots, plots
 
-CASES = [("paddle", 1), ("paddle", 2), ("null", 1), ("null", 2)]
+CASES = [("paddle", 1), ("paddle", 2), ("none", 1), ("none", 2)]
 
 
 def made(folder: Path, rounds: int = 3, run: str = "one") -> list[Row]:

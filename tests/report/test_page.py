@@ -34,7 +34,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for mode in ("rpc", "flask"):
             for servers in (1, 2):
-                run_grid(each(mode=mode, engine="null", server_threads=servers), lambda text: None)
+                run_grid(each(mode=mode, engine="none", server_threads=servers), lambda text: None)
         simulated = each(engine="simulated", service_time_ms=0.5, server_threads=1)
         run_grid(simulated, lambda text: None)
     write_report(outputs / "small")
@@ -43,10 +43,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_writes_cells_and_figures(report: Path) -> None:
     folder = report.parent
-    cells = pd.read_csv(folder / "cells.csv", keep_default_na=False)  # an engine is named null
+    cells = pd.read_csv(folder / "cells.csv")
     grid_cells = cells[cells["series"] == GRID]
     found = grid_cells[["mode", "engine", "server_threads", "client_threads"]].itertuples(index=False, name=None)
-    measured = [("rpc", "null"), ("flask", "null")]
+    measured = [("rpc", "none"), ("flask", "none")]
     expected = [(*cell, servers, clients) for cell in measured for servers in (1, 2) for clients in (1, 2)]
     assert sorted(found) == sorted([*expected, ("rpc", "simulated", 1, 1), ("rpc", "simulated", 1, 2)])
     figures = sorted(path.name for path in (folder / "figures").iterdir())

@@ -116,7 +116,7 @@ def test_cells_are_written_with_all_rounds_and_failures(tmp_path: Path) -> None:
 def test_the_setting_says_what_was_measured() -> None:
     assert (
         frames.setting(grid(rounds=1))
-        == "rpc, engine null, net cnn, batch 1, closed loop, 1 math thread, 2,500 samples, 1 round"
+        == "rpc, engine none, net cnn, batch 1, closed loop, 1 math thread, 2,500 samples, 1 round"
     )
     assert frames.setting(grid()).endswith("3 rounds")
 
@@ -201,10 +201,10 @@ def test_cells_that_differ_in_anything_are_neither_averaged_together_nor_drawn_a
 def test_answers_that_differ_are_named() -> None:
     rows = [row(1, 1), row(1, 2), row(2, 4, mode="flask")]
     assert tables.answers(table(rows)) == (
-        "All 3 measurements of engine null, net cnn gave the same answers to six decimals."
+        "All 3 measurements of engine none, net cnn gave the same answers to six decimals."
     )
     rows[2] = row(2, 4, mode="flask", answers="f" * 32)
-    assert "**engine null, net cnn: answers that differ" in tables.answers(table(rows))
+    assert "**engine none, net cnn: answers that differ" in tables.answers(table(rows))
     assert "flask 2 x 4, round 1" in tables.answers(table(rows))
 
 

@@ -156,7 +156,7 @@ def test_text_that_is_not_utf8_is_refused_also_when_a_sample_ends_within_a_chara
 
 def test_text_without_a_vocabulary_is_refused() -> None:
     with pytest.raises(BadRequest, match="no vocabulary"):
-        ask(imdb_pipeline(EngineSpec("null"), None), words=text(b"good"))
+        ask(imdb_pipeline(EngineSpec("none"), None), words=text(b"good"))
 
 
 def zeros(*lengths: int) -> Tensor:
@@ -164,7 +164,7 @@ def zeros(*lengths: int) -> Tensor:
 
 
 def test_what_a_request_may_ask_for_is_limited_by_what_it_costs_not_by_its_bytes() -> None:
-    pipeline = imdb_pipeline(EngineSpec("null"), None)
+    pipeline = imdb_pipeline(EngineSpec("none"), None)
     most = zeros(*[MAX_REVIEW_WORDS] * (MAX_WORDS // MAX_REVIEW_WORDS))
     assert ask(pipeline, words=most).outputs["prediction"].shape == (most.samples, 2)
     assert ask(pipeline, words=zeros(*[0] * MAX_SAMPLES)).outputs["prediction"].shape == (MAX_SAMPLES, 2)

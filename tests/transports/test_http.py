@@ -26,7 +26,7 @@ FETCH = ["prediction", "acc", "cost"]
 
 @pytest.fixture(scope="module")
 def null_http() -> Iterator[str]:
-    with http.server("--engine", "null", "--server-threads", "2") as server:
+    with http.server("--engine", "none", "--server-threads", "2") as server:
         yield server.endpoint
 
 
@@ -160,7 +160,7 @@ def bits(answers: list[dict[str, np.ndarray]]) -> list[dict[str, bytes]]:
 
 @pytest.mark.parametrize("command", ["flask", "flask-gateway", "flask-dev"])
 def test_the_stages_of_a_request_are_contiguous_and_in_order(command: str) -> None:
-    with http.server("--engine", "null", command=command) as server, HttpClient(server.endpoint, timeout=10) as client:
+    with http.server("--engine", "none", command=command) as server, HttpClient(server.endpoint, timeout=10) as client:
         for _ in range(20):
             stages = client.call(http.ONE).stages
             assert [stage.name for stage in stages] == http.HTTP_STAGES

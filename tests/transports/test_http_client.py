@@ -21,7 +21,7 @@ MakeClient = type[HttpClient] | type[CurlClient]
 
 @pytest.fixture(scope="module")
 def null_http() -> Iterator[ServerProcess]:
-    with http.server("--engine", "null", "--server-threads", "2") as server:
+    with http.server("--engine", "none", "--server-threads", "2") as server:
         yield server
 
 
@@ -36,7 +36,7 @@ def test_a_client_predicts_and_says_hello(null_http: ServerProcess, make: MakeCl
     with make(null_http.endpoint, timeout=10) as client:
         assert client.predict({"words": [1], "label": 0}, ["acc", "prediction"])["prediction"].tolist() == [0.5, 0.5]
         assert client.predict_batch([http.SAMPLE] * 3)[2]["prediction"].tolist() == [0.5, 0.5]
-        assert (client.hello().pid, client.hello().engine) == (null_http.pid, "null")
+        assert (client.hello().pid, client.hello().engine) == (null_http.pid, "none")
 
 
 @CLIENTS
@@ -110,11 +110,11 @@ def test_no_server_is_told_and_the_client_works_once_there_is_one(make: MakeClie
         for ask in (client.hello, lambda: client.predict(http.SAMPLE)):
             with pytest.raises(ServerUnavailable, match="imdb-serving flask"):
                 ask()
-        with http.server("--engine", "null", "--port", str(port)):
+        with http.server("--engine", "none", "--port", str(port)):
             first = client.hello().pid
         with pytest.raises(ServerUnavailable):
             client.predict(http.SAMPLE)
-        with http.server("--engine", "null", "--port", str(port)):
+        with http.server("--engine", "none", "--port", str(port)):
             assert client.predict(http.SAMPLE)["prediction"].shape == (2,)
             assert client.hello().pid != first
 

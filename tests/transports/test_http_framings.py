@@ -17,7 +17,7 @@ import rpc_kit as kit
 
 @pytest.fixture(scope="module", params=["flask", "flask-gateway"])
 def front(request: pytest.FixtureRequest) -> Iterator[str]:
-    with http.server("--engine", "null", "--server-threads", "2", command=request.param) as server:
+    with http.server("--engine", "none", "--server-threads", "2", command=request.param) as server:
         yield server.endpoint
 
 

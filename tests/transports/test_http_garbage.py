@@ -16,7 +16,7 @@ from imdb_serving.transports.http.client import HttpClient
 
 @pytest.fixture(scope="module")
 def null_http() -> Iterator[str]:
-    with http.server("--engine", "null", "--server-threads", "2") as server:
+    with http.server("--engine", "none", "--server-threads", "2") as server:
         yield server.endpoint
 
 

@@ -80,7 +80,7 @@ def test_requests_to_stop_that_are_repeated_change_nothing() -> None:
 
 
 def test_a_server_that_ends_does_not_wait_for_idle_and_unfinished_clients() -> None:
-    with http.server("--engine", "null") as server, http.opened(server.endpoint), http.opened(server.endpoint) as half:
+    with http.server("--engine", "none") as server, http.opened(server.endpoint), http.opened(server.endpoint) as half:
         half.sendall(http.message()[:-5])
         process_of(server).terminate()
         assert (process_of(server).wait(10), server.errors()) == (0, "")
@@ -101,7 +101,7 @@ def test_the_workers_of_a_killed_server_disappear(command: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_server_ends_with_its_standard_input(command: str) -> None:
-    with http.server("--engine", "null", "--worker-kind", "process", command=command) as server:
+    with http.server("--engine", "none", "--worker-kind", "process", command=command) as server:
         family, stdin = {server.pid, *kit.descendants(server.pid)}, process_of(server).stdin
         assert stdin is not None
         stdin.close()
@@ -110,7 +110,7 @@ def test_a_server_ends_with_its_standard_input(command: str) -> None:
 
 
 def test_a_server_that_is_replacing_a_worker_ends_all_the_same() -> None:
-    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", "2") as server:
+    with http.server("--engine", "none", "--worker-kind", "process", "--server-threads", "2") as server:
         family = kit.descendants(server.pid)
         for worker in kit.workers(server.pid):
             os.kill(worker, signal.SIGKILL)
@@ -124,7 +124,7 @@ def test_a_server_that_is_replacing_a_worker_ends_all_the_same() -> None:
 def test_a_taken_port_is_told(command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, errors = http.run_and_fail(command, "--engine", "null", "--port", str(port))
+        code, errors = http.run_and_fail(command, "--engine", "none", "--port", str(port))
     assert code == 2
     assert errors.startswith(f"imdb-serving: ServerStartError: cannot listen on 127.0.0.1:{port}: ")
     assert "Address already in use" in errors
@@ -137,8 +137,8 @@ def test_a_taken_port_is_told(command: str) -> None:
     [
         (["flask", "no/such/model"], "BundleError: no model at no/such/model"),
         (["flask"], "the paddle engine needs a model"),
-        (["flask", "--engine", "nul"], "did you mean 'null'?"),
-        (["flask", "--engine", "null", "--host", "nothing.invalid"], "cannot listen on nothing.invalid:"),
+        (["flask", "--engine", "non"], "did you mean 'none'?"),
+        (["flask", "--engine", "none", "--host", "nothing.invalid"], "cannot listen on nothing.invalid:"),
         (["flask-gateway", "no/such/model"], "BundleError: no model at no/such/model"),
         (["flask-dev", "--rpc", "nonsense"], "cannot use the endpoint 'nonsense'"),
         (["flask-gateway", "--rpc", "tcp://127.0.0.1:9"], "ServerUnavailable: no server answers at tcp://127.0.0.1:9"),
@@ -160,7 +160,7 @@ def test_a_gateway_asks_the_rpc_server_it_is_given(null_server: ServerProcess) -
 
 
 def test_a_gateway_tells_when_the_rpc_server_is_gone_and_goes_on_when_it_is_back() -> None:
-    with http.server("--engine", "null", command="serve") as rpc:
+    with http.server("--engine", "none", command="serve") as rpc:
         port = urlsplit(rpc.endpoint).port
         with http.server("--rpc", rpc.endpoint, "--server-threads", "2", command="flask-gateway") as server:
             assert http.post(server.endpoint).status == 200
@@ -170,7 +170,7 @@ def test_a_gateway_tells_when_the_rpc_server_is_gone_and_goes_on_when_it_is_back
             http.assert_problem(refused, 503, "unavailable")
             assert "Retry-After" in refused.headers
             http.assert_problem(http.ask(server.endpoint, path="/health/ready"), 503, "unavailable")
-            with http.server("--engine", "null", "--port", str(port), command="serve"):
+            with http.server("--engine", "none", "--port", str(port), command="serve"):
                 assert http.post(server.endpoint).status == 200
                 assert http.ask(server.endpoint, path="/health/ready").status == 200
 
@@ -193,7 +193,7 @@ def test_the_published_server_writes_a_profile_line_a_prediction() -> None:
 
 
 def test_the_production_server_writes_none() -> None:
-    with http.server("--engine", "null", command="flask-gateway") as server:
+    with http.server("--engine", "none", command="flask-gateway") as server:
         assert http.post(server.endpoint).status == 200
         assert server.errors() == ""
 

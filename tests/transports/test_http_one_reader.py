@@ -92,7 +92,7 @@ def test_a_trailer_is_no_header(tmp_path: Path) -> None:
     chunk = f"{len(http.BODY):x}\r\n{http.BODY.decode()}\r\n0\r\n%s\r\n"
     kind, shows = f"Content-Type: {http.JSON}\r\n", f"Authorization: Bearer {token.read_text()}\r\n"
     slow = "X-Request-Timeout: 0.0000001\r\n"
-    with http.server("--engine", "null", "--token-file", str(token)) as server:
+    with http.server("--engine", "none", "--token-file", str(token)) as server:
         for headers, trailers, status in [
             (kind + shows, "", 200), (kind, shows, 401), (shows, kind, 415), (kind + shows, slow, 200),
         ]:  # fmt: skip
@@ -102,7 +102,7 @@ def test_a_trailer_is_no_header(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module", params=["flask", "flask-dev"])
 def null_http(request: pytest.FixtureRequest) -> Iterator[str]:
-    with http.server("--engine", "null", command=request.param) as server:
+    with http.server("--engine", "none", command=request.param) as server:
         yield server.endpoint
 
 

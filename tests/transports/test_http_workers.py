@@ -67,7 +67,7 @@ def test_no_worker_idles_while_a_request_waits() -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_there_are_as_many_worker_processes_as_asked_for(count: int) -> None:
-    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", str(count)) as server:
+    with http.server("--engine", "none", "--worker-kind", "process", "--server-threads", str(count)) as server:
         assert len(kit.workers(server.pid)) == count
 
 
@@ -134,7 +134,7 @@ def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
-    with http.server("--engine", "null", "--worker-kind", "process", "--server-threads", "1") as server:
+    with http.server("--engine", "none", "--worker-kind", "process", "--server-threads", "1") as server:
         (hung,) = kit.workers(server.pid)
         os.kill(hung, signal.SIGSTOP)
         response = http.post(server.endpoint, X_Request_Timeout="0.3")

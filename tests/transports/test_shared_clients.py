@@ -24,7 +24,7 @@ REQUESTS = 100
 
 @pytest.fixture(scope="module", params=MODES)
 def server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
-    with ServerProcess.of_mode(request.param, ["--engine", "null", "--server-threads", "2"]) as server:
+    with ServerProcess.of_mode(request.param, ["--engine", "none", "--server-threads", "2"]) as server:
         yield server
 
 
@@ -120,7 +120,7 @@ def test_a_fork_that_leaves_the_block_of_a_server_does_not_end_it() -> None:
     def leave(_: int) -> None:
         started.stop()
 
-    with ServerProcess(["--engine", "null"]) as started:
+    with ServerProcess(["--engine", "none"]) as started:
         with forked(leave, 1):
             pass
         with connect(started.endpoint) as client:

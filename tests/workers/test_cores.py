@@ -64,7 +64,7 @@ def affinities(server: ServerProcess) -> list[str]:
 @pytest.mark.parametrize("command", ["serve", "flask", "flask-gateway"])
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_all_of_a_server_stays_on_its_cores_and_each_worker_on_one(command: str, kind: str) -> None:
-    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "1", "--cores", str(HERE[-1])]
+    arguments = ["--engine", "none", "--worker-kind", kind, "--server-threads", "1", "--cores", str(HERE[-1])]
     with ServerProcess(arguments, command=command) as server:
         found = affinities(server)
         assert len(found) > 1
@@ -74,18 +74,18 @@ def test_all_of_a_server_stays_on_its_cores_and_each_worker_on_one(command: str,
 @pytest.mark.skipif(len(HERE) < 2, reason="one core is each worker's own already")
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_two_workers_have_a_core_each(kind: str) -> None:
-    arguments = ["--engine", "null", "--worker-kind", kind, "--server-threads", "2", "--cores", in_words(HERE[:2])]
+    arguments = ["--engine", "none", "--worker-kind", kind, "--server-threads", "2", "--cores", in_words(HERE[:2])]
     with ServerProcess(arguments) as server:
         assert {str(HERE[0]), str(HERE[1]), in_words(HERE[:2])} == set(affinities(server))
 
 
 def test_a_server_whose_cores_are_not_to_be_had_says_so() -> None:
     with pytest.raises(ServerStartError, match="cores: 987654 cannot be used here"):
-        ServerProcess(["--engine", "null", "--cores", "987654"]).start()
+        ServerProcess(["--engine", "none", "--cores", "987654"]).start()
 
 
 def test_clients_stay_on_their_cores() -> None:
-    connect = {"": partial(InprocClient, EngineSpec("null"), None)}
+    connect = {"": partial(InprocClient, EngineSpec("none"), None)}
     with LoadSession(connect, 1, 5.0, cores=HERE[-1:]) as session:
         assert [affinity(Path(f"/proc/{pid}")) for pid in session.pids] == [str(HERE[-1])]
     with LoadSession(connect, len(HERE) + 1, 5.0, cores=HERE) as session:

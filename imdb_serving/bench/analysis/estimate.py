@@ -37,7 +37,7 @@ def estimate_seconds(params: SweepParams, left: Sequence[GridParams], rows: Sequ
 def _ladder(params: SweepParams, rows: Sequence[Row]) -> float:
     if not params.ladder_rounds or any(row.cell.series == LADDER for row in rows):
         return 0.0
-    engines = len({part.engine for part in params.parts()} | {"null"})
+    engines = len({part.engine for part in params.parts()} | {"none"})
     return engines * (LADDER_SECONDS + params.ladder_rounds * LADDER_BLOCKS_SECONDS)
 
 

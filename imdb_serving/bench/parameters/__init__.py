@@ -1,7 +1,7 @@
 """Parameters of sweeps, notebook runs and benchmarks, checked before anything starts. Knows no server, no results."""
 
 from imdb_serving.bench.parameters.grids import GridParams, SweepParams
-from imdb_serving.bench.parameters.making import make
+from imdb_serving.bench.parameters.making import from_notebook, make
 from imdb_serving.bench.parameters.others import GrowthParams, LadderParams, OthersParams
 from imdb_serving.bench.parameters.reading import load_sweep, model_folder
 
@@ -11,6 +11,7 @@ __all__ = [
     "LadderParams",
     "OthersParams",
     "SweepParams",
+    "from_notebook",
     "load_sweep",
     "make",
     "model_folder",

@@ -9,12 +9,15 @@ from collections.abc import Collection
 import msgspec
 
 from imdb_serving.bench.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
-from imdb_serving.config import MAX_TIMEOUT
-from imdb_serving.engines.registry import DISTRIBUTIONS
+from imdb_serving.config import MAX_TIMEOUT, engine_name
+from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.server_process import MODES
 
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*", re.ASCII)
+_FOLDER_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
+_LONGEST_NAME = 150
+"""Bytes of a folder's name; file systems take 255, and files in it are called by it."""
+
 _ADDRESS = re.compile(r"(ray://)?[^\s/:@]+:\d{1,5}")
 _PIPELINE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -36,6 +39,13 @@ def check_choice(name: str, value: str, known: Collection[str]) -> None:
     """Refuse a value that is none of the known ones, with the nearest."""
     if value not in known:
         raise ConfigError(f"{name}: unknown value {value!r}{did_you_mean(value, known)}")
+
+
+def check_engine(params: msgspec.Struct) -> None:
+    """Refuse an engine that there is not; one that is given by a former name gets the present one."""
+    name = engine_name(params.engine)  # type: ignore[attr-defined] # all that call this have one
+    msgspec.structs.force_setattr(params, "engine", name)
+    check_choice("engine", name, ENGINES)
 
 
 MOST: dict[str, int] = {
@@ -95,10 +105,13 @@ def check_timeout(seconds: float) -> None:
 
 
 def check_names(sweep: str, run: str) -> None:
-    """Refuse names that are no plain folder names."""
+    """Refuse names that cannot be a folder's, or would be another folder's."""
     for name, value in (("sweep", sweep), ("run", run or "alone")):
-        if not _PLAIN_NAME.fullmatch(value):
-            raise ConfigError(f"{name}: must be a plain folder name of letters, digits, . _ and -, got {value!r}")
+        if not _FOLDER_NAME.fullmatch(value) or len(value.encode("utf-8", "replace")) > _LONGEST_NAME:
+            raise ConfigError(
+                f"{name}: must be a folder's name of at most {_LONGEST_NAME} bytes that begins with a letter or digit "
+                f"and has no slash, got {value!r}"
+            )
 
 
 LOCAL, AUTO = "local", "auto"

@@ -17,6 +17,7 @@ from imdb_serving.bench.parameters.checks import (
     check_choice,
     check_cluster,
     check_counts,
+    check_engine,
     check_most,
     check_names,
     check_pipeline,
@@ -27,7 +28,7 @@ from imdb_serving.bench.parameters.checks import (
 )
 from imdb_serving.bench.parameters.making import make
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home
-from imdb_serving.engines.registry import ENGINES, check_net, facts_of
+from imdb_serving.engines.registry import check_net, facts_of
 from imdb_serving.errors import ConfigError
 
 
@@ -60,7 +61,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for name, known in CHOICES.items():
             if hasattr(self, name):
                 check_choice(name, getattr(self, name), known)
-        check_choice("engine", self.engine, ENGINES)
+        check_engine(self)
         check_net(self.engine, self.net)
         check_positive(self, "math_threads", "samples", "passes", "batch", "node_cores")
         check_counts("client_threads", self.client_threads)

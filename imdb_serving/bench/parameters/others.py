@@ -10,11 +10,13 @@ from imdb_serving.bench.parameters.checks import (
     CHOICES,
     check_choice,
     check_counts,
+    check_engine,
     check_names,
     check_positive,
     check_rounds,
     check_timeout,
 )
+from imdb_serving.config import engine_name
 from imdb_serving.engines.registry import ENGINES, check_net, engines_for
 from imdb_serving.errors import ConfigError
 
@@ -22,7 +24,7 @@ from imdb_serving.errors import ConfigError
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block."""
 
-    engines: list[str] = msgspec.field(default_factory=lambda: [*engines_for("cnn"), "null"])
+    engines: list[str] = msgspec.field(default_factory=lambda: [*engines_for("cnn"), "none"])
     net: str = "cnn"
     model: str = ""
     server_threads: int = 2
@@ -36,6 +38,7 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     outputs: str = ""
 
     def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "engines", [engine_name(engine) for engine in self.engines])
         for engine in self.engines:
             check_choice("engines", engine, ENGINES)
         check_choice("net", self.net, CHOICES["net"])
@@ -52,7 +55,7 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class OthersParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One comparison of our servers with others; the `requests` of a block are shared by its clients."""
 
-    engine: str = "null"
+    engine: str = "none"
     net: str = "cnn"
     model: str = ""
     workers: int = 2
@@ -64,7 +67,7 @@ class OthersParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     run: str = ""
 
     def __post_init__(self) -> None:
-        check_choice("engine", self.engine, ENGINES)
+        check_engine(self)
         check_choice("net", self.net, CHOICES["net"])
         check_net(self.engine, self.net)
         check_counts("client_threads", self.client_threads)
@@ -78,7 +81,7 @@ class OthersParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class GrowthParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement of how cost grows: a list of values an axis, all else kept as it is.
 
-    `workers` are of the simulated engine, each with a client; on the other axes the engine is null, with two workers.
+    `workers` are of the simulated engine, each with a client; on the other axes the engine is `none`, with two workers.
     """
 
     workers: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8, 16, 24, 32, 48])

@@ -57,9 +57,9 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     if cluster:
         values["cluster"] = cluster
     also = values.get("also")
-    for entry in [values, *(also if isinstance(also, list) else [])]:
+    for entry in [values, section, *(also if isinstance(also, list) else [])]:
         if isinstance(entry, dict) and entry.get("engine", "") is None:
-            entry["engine"] = "null"  # YAML reads the word null as nothing
+            entry["engine"] = "none"  # YAML reads the word null, a former name, as nothing
     there = values | section
     on_cluster = make(SweepParams, there | {"cluster": there.get("cluster", AUTO)}, str(path)) if section else None
     if on_cluster and values.get("cluster", LOCAL) != LOCAL:

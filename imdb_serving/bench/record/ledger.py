@@ -19,6 +19,7 @@ import msgspec
 from imdb_serving.bench.load.loadgen import ClientRecord
 from imdb_serving.bench.record.rows import FAILED, SCHEMA, Row
 from imdb_serving.bench.record.samples import store_samples
+from imdb_serving.config import engine_name
 from imdb_serving.errors import DataError
 
 FILE = "ledger.jsonl"
@@ -119,7 +120,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             log.warning("%s, line %d is skipped: %s", path, number, _why_not(line, error))
             continue
         if isinstance(row, dict) and row.get("schema") == SCHEMA:
-            rows.append(row)
+            rows.append(row | {"engine": engine_name(row["engine"])} if "engine" in row else row)
         else:
             log.warning("%s, line %d is skipped: it is no row of schema %d", path, number, SCHEMA)
     return rows

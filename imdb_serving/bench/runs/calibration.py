@@ -1,8 +1,8 @@
 """How much these clients can send at most: they are run against the engine that answers at once, before anything else.
 
 What is kept is the CPU time a request takes of a client. A server that costs nothing would leave the clients all cores,
-so `min(clients, cores) / CPU seconds` is the most they could send. The throughput against the null engine itself would
-not do as a limit: on shared cores most of it is the server's own work, which is what is to be measured.
+so `min(clients, cores) / CPU seconds` is the most they could send. The throughput against the engine `none` would not
+do as a limit: on shared cores most of it is the server's own work, which is what is to be measured.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def calibration(params: GridParams) -> GridParams:
     return msgspec.structs.replace(
         params,
         series=CALIBRATION,
-        engine="null",
+        engine="none",
         worker_kind="",
         math_threads=1,
         pipeline="",

@@ -104,7 +104,7 @@ def measure_growth(params: GrowthParams, folder: Path, progress: Callable[[str],
     """Measure all points, append every block to `folder`, and return the rows; raise `DataError` when one fails."""
     simulated = EngineSpec("simulated", service_time_ms=params.service_time_ms)
     groups = [(simulated, [point]) for point in points(params) if point.axis == "workers"]
-    groups.append((EngineSpec("null"), [point for point in points(params) if point.axis != "workers"]))
+    groups.append((EngineSpec("none"), [point for point in points(params) if point.axis != "workers"]))
     rows = []
     for spec, group in groups:
         if not group:

@@ -221,7 +221,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Target]]:
             rpc_tcp = pool.submit(start, "rpc", arguments)
             flask = pool.submit(start, "flask", arguments)
             tcp = rpc_tcp.result()
-            front = [*server_arguments(None, EngineSpec("null"), params.server_threads), "--rpc", tcp.endpoint]
+            front = [*server_arguments(None, EngineSpec("none"), params.server_threads), "--rpc", tcp.endpoint]
             gateway = pool.submit(start, "flask-gateway", front)
             dev = pool.submit(start, "flask-dev", front)
         servers = {

@@ -12,7 +12,7 @@ from imdb_serving.bench.cell import Cell
 from imdb_serving.bench.record.rows import Figures, Row
 from imdb_serving.bench.runs.measuring import judged
 
-CLOSED = Cell(engine="null", client_threads=4, server_threads=2)
+CLOSED = Cell(engine="none", client_threads=4, server_threads=2)
 OPEN = msgspec.structs.replace(CLOSED, arrivals="poisson", rate=1000.0)
 SOUND: dict[str, Any] = {
     "wall_s": 1.0, "in_flight": 4.0, "residual_us": 1.0, "of_ceiling": 0.5, "offered": 1000.0, "achieved": 999.0,

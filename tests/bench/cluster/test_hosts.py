@@ -123,7 +123,7 @@ def test_math_threads_of_a_server_are_its_own_whatever_the_host_was_told(three: 
     """Ray tells its workers OMP_NUM_THREADS."""
     host = three[0][0]
     host.ask("clear", seconds=60)
-    host.ask("serve", order(host, engine=EngineSpec("null", math_threads=3)), seconds=60)
+    host.ask("serve", order(host, engine=EngineSpec("none", math_threads=3)), seconds=60)
     server = next(child for child in psutil.Process(host.facts.pid).children() if "serve" in child.cmdline())
     told = server.environ()
     assert [told[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")] == ["3", "3", "3"]

@@ -65,7 +65,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(grid, "measure", machines.measure)
         monkeypatch.setattr(grid, "ceilings", lambda *_: {})
         monkeypatch.setattr(grid, "inputs", lambda *_: ([], None))
-        params = GridParams(engine="null", client_threads=[1, 2, 3], samples=3, outputs=str(tmp_path), run="one")
+        params = GridParams(engine="none", client_threads=[1, 2, 3], samples=3, outputs=str(tmp_path), run="one")
         return grid.run_grid(params, said.append), Ledger(tmp_path / "adhoc"), said
 
     return run

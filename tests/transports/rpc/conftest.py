@@ -34,7 +34,7 @@ def start_server(carrier: kit.Carrier) -> Iterator[Callable[..., ServerProcess]]
 @pytest.fixture(scope="module")
 def null_server(carrier: kit.Carrier) -> Iterator[ServerProcess]:
     """A server that answers at once, shared by a module's tests."""
-    arguments = ["--engine", "null", "--server-threads", "2", "--endpoint", carrier.endpoint()]
+    arguments = ["--engine", "none", "--server-threads", "2", "--endpoint", carrier.endpoint()]
     with ServerProcess(arguments, ready_timeout=60) as server:
         yield server
 

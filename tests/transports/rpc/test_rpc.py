@@ -34,7 +34,7 @@ def test_hello_tells_who_the_server_is(null_server: ServerProcess) -> None:
     with connect(null_server.endpoint, timeout=10) as client:
         info = client.hello()
     assert (info.protocol, info.version) == ("imdb-serving/1", imdb_serving.__version__)
-    assert (info.engine, info.net, info.worker_kind, info.server_threads) == ("null", "", "thread", 2)
+    assert (info.engine, info.net, info.worker_kind, info.server_threads) == ("none", "", "thread", 2)
     assert (info.feed, info.fetch) == (("words", "label"), ("prediction", "acc", "cost"))
     assert (info.pid, info.max_message_bytes) == (null_server.pid, 16 << 20)
 
@@ -159,18 +159,18 @@ def test_no_server_is_told_in_time_and_the_client_works_once_there_is_one(start_
         for ask in (client.hello, lambda: client.predict(kit.SAMPLE)):
             with pytest.raises(ServerUnavailable, match="imdb-serving serve"):
                 ask()
-        start_server("--engine", "null", port=port)
+        start_server("--engine", "none", port=port)
         client.timeout = 10
-        assert client.hello().engine == "null"
+        assert client.hello().engine == "none"
 
 
 def test_a_server_that_comes_back_is_found_by_the_same_client(start_server) -> None:
-    first = start_server("--engine", "null")
+    first = start_server("--engine", "none")
     port = urlparse(first.endpoint).port
     with connect(first.endpoint, timeout=10) as client:
         before = client.hello().pid
         first.stop()
-        start_server("--engine", "null", port=port)
+        start_server("--engine", "none", port=port)
         assert client.hello().pid != before
 
 

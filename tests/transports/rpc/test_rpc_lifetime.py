@@ -24,12 +24,12 @@ def predict(endpoint: str) -> list[float]:
 
 
 def test_the_ready_line_says_where_and_what(carrier: kit.Carrier) -> None:
-    with kit.launched(carrier, "--engine", "null", "--server-threads", "3") as (
+    with kit.launched(carrier, "--engine", "none", "--server-threads", "3") as (
         process,
         ready,
     ):
         match = re.fullmatch(
-            rf"ready {carrier.mode} {carrier.scheme}://127\.0\.0\.1:(\d+) engine=null "
+            rf"ready {carrier.mode} {carrier.scheme}://127\.0\.0\.1:(\d+) engine=none "
             r"server_threads=3 worker_kind=thread pid=(\d+)\n",
             ready,
         )
@@ -106,7 +106,7 @@ def test_the_workers_of_a_killed_server_disappear(tmp_path: Path, carrier: kit.C
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
 def test_a_server_ends_with_its_standard_input(kind: str) -> None:
-    with ServerProcess(["--engine", "null", "--worker-kind", kind]) as server:
+    with ServerProcess(["--engine", "none", "--worker-kind", kind]) as server:
         process = server._process
         assert process is not None
         assert process.stdin is not None
@@ -118,7 +118,7 @@ def test_a_server_ends_with_its_standard_input(kind: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_that_watches_its_standard_input_still_ends_cleanly_at_a_signal(number: signal.Signals) -> None:
-    with ServerProcess(["--engine", "null"]) as server:
+    with ServerProcess(["--engine", "none"]) as server:
         process = server._process
         assert process is not None
         process.send_signal(number)
@@ -126,7 +126,7 @@ def test_a_server_that_watches_its_standard_input_still_ends_cleanly_at_a_signal
 
 
 def test_a_server_process_is_gone_when_its_block_ends() -> None:
-    with ServerProcess(["--engine", "null", "--worker-kind", "process", "--server-threads", "2"]) as server:
+    with ServerProcess(["--engine", "none", "--worker-kind", "process", "--server-threads", "2"]) as server:
         family = {server.pid, *kit.descendants(server.pid)}
         assert len(family) >= 4
     assert kit.wait_until(lambda: not kit.alive(family), 3)
@@ -136,7 +136,7 @@ def test_a_server_process_is_gone_when_its_block_ends() -> None:
 
 def test_a_taken_port_is_told(null_server: ServerProcess, carrier: kit.Carrier) -> None:
     port = urlparse(null_server.endpoint).port
-    code, errors = kit.serve_and_fail("--engine", "null", "--endpoint", carrier.endpoint(port or 0))
+    code, errors = kit.serve_and_fail("--engine", "none", "--endpoint", carrier.endpoint(port or 0))
     assert code == 2
     assert re.match(
         rf"imdb-serving: ServerStartError: cannot listen on (tcp://)?127\.0\.0\.1:{port}: .*Address already in use",
@@ -152,7 +152,7 @@ def test_a_taken_port_is_told(null_server: ServerProcess, carrier: kit.Carrier) 
         (["no/such/model"], "BundleError: no model at no/such/model; make one with `imdb-serving train`"),
         (["."], "model_card.json is missing from the model bundle"),
         ([], "the paddle engine needs a model"),
-        (["--engine", "nul"], "unknown engine 'nul'; did you mean 'null'?"),
+        (["--engine", "non"], "unknown engine 'non'; did you mean 'none'?"),
         (["--engine", "simulated", "--service-time-ms", "nan"], "must be a finite number"),
     ],
 )
@@ -172,6 +172,6 @@ def test_a_server_process_that_cannot_start_says_why_and_leaves_nothing_open() -
 
 
 def test_a_server_process_that_is_not_ready_in_time_is_ended() -> None:
-    server = ServerProcess(["--engine", "null"], ready_timeout=0.01)
+    server = ServerProcess(["--engine", "none"], ready_timeout=0.01)
     with pytest.raises(ServerStartError, match="did not become ready"), server:
         pytest.fail("it cannot be ready")

@@ -39,7 +39,7 @@ def simulated(milliseconds: int, workers: int, kind: str) -> list[str]:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_there_are_as_many_worker_processes_as_asked_for(start_server, count: int) -> None:
-    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", str(count))
+    server = start_server("--engine", "none", "--worker-kind", "process", "--server-threads", str(count))
     assert len(kit.workers(server.pid)) == count
 
 
@@ -79,7 +79,7 @@ def test_a_request_that_two_workers_died_at_fails_long_before_its_deadline(start
 
 
 def test_idle_workers_that_are_killed_are_replaced(start_server) -> None:
-    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "2")
+    server = start_server("--engine", "none", "--worker-kind", "process", "--server-threads", "2")
     before = kit.workers(server.pid)
     for worker in before:
         os.kill(worker, signal.SIGKILL)
@@ -204,7 +204,7 @@ def test_a_pool_needs_a_worker() -> None:
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:
-    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "1")
+    server = start_server("--engine", "none", "--worker-kind", "process", "--server-threads", "1")
     (hung,) = kit.workers(server.pid)
     os.kill(hung, signal.SIGSTOP)
     with kit.raw_socket(server.endpoint) as dealer:
@@ -216,7 +216,7 @@ def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:
 
 
 def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(start_server) -> None:
-    server = start_server("--engine", "null", "--worker-kind", "process", "--server-threads", "1")
+    server = start_server("--engine", "none", "--worker-kind", "process", "--server-threads", "1")
     (hung,) = kit.workers(server.pid)
     os.kill(hung, signal.SIGSTOP)
     words = {"name": "words", "dtype": "int64", "shape": [1 << 18], "lengths": [1 << 16] * 4}

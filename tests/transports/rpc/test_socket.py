@@ -39,7 +39,7 @@ from imdb_serving.workers.pool import Pool
 @pytest.fixture(scope="module")
 def socket_server() -> Iterator[ServerProcess]:
     """A server that answers at once, over plain sockets."""
-    arguments = ["--engine", "null", "--server-threads", "2", "--endpoint", kit.SOCKET.endpoint()]
+    arguments = ["--engine", "none", "--server-threads", "2", "--endpoint", kit.SOCKET.endpoint()]
     with ServerProcess(arguments, ready_timeout=60) as server:
         yield server
 
@@ -258,28 +258,28 @@ def test_a_server_on_a_path_leaves_none_and_replaces_one_that_was_left(tmp_path:
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(str(path))
         gone.listen()
-    arguments = ["--engine", "null", "--endpoint", f"socket+unix://{path}"]
+    arguments = ["--engine", "none", "--endpoint", f"socket+unix://{path}"]
     with ServerProcess(arguments) as server, connect(server.endpoint) as client:
         assert server.endpoint == f"socket+unix://{path}"
         assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
         code, errors = kit.serve_and_fail(*arguments)
         assert code == 2
         assert f"cannot listen at {path}: " in errors
-        assert client.hello().engine == "null"
+        assert client.hello().engine == "none"
     assert not path.exists()
 
 
 def test_what_is_at_a_path_and_no_socket_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("words", encoding="utf-8")
-    code, errors = kit.serve_and_fail("--engine", "null", "--endpoint", f"socket+unix://{path}")
+    code, errors = kit.serve_and_fail("--engine", "none", "--endpoint", f"socket+unix://{path}")
     assert (code, path.read_text(encoding="utf-8")) == (2, "words")
     assert "choose another path" in errors
 
 
 @pytest.mark.parametrize("endpoint", ["socket://127.0.0.1", "socket://127.0.0.1:99999", "socket+unix://"])
 def test_an_endpoint_that_is_none_is_told_by_the_server(endpoint: str) -> None:
-    code, errors = kit.serve_and_fail("--engine", "null", "--endpoint", endpoint)
+    code, errors = kit.serve_and_fail("--engine", "none", "--endpoint", endpoint)
     assert code == 2
     assert "expected socket://HOST:PORT or socket+unix:///PATH" in errors
 
@@ -287,10 +287,10 @@ def test_an_endpoint_that_is_none_is_told_by_the_server(endpoint: str) -> None:
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_an_address_of_version_6_is_written_in_brackets() -> None:
     try:
-        with ServerProcess(["--engine", "null", "--endpoint", "socket://[::1]:0"]) as server:
+        with ServerProcess(["--engine", "none", "--endpoint", "socket://[::1]:0"]) as server:
             assert server.endpoint.startswith("socket://[::1]:")
             with connect(server.endpoint) as client:
-                assert client.hello().engine == "null"
+                assert client.hello().engine == "none"
     except Exception as error:
         if "Cannot assign requested address" in str(error):
             pytest.skip("no IPv6 here")
@@ -420,7 +420,7 @@ def test_what_a_sender_leaves_behind_is_seen_by_who_settles_and_by_the_sender() 
 def test_a_server_that_ends_under_load_leaves_no_client_without_a_word() -> None:
     told: list[str] = []
     for _ in range(3):
-        with kit.launched(kit.SOCKET, "--engine", "null") as (process, ready), kit.side_by_side(4) as run:
+        with kit.launched(kit.SOCKET, "--engine", "none") as (process, ready), kit.side_by_side(4) as run:
             at_work = threading.Barrier(5)
             clients = [run(until_refused, kit.endpoint_of(ready), at_work) for _ in range(4)]
             at_work.wait(20)

@@ -27,7 +27,7 @@ from imdb_serving.transports.rpc.wire import Answered
 Frames = Sequence[Frame]
 
 INFO = ServerInfo(
-    "imdb-serving/1", "0.1.0", "null", "cnn", 2, "thread", ("words",), ("acc",), 1 << 24, 7, ("op0", "mine")
+    "imdb-serving/1", "0.1.0", "none", "cnn", 2, "thread", ("words",), ("acc",), 1 << 24, 7, ("op0", "mine")
 )
 IDS = st.integers(0, (1 << 63) - 1)
 INT_TYPES = st.sampled_from([np.int32, np.int64])

@@ -32,7 +32,7 @@ from imdb_serving.transports.rpc import zeromq_listeners
 @pytest.fixture(scope="module")
 def zeromq_server() -> Iterator[ServerProcess]:
     """A server that answers at once, over ZeroMQ."""
-    with ServerProcess(["--engine", "null", "--server-threads", "2"], ready_timeout=60) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "2"], ready_timeout=60) as server:
         yield server
 
 
@@ -89,7 +89,7 @@ def test_garbage_does_not_disturb_a_good_client(zeromq_server: ServerProcess) ->
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="the kernel does not tell how much a connection received")
 def test_a_message_that_never_ends_is_cut_off_and_costs_others_nothing() -> None:
-    with ServerProcess(["--engine", "null", "--server-threads", "1"]) as server:
+    with ServerProcess(["--engine", "none", "--server-threads", "1"]) as server:
         flood(server)
 
 
@@ -121,7 +121,7 @@ READY = b"\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER"
 
 def test_small_frames_without_end_are_cut_off_by_the_memory_they_take() -> None:
     """Each takes 64 bytes of memory for two on the wire: 39 MiB of them used to take 1,119 MiB."""
-    with ServerProcess(["--engine", "null"]) as server, connect(server.endpoint, 30) as client:
+    with ServerProcess(["--engine", "none"]) as server, connect(server.endpoint, 30) as client:
         client.predict(kit.SAMPLE)
         host, _, port = server.endpoint.removeprefix("tcp://").rpartition(":")
         process = psutil.Process(server.pid)
@@ -167,7 +167,7 @@ def test_a_second_client_of_the_same_identity_is_answered_once_the_first_has_gon
 def test_without_a_descriptor_a_server_rests_and_goes_on() -> None:
     """ZeroMQ's thread would try to accept without end, which takes a whole processor."""
     script = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128)); {MAIN}"
-    command = [sys.executable, "-c", script, "serve", "--engine", "null", "--port", "0"]
+    command = [sys.executable, "-c", script, "serve", "--engine", "none", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
             assert process.stdout is not None

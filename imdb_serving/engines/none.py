@@ -1,4 +1,4 @@
-"""The engine `null`: answers at once, and so shows what everything around a model costs. It needs no model."""
+"""The engine `none`: answers at once, and so shows what everything around a model costs. It needs no model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALF = np.full((1, 2), 0.5, dtype=np.float32)
 HALF.flags.writeable = False
 
 
-class NullEngine:
+class NoneEngine:
     """Answers at once: both classes are equally likely."""
 
     lengths: Sequence[int] = ()
@@ -28,6 +28,6 @@ class NullEngine:
         return HALF if len(reviews) == 1 else np.full((len(reviews), 2), 0.5, dtype=np.float32)
 
 
-def make(_spec: EngineSpec, _bundle: Bundle | None) -> NullEngine:
+def make(_spec: EngineSpec, _bundle: Bundle | None) -> NoneEngine:
     """Make one."""
-    return NullEngine()
+    return NoneEngine()
