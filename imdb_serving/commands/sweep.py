@@ -143,7 +143,8 @@ def _with_rounds(asked: _Asked, rounds: int, run: str, keys: dict[str, Cell]) ->
     cells, missing = (sum(len(one.cells()) for one in some) for some in (runs, left))
     done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
     print(
-        f"sweep {folder.name}: {len(left)} notebook runs, {cells} cells in {rounds} rounds{done}, "
+        f"sweep {folder.name}: {plural(len(left), 'notebook run')}, {plural(cells, 'cell')} in "
+        f"{plural(rounds, 'round')}{done}, "
         f"{_about(params, left, ledger)}, to {folder}",
         file=sys.stderr,
     )
@@ -211,8 +212,7 @@ def _conclude(folder: Path, ledger: Ledger, run: str) -> int:
         print(f"round {row.round}, {describe(row)}", file=sys.stderr)
     if bad:
         print(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more", file=sys.stderr)
-    if any(row.status != FAILED for row in rows):
-        write_report(folder)
+    write_report(folder)
     return 1 if bad else 0
 
 

@@ -19,10 +19,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from imdb_serving.bench.analysis.cells import measured
 from imdb_serving.bench.analysis.curves import Curve
 from imdb_serving.bench.analysis.reference import SAMPLES
 from imdb_serving.report import frames, limits, tables
-from imdb_serving.report.plots import client_axis, hollow, log_axes, own_style, stack, style_of, threads_label, used
+from imdb_serving.report.plots import (
+    client_axis,
+    hollow,
+    log_axes,
+    own_style,
+    save,
+    stack,
+    style_of,
+    threads_label,
+    used,
+)
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PANELS_A_ROW = 3
@@ -33,6 +44,16 @@ PUBLISHED_GREY = "#b8b8b8"
 BOUND_GREY = "#6e6e6e"
 LAW: dict[str, Any] = {"color": "#9a9a9a", "ls": "-", "lw": 4.0, "alpha": 0.55, "solid_capstyle": "round"}
 """A broad pale line, so that the measured curve on it can be seen."""
+
+
+def save_all(rows: pd.DataFrame, folder: Path, figures: Path) -> None:
+    """Write the figures for papers of the closed loops that were measured; none where there are none."""
+    if tables.any_measured(rows):
+        time = time_figure(rows, folder, tables.published_rpc(), tables.published_flask())
+        save(time, figures, "time-vs-threads")
+        save(throughput_figure(rows, folder), figures, "throughput-vs-threads")
+    if tables.any_measured(rows, served=True):
+        save(stage_figure(rows, folder), figures, "stages")
 
 
 def time_figure(rows: pd.DataFrame, folder: Path, rpc: pd.DataFrame, flask: pd.DataFrame) -> Figure:
@@ -136,7 +157,7 @@ def _stage_rows(cells: pd.DataFrame) -> list[list[_Stages]]:
 
 def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
     """Return a figure with a panel for each of what the panels stand for, and its title of two lines."""
-    names = frames.panels(frames.grid(rows))
+    names = frames.panels(measured(frames.grid(rows)))
     across = min(len(names), PANELS_A_ROW)
     down = -(-len(names) // across)
     width = max(10.4, 4.2 * across + 4.2)  # one panel alone needs room for its title
@@ -158,7 +179,7 @@ def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, share
 def _title(what: str, rows: pd.DataFrame, folder: Path, width: float) -> str:
     """Return a figure's title: what it shows, what varies, and what all have in common. Many panels name themselves."""
     varied, alike = frames.settings(rows)
-    if len(frames.panels(frames.grid(rows))) > PANELS_A_ROW:
+    if len(frames.panels(measured(frames.grid(rows)))) > PANELS_A_ROW:
         varied = varied.partition(";")[0]
     return _wrapped(f"{what} · {varied}\n{alike} · {frames.machine_note(rows, folder)}", int(width * LETTERS_AN_INCH))
 

@@ -108,16 +108,15 @@ def open_loops(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a cell of the grid, in order; raise `DataError` when none was measured."""
+    """Return one row a closed-loop cell of the grid that was measured, in order; the table may be empty."""
     chosen = grid(rows)
     table = analysis.cells(chosen)
-    if table.empty:
-        raise DataError("no cell succeeded: there is nothing to draw; the failed cells' errors say why")
     unstable = analysis.unstable(rows)
     pairs = zip(table["key"], table["why"], strict=True)
-    table["why"] = ["; ".join(filter(None, [why, unstable.get(key, "")])) for key, why in pairs]
+    reasons = ["; ".join(filter(None, [why, unstable.get(key, "")])) for key, why in pairs]
+    table["why"] = pd.Series(reasons, table.index, dtype=object)
     table["valid"] &= ~table["key"].isin(unstable)
-    return table.drop(columns="threads").merge(
+    return table.drop(columns=["threads", "line", "panel"], errors="ignore").merge(
         chosen.drop_duplicates("key")[["key", "line", "panel", "threads"]], on="key"
     )
 
@@ -141,7 +140,8 @@ def setting(rows: pd.DataFrame) -> str:
 
 def settings(rows: pd.DataFrame) -> tuple[str, str]:
     """Return in words what varies between the cells, and what all have in common, apart."""
-    chosen = grid(rows)
+    chosen = analysis.of_series(rows)
+    chosen = chosen if len(chosen) else rows
     some = list(chosen["cell"])
     modes = " and ".join(dict.fromkeys(cell.mode for cell in some))
     names = panels(chosen)
@@ -170,7 +170,7 @@ def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:
     """Return the words a title needs when clients and server shared the cores of a machine, or where else they were."""
     counts = [card["cores_allowed"] for card in cards(rows, folder)]
-    places = {cell.client_nodes > 0 for cell in grid(rows)["cell"]}
+    places = {cell.client_nodes > 0 for cell in rows["cell"] if cell.series == GRID}
     apart = f"clients and servers on different nodes of {_any_of(counts)} cores" if counts else ""
     return "; ".join([*([sharing(counts)] if False in places else []), *([apart] if True in places else [])])
 

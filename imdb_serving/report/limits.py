@@ -57,7 +57,7 @@ def of_cells(cells: pd.DataFrame, cores: int) -> Any:
             }
         )
     shown = pd.DataFrame(table)
-    return styled(shown if cells["panel"].any() else shown.drop(columns="with"))
+    return styled(shown if cells["panel"].any() else shown.drop(columns="with", errors="ignore"))
 
 
 def of_curves(found: dict[tuple[str, str, int], Curve]) -> Any:

@@ -13,11 +13,12 @@ from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.bench.analysis import cells as analysis
 from imdb_serving.bench.analysis.percentiles import needed
-from imdb_serving.bench.cell import plural
+from imdb_serving.bench.cell import plural, varying
 from imdb_serving.report import frames
 from imdb_serving.report.plots import own_style, style_of
 from imdb_serving.report.tables import styled
 
+THREADS = ("server_threads", "client_threads")
 LINES: dict[str, Any] = {"p50_us": "-", "p99_us": "--", "service_p99_us": ":"}
 WORDS = {
     "p50_us": "p50, from when a request was due",
@@ -62,23 +63,61 @@ def _ms(cell: Any, column: str, quantile: float) -> str:
 
 def _cells(rows: pd.DataFrame) -> pd.DataFrame:
     chosen = frames.open_loops(rows)
-    table = analysis.cells(chosen).drop(columns=["threads"], errors="ignore")
+    table = analysis.cells(chosen).drop(columns=["threads", "line", "panel"], errors="ignore")
     return table.merge(chosen.drop_duplicates("key")[["key", "line", "panel"]], on="key")
 
 
+def in_words(rows: pd.DataFrame) -> list[str]:
+    """Return a line for each way of serving: the highest rate that can be believed, and what a request took there."""
+    cells = _cells(rows)
+    told = {"mode", "engine", "arrivals", *varying(list(cells["cell"]))} - {"rate", "series", *THREADS, *frames.FOLLOWS}
+    kinds = [cell.without("rate") for cell in cells["cell"]]
+    lines = []
+    for kind in dict.fromkeys(kinds):
+        own = cells[[one == kind for one in kinds]].sort_values("rate")
+        threads = f"{plural(kind.server_threads, 'server thread')}, {plural(kind.client_threads, 'client')}"
+        lines.append(f"{kind.label(told)}, {threads}: {_highest(own)}.")
+    return lines
+
+
+def _highest(own: pd.DataFrame) -> str:
+    """Return in words what the highest valid rate of one way of serving gave, and why a higher one is not valid."""
+    sound: Any = own[own["valid"].astype(bool)]
+    if sound.empty:
+        first: Any = own.iloc[0]
+        return f"no rate can be believed; at {first['rate']:,.0f} requests/s: {first['why']}"
+    best: Any = sound.iloc[-1]
+    times = f"p50 {_ms(best, 'p50_us', 0.5)} ms, p99 {_tail(best)}"
+    if pd.isna(best["offered"]):
+        return f"{best['achieved']:,.0f} requests/s when all were sent at once; {times} from then on"
+    more: Any = own[own["rate"] > best["rate"]]
+    beyond = f"at {more.iloc[0]['rate']:,.0f}: {more.iloc[0]['why']}" if len(more) else "no higher rate was measured"
+    return f"{best['rate']:,.0f} requests/s offered, {times} from when a request was due; {beyond}"
+
+
+def _tail(cell: Any) -> str:
+    words = _ms(cell, "p99_us", 0.99)
+    return words if words.startswith("not") else f"{words} ms"
+
+
 def figure(rows: pd.DataFrame, folder: Path) -> Figure:
-    """Draw latency and service time against the offered rate, a colour a server-thread count; hollow: not valid."""
+    """Draw latency and service time against the offered rate, a colour a thread count; hollow: not valid."""
     cells = _cells(rows)
     cells = cells[cells["offered"].notna()]
-    curves = cells.groupby(["mode", "panel", "server_threads"], sort=False)
+    curves = cells.groupby(["mode", "panel", *THREADS], sort=False)
+    several = len(set(cells["client_threads"])) > 1
     with own_style():
         drawn, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
-        for number, ((mode, panel, servers), own) in enumerate(curves):
-            name = ", ".join(filter(None, [str(mode), str(panel), plural(int(str(servers)), "server thread")]))
+        for number, ((mode, panel, servers, count), own) in enumerate(curves):
+            clients = plural(int(str(count)), "client") if several else ""
+            threads = plural(int(str(servers)), "server thread")
+            name = ", ".join(filter(None, [str(mode), str(panel), threads, clients]))
             _curve(axes, own.sort_values("offered"), name, *style_of(number))
         for column, dashes in LINES.items():
             axes.plot([], [], ls=dashes, color="#444444", label=WORDS[column])
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.5, high * 1.5)  # so that there are numbers on the axis where all times are alike
         axes.set_xlim(left=0)
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

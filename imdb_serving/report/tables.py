@@ -77,9 +77,10 @@ def show_published(rows: pd.DataFrame) -> Any:
     return format_published(published_columns(frames.cells(rows))) if any_measured(rows) else "no cell succeeded"
 
 
-def any_measured(rows: pd.DataFrame) -> bool:
-    """Tell whether any cell of the grid has figures."""
-    return bool(len(analysis.measured(frames.grid(rows))))
+def any_measured(rows: pd.DataFrame, *, served: bool = False) -> bool:
+    """Tell whether any closed-loop cell of the grid has figures, or any with a server."""
+    found = analysis.measured(frames.grid(rows))
+    return bool((found["threads"] > 0).any() if served else len(found))
 
 
 def format_reference(table: pd.DataFrame) -> Any:

@@ -19,10 +19,11 @@ from imdb_serving.bench.analysis.cells import valid
 from imdb_serving.bench.analysis.noise import Noise, noise_of
 from imdb_serving.bench.analysis.percentiles import certified, interval, needed
 from imdb_serving.bench.cell import LOCAL_MODES, plural
+from imdb_serving.bench.record.rows import FAILED
 from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.bench.runs.sweep import read_plan
 from imdb_serving.errors import DataError
-from imdb_serving.report import costs, frames
+from imdb_serving.report import costs, frames, openloop
 from imdb_serving.report.prose import prose
 from imdb_serving.report.warnings import warnings_of
 
@@ -64,7 +65,7 @@ class Findings:
     @property
     def rounds(self) -> int:
         """How many rounds of the grid there are."""
-        return int(frames.grid(self.rows)["round"].max())
+        return int(self.rows["round"].max())
 
     @property
     def command(self) -> str:
@@ -112,7 +113,7 @@ def _refusal(found: Findings) -> list[str]:
     sound = served[served["valid"].astype(bool)]
     rounds = found.rounds
     if served.empty:
-        return ["No verdict: no served cell was measured; add a mode such as rpc to the parameter file."]
+        return _without_served(found)
     if rounds < LEAST_ROUNDS:
         return [
             "No verdict: one round has no interval, and nothing tells chance from difference.",
@@ -133,6 +134,39 @@ def _refusal(found: Findings) -> list[str]:
     return lines
 
 
+def _without_served(found: Findings) -> list[str]:
+    """Return what can be said where no closed loop with a server has figures."""
+    failed = found.rows.loc[found.rows["status"] == FAILED, "why"]
+    if openloop.any_measured(found.rows):
+        return [
+            "No verdict on threads: it needs closed loops (`arrivals: closed`). What was measured of open loops:",
+            *openloop.in_words(found.rows)[: MOST_LINES - 2],
+            _rounds(found),
+        ]
+    if len(failed) and found.cells.empty:
+        return [
+            f"No verdict: {plural(len(failed), 'measurement')} failed, and none succeeded. The first: {failed.iloc[0]}",
+            f"Do what is said there, then: `{found.command}`.",
+        ]
+    return [
+        "No verdict: no cell with a server was measured; add a mode such as rpc to the parameter file.",
+        *(_alone(cell) for _, cell in found.cells[: MOST_LINES - 2].iterrows()),
+        _rounds(found),
+    ]
+
+
+def _alone(cell: Any) -> str:
+    """Return what a cell without a server gave."""
+    return f"{_way(cell)}, {plural(int(cell['client_threads']), 'client')}: {cell['throughput']:,.0f} reviews/s."
+
+
+def _rounds(found: Findings) -> str:
+    """Return how many rounds were measured, and what one alone cannot say."""
+    if found.rounds < LEAST_ROUNDS:
+        return f"One round alone does not tell chance from difference: `{found.command} --rounds 3`."
+    return f"Sure: medians of {plural(found.rounds, 'round')}."
+
+
 def _never_measured(found: Findings) -> int:
     """Return how many cells of the grid failed in every round."""
     return int(frames.grid(found.rows)["key"].nunique()) - len(found.cells)
@@ -144,8 +178,12 @@ def _first(why: str) -> str:
 
 def _name(cell: Any) -> str:
     """Return a cell in words: mode, what differs, threads and clients."""
-    parts = [cell["line"], cell["panel"] or f"engine {cell['engine']}"]
-    return f"{', '.join(parts)}, {_counts(cell)}"
+    return f"{_way(cell)}, {_counts(cell)}"
+
+
+def _way(cell: Any) -> str:
+    """Return mode and what differs."""
+    return ", ".join([cell["line"], cell["panel"] or f"engine {cell['engine']}"])
 
 
 def _counts(cell: Any) -> str:

@@ -68,6 +68,9 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
                 "answers": shown["answers"].iloc[0],
             }
         )
+    if not table:
+        kept = rows.iloc[:0].drop(columns=["round", "status"])
+        return kept.assign(rounds=0, valid=False, throughput_low=0.0, throughput_high=0.0).astype({"valid": bool})
     return pd.DataFrame(table)
 
 

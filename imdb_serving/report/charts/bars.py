@@ -11,7 +11,7 @@ import pandas as pd
 from imdb_serving.bench.cell import LOCAL_MODES, plural
 from imdb_serving.report import costs, frames, tables
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
-from imdb_serving.report.charts.curves import data_of
+from imdb_serving.report.charts.curves import NO_SERVER, data_of
 from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import Drawn, curves_of
 from imdb_serving.report.plots import COLOURS, stage_colours, used
@@ -22,6 +22,8 @@ SMALL = 3.6, 3.0
 def stages(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return the mean stages of a request against clients, stacked; charts of one engine have one scale."""
     cells = frames.cells(rows)
+    if not tables.any_measured(rows, served=True):
+        return Charts([], note=NO_SERVER)
     charts, seen = [], []
     for panel in frames.panels(cells):
         served = [curve for curve in curves_of(cells, panel) if curve.threads]
@@ -61,6 +63,8 @@ def cost(rows: pd.DataFrame) -> Charts:
     """Return the CPU time of a request by who took it, of the best cell of each curve."""
     cells = frames.cells(rows)
     served = cells[~cells["mode"].isin(LOCAL_MODES)]
+    if served.empty:
+        return Charts([], note=NO_SERVER)
     best = served.sort_values("throughput").groupby(["panel", "line"], sort=False).tail(1)
     best = best.sort_values("server_cpu_us", ascending=False)
     with sheet((6.6, 0.9 + 0.42 * len(best))) as page:

@@ -17,11 +17,15 @@ from imdb_serving.report.curves import Drawn
 from imdb_serving.report.plots import client_axis, log_axes
 
 PUBLISHED = "published"
+NO_CLOSED_LOOP = "Not measured: no cell with `arrivals: closed` has figures."
+NO_SERVER = "Not measured: no cell with a server and `arrivals: closed` has figures."
 
 
 def time(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return the total time against client threads, the published curves in grey."""
     cells = frames.cells(rows)
+    if cells.empty:
+        return Charts([], note=NO_CLOSED_LOOP)
     rpc, flask, samples = tables.published_rpc(), tables.published_flask(), int(cells["samples"].iloc[0])
     clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
     charts, grey = [], []
@@ -38,6 +42,8 @@ def time(rows: pd.DataFrame, folder: Path) -> Charts:
 def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return samples a second against client threads, with 95 % intervals, bounds, the law and the knees."""
     cells = frames.cells(rows)
+    if cells.empty:
+        return Charts([], note=NO_CLOSED_LOOP)
     found = limits.curves(rows, cells, folder)
     charts: list[Chart] = []
     fitted = False

@@ -15,9 +15,9 @@ from imdb_serving.bench.analysis.percentiles import certified
 from imdb_serving.bench.cell import plural
 from imdb_serving.bench.record.samples import read_samples
 from imdb_serving.errors import DataError
-from imdb_serving.report import frames
+from imdb_serving.report import frames, tables
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
-from imdb_serving.report.charts.curves import data_of
+from imdb_serving.report.charts.curves import NO_SERVER, data_of
 from imdb_serving.report.charts.key import Key
 from imdb_serving.report.curves import Drawn, curves_key, curves_of
 
@@ -30,6 +30,8 @@ WHOLE = "client_infer_ns"
 def ecdf(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return how latencies are spread, a chart an engine and client count: the fewest, and where most was given."""
     cells = frames.cells(rows)
+    if not tables.any_measured(rows, served=True):
+        return Charts([], note=NO_SERVER)
     charts = []
     for panel in frames.panels(cells):
         served = [curve for curve in curves_of(cells, panel) if curve.threads]

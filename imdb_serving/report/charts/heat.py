@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 
 from imdb_serving.report import frames
 from imdb_serving.report.charts.chart import Chart, Charts, sheet
-from imdb_serving.report.charts.curves import data_of, words
+from imdb_serving.report.charts.curves import NO_SERVER, data_of, words
 from imdb_serving.report.curves import Drawn, curves_of
 
 MAP = "cividis"
@@ -27,6 +27,8 @@ def heat(rows: pd.DataFrame, folder: Path) -> Charts:
         for curve in curves_of(cells, panel):
             if curve.threads:
                 groups.setdefault((panel, curve.line), []).append(curve)
+    if not groups:
+        return Charts([], note=NO_SERVER)
     several = {name: own for name, own in groups.items() if len(own) > 1}
     charts = [_map(panel, line, own) for (panel, line), own in (several or groups).items()]
     note = "The lighter, the more samples a second; * marks the most, a hatched field is not valid."
