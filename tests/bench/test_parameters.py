@@ -354,3 +354,25 @@ def test_more_cells_than_anybody_measures_are_refused(tmp_path: Path) -> None:
 def test_a_yaml_merge_may_be_overruled(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("also:\n- &a {engine: null, batch: 2}\n- {<<: *a, batch: 4}\n")
     assert [part.batch for part in load_sweep(tmp_path / "own.yaml").parts()] == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("seed: 0123", "83"), ("samples: 1:30", "90"), ("client_threads: [010]", "8"), ("timeout: 1:30.5", "90.5"),
+     ("samples: 0x10", "16"), ("also:\n- {batch: 0o17, engine: none}", None)],
+)  # fmt: skip
+def test_a_number_that_yaml_reads_as_another_is_refused(written: str, meant: str | None, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write(tmp_path, written))
+    if meant:
+        assert f"as {meant}; write that" in str(caught.value)
+        assert "line 1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "value"),
+    [("samples: 1_000", "samples", 1000), ("timeout: 2.5e+0", "timeout", 2.5), ("seed: +7", "seed", 7),
+     ("service_time_ms: .5", "service_time_ms", 0.5), ("seed: 0", "seed", 0), ("seed: -1", "seed", -1)],
+)  # fmt: skip
+def test_numbers_as_people_write_them_are_taken(written: str, name: str, value: float, tmp_path: Path) -> None:
+    assert getattr(load_sweep(write(tmp_path, written)), name) == value

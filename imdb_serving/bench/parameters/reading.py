@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,25 @@ from imdb_serving.errors import ConfigError
 ON_CLUSTER = "on_cluster"
 
 
-MERGE = "tag:yaml.org,2002:merge"
+MERGE, INT, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "int", "float"))
+_PLAIN_NUMBER = re.compile(
+    r"[-+]?((0|[1-9][0-9_]*)(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE
+)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that appears twice: the last one would count, without a word."""
+    """YAML's safe loader, which refuses what means something other than what is written.
+
+    Of a key that appears twice the last one would count; `010` would be 8, and `1:30` would be 90.
+    """
+
+    def construct_number(self, node: Any) -> int | float:
+        """Return a number that is written as one."""
+        value: int | float = self.construct_yaml_int(node) if node.tag == INT else self.construct_yaml_float(node)
+        if not _PLAIN_NUMBER.fullmatch(node.value):
+            problem = f"YAML reads {node.value!r} as {value:g}; write that, or quote it"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return value
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping."""
@@ -34,6 +49,10 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} appears twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+for tag in (INT, FLOAT):
+    _Loader.add_constructor(tag, _Loader.construct_number)
 
 
 def load_sweep(path: Path, cluster: str = "") -> SweepParams:

@@ -13,12 +13,12 @@ from typing import Any
 
 import psutil
 
+from imdb_serving.bench.record.control_groups import cpu_quota
 from imdb_serving.engines.tuning import processor
 
 CPU_FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 SMT = Path("/sys/devices/system/cpu/smt/active")
 BOOST = (Path("/sys/devices/system/cpu/intel_pstate/no_turbo"), Path("/sys/devices/system/cpu/cpufreq/boost"))
-CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 CLOCK_SOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 WAKE_UPS = 400
 PROBE_SECONDS = 20.0
@@ -47,12 +47,6 @@ def machine_facts() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
     }
-
-
-def cpu_quota() -> float | None:
-    """Return how many cores the control group allows, None for no limit."""
-    quota, _, period = _read(CGROUP_QUOTA).partition(" ")
-    return round(int(quota) / int(period), 2) if quota.isdigit() and period.isdigit() else None
 
 
 def load() -> float:
