@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from time import monotonic
 
 from imdb_serving.bench.cluster.orders import Call, Outcome
@@ -43,7 +44,8 @@ class HostProcess:
         """Have it carry out a call, and return the outcome; raise `HostLost` when the process dies, or is late."""
         deadline = monotonic() + seconds
         try:
-            self._pipe.send(call)
+            # `send` would leave a view on a BytesIO in the error's traceback, which the collector may finalise first.
+            self._pipe.send_bytes(bytes(ForkingPickler.dumps(call)))
             if self._pipe.poll(max(0.0, deadline - monotonic())):
                 outcome: Outcome = self._pipe.recv()
                 return outcome

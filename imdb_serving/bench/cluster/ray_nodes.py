@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import signal
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -25,6 +28,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 try:
     import ray
+    from ray._private import services
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -39,6 +43,8 @@ CLOSE_SECONDS = 40.0
 NODE_ID = "ray.io/node-id"
 CLIENT = "ray://"
 JOIN_TRIES = 5
+JOIN_SECONDS = 45.0
+LISTENER_SECONDS = 5.0
 
 
 class Node(NamedTuple):
@@ -56,7 +62,8 @@ def join(address: str) -> None:
         return
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        _init(address, JOIN_TRIES if address.startswith(CLIENT) else 1)
+        _require_listener(address)
+        _init_in_time(address, JOIN_TRIES if address.startswith(CLIENT) else 1)
     except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
         where = "here" if address == AUTO else f"at {address}"
         why = _first_and_last(str(error)) or type(error).__name__
@@ -67,6 +74,52 @@ def join(address: str) -> None:
     finally:
         with suppress(ValueError):  # not in the main thread; then Ray has set none
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own in its place
+
+
+def _require_listener(address: str) -> None:
+    """Raise `ConnectionError` when nobody listens at a cluster's address: Ray itself would go on trying for long."""
+    if address == AUTO:
+        address = services.get_ray_address_from_environment(AUTO, None)
+    if address in {AUTO, "local"}:
+        return
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    hosts = [host, services.get_node_ip_address()] if host in {"127.0.0.1", "localhost"} else [host]
+    refusal: OSError | None = None
+    for one in hosts:
+        try:
+            socket.create_connection((one.strip("[]"), int(port)), LISTENER_SECONDS).close()
+        except OSError as error:
+            refusal = error
+        else:
+            return
+    raise ConnectionError(f"nobody listens there ({refusal})")
+
+
+def _init_in_time(address: str, tries: int) -> None:
+    """Join within `JOIN_SECONDS`; raise `ConnectionError` when what listens does not answer as Ray does.
+
+    A head that is stuck, or something else at its port, keeps `ray.init` waiting without an end, and nothing ends that:
+    so a thread of its own waits, which ends with this process.
+    """
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            _init(address, tries)
+        except BaseException as error:
+            ended.put(error)
+        else:
+            ended.put(None)
+
+    threading.Thread(target=run, name="join-ray", daemon=True).start()
+    try:
+        error = ended.get(timeout=JOIN_SECONDS)
+    except queue.Empty:
+        raise ConnectionError(f"what listens there did not answer as Ray in {JOIN_SECONDS:.0f} s") from None
+    if isinstance(error, SystemExit):  # by which Ray says that it gave up
+        raise ConnectionError("Ray gave up") from error
+    if error is not None:
+        raise error
 
 
 def _init(address: str, tries: int) -> None:

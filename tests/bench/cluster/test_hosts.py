@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -214,3 +215,29 @@ def test_cores_are_shared_out_where_there_are_enough() -> None:
     assert shared_cores(range(48), 24, 1, 24) == (tuple(range(24)), tuple(range(24, 48)))
     assert shared_cores(range(8), 2, 2, 2) == ((0, 1, 2, 3, 4, 5), (6, 7))
     assert shared_cores(range(2), 2, 1, 1) == ((0, 1), (0, 1))
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_the_error_of_a_host_that_died_holds_no_view_on_a_buffer(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 reports one that the garbage collector finds; 3.12 may crash."""
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    host = HostProcess()
+    os.kill(host.pid, signal.SIGKILL)
+    host._process.wait(20)
+    caught: list[HostLost] = []
+    try:
+        host.ask(Call("echo", (b"0" * size,)), 10)
+    except HostLost as error:
+        caught.append(error)
+    traceback, exports = caught[0].__cause__.__traceback__, []  # type: ignore[union-attr]
+    while traceback is not None:
+        exports += [one for one in traceback.tb_frame.f_locals.values() if isinstance(one, memoryview)]
+        traceback = traceback.tb_next
+    assert not [view for view in exports if not isinstance(view.obj, bytes)]
+    traceback = None
+    caught[0].caught = caught  # type: ignore[attr-defined] # a cycle
+    del caught
+    host.stop()
+    gc.collect()
+    assert not unraisable
