@@ -74,7 +74,7 @@ flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500
 
 report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 	@echo "==> report"
-	@name='$(call quoted,$(PARAMS))'; name=$${name##*/}; $(RUN) report "outputs/$${name%.*}"
+	@$(RUN) report "outputs/$$(name='$(call quoted,$(PARAMS))'; name=$${name##*/}; printf %s "$${name%.*}")"
 
 lab: train ## open JupyterLab on explore.ipynb, a server under load that follows your hand
 	@echo "==> JupyterLab, on explore.ipynb: Run > Run All Cells (JUPYTER='--no-browser --port 8899' goes to it)"
