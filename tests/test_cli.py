@@ -499,14 +499,15 @@ def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, tiny: Callable[[
     assert "2 of them done already" in done.err
 
 
-def test_a_sweep_of_which_every_run_fails_writes_no_report(tmp_path: Path, tiny: Callable[[], Any]) -> None:
+def test_a_sweep_of_which_every_run_fails_has_a_report_that_says_so(tmp_path: Path, tiny: Callable[[], Any]) -> None:
     folder = tmp_path / "out" / "tiny"
     for servers in (1, 2):
         notebook_of(folder, servers).mkdir(parents=True)
     done = tiny()
     assert done.code == 1
     assert "4 of 4 cells failed" in done.err
-    assert not (folder / "report.html").exists()
+    assert "No verdict: 4 measurements failed, and none succeeded" in done.out
+    assert (folder / "report.html").is_file()
 
 
 def test_a_cell_that_fails_makes_the_sweep_fail(

@@ -147,7 +147,7 @@ def test_requests_that_come_late_cost_no_worker() -> None:
     with http.simulated(200, 2, "process") as server, kit.side_by_side(8) as run:
         before = kit.workers(server.pid)
         late = [run(http.post, server.endpoint, X_Request_Timeout=seconds) for seconds in ("0.001", "0.1", "0.3") * 4]
-        assert {answer.result(20).status for answer in late} <= {200, 504}
+        assert {answer.result(20).status for answer in late} <= {200, 503, 504}  # 503: it is known that it will be late
         assert http.post(server.endpoint).status == 200
         assert kit.workers(server.pid) == before
 

@@ -63,7 +63,10 @@ def join(address: str) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _require_listener(address)
-        _init_in_time(address, JOIN_TRIES if address.startswith(CLIENT) else 1)
+        if address.startswith(CLIENT):
+            _init(address, JOIN_TRIES)  # Ray's client gives up by itself
+        else:
+            _init_in_time(address)
     except (ConnectionError, OSError, RuntimeError, ValueError, RayError) as error:
         where = "here" if address == AUTO else f"at {address}"
         why = _first_and_last(str(error)) or type(error).__name__
@@ -95,7 +98,7 @@ def _require_listener(address: str) -> None:
     raise ConnectionError(f"nobody listens there ({refusal})")
 
 
-def _init_in_time(address: str, tries: int) -> None:
+def _init_in_time(address: str) -> None:
     """Join within `JOIN_SECONDS`; raise `ConnectionError` when what listens does not answer as Ray does.
 
     A head that is stuck, or something else at its port, keeps `ray.init` waiting without an end, and nothing ends that:
@@ -105,7 +108,7 @@ def _init_in_time(address: str, tries: int) -> None:
 
     def run() -> None:
         try:
-            _init(address, tries)
+            _init(address, 1)
         except BaseException as error:
             ended.put(error)
         else:
