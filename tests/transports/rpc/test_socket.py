@@ -419,7 +419,9 @@ def test_what_a_sender_leaves_behind_is_seen_by_who_settles_and_by_the_sender() 
 
 def test_a_server_that_ends_under_load_leaves_no_client_without_a_word() -> None:
     told: list[str] = []
-    for _ in range(3):
+    for turn in range(12):  # on a busy machine all clients may find their connections closed
+        if turn >= 3 and any("is shutting down" in words for words in told):
+            break
         with kit.launched(kit.SOCKET, "--engine", "none") as (process, ready), kit.side_by_side(4) as run:
             at_work = threading.Barrier(5)
             clients = [run(until_refused, kit.endpoint_of(ready), at_work) for _ in range(4)]
