@@ -101,6 +101,12 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["arrivals"] == CLOSED]
 
 
+def of_one_sort(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the grid's rows of closed loops; where there are none, those of open loops."""
+    closed = grid(rows)
+    return closed if len(closed) else open_loops(rows)
+
+
 def open_loops(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the grid's rows of open loops, which answer another question and stand in no plot with closed ones."""
     chosen = analysis.of_series(rows)
@@ -140,8 +146,7 @@ def setting(rows: pd.DataFrame) -> str:
 
 def settings(rows: pd.DataFrame) -> tuple[str, str]:
     """Return in words what varies between the cells, and what all have in common, apart."""
-    chosen = analysis.of_series(rows)
-    chosen = chosen if len(chosen) else rows
+    chosen = of_one_sort(rows)
     some = list(chosen["cell"])
     modes = " and ".join(dict.fromkeys(cell.mode for cell in some))
     names = panels(chosen)
@@ -170,7 +175,7 @@ def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:
     """Return the words a title needs when clients and server shared the cores of a machine, or where else they were."""
     counts = [card["cores_allowed"] for card in cards(rows, folder)]
-    places = {cell.client_nodes > 0 for cell in rows["cell"] if cell.series == GRID}
+    places = {cell.client_nodes > 0 for cell in of_one_sort(rows)["cell"]}
     apart = f"clients and servers on different nodes of {_any_of(counts)} cores" if counts else ""
     return "; ".join([*([sharing(counts)] if False in places else []), *([apart] if True in places else [])])
 

@@ -65,7 +65,7 @@ class Findings:
     @property
     def rounds(self) -> int:
         """How many rounds of the grid there are."""
-        return int(self.rows["round"].max())
+        return int(frames.of_one_sort(self.rows)["round"].max())
 
     @property
     def command(self) -> str:

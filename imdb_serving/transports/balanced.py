@@ -76,7 +76,7 @@ class BalancedClient(ConnectedClient):
         """Ask the server whose turn it is."""
         return self._ask(lambda client: client.hello())
 
-    def _begin_anew(self) -> None:
+    def _after_fork(self) -> None:
         self._closed = threading.Event()  # the clients of the servers see to themselves
 
     def _close(self) -> None:

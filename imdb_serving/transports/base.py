@@ -18,8 +18,6 @@ Self = TypeVar("Self", bound="Client")
 
 IN_USE = "this client is in use: another thread waits for its answer; make a client for each thread"
 
-_getpid = os.getpid
-
 
 class Client(ABC):
     """One conversation with a server, for one thread at a time."""
@@ -78,47 +76,47 @@ class ConnectedClient(Client):
     def __init__(self) -> None:
         """Note the process that the connection belongs to."""
         self._use = threading.Lock()
-        self._process = _getpid()
+        self._process = os.getpid()
         self._closing = False
 
     def call(self, request: Request) -> Reply:
         """Send `request`, wait for the answer, and return it; see `Client.call`."""
-        self._begin_use()
+        self._acquire()
         try:
             return self._call(request)
         finally:
-            self._end_use()
+            self._release()
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""
-        self._begin_use()
+        self._acquire()
         try:
             return self._hello()
         finally:
-            self._end_use()
+            self._release()
 
     def is_lost(self) -> bool:
         """Tell whether the connection is gone; see `Client.is_lost`."""
-        self._begin_use()
+        self._acquire()
         try:
             return self._is_lost()
         finally:
-            self._end_use()
+            self._release()
 
     def close(self) -> None:
         """Close the connection; while another thread uses it, that is done when its call ends."""
-        if self._process != _getpid():
-            self._leave_parent()
+        if self._process != os.getpid():
+            self._start_in_child()
         self._closing = True
         self._close_if_unused()
 
-    def _begin_use(self) -> None:
-        if self._process != _getpid():
-            self._leave_parent()
+    def _acquire(self) -> None:
+        if self._process != os.getpid():
+            self._start_in_child()
         if not self._use.acquire(blocking=False):
             raise BadRequest(IN_USE)
 
-    def _end_use(self) -> None:
+    def _release(self) -> None:
         self._use.release()
         if self._closing:
             self._close_if_unused()
@@ -131,10 +129,10 @@ class ConnectedClient(Client):
             finally:
                 self._use.release()
 
-    def _leave_parent(self) -> None:
+    def _start_in_child(self) -> None:
         self._use = threading.Lock()  # a thread of the parent process may have held it
-        self._begin_anew()
-        self._process, self._closing = _getpid(), False
+        self._after_fork()
+        self._process, self._closing = os.getpid(), False
 
     @abstractmethod
     def _call(self, request: Request) -> Reply: ...
@@ -149,5 +147,5 @@ class ConnectedClient(Client):
         return False
 
     @abstractmethod
-    def _begin_anew(self) -> None:
+    def _after_fork(self) -> None:
         """Give up the connection of the process that this one was forked from, without a word to its server."""

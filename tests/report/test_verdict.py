@@ -235,6 +235,13 @@ def test_too_few_requests_certify_no_p99(folder: Path) -> None:
     assert "p99 not certifiable with n 3 (needs 662)" in verdict(table(rows), folder).lines[0]
 
 
+def test_rounds_of_the_ladder_are_no_rounds_of_the_grid(folder: Path) -> None:
+    rows = sweep(folder)
+    more = [msgspec.structs.replace(one, round=8) for one in rows if one.cell.series == "ladder" and one.round == 3]
+    made = verdict(table([*rows, *more]), folder)
+    assert any(line.startswith("Sure: 3 rounds, ") for line in made.lines)
+
+
 def test_without_ladder_and_bare_cells_it_says_how_to_learn_the_cost(folder: Path) -> None:
     made = verdict(table([one for one in sweep(folder) if one.cell.series != "ladder"]), folder)
     assert any("was not measured: set ladder_rounds, or add the mode bare" in line for line in made.lines)

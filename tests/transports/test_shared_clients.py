@@ -73,6 +73,17 @@ def forked(work: Callable[[int], None], children: int = 3) -> Iterator[None]:
                 continue
 
 
+@contextmanager
+def asking(client: Client) -> Iterator[None]:
+    """Another thread that waits for an answer when the block begins, and has it when the block has ended."""
+    client.hello()
+    thread = threading.Thread(target=ask, args=(client, 1, 1))
+    thread.start()
+    sleep(0.1)
+    yield
+    thread.join()
+
+
 @pytest.mark.parametrize("balanced", [False, True], ids=["one", "balanced"])
 def test_a_fork_has_a_connection_of_its_own(server: ServerProcess, balanced: bool) -> None:
     endpoints = [server.endpoint] * 2 if balanced else server.endpoint
@@ -107,13 +118,8 @@ def test_a_fork_of_a_fork_works_too(server: ServerProcess) -> None:
 
 def test_a_fork_while_another_thread_asks_is_not_held_up(slow: str) -> None:
     """The thread that uses the client is not there in the fork, and what it holds there must hold up nobody."""
-    with connect(slow, timeout=20) as client:
-        client.hello()
-        asking = threading.Thread(target=ask, args=(client, 1, 1))
-        asking.start()
-        sleep(0.1)
-        with forked(lambda _: ask(client, 2, 1), 1):
-            asking.join()
+    with connect(slow, timeout=20) as client, asking(client), forked(lambda _: ask(client, 2, 1), 1):
+        pass
 
 
 def test_a_fork_that_leaves_the_block_of_a_server_does_not_end_it() -> None:
@@ -129,14 +135,10 @@ def test_a_fork_that_leaves_the_block_of_a_server_does_not_end_it() -> None:
 
 def test_a_client_that_another_thread_uses_says_so(slow: str) -> None:
     with connect(slow, timeout=20) as client:
-        client.hello()
-        asking = threading.Thread(target=ask, args=(client, 1, 1))
-        asking.start()
-        sleep(0.1)
-        for use in (lambda: ask(client, 2, 1), client.hello, client.is_lost):
-            with pytest.raises(BadRequest, match="a client for each thread"):
-                use()
-        asking.join()
+        with asking(client):
+            for use in (lambda: ask(client, 2, 1), client.hello, client.is_lost):
+                with pytest.raises(BadRequest, match="a client for each thread"):
+                    use()
         ask(client, 1, 1)
 
 

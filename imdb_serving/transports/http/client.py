@@ -223,7 +223,7 @@ class HttpClient(_HttpExchange, ConnectedClient):
     _socket: KernelTimedSocket | None = None
     _used_ns = 0
 
-    def _begin_anew(self) -> None:
+    def _after_fork(self) -> None:
         self._close()  # that ends the connection for this process alone
 
     def _close(self) -> None:
@@ -328,19 +328,8 @@ class CurlClient(_HttpExchange):
         curl = shutil.which("curl")
         if curl is None:
             raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
-        # Neither the user's curlrc (--disable must come first) nor a proxy.
-        command = [
-            curl,
-            "--disable",
-            "--noproxy",
-            "*",
-            "--silent",
-            "--show-error",
-            "--include",
-            "--raw",
-            "--max-time",
-            f"{self.timeout:.3f}",
-        ]
+        command = [curl, "--disable", "--noproxy", "*"]  # neither a curlrc, for which this must come first, nor a proxy
+        command += ["--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
         command += ["--max-filesize", str(self.max_answer_bytes)]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
         if self._authorizing:

@@ -33,7 +33,7 @@ class SocketClient(MessageClient):
         self._address = socket_address(endpoint)
         self._begun = bytearray()
 
-    def _begin_anew(self) -> None:
+    def _after_fork(self) -> None:
         self._close()  # that ends the connection for this process alone
 
     def _close(self) -> None:

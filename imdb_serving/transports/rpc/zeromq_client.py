@@ -87,7 +87,7 @@ class RpcClient(MessageClient):
         self._socket.ipv6 = "[" in self.endpoint
         self._socket.connect(self.endpoint)
 
-    def _begin_anew(self) -> None:
+    def _after_fork(self) -> None:
         """Open a socket of this process; see `ConnectedClient`. What was inherited, pyzmq leaves as it is."""
         self._monitor.close()
         self._socket.close()
