@@ -137,7 +137,7 @@ lint: setup ## check style, types and the direction of imports
 
 lock: setup ## resolve the dependencies anew and write requirements.lock
 	@$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --universal --python-version 3.10 --generate-hashes \
-		--no-annotate --custom-compile-command "make lock" --quiet -o requirements.lock
+		--no-annotate --no-strip-extras --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)
 	@echo "==> removing $(VENV), caches and outputs (but outputs/models and outputs/example)"
