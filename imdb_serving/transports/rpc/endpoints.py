@@ -23,6 +23,26 @@ def is_socket(endpoint: str) -> bool:
     return endpoint.partition("://")[0] in {SOCKET, UNIX}
 
 
+def check_zeromq(endpoint: str) -> None:
+    """Raise `BadRequest` for what is not an endpoint of ZeroMQ between processes.
+
+    ZeroMQ itself takes port 99999 for 34463, and `inproc://`, which no other process can reach.
+    """
+    scheme, found, rest = endpoint.partition("://")
+    if found and scheme == "ipc" and rest:
+        return
+    host, _, port = rest.rpartition(":")
+    if not (found and scheme == "tcp" and host and (port == "*" or _is_port(port))):
+        raise BadRequest(
+            f"cannot use the endpoint {endpoint!r}: expected tcp://HOST:PORT, ipc:///PATH, socket://HOST:PORT "
+            "or socket+unix:///PATH"
+        )
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and int(text) < 1 << 16
+
+
 def socket_address(endpoint: str) -> Address:
     """Take a plain socket's endpoint apart; raise `BadRequest` for one that is none."""
     scheme, found, rest = endpoint.partition("://")
@@ -31,7 +51,7 @@ def socket_address(endpoint: str) -> Address:
     host, _, port = rest.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if not (found and scheme == SOCKET and host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+    if not (found and scheme == SOCKET and host and _is_port(port)):
         raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected socket://HOST:PORT or socket+unix:///PATH")
     return Address("0.0.0.0" if host == "*" else host, int(port))  # noqa: S104 - asked for, as ZeroMQ has it
 

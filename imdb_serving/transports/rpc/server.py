@@ -12,7 +12,7 @@ from imdb_serving.errors import BadRequest, ConfigError, ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.transports.introduction import introduce
 from imdb_serving.transports.rpc.curve import ServerKeys
-from imdb_serving.transports.rpc.endpoints import is_socket, socket_address, socket_endpoint
+from imdb_serving.transports.rpc.endpoints import Address, check_zeromq, is_socket, socket_address, socket_endpoint
 from imdb_serving.transports.rpc.framing import MAX_MESSAGE_BYTES, PROTOCOL
 from imdb_serving.transports.rpc.intake import Intake
 from imdb_serving.workers.crew import Crew
@@ -41,7 +41,8 @@ class RpcFront(Front, Protocol):
 
 def open_front(endpoint: str, intake: Intake, keys: ServerKeys | None = None) -> RpcFront:
     """Bind to an endpoint; raise `ServerStartError` when it cannot be had, `ConfigError` when the keys are none."""
-    if not is_socket(endpoint):
+    address = _plain_address(endpoint)
+    if address is None:
         from imdb_serving.transports.rpc.zeromq_front import ZmqFront
 
         return ZmqFront(endpoint, intake, keys)
@@ -51,15 +52,22 @@ def open_front(endpoint: str, intake: Intake, keys: ServerKeys | None = None) ->
     from imdb_serving.transports.streams.listening import listen, listen_at
     from imdb_serving.workers.janitor import Janitor
 
-    try:
-        address = socket_address(endpoint)
-    except BadRequest as error:
-        raise ServerStartError(str(error)) from error
     if address.path:
         listener = listen_at(address.path)
         return SocketFront(listener, endpoint, intake, Janitor(address.path).close)
     listener = listen(address.host, address.port)
     return SocketFront(listener, socket_endpoint(*listener.getsockname()[:2]), intake, lambda: None)
+
+
+def _plain_address(endpoint: str) -> Address | None:
+    """Return a plain socket's address, and nothing for an endpoint of ZeroMQ."""
+    try:
+        if is_socket(endpoint):
+            return socket_address(endpoint)
+        check_zeromq(endpoint)
+    except BadRequest as error:
+        raise ServerStartError(str(error)) from error
+    return None
 
 
 class RpcServer:

@@ -14,6 +14,7 @@ from imdb_serving.transports.keys import NOBODY, Credentials
 from imdb_serving.transports.rpc import wire
 from imdb_serving.transports.rpc.client import MessageClient
 from imdb_serving.transports.rpc.curve import guard_client
+from imdb_serving.transports.rpc.endpoints import check_zeromq
 from imdb_serving.transports.rpc.framing import Piece
 from imdb_serving.transports.rpc.zeromq_plain import plain_send
 from imdb_serving.transports.streams.client_socket import RESTED_NS
@@ -58,6 +59,7 @@ class RpcClient(MessageClient):
         ZeroMQ ends the connection at an answer above `max_answer_bytes`.
         """
         super().__init__(endpoint, timeout, max_answer_bytes)
+        check_zeromq(endpoint)
         self._credentials = credentials
         self._context = zmq.Context()
         try:

@@ -13,12 +13,14 @@ import pytest
 import rpc_kit as kit
 
 import imdb_serving
-from imdb_serving.errors import BadRequest, RequestTimeout, ServerUnavailable
+from imdb_serving.errors import BadRequest, RequestTimeout, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Request, Tensor
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.reviews import Reviews
 from imdb_serving.text.vocabulary import Vocabulary
 from imdb_serving.transports.connect import connect
+from imdb_serving.transports.rpc.intake import Intake
+from imdb_serving.transports.rpc.server import open_front
 
 FETCH = ["prediction", "acc", "cost"]
 
@@ -146,11 +148,19 @@ def test_a_timeout_that_is_no_time_is_refused(carrier: kit.Carrier, timeout: flo
         "socket://127.0.0.1:x",
         "socket+unix://",
         "socket:9293",
+        "tcp://127.0.0.1:99999",
+        "tcp://:9292",
+        "tcp:/x",
+        "ipc://",
+        "inproc://x",
+        "unix:///tmp/x",
     ],
 )
-def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
+def test_an_endpoint_that_is_none_is_refused_by_client_and_server(endpoint: str) -> None:
     with pytest.raises(BadRequest, match="cannot use the endpoint"):
         connect(endpoint)
+    with pytest.raises(ServerStartError, match=r"cannot use the endpoint .*: expected .*socket://HOST:PORT"):
+        open_front(endpoint, Intake(lambda: pytest.fail("never asked"), 1 << 20, "thread"))
 
 
 def test_no_server_is_told_in_time_and_the_client_works_once_there_is_one(start_server, carrier: kit.Carrier) -> None:
