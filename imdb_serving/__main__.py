@@ -11,6 +11,7 @@ def run() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
     _need_a_working_folder()
+    _import_nothing_from_there()
     from imdb_serving.cli import main
 
     main()
@@ -39,6 +40,18 @@ def _need_a_working_folder() -> None:
     except FileNotFoundError:
         sys.stderr.write("imdb-serving: the working folder is gone; change to another one\n")
         sys.exit(2)
+
+
+def _import_nothing_from_there() -> None:
+    """Keep this process and those that it starts from importing a user's `random.py` in the working folder.
+
+    Python before 3.11 does not know the variable. A package that is not installed is found in the working folder.
+    """
+    folder = os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet
+    if os.path.dirname(os.path.dirname(os.path.abspath(__file__))) != folder:  # noqa: PTH100, PTH120
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
+        if sys.path[0] in {"", folder}:
+            del sys.path[0]
 
 
 if __name__ == "__main__":

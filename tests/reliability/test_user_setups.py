@@ -99,3 +99,22 @@ def test_figures_are_ours_whatever_matplotlibrc_says(usetex: bool, tmp_path: Pat
         axes.set_title("50 % of µs_per_request & more")
     save(plain, tmp_path, "plain")
     assert (tmp_path / "figure.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="PYTHONSAFEPATH is of Python 3.11")
+@pytest.mark.parametrize("command", ["serve", "flask", "flask-gateway"])
+def test_files_named_as_modules_in_the_working_folder_are_not_imported(command: str, tmp_path: Path) -> None:
+    for name in ("signal", "random", "queue", "numpy", "flask", "click"):
+        write(tmp_path / f"{name}.py", f"raise SystemExit('imported {name}')\n")
+    as_pip_writes_it = "from imdb_serving.__main__ import run\nif __name__ == '__main__':\n    run()\n"
+    script = write(tmp_path / "bin" / "imdb-serving", as_pip_writes_it)
+    options = ["--engine", "none", "--worker-kind", "process", "--port", "0", "--exit-with-stdin"]
+    process = subprocess.Popen(
+        [sys.executable, str(script), command, *options],
+        cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    ready = process.stdout.readline()
+    _, errors = process.communicate("", timeout=60)
+    assert ready.startswith("ready "), errors
+    assert "imported" not in errors
