@@ -330,6 +330,8 @@ def test_whatever_a_parameter_file_holds_it_is_read_or_refused(text: str) -> Non
     ("rounds: 2\nseed: 1\nrounds: 3", r"'rounds' appears twice\n  in .*line 3, column 1"),
     ("also:\n- {engine: null, batch: 2, engine: folded}", "'engine' appears twice"),
     ("on_cluster: {rounds: 2, rounds: 3}", "'rounds' appears twice"),
+    ("engine:\nmode: rpc", r"'engine' has no value\n  in .*line 1, column 1"),
+    ("also:\n- {engine: , batch: 2}", "'engine' has no value"),
 ])  # fmt: skip
 def test_numbers_beyond_all_use_and_keys_that_appear_twice_are_refused(tmp_path: Path, line: str, words: str) -> None:
     (tmp_path / "own.yaml").write_text(line + "\n")

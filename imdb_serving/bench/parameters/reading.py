@@ -19,7 +19,7 @@ from imdb_serving.errors import ConfigError
 ON_CLUSTER = "on_cluster"
 
 
-MERGE, INT, FLOAT = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "int", "float"))
+MERGE, INT, FLOAT, NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("merge", "int", "float", "null"))
 _PLAIN_NUMBER = re.compile(
     r"[-+]?((0|[1-9][0-9_]*)(\.[0-9_]*)?|\.[0-9_]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|nan)", re.IGNORECASE
 )
@@ -28,7 +28,8 @@ _PLAIN_NUMBER = re.compile(
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which refuses what means something other than what is written.
 
-    Of a key that appears twice the last one would count; `010` would be 8, and `1:30` would be 90.
+    Of a key that appears twice the last one would count; `010` would be 8, and `1:30` would be 90. A name without
+    a value would be the word null, which is an engine's former name.
     """
 
     def construct_number(self, node: Any) -> int | float:
@@ -42,11 +43,13 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping."""
         seen: set[str] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
             if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE:
                 continue
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} appears twice", key.start_mark)
+            if (value.tag, value.value) == (NULL, "") and key.value != ON_CLUSTER:  # all of whose lines may be comments
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} has no value", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
