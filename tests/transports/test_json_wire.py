@@ -181,6 +181,8 @@ def test_a_problem_is_read_whatever_it_is() -> None:
     assert json_wire.decode_problem(b'{"title": "Bad Gateway"}') == (None, "Bad Gateway")
     assert json_wire.decode_problem(b'{"code": [1], "detail": "x"}') == (None, "x")
     assert json_wire.decode_problem(b"<h1>no</h1>\n") == (None, "<h1>no</h1>")
+    assert json_wire.decode_problem(b'{"message": "busy"}') == (None, '{"message": "busy"}')  # a gateway's own form
+    assert json_wire.decode_problem(b"") == (None, "")
     assert json_wire.decode_problem(b"[" * 100_000)[0] is None
 
 

@@ -192,7 +192,7 @@ class _HttpExchange(Client):
         if code is not None:
             raise from_code(code, words)
         kind = _BY_STATUS.get(answer.status, BadRequest if 400 <= answer.status < 500 else RemoteFailure)
-        raise kind(f"the server answered with status {answer.status}: {words}")
+        raise kind(f"the server answered with status {answer.status}{words and ': ' + words}")
 
     def _unavailable(self, why: object) -> ServerUnavailable:
         return ServerUnavailable(

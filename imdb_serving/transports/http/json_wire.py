@@ -149,10 +149,10 @@ def decode_problem(body: bytes) -> tuple[str | None, str]:
     """Return the code (None when there is none) and the words of an error's body, whatever that is."""
     try:
         problem = dict(_decode(body))
-        code = problem.get("code")
-        return code if isinstance(code, str) else None, str(problem.get("detail") or problem.get("title"))
     except _UNREADABLE:
-        return None, body[:200].decode("utf-8", "replace").strip()
+        problem = {}
+    code, words = problem.get("code"), problem.get("detail") or problem.get("title")
+    return code if isinstance(code, str) else None, str(words or body[:200].decode("utf-8", "replace").strip())
 
 
 def format_timing(stages: Sequence[Stage]) -> str:
