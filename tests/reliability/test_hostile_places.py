@@ -188,22 +188,32 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
         assert done.returncode == 2
 
 
+def _has_begun(pid: int) -> bool:
+    """Return True once `run` has set SIGINT back; before, Ctrl-C interrupts the interpreter's own start.
+
+    The interpreter ignores SIGPIPE, then handles SIGINT; `run` sets that to the default, until the server handles it.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    masks = {name: int(value, 16) for name, value in re.findall(r"^(Sig\w+):\s+(\w+)$", status, re.MULTILINE)}
+    return bool(masks["SigIgn"] & 1 << signal.SIGPIPE - 1) and not masks["SigCgt"] & 1 << signal.SIGINT - 1
+
+
 @pytest.mark.parametrize("command", ["serve", "flask"])
 def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) -> None:
-    for milliseconds in (20, 60, 120, 250, 400, 700):
+    in_time = 0
+    for milliseconds in (0, 40, 100, 250, 400, 700):
         process = subprocess.Popen(
             [*COMMAND, command, "--engine", "none", "--worker-kind", "process", "--port", "0"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
+        in_time += kit.wait_until(lambda pid=process.pid: _has_begun(pid), 5)  # a busy machine may look too late
         time.sleep(milliseconds / 1000)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-        # until run() has begun, the interpreter itself or an import of these two may be what is interrupted
-        frames = set(re.findall(r'imdb_serving/(\S+)", line \d+, in (\S+)', errors))
-        assert frames <= {("__init__.py", "<module>"), ("__main__.py", "<module>")}, (milliseconds, errors)
-        assert "forkserver" not in errors, (milliseconds, errors)
+        assert "Traceback" not in errors, (milliseconds, errors)
         assert kit.wait_until(lambda group=process.pid: not kit.group_is_alive(group), 20)
+    assert in_time
 
 
 def test_the_clients_of_a_killed_command_end(bundle: Path, tmp_path: Path) -> None:
