@@ -11,7 +11,7 @@ def run() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_standard_streams()
     _need_a_working_folder()
-    _import_nothing_from_there()
+    _use_safe_path()
     from imdb_serving.cli import main
 
     main()
@@ -42,7 +42,7 @@ def _need_a_working_folder() -> None:
         sys.exit(2)
 
 
-def _import_nothing_from_there() -> None:
+def _use_safe_path() -> None:
     """Keep this process and those that it starts from importing a user's `random.py` in the working folder.
 
     Python before 3.11 does not know the variable. A package that is not installed is found in the working folder.
