@@ -10,6 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imdb_serving.clients.connect import connect
+    from imdb_serving.clients.http import HttpClient
+    from imdb_serving.clients.sockets import SocketClient
+    from imdb_serving.clients.zeromq import RpcClient
     from imdb_serving.errors import (
         BadRequest,
         Overloaded,
@@ -19,10 +23,6 @@ if TYPE_CHECKING:
         ServingError,
     )
     from imdb_serving.server_process import ServerProcess
-    from imdb_serving.transports.connect import connect
-    from imdb_serving.transports.http.client import HttpClient
-    from imdb_serving.transports.rpc.socket_client import SocketClient
-    from imdb_serving.transports.rpc.zeromq_client import RpcClient
 
 __version__ = "0.1.0"
 
@@ -43,16 +43,16 @@ __all__ = [
 
 _HOMES = {
     "BadRequest": "imdb_serving.errors",
-    "HttpClient": "imdb_serving.transports.http.client",
+    "HttpClient": "imdb_serving.clients.http",
     "Overloaded": "imdb_serving.errors",
     "RemoteFailure": "imdb_serving.errors",
     "RequestTimeout": "imdb_serving.errors",
-    "RpcClient": "imdb_serving.transports.rpc.zeromq_client",
+    "RpcClient": "imdb_serving.clients.zeromq",
     "ServerProcess": "imdb_serving.server_process",
     "ServerUnavailable": "imdb_serving.errors",
     "ServingError": "imdb_serving.errors",
-    "SocketClient": "imdb_serving.transports.rpc.socket_client",
-    "connect": "imdb_serving.transports.connect",
+    "SocketClient": "imdb_serving.clients.sockets",
+    "connect": "imdb_serving.clients.connect",
 }
 
 

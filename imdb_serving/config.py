@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from imdb_serving.errors import ConfigError
+
+WorkerKind = Literal["thread", "process"]
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:9292"
 DEFAULT_HTTP_ENDPOINT = "http://127.0.0.1:9294"
@@ -14,8 +20,19 @@ WAIT_SECONDS = 60.0
 """How long command-line clients wait for a server that starts."""
 
 MAX_ANSWER_BYTES = 256 << 20
-"""What a client reads at most of one answer, unless told otherwise."""
+"""The most bytes that a client reads of one answer by default."""
 
+MAX_MESSAGE_BYTES = 16 << 20
+"""The most bytes of one request that a server reads by default."""
+
+MAX_QUEUE = 1000
+"""The most requests that wait at a server by default."""
+
+MAX_SAMPLES = 4096
+"""The most samples of one request by default."""
+
+MAX_REVIEW_WORDS = 1 << 16
+"""The most words of one sample by default; about 3 KB a word in Paddle, 200 MB in all."""
 
 FORMER_NAMES = {"null": "none", "None": "none"}
 """Other words for an engine. YAML, pandas and papermill read `null` as nothing, and nothing is written `None`."""
@@ -52,3 +69,26 @@ def project_root() -> Path:
 def is_project(folder: Path) -> bool:
     """Tell whether this is the project's own folder."""
     return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; at the end of the block the file appears at `path`, whole. On an error nothing does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def number_ranges(numbers: Iterable[int]) -> str:
+    """Return whole numbers as `0-3,6`."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], number]
+        else:
+            runs.append([number])
+    return ",".join("-".join(map(str, run)) for run in runs)

@@ -1,6 +1,6 @@
-"""Errors a caller can tell apart. Each message says what was wrong, where, and what to do.
+"""Error types that a caller can tell apart, and their codes on the wire.
 
-This file owns the error types and the codes they travel under; it knows no transport and no model.
+Each message says what was wrong, where, and what to do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server in a process of its own, ready by handshake, gone when its block ends, whatever happens."""
+"""A server in a process of its own, ready by handshake, and ended when its `with` block ends."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.text.lines import Example
+from imdb_serving.text.formats import Example
 from imdb_serving.text.reviews import Reviews, load
 
 if TYPE_CHECKING:

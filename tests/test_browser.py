@@ -13,11 +13,11 @@ from browsing import WAIT_MS, keep_screenshot, overflow
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 from playwright.sync_api import Request as BrowserRequest
 
+from imdb_serving.clients.http import HttpClient
+from imdb_serving.pipeline.pipeline import Limits
+from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.serving.limits import Limits
 from imdb_serving.text.reviews import Reviews
-from imdb_serving.transports.http.client import HttpClient
-from imdb_serving.transports.http.json_wire import PREDICTION_PATH
 
 DESKTOP, PHONE = 1280, 360
 

@@ -19,16 +19,16 @@ import msgspec
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.bench.cell import Cell
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.record.rows import Figures
-from imdb_serving.bench.runs.measuring import judged
-from imdb_serving.bench.runs.site import start_round
-from imdb_serving.bench.runs.sweep import alone, read_plan
-from imdb_serving.cli import main
-from imdb_serving.commands import ladder, sweep
+from imdb_serving.cell import Cell
+from imdb_serving.cli import main, sweep
 from imdb_serving.errors import DataError, ServerUnavailable
+from imdb_serving.experiment.sweep import alone, read_plan
+from imdb_serving.measurement.deployment import start_round
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.measure import judged
+from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.report import notebooks
+from imdb_serving.rows import Figures
 from imdb_serving.server_process import ServerProcess
 
 SAMPLES = 30
@@ -514,7 +514,9 @@ def test_a_cell_that_fails_makes_the_sweep_fail(
     monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
 ) -> None:
     """The notebook runs through, but what it measured is no measurement: the exit code must tell."""
-    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params, error="gone", failed_requests=3))
+    monkeypatch.setattr(
+        notebooks, "execute_grid", lambda params, out: measured(params, error="gone", failed_requests=3)
+    )
     done = tiny()
     assert done.code == 1
     assert "3 of 20 requests got no answer" in done.err
@@ -538,7 +540,7 @@ def test_cells_with_wrong_answers_make_the_sweep_fail(
     monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
 ) -> None:
     """A faster wrong answer is no speed."""
-    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params, difference=0.2))
+    monkeypatch.setattr(notebooks, "execute_grid", lambda params, out: measured(params, difference=0.2))
     done = tiny()
     assert done.code == 1
     assert "an answer is 2.0e-01 from the bare engine's" in done.err
@@ -551,8 +553,8 @@ def test_a_ladder_that_fails_does_not_lose_the_report(
     def fail(name: str, out: Path, parameters: object) -> None:
         raise DataError("rung flask-dev: gone")
 
-    monkeypatch.setattr(sweep, "execute_grid", lambda params, out: measured(params))
-    monkeypatch.setattr(ladder, "execute", fail)
+    monkeypatch.setattr(notebooks, "execute_grid", lambda params, out: measured(params))
+    monkeypatch.setattr(notebooks, "execute", fail)
     (tmp_path / "tiny.yaml").write_text(TINY + "ladder_rounds: 2\n", encoding="utf-8")
     done = tiny()
     assert done.code == 1
@@ -570,7 +572,7 @@ def test_noise_has_a_whole_round_measured_more_and_no_second_one(
         busy = {"figures": Figures(wall_s=1.0, foreign_cores=0.9)} if params.round in noisy else {}
         measured(params, **busy)
 
-    monkeypatch.setattr(sweep, "execute_grid", disturbed)
+    monkeypatch.setattr(notebooks, "execute_grid", disturbed)
     (tmp_path / "tiny.yaml").write_text(TINY.replace("rounds: 1", "rounds: 3"), encoding="utf-8")
     noisy = {2}
     done = tiny()
@@ -614,7 +616,7 @@ def test_flask_benchmark_prints_the_published_table_and_ours(bundle: Path) -> No
 
 
 def test_the_commands_are_grouped_by_what_one_wants_to_do() -> None:
-    from imdb_serving.commands.manual import INTENTS
+    from imdb_serving.cli.group import INTENTS
 
     page = run("--help").out
     named = [name for names in INTENTS.values() for name in names]

@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loads import lines_of
 
-from imdb_serving.bench.cell import Cell
-from imdb_serving.bench.load.session import LoadSession
-from imdb_serving.bench.runs.measuring import Round, Target, measure
-from imdb_serving.clocks import CLOCK_ID, DRIFT, ClockFilter, Exchange
-from imdb_serving.serving.feeds import make_request
-from imdb_serving.transports.base import Client
-from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http import json_wire
+from imdb_serving.cell import Cell
+from imdb_serving.clients.base import Client
+from imdb_serving.clients.connect import connect
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement.measure import Round, Target, measure
+from imdb_serving.protocol import json_bodies
+from imdb_serving.protocol.requests import make_request
+from imdb_serving.timing import CLOCK_ID, DRIFT, ClockFilter, Exchange
 
 AHEAD_SECONDS = 4321
 JOURNEYS = st.tuples(*[st.integers(0, 10**7)] * 3, st.integers(0, 10**9))
@@ -48,8 +48,8 @@ def test_the_truth_is_within_the_bound_however_unlike_the_journeys(
         sent, received = now, now + way_there + work + way_back
         inside = Exchange(sent, there(sent + way_there), there(sent + way_there + work), received)
         clocks.learn("there", inside)
-        truth = sent + way_there - inside.arrived_there_ns
-        assert abs(clocks.offset_ns - truth) <= clocks.bound_ns(received) + 2  # of rounding to whole nanoseconds
+        reference = sent + way_there - inside.arrived_there_ns
+        assert abs(clocks.offset_ns - reference) <= clocks.bound_ns(received) + 2  # of rounding to whole nanoseconds
         assert clocks.bound_ns(received) <= inside.bound_ns
         now = received + pause
 
@@ -128,7 +128,9 @@ def _check(client: Client) -> None:
         record: Any = reply.record
         stages = {stage.name: stage for stage in reply.stages}
         rpc = not hasattr(record, "timing")
-        server, clock = (record.answer.stages(), record.answer.clock) if rpc else json_wire.parse_timing(record.timing)
+        server, clock = (
+            (record.answer.stages(), record.answer.clock) if rpc else json_bodies.parse_timing(record.timing)
+        )
         assert clock != CLOCK_ID
         assert clock.startswith(CLOCK_ID.partition("/")[0])
         arrived, left = (stamp - AHEAD_SECONDS * 10**9 for stamp in (server[0].start_ns, server[-1].end_ns))
@@ -140,7 +142,7 @@ def _check(client: Client) -> None:
 
 def test_the_clock_of_a_host_has_the_name_that_all_its_processes_see() -> None:
     there = subprocess.run(
-        [sys.executable, "-c", "from imdb_serving.clocks import CLOCK_ID; print(CLOCK_ID)"],
+        [sys.executable, "-c", "from imdb_serving.timing import CLOCK_ID; print(CLOCK_ID)"],
         capture_output=True,
         text=True,
         check=True,

@@ -194,7 +194,7 @@ def test_command_blocks_run(block: Block, project: Path) -> None:
                 run(step, folder)
 
 
-ELSEWHERE = {"README.md": "test_examples.py", "protocol.md": "test_protocol_document.py"}
+ELSEWHERE = {"using.md": "test_examples.py", "protocol.md": "test_protocol_document.py"}
 """Pages whose Python is run by a test of its own, which knows what it must answer."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-README = EXAMPLES.parent / "README.md"
+PAGE = EXAMPLES.parent / "docs" / "using.md"
 SAMPLES = 10
 
 
@@ -75,7 +75,7 @@ def test_every_script_says_its_own_command_line() -> None:
 
 
 def test_the_python_example_of_the_readme_runs(folder: Path) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert '"outputs/models/cnn"' in code
     done = subprocess.run(
         [sys.executable, "-c", code.replace('"outputs/models/cnn"', repr(str(folder)))],

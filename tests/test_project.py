@@ -127,7 +127,7 @@ def test_no_module_unpickles_evaluates_or_calls_a_shell(path: Path) -> None:
 
 
 def test_what_a_client_sends_is_read_without_pickle() -> None:
-    wire = (ROOT / "imdb_serving" / "transports" / "rpc" / "wire.py").read_text(encoding="utf-8")
+    wire = (ROOT / "imdb_serving" / "protocol" / "wire.py").read_text(encoding="utf-8")
     assert "pickle" not in wire
     assert "recv_pyobj" not in "".join(path.read_text(encoding="utf-8") for path in PACKAGE)
 

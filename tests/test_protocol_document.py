@@ -14,14 +14,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_TIMEOUT
+from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_MESSAGE_BYTES, MAX_TIMEOUT
 from imdb_serving.messages import MAX_FEEDS
+from imdb_serving.protocol import framing, headers, json_bodies, wire
+from imdb_serving.protocol.json_bodies import PREDICTION_PATH
+from imdb_serving.server import app as http
+from imdb_serving.server import connection, http_parsing, socket_listener, stream_listener
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.http import app as http
-from imdb_serving.transports.http import json_wire, parsing, problems
-from imdb_serving.transports.http.json_wire import PREDICTION_PATH
-from imdb_serving.transports.rpc import framing, headers, socket_front, tensors, wire
-from imdb_serving.transports.streams import connection, front
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")
 
@@ -98,16 +97,16 @@ def test_the_documented_keys_are_those_of_the_headers(title: str, header: type[m
 
 def test_the_documented_limits_are_those_of_the_code() -> None:
     assert framing.MAX_HEADER_BYTES == 1 << 20
-    assert f"{framing.MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
-    assert f"while {socket_front.MAX_UNDER_WAY:,} of its requests are under way" in PAGE
-    assert socket_front.MAX_UNSENT_BYTES == 1 << 20
+    assert f"{MAX_MESSAGE_BYTES >> 20} MiB by default" in PAGE
+    assert f"while {socket_listener.MAX_UNDER_WAY:,} of its requests are under way" in PAGE
+    assert socket_listener.MAX_UNSENT_BYTES == 1 << 20
     assert connection.UNREAD_SECONDS == 60
     assert f"whole {connection.MESSAGE_SECONDS:.0f} s after its first byte" in PAGE
     assert f"one second more for each {connection.LEAST_RATE >> 10} KiB of it" in PAGE
-    assert f"may hold {front.MAX_HELD_BYTES >> 20} MiB of messages" in PAGE
-    assert f"A head may have {parsing.MAX_HEAD_BYTES >> 10} KiB and {parsing.MAX_FIELDS} fields" in PAGE
+    assert f"may hold {stream_listener.MAX_HELD_BYTES >> 20} MiB of messages" in PAGE
+    assert f"A head may have {http_parsing.MAX_HEAD_BYTES >> 10} KiB and {http_parsing.MAX_FIELDS} fields" in PAGE
     assert f"at most `max_feeds` ({MAX_FEEDS};" in PAGE
-    assert set(tensors.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
+    assert set(headers.DTYPES) <= set(re.findall(r"`(\w+)`", PAGE))
 
 
 @pytest.fixture(scope="module")
@@ -160,12 +159,12 @@ def test_a_documented_form_has_the_documented_answer(body: str, answer: str, mod
 def test_the_documented_paths_limits_and_defaults_are_those_of_the_code() -> None:
     assert set(re.findall(r"^\| `(?:GET|POST) (\S+)` \|", HTTP, re.MULTILINE)) == {
         PREDICTION_PATH,
-        json_wire.LIVE_PATH,
-        json_wire.READY_PATH,
+        json_bodies.LIVE_PATH,
+        json_bodies.READY_PATH,
         "/openapi.json",
         "/",
     }
     assert HTTP.startswith(f"`{http.PROTOCOL}`")
-    assert f"at most {json_wire.MAX_BODY_BYTES >> 20} MiB" in HTTP
-    assert f"`{json_wire.TIMEOUT_HEADER}` | seconds, above 0 and at most {MAX_TIMEOUT:,.0f}" in HTTP
-    assert f"{problems.DEFAULT_REQUEST_SECONDS:.0f} when absent" in HTTP
+    assert f"at most {json_bodies.MAX_BODY_BYTES >> 20} MiB" in HTTP
+    assert f"`{json_bodies.TIMEOUT_HEADER}` | seconds, above 0 and at most {MAX_TIMEOUT:,.0f}" in HTTP
+    assert f"{json_bodies.DEFAULT_REQUEST_SECONDS:.0f} when absent" in HTTP

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.clocks import CLOCK_ID, ClockFilter
-from imdb_serving.timing import CLIENT_STAGES, Stage, Timeline, client_stages
+from imdb_serving.timing import CLIENT_STAGES, CLOCK_ID, ClockFilter, Stage, Timeline, client_stages
 
 SENT, RECEIVED = (100, 110), (190, 200)
 SERVER = [Stage("queue", 120, 130), Stage("op0", 130, 140), Stage("op1", 140, 170), Stage("op2", 170, 175)]

@@ -1,4 +1,4 @@
-"""The `imdb-serving` command: parses and calls; nothing else.
+"""The `imdb-serving` command: a file for each group of commands, which parses and does.
 
 A command imports what it needs when it is called, so that --help is quick.
 """
@@ -6,13 +6,28 @@ A command imports what it needs when it is called, so that --help is quick.
 from __future__ import annotations
 
 import click
+from click.shell_completion import get_completion_class
 
 import imdb_serving
-from imdb_serving.cli import clients, measuring, preparing, reading, servers
-from imdb_serving.commands import manual
+from imdb_serving.cli import (
+    bench,
+    capacity,
+    clients,
+    group,
+    ladder,
+    preparing,
+    reading,
+    serve,
+    serve_http,
+    slo,
+    status,
+    sweep,
+)
+
+VARIABLE = "_IMDB_SERVING_COMPLETE"
 
 
-@click.group(cls=manual.Manuals, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(cls=group.CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(imdb_serving.__version__)
 def main() -> None:
     """Serve an IMDB sentiment model over RPC or HTTP, and measure what serving costs.
@@ -28,7 +43,7 @@ def main() -> None:
     """
 
 
-@manual.command()
+@group.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what has your shell complete commands, options and engines.
@@ -38,13 +53,13 @@ def completion(shell: str) -> None:
       eval "$(imdb-serving completion bash)"
       imdb-serving completion fish > ~/.config/fish/completions/imdb-serving.fish
     """
-    from imdb_serving.commands.completion import print_completion
-
-    print_completion(shell, main)
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101 - click knows all shells of the choice
+    click.echo(kind(main, {}, "imdb-serving", VARIABLE).source())
 
 
 main.add_command(completion)
-for module in (preparing, servers, clients, measuring, reading):
+for module in (preparing, serve, serve_http, clients, status, sweep, ladder, bench, slo, reading, capacity):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

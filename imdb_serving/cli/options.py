@@ -1,4 +1,4 @@
-"""What commands of several kinds take: times, engines, credentials, and the server that is probed. Knows no command."""
+"""Options that several commands share: times, engines, credentials, and the server that is probed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def shows_credentials(command: Command) -> Command:
     def run(
         *arguments: Any, client_key: Path | None, server_public_key: Path | None, token_file: Path | None, **others: Any
     ) -> Any:
-        from imdb_serving.transports.keys import Credentials
+        from imdb_serving.keys import Credentials
 
         credentials = Credentials(client_key, server_public_key, token_file)
         return command(*arguments, credentials=credentials, **others)

@@ -1,4 +1,4 @@
-"""The commands that read what was measured."""
+"""`imdb-serving report`, `compare` and `trace`: a sweep as a page, against another sweep, and as a trace."""
 
 from __future__ import annotations
 
@@ -8,11 +8,75 @@ from typing import Any
 
 import click
 
-from imdb_serving.cli.options import Milliseconds, as_engine, complete_engines
-from imdb_serving.commands import manual
+from imdb_serving.cli import group
+from imdb_serving.cli.options import as_engine, complete_engines
+from imdb_serving.errors import ConfigError, DataError
 
 
-@manual.command()
+def write_report(folder: Path) -> None:
+    """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
+    from imdb_serving.measurement.ledger import FILE
+    from imdb_serving.report.notebooks import execute
+    from imdb_serving.report.page import write_page
+    from imdb_serving.report.verdict import FILE as VERDICT
+
+    folder = folder.resolve()
+    if not (folder / FILE).is_file():
+        raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
+    print("drawing the report", file=sys.stderr)
+    executed = folder / "notebooks" / "report.ipynb"
+    execute("report.ipynb", executed, {"folder": str(folder)})
+    write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
+    print((folder / VERDICT).read_text(encoding="utf-8"), end="")
+    print(f"report: {folder / 'report.html'}", file=sys.stderr)
+
+
+def run_compare(first: Path, second: Path) -> int:
+    """Print what B gained or lost against A, draw both into B's folder, and return the exit code.
+
+    0 same or better, 1 worse, 2 not comparable.
+    """
+    from imdb_serving.report import compare, style
+
+    made = compare.compare(first.resolve(), second.resolve())
+    print(compare.text(made))
+    if made.code != compare.NOT_COMPARABLE:
+        name = f"compared-with-{first.resolve().name}"
+        style.save(compare.figure(made), second.resolve() / "figures", name)
+        print(f"figure: {second.resolve() / 'figures' / name}.png", file=sys.stderr)
+    return made.code
+
+
+def write_requests(
+    folder: Path, out: Path | None, requests: int, mode: str, engine: str, server_threads: int, clients: int
+) -> None:
+    """Write a trace of requests of one cell, that of the highest throughput among those that fit what is given."""
+    from imdb_serving.measurement.ledger import FILE
+    from imdb_serving.report import frames
+    from imdb_serving.report.timelines import row_of, timelines, write_trace
+
+    if not (folder / FILE).is_file():
+        raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
+    rows = frames.load(folder)
+    wanted = {"mode": mode, "engine": engine, "server_threads": server_threads, "client_threads": clients}
+    for name, value in wanted.items():
+        if not value:
+            continue
+        there = sorted(set(rows[name]))
+        rows = rows[rows[name] == value]
+        if rows.empty:
+            words = name.replace("_", " ")
+            raise ConfigError(f"no cell with {words} {value}; there is {', '.join(map(str, there))}")
+    row = row_of(rows, "")
+    sampled = timelines(folder, row, requests)
+    path = out or folder / "trace.json"
+    cell = row["cell"].label()
+    write_trace(sampled, path, {"cell": cell, "round": int(row["round"]), "samples": str(row["raw"])})
+    print(f"{len(sampled)} requests of {cell}", file=sys.stderr)
+    print(f"{path}: open it at https://ui.perfetto.dev or chrome://tracing")
+
+
+@group.command()
 @click.argument("first", metavar="A", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(file_okay=False, path_type=Path))
 def compare(first: Path, second: Path) -> None:
@@ -24,12 +88,10 @@ def compare(first: Path, second: Path) -> None:
     Example:
       imdb-serving compare outputs/before outputs/default
     """
-    from imdb_serving.commands.compare import run_compare
-
     sys.exit(run_compare(first, second))
 
 
-@manual.command()
+@group.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def report(folder: Path) -> None:
     """Rebuild the report of a sweep from its ledger.
@@ -38,12 +100,10 @@ def report(folder: Path) -> None:
     Example:
       imdb-serving report outputs/default
     """
-    from imdb_serving.commands.report import write_report
-
     write_report(folder)
 
 
-@manual.command()
+@group.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: trace.json in FOLDER.")
 @click.option("--requests", type=click.IntRange(min=1), default=200, help="How many, from the middle of the run.")
@@ -64,32 +124,4 @@ def trace(folder: Path, **options: Any) -> None:
       imdb-serving trace outputs/default
       imdb-serving trace outputs/default --mode flask --engine paddle --clients 4 --out flask.json
     """
-    from imdb_serving.commands.trace import write_requests
-
     write_requests(folder, **options)
-
-
-@manual.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests/s to serve.")
-@click.option("--p95", type=Milliseconds(), required=True, help="That 95 of 100 are to be answered within: 20ms, 1s.")
-@click.option("--mode", default="", help="Of cells of this mode; default: any.")
-@click.option(
-    "--engine", default="", shell_complete=complete_engines, callback=as_engine,
-    help="Of cells of this engine; default: any.",
-)  # fmt: skip
-@click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
-@click.option("--extrapolate", is_flag=True, help="Tell of more than twice the nodes that were measured as well.")
-def capacity(folder: Path, **options: Any) -> None:
-    """Say how many nodes of which thread count a load takes, from a sweep's closed loops.
-
-    FOLDER is a sweep's folder with its raw samples. The Universal Scalability Law gives what a node does with so many
-    requests under way, and a simulation how long they take when they arrive by chance.
-
-    \b
-    Example:
-      imdb-serving capacity outputs/default --rate 5000 --p95 20ms
-    """
-    from imdb_serving.commands.capacity import run_capacity
-
-    sys.exit(run_capacity(folder, **options))

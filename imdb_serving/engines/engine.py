@@ -1,8 +1,7 @@
-"""What an engine is, as an op sees it. This file knows no framework and no model file.
+"""The interface of an engine as an op sees it. Knows no framework and no model file.
 
-An engine's call computes one review. So no answer can depend on what else is in a batch: there is no padding, no mask,
-and no matrix whose shape the neighbours decide. Batches would save little and padding wastes more: see
-docs/architecture.md.
+A call computes one review, so no answer depends on what else is in a batch: there is no padding, no mask, and no matrix
+whose shape the neighbours decide. Batches would save little, and padding wastes more (docs/engines.md).
 """
 
 from __future__ import annotations

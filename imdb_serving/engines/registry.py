@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from imdb_serving.config import engine_name
+from imdb_serving.config import WorkerKind, engine_name
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.model.files import ONNX, PROGRAM
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from imdb_serving.engines.engine import Engine
     from imdb_serving.model.bundle import Bundle
 
-WorkerKind = Literal["thread", "process"]
 
 DISTRIBUTIONS = ("fixed", "exponential")
 """How the service times of `simulated` vary."""

@@ -1,6 +1,6 @@
-"""The lab: a server under load that reacts to a hand, in JupyterLab. Owns what is seen and touched while load runs.
+"""The lab: a server under live load with controls, in JupyterLab. `Lab().show()` is all that a notebook says.
 
-It measures with `bench` and draws with `report`; nothing of those knows it. `Lab().show()` is all that a notebook says.
+It measures with `measurement` and draws with `report`; neither knows it.
 """
 
 from imdb_serving.lab.lab import Lab

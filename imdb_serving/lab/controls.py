@@ -1,25 +1,92 @@
-"""The lab's widgets: controls above, four live panels below. Knows the lab; measures and draws nothing itself.
+"""The lab's widgets: controls above, four live panels below, and a heartbeat that tells whether a page shows them.
 
-Widget callbacks and the operator run on other threads than cells, so nothing here touches `pyplot`, and every value is
-set whole.
+Widget callbacks and the controller run on other threads than cells, so nothing here touches `pyplot`, and every value
+is set whole.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 import ipywidgets as widgets
+from IPython.core.getipython import get_ipython
 
-from imdb_serving.bench.cell import CLOSED, POISSON
+from imdb_serving.cell import CLOSED, POISSON
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ServingError
 from imdb_serving.lab import panels
-from imdb_serving.lab.lab import Lab
-from imdb_serving.lab.operator import State
-from imdb_serving.lab.pulse import Pulse, soon_in_kernel
+from imdb_serving.lab.controller import State
+from imdb_serving.lab.session import LabSession
 from imdb_serving.lab.settings import BATCHES
 from imdb_serving.lab.trace import trace_svg
+
+AWAY_SECONDS = 30.0
+"""So long no page has to have answered until it counts as closed: a reload takes less."""
+
+Soon = Callable[[Callable[[], None]], object]
+"""Has something called when the kernel comes to it."""
+
+
+def soon_in_kernel() -> Soon | None:
+    """Return what the kernel's loop calls when no cell keeps it; None in a script, whose loops hear no page."""
+    if getattr(get_ipython(), "kernel", None) is None:
+        return None
+    try:
+        return asyncio.get_running_loop().call_soon_threadsafe
+    except RuntimeError:
+        return None
+
+
+class Heartbeat:
+    """Asks with every beat; the page echoes what was asked, for as long as there is a page: the links are its own.
+
+    What counts is how long a question waits, not how long ago an answer came: none are asked while nothing runs. Nor
+    does time count in which the kernel could not have listened, because it was busy with a cell.
+    """
+
+    def __init__(self, soon: Soon | None, clock: Callable[[], float] = monotonic) -> None:
+        """Build the two hidden widgets to be shown; `clock` returns seconds. Without `soon` all time counts."""
+        hidden = widgets.Layout(display="none")
+        self.asked, self.echo = widgets.IntText(1, layout=hidden), widgets.IntText(0, layout=hidden)
+        self._link = widgets.jsdlink((self.asked, "value"), (self.echo, "value"))
+        self.echo.observe(self._answered, "value")
+        self._soon, self._clock = soon, clock
+        self._seen = False  # never, where there is no page
+        self._waits_since: float | None = None
+        self._listens = True
+
+    def beat(self) -> bool:
+        """Ask once more; return whether a page that was there has not answered for `AWAY_SECONDS`. Any thread may."""
+        now = self._clock()
+        since = self._waits_since  # an answer may come at any line from here on
+        if since is None or not self._listens:
+            self._waits_since = since = now
+        if self._listens and self._soon is not None:
+            self._listens = False
+            with suppress(RuntimeError):  # the kernel has ended
+                self._soon(self._listened)
+        self.asked.value += 1
+        return self._seen and now - since > AWAY_SECONDS
+
+    def rest(self) -> None:
+        """Forget the question that waits: none was asked for a while, and a page that was reloaded cannot know it."""
+        self._waits_since = None
+
+    def forget(self) -> None:
+        """Take it that there is no page, until one answers."""
+        self._seen, self._waits_since = False, None
+
+    def _answered(self, _change: object) -> None:
+        self._seen, self._waits_since = True, None
+
+    def _listened(self) -> None:
+        self._listens = True
+
 
 SET_BY_HAND = ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate")
 MODES = ("rpc", "socket", "flask")
@@ -31,14 +98,14 @@ REVIEW = "A wonderful film: the acting is superb, and the ending made me cry. No
 class Controls:
     """What `Lab.show` shows; `box` is the widget."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: LabSession) -> None:
         """Build the widgets and follow the lab."""
         self._lab = lab
         self._refusal = ""
         self._settings_widgets()
         self._buttons()
         self._panels()
-        self._pulse = Pulse(soon_in_kernel())
+        self._heartbeat = Heartbeat(soon_in_kernel())
         self.box = self._laid_out()
         lab.listen(self._news)
         self._draw_state()
@@ -105,19 +172,21 @@ class Controls:
             [self.live, self.trace, self.stages, widgets.VBox([asking, self.answer])],
             layout=widgets.Layout(grid_template_columns="minmax(0, 1fr) minmax(0, 1.1fr)", grid_gap="4px 20px"),
         )
-        return widgets.VBox([widgets.HTML(panels.STYLE), first, second, grid, self._pulse.asked, self._pulse.echo])
+        return widgets.VBox(
+            [widgets.HTML(panels.STYLE), first, second, grid, self._heartbeat.asked, self._heartbeat.echo]
+        )
 
     def _news(self, what: str) -> None:
         if what == "state":
             if self._lab.state is State.STARTING:
-                self._pulse.rest()
+                self._heartbeat.rest()
             self._draw_state()
         elif what == "dot":
             self._draw_trace()
         else:
             self._draw_live()
-            if self._pulse.beat():
-                self._pulse.forget()
+            if self._heartbeat.beat():
+                self._heartbeat.forget()
                 self._lab.leave("the page was closed, so the server was stopped; press Start")
 
     def _draw_live(self) -> None:

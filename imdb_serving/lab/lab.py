@@ -1,4 +1,4 @@
-"""The lab itself: what a notebook's one-line calls do. Joins operator, live numbers and dots; knows no widget.
+"""The lab in a notebook: what its one-line calls do.
 
 >>> from imdb_serving.lab import Lab
 >>> lab = Lab(engine="none", clients=2)
@@ -7,209 +7,22 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
-import weakref
-from collections.abc import Callable
-from pathlib import Path
-from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-
-from imdb_serving.bench.cell import Cell
-from imdb_serving.bench.parameters import from_notebook, model_folder
-from imdb_serving.bench.record.folders import outputs_folder
-from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.record.rows import Row
-from imdb_serving.bench.runs.measuring import Round
-from imdb_serving.engines.registry import facts_of
-from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
-from imdb_serving.lab.live import Live
-from imdb_serving.lab.operator import Operator, State
-from imdb_serving.lab.settings import Settings
-from imdb_serving.lab.stand import TIMEOUT, Stretch
-from imdb_serving.lab.visits import Dot, Visits
-from imdb_serving.lab.words import Explained, explain
-from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
-from imdb_serving.text.vocabulary import Vocabulary
-from imdb_serving.transports.connect import connect
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-MOST_CLIENTS = 16
-
-Listener = Callable[[str], None]
-
-_LABS: weakref.WeakSet[Lab] = weakref.WeakSet()
-"""Those of this process that were started."""
+from imdb_serving.lab.session import LabSession
 
 
-os.register_at_fork(after_in_child=_LABS.clear)  # a forked process must not end its parent's
+class Lab(LabSession):
+    """A server under load that follows the controls of a page.
 
-
-@atexit.register
-def _stop_all() -> None:
-    """End what runs in order, while there is an interpreter."""
-    for lab in list(_LABS):
-        lab.stop()
-
-
-class Lab:
-    """A server under load that reacts to a hand.
-
-    Takes the first `Settings` by name, and `most_clients`, how many client processes stand ready. Nothing runs before
-    `start`, or `show`; nothing is left running after `stop`, or the kernel's end, or the page's.
+    Takes the first `Settings` by name, and `most_clients`, the number of client processes that stand ready. Nothing
+    runs before `start` or `show`; nothing is left running after `stop`, the kernel's end, or the page's.
     """
 
-    def __init__(self, *, most_clients: int = MOST_CLIENTS, **settings: Any) -> None:
-        """Check the settings; raise `ConfigError`, with the nearest name, for one that cannot be."""
-        self.most_clients = most_clients
-        self.live = Live()
-        self._visits = Visits()
-        self._lock = threading.Condition()
-        self._listeners: list[Listener] = []
-        self._operator = Operator(self._checked(Settings(), settings), most_clients, self._said, self._saw)
-
-    @property
-    def settings(self) -> Settings:
-        """What the controls say."""
-        return self._operator.settings
-
-    @property
-    def state(self) -> State:
-        """What the lab is at."""
-        return self._operator.state
-
-    @property
-    def message(self) -> str:
-        """What there is to say of the state: where the server answers, or what is in the way."""
-        return self._operator.message
-
-    @property
-    def endpoint(self) -> str:
-        """Where the server answers; empty while none does."""
-        return self._operator.endpoint
-
     def show(self, start: bool = True) -> None:
-        """Show the controls and the live figure below the cell, and start the server."""
-        from IPython.display import display  # noqa: PLC0415 - a notebook has it loaded already
+        """Show the controls and the live panels below the cell, and start the server."""
+        from IPython.display import display  # noqa: PLC0415 - a notebook has loaded it already
 
-        from imdb_serving.lab.controls import Controls  # noqa: PLC0415 - and all the widgets
+        from imdb_serving.lab.controls import Controls  # noqa: PLC0415 - it loads the widgets and matplotlib
 
         display(Controls(self).box)  # type: ignore[no-untyped-call]
         if start:
             self.start()
-
-    def start(self) -> None:
-        """Start the server and the load; returns at once. Another lab of this kernel is stopped: one at a time."""
-        for other in [lab for lab in _LABS if lab is not self]:
-            other.stop()
-        _LABS.add(self)
-        self._operator.start()
-
-    def stop(self) -> None:
-        """End load, clients and server, and wait until they are gone."""
-        self._operator.stop(wait=True)
-
-    def leave(self, why: str) -> None:
-        """Have everything ended without waiting, for a reason that is told."""
-        self._operator.stop(why=why)
-
-    def set(self, **changes: Any) -> None:
-        """Change settings, as the controls do: `lab.set(clients=8)`; raise `ConfigError` for what cannot be."""
-        self._operator.want(self._checked(self.settings, changes))
-
-    def _checked(self, settings: Settings, changes: dict[str, Any]) -> Settings:
-        wanted = from_notebook(Settings, "lab", **(msgspec.structs.asdict(settings) | changes))
-        wanted.params  # noqa: B018 - checks all of it
-        if wanted.clients > self.most_clients:
-            raise ConfigError(
-                f"clients: at most {self.most_clients}, got {wanted.clients}; Lab(most_clients=...) has more"
-            )
-        return wanted
-
-    def hold(self, timeout: float = 60.0) -> Row:
-        """Wait until the present setting has landed, and return its row; start the server if none runs.
-
-        Raises `RequestTimeout` when that takes longer than `timeout` seconds, `ServerUnavailable` with the reason when
-        the lab fails or is stopped meanwhile.
-        """
-        cell, deadline = self.settings.cell, monotonic() + timeout
-        before = self._landed(cell)
-        self.start()
-        with self._lock:
-            while (after := self._landed(cell)) == before:
-                if self.state in {State.FAILED, State.STOPPED}:
-                    raise ServerUnavailable(self.message or "the lab was stopped")
-                if monotonic() > deadline:
-                    raise RequestTimeout(f"{cell.label()} has not landed in {timeout:g} s; hold it for longer")
-                self._lock.wait(0.5)
-        return after[-1]
-
-    def _landed(self, cell: Cell) -> list[Row]:
-        with self._lock:
-            return [row for row in self._visits.judged if row.cell == cell]
-
-    def rows(self) -> pd.DataFrame:
-        """Return what was measured as a table, a row for each time a setting was held for some seconds."""
-        with self._lock:
-            return self._visits.rows()
-
-    def dots(self) -> list[Dot]:
-        """Return where each setting landed."""
-        with self._lock:
-            return self._visits.dots()
-
-    def save(self) -> str:
-        """Append what was measured since the last time, raw samples included, to `outputs/lab/ledger.jsonl`."""
-        ledger = Ledger(self._folder)
-        with self._lock:
-            count = self._visits.save(ledger)
-        return f"{count} rows appended to {ledger.path}"
-
-    @property
-    def _folder(self) -> Path:
-        return outputs_folder(self.settings.params)
-
-    def explain(self, review: str) -> Explained:
-        """Ask the running server for a review's class, and what each word does to it; raises a `ServingError`."""
-        settings, endpoint = self.settings, self.endpoint
-        if not endpoint:
-            raise ServerUnavailable("no server runs; press Start")
-        if not facts_of(settings.engine).needs_model:
-            raise ConfigError(f"engine {settings.engine} reads no text; choose another")
-        vocabulary = Vocabulary.load(find_server_dir(model_folder(settings.params)) / VOCABULARY)
-        with connect(endpoint, TIMEOUT) as client:
-            return explain(client, vocabulary, review)
-
-    def listen(self, listener: Listener) -> None:
-        """Call `listener` with `state`, `stretch` or `dot` whenever there is news, in the operator's thread."""
-        self._listeners.append(listener)
-
-    def _tell(self, what: str) -> None:
-        for listener in self._listeners:
-            listener(what)
-
-    def _said(self, state: State, _message: str) -> None:
-        if state is State.STARTING:
-            self.live.clear()
-            with self._lock:
-                self._visits.leave()
-        self._tell("state")
-        with self._lock:
-            self._lock.notify_all()
-
-    def _saw(self, stretch: Stretch, around: Round) -> None:
-        self.live.add(stretch)
-        with self._lock:
-            row = self._visits.add(stretch, around)
-            if self._visits.full:
-                self._visits.save(Ledger(self._folder))
-            self._lock.notify_all()
-        self._tell("stretch")
-        if row is not None:
-            self._tell("dot")

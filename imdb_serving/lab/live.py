@@ -1,4 +1,4 @@
-"""What the clients see just now, and what they saw in the last half minute. Knows stretches of load; draws nothing."""
+"""Live statistics: what the clients measure now, and measured in the last half minute. Draws nothing."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple
 
-from imdb_serving.bench.analysis import summary
-from imdb_serving.bench.cell import CLOSED
-from imdb_serving.bench.load.loadgen import ClientRecord
-from imdb_serving.bench.record.machine import allowed
-from imdb_serving.lab.stand import Stretch
+from imdb_serving.analysis import summary
+from imdb_serving.cell import CLOSED
+from imdb_serving.lab.testbed import Stretch
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.measurement.machine import allowed
 
 HISTORY_SECONDS = 30.0
 NOW_SECONDS = 2.0
@@ -47,7 +47,7 @@ class Point(NamedTuple):
     latency_ms: float | None
 
 
-class Live:
+class LiveStatistics:
     """The last half minute of stretches."""
 
     def __init__(self) -> None:

@@ -10,11 +10,11 @@ import html
 from collections.abc import Sequence
 from importlib import resources
 
-from imdb_serving.bench.cell import plural
+from imdb_serving.cell import plural
 from imdb_serving.lab.live import HISTORY_SECONDS, Now, Point
-from imdb_serving.lab.words import Explained, Word
+from imdb_serving.lab.word_attribution import Explained, Word
 from imdb_serving.messages import Reply
-from imdb_serving.report.plots import stage_colours
+from imdb_serving.report.style import stage_colours
 
 WIDTH, HEIGHT = 400, 34
 

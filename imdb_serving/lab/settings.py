@@ -1,14 +1,14 @@
-"""What a hand sets in the lab: a server, and the load on it. Knows nothing that runs."""
+"""The lab's settings: a server, and the load on it. Knows nothing that runs."""
 
 from __future__ import annotations
 
 import msgspec
 
-from imdb_serving.bench.cell import CLOSED, LAB, Cell, plural
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.parameters.checks import check_rates
+from imdb_serving.cell import CLOSED, LAB, Cell, plural
 from imdb_serving.config import engine_name
 from imdb_serving.errors import ConfigError
+from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.parameters.checks import check_rates
 
 BATCHES = (1, 2, 4, 8, 16, 32)
 LINES = 512

@@ -16,14 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
-from imdb_serving.bench.analysis import bounds
-from imdb_serving.bench.analysis.reference import HARDWARE, SAMPLES, published
-from imdb_serving.bench.cell import CLOSED, Cell, plural
-from imdb_serving.bench.record.machine import allowed
-from imdb_serving.bench.record.rows import frame
-from imdb_serving.lab.visits import Dot
-from imdb_serving.report.plots import COLOURS, MARKERS
+from imdb_serving.analysis import bounds
+from imdb_serving.analysis.published import HARDWARE, SAMPLES, published_table
+from imdb_serving.cell import CLOSED, Cell, plural
+from imdb_serving.lab.held_settings import Dot
+from imdb_serving.measurement.machine import allowed
+from imdb_serving.report.style import COLOURS, MARKERS
 from imdb_serving.report.svg import FAINT, INK, PAPER, Tip, svg_of
+from imdb_serving.rows import frame
 
 SIZE = 6.2, 2.45
 PUBLISHED = "#a5abb0"
@@ -172,7 +172,7 @@ def lifts(heights: Sequence[float]) -> list[float]:
 
 def _published(axes: Axes, mode: str) -> None:
     """Draw the published curves in grey, one a server-thread count; their machine was another."""
-    table = published(mode)
+    table = published_table(mode)
     by = "server_threads" if "server_threads" in table else "total_s"
     groups = table.groupby(by) if by == "server_threads" else [("", table)]
     for _, own in groups:

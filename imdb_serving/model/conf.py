@@ -13,8 +13,8 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
-from imdb_serving import encodings
 from imdb_serving.errors import BundleError, did_you_mean
+from imdb_serving.text import formats
 
 INT64, FLOAT32 = 0, 1
 
@@ -103,7 +103,7 @@ def load_conf(path: Path) -> ModelConf:
     """Read a conf; raise `BundleError` naming the file when it is missing, malformed or has no variables."""
     try:
         # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
-        parsed = text_format.Parse(encodings.decode(path.read_bytes()), _message_type()(), allow_unknown_field=True)
+        parsed = text_format.Parse(formats.decode(path.read_bytes()), _message_type()(), allow_unknown_field=True)
     except (OSError, UnicodeDecodeError, RecursionError, text_format.ParseError) as error:
         raise BundleError(f"cannot read the model conf {path}: {error}") from error
     if not parsed.feed_var or not parsed.fetch_var:

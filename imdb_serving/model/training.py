@@ -26,10 +26,9 @@ from imdb_serving.model import nets
 from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
 from imdb_serving.model.conf import IMDB_CONF
 from imdb_serving.model.export import to_onnx
-from imdb_serving.model.feeds import pad
 from imdb_serving.model.files import ONNX
-from imdb_serving.model.framework import functional, paddle
-from imdb_serving.text.lines import Example
+from imdb_serving.model.framework import functional, pad, paddle
+from imdb_serving.text.formats import Example
 from imdb_serving.text.reviews import Reviews
 from imdb_serving.text.vocabulary import Vocabulary
 

@@ -1,1 +1,1 @@
-"""What is shown: executed notebooks, figures, tables."""
+"""What is shown: figures, tables, the verdict, pages, executed notebooks."""

@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from imdb_serving.bench.analysis.cells import measured
-from imdb_serving.bench.analysis.curves import Curve
-from imdb_serving.bench.analysis.reference import SAMPLES
-from imdb_serving.report import frames, limits, tables
-from imdb_serving.report.plots import (
+from imdb_serving.analysis.cells import measured
+from imdb_serving.analysis.published import SAMPLES
+from imdb_serving.analysis.usl import Curve
+from imdb_serving.report import costs, frames, tables
+from imdb_serving.report.style import (
     client_axis,
     hollow,
     log_axes,
@@ -240,9 +240,9 @@ def draw_curve(axes: Axes, curve: Drawn, column: str) -> list[Artist]:
 
 def _bounds(panels: list[Axes], rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> list[Line2D]:
     """Draw the bounds of the best curve of each panel and every knee, and return their entries of the legend."""
-    found = limits.curves(rows, cells, folder)
+    found = costs.curves(rows, cells, folder)
     drawn = [draw_bounds(axes, cells, panel, found) for axes, panel in zip(panels, frames.panels(cells), strict=True)]
-    return bounds_key(fitted=any(drawn))
+    return bounds_legend(fitted=any(drawn))
 
 
 def draw_bounds(axes: Axes, cells: pd.DataFrame, panel: str, found: dict[tuple[str, str, int], Curve]) -> bool:
@@ -266,7 +266,7 @@ def draw_bounds(axes: Axes, cells: pd.DataFrame, panel: str, found: dict[tuple[s
     return _law(axes, own[key], clients)
 
 
-def bounds_key(*, fitted: bool) -> list[Line2D]:
+def bounds_legend(*, fitted: bool) -> list[Line2D]:
     """Return what explains the bounds, the knees, and the law where one was fitted."""
     grey: dict[str, Any] = {"color": BOUND_GREY, "ls": (0, (1, 1)), "lw": 1.3}
     knee: dict[str, Any] = {"color": "#444444", "marker": "|", "ls": "", "ms": 12, "mew": 1.6}
@@ -318,10 +318,10 @@ def draw_published(axes: Axes, rpc: pd.DataFrame, flask: pd.DataFrame, samples: 
 
 def _legend(figure: Figure, cells: pd.DataFrame, others: list[Line2D]) -> None:
     """Explain colours and lines apart from each other, beside the axes."""
-    figure.legend(handles=[*curves_key(cells), *others], loc="outside right upper", fontsize=9.5)
+    figure.legend(handles=[*curves_legend(cells), *others], loc="outside right upper", fontsize=9.5)
 
 
-def curves_key(cells: pd.DataFrame) -> list[Line2D]:
+def curves_legend(cells: pd.DataFrame) -> list[Line2D]:
     """Return what explains the lines and the colours, and hollow points where there are some."""
     colours = []
     for number, count in enumerate(sorted(cells["threads"].unique())):

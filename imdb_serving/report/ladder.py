@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from imdb_serving.bench.analysis import cells as analysis
-from imdb_serving.bench.analysis import reference
-from imdb_serving.bench.analysis.intervals import Estimate, estimate
-from imdb_serving.bench.analysis.summary import NOT_SERVING
-from imdb_serving.bench.cell import LADDER, plural
-from imdb_serving.bench.record.rows import Row, frame
-from imdb_serving.bench.record.samples import read_samples
-from imdb_serving.bench.runs.ladder import ALL, ASIDE, RUNGS, rung_of
+from imdb_serving.analysis import cells as analysis
+from imdb_serving.analysis import published as reference
+from imdb_serving.analysis.intervals import Estimate, estimate
+from imdb_serving.analysis.summary import NOT_SERVING
+from imdb_serving.cell import LADDER, plural
 from imdb_serving.errors import DataError
+from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS, rung_of
+from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
+from imdb_serving.rows import Row, frame
 
 LEAST_ROUNDS = 2
 ACK_MS = (35.0, 50.0)
@@ -268,7 +268,7 @@ def explain_gap(rows: pd.DataFrame) -> str:
 
 def _published_figures() -> tuple[float, float]:
     """Return the published run's milliseconds a request outside serving, one client, and its highest requests/s."""
-    published = reference.published("flask")
+    published = reference.published_table("flask")
     alone: Any = published[published["client_threads"] == 1].iloc[0]
     outside = (alone["total_s"] - alone["serving_s"]) / reference.SAMPLES * 1000
     return float(outside), reference.SAMPLES / float(published["total_s"].min())

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, SymmetricalLogLocator
 
-from imdb_serving.bench.analysis.intervals import Estimate
-from imdb_serving.bench.cell import plural
-from imdb_serving.bench.runs.ladder import RUNGS
+from imdb_serving.analysis.intervals import Estimate
+from imdb_serving.cell import plural
+from imdb_serving.experiment.ladder import RUNGS
 from imdb_serving.report import frames, ladder
-from imdb_serving.report.plots import COLOURS, GREY, own_style, style_of
+from imdb_serving.report.style import COLOURS, GREY, own_style, style_of
 
 
 def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:

@@ -1,10 +1,11 @@
-"""Notebooks as commands: their parameters, their execution by papermill, and their pages."""
+"""Notebooks as commands: their parameters, their execution by papermill, and the kernel that they run in."""
 
 from __future__ import annotations
 
 import ast
 import os
 import signal
+import sys
 import tempfile
 import threading
 import warnings
@@ -15,12 +16,15 @@ from typing import Any
 
 import msgspec
 import psutil
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 
-from imdb_serving.bench.parameters import GridParams, from_notebook
-from imdb_serving.bench.parameters.making import Params
+import imdb_serving
 from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
-from imdb_serving.workers.janitor import fleeting_folder
+from imdb_serving.measurement.parameters import GridParams, from_notebook
+from imdb_serving.measurement.parameters.checks import Params
+from imdb_serving.processes import fleeting_folder
 
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
@@ -65,7 +69,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
     """
     import papermill  # noqa: PLC0415 - takes most of a second
 
-    from imdb_serving.report import kernel  # noqa: PLC0415 - as does jupyter_client
+    # own
 
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,12 +80,12 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
                 out,
                 parameters=dict(parameters),
                 kernel_name="python3",  # which the notebook is for; the manager has one only
-                kernel_manager_class=kernel.OwnKernel,
+                kernel_manager_class=OwnKernel,
                 cwd=source.parent,
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,
-                extra_arguments=kernel.ARGUMENTS,
+                extra_arguments=ARGUMENTS,
             )
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well
@@ -137,3 +141,45 @@ _APART = _Apart()
 def execute_grid(params: GridParams, out: Path) -> None:
     """Run the grid notebook with `params`."""
     execute("grid.ipynb", out, msgspec.to_builtins(params))
+
+
+INLINE = "module://matplotlib_inline.backend_inline"
+ARGUMENTS = [
+    "--IPKernelApp.log_level=50",  # or it warns of its sockets and its end
+    "--InteractiveShell.ast_node_interactivity=last_expr",  # a profile of the whole machine's may say otherwise
+]
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts `sys.executable`'s kernel, whatever kernels JUPYTER_PATH has.
+
+    Its IPython profile and its matplotlibrc are empty ones in the folder for temporary files.
+    """
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The kernel's command and environment."""
+        if self._kernel_spec is None:
+            self._kernel_spec = KernelSpec(
+                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                display_name="Python 3",
+                language="python",
+                env=_environment(Path(tempfile.gettempdir())),
+            )
+        return self._kernel_spec
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return what differs from this process's environment."""
+    matplotlibrc = folder / "matplotlibrc"
+    matplotlibrc.touch()
+    running = str(Path(imdb_serving.__file__).parent.parent)
+    paths = [running, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "MATPLOTLIBRC": str(matplotlibrc),
+        "MPLBACKEND": INLINE,
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONSTARTUP": "",
+    }

@@ -1,23 +1,35 @@
-"""The report as a page: an executed notebook's outputs in one file that loads nothing. Owns markup, style, script."""
+"""The report as one HTML file without external resources: an executed notebook's outputs, styled, with links."""
 
 from __future__ import annotations
 
-import html
+import functools
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, Template
+
+from imdb_serving.measurement import ledger
+
 HEADING = re.compile(r"<h2 id=\"([^\"]+)\">(.*?)<a ", re.DOTALL)
+
+FILES = {
+    "ledger.jsonl": "the ledger: one line for each cell and round",
+    "cells.csv": "the same as a table",
+    "verdict.txt": "the verdict",
+    "plan.json": "the cells of the sweep",
+}
 
 
 class Markup:
-    """HTML that a notebook shows, and that a page takes over as it is."""
+    """HTML that a notebook shows, and that a page contains as it is."""
 
     def __init__(self, markup: str) -> None:
-        """Take HTML that is escaped where it must be."""
+        """Take HTML in which text is escaped."""
         self.markup = markup
 
     def _repr_html_(self) -> str:
@@ -25,23 +37,23 @@ class Markup:
 
 
 def interactive() -> Markup:
-    """Return what a notebook needs for its charts; a report page has it already."""
+    """Return the style and script that charts need in a notebook; a report page has them already."""
     return Markup(
         f'<div class="page-parts"><style>{_part("charts.css")}</style><script>{_part("page.js")}</script></div>'
     )
 
 
 def toggles() -> Markup:
-    """Return the place in which the script puts what hides modes and engines; without a script it stays empty."""
+    """Return the place for the script's buttons that hide modes and engines; it stays empty without a script."""
     return Markup('<div class="chart-toggles"></div>')
 
 
 def folded(summary: str, shown: Any) -> Markup:
-    """Return a table, or words, behind a line to click; of an empty table the line alone."""
+    """Return a table or text behind a line to click; for an empty table return that line alone."""
     if not len(getattr(shown, "data", summary)):
-        return Markup(f"<p>{html.escape(summary)}.</p>")
-    body = shown._repr_html_() if hasattr(shown, "_repr_html_") else f"<p>{html.escape(str(shown))}</p>"
-    return Markup(f'<details><summary>{html.escape(summary)}</summary><div class="wide">{body}</div></details>')
+        return Markup(f"<p>{escape(summary)}.</p>")
+    body = shown._repr_html_() if hasattr(shown, "_repr_html_") else f"<p>{escape(str(shown))}</p>"
+    return Markup(_template().folded(summary, body))
 
 
 def write_page(executed: Path, page: Path, title: str) -> None:
@@ -52,17 +64,36 @@ def write_page(executed: Path, page: Path, title: str) -> None:
         warnings.simplefilter("ignore")
         notebook: Any = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
     body = "\n".join(part for cell in notebook.cells for part in _cell(cell))
-    contents = "".join(f'<a href="#{name}">{words}</a>' for name, words in HEADING.findall(body))
-    body = body.replace("<h2", f'<nav aria-label="Contents">{contents}</nav>\n<h2', 1)
-    page.write_text(
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<title>{html.escape(title)}</title><link rel="icon" href="data:,">'
-        f"<style>{_part('charts.css')}{_part('page.css')}</style></head>\n"
-        f"<body><main>{body}</main>\n"
-        f"<script>{_part('page.js')}</script></body></html>\n",
-        encoding="utf-8",
+    template = _template()
+    body = body.replace("<h2", f"{template.contents(HEADING.findall(body))}\n<h2", 1)
+    styles = _part("charts.css") + _part("page.css")
+    page.write_text(template.document(title, styles, _part("page.js"), body), encoding="utf-8")
+
+
+def data_links(folder: Path) -> Markup:
+    """Return links to the ledger, raw samples, figures and executed notebooks that a sweep's folder has."""
+    figures = sorted({path.stem for path in (folder / "figures").glob("*.*")})
+    return Markup(
+        _template().data(
+            [(name, what) for name, what in FILES.items() if (folder / name).is_file()],
+            ledger.FOLDER,
+            len(_below(folder, f"{ledger.FOLDER}/*.parquet")),
+            _below(folder, "cards/*.json"),
+            [(name, _below(folder, f"figures/{name}.*")) for name in figures],
+            [file for file in _below(folder, "notebooks/*.ipynb") if Path(file).stem != "report"],
+        )
     )
+
+
+def _below(folder: Path, pattern: str) -> list[str]:
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.glob(pattern))]
+
+
+@functools.lru_cache(maxsize=1)
+def _template() -> Any:
+    """Return the macros of page.html."""
+    template: Template = Environment(autoescape=True).from_string(_part("page.html"))
+    return template.module
 
 
 def _part(name: str) -> str:
@@ -76,24 +107,21 @@ def _cell(cell: Any) -> Iterator[str]:
         if output.output_type in {"display_data", "execute_result"}:
             yield _shown(output.data)
         elif output.output_type == "stream":
-            yield f"<pre>{html.escape(output.text)}</pre>"
+            yield f"<pre>{escape(output.text)}</pre>"
 
 
 def _shown(data: Mapping[str, Any]) -> str:
-    """Return the richest of what an output offers."""
+    """Return the richest form that an output offers."""
     if markup := data.get("text/html"):
         if "page-parts" in markup:
             return ""
-        return (
-            str(markup)
-            if markup.lstrip().startswith(("<div", "<details", "<p"))
-            else f'<div class="wide">{markup}</div>'
-        )
+        plain = markup.lstrip().startswith(("<div", "<details", "<p"))
+        return str(markup) if plain else f'<div class="wide">{markup}</div>'
     if words := data.get("text/markdown"):
         return _markdown(words)
     if image := data.get("image/png"):
         return f'<img alt="" src="data:image/png;base64,{image}">'
-    return f"<pre>{html.escape(str(data.get('text/plain', '')))}</pre>"
+    return f"<pre>{escape(str(data.get('text/plain', '')))}</pre>"
 
 
 def _markdown(words: str) -> str:

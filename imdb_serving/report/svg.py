@@ -1,11 +1,12 @@
-"""Figures as SVG that a page can hold: with words on hover, and in the page's own colours. Knows no cell.
+"""Figures as SVG for a page, with tooltips and in the page's colours; and inline markup of text. Knows no cell.
 
-A matplotlib figure is the one source of the still figure and of the interactive one: artists with a `gid` become groups
-that a page finds again. Without any script the SVG is a figure like any other, dark where the reader's screen is.
+One matplotlib figure is the source of the still figure and of the interactive one: artists with a `gid` become groups
+that a page finds again. Without a script the SVG is a figure like any other, dark where the reader's screen is.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping
@@ -85,3 +86,8 @@ def _plain(text: str, style: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return text.replace("*{stroke-linejoin", f"{style} svg *{{stroke-linejoin", 1)
+
+
+def inline_markup(text: str) -> str:
+    """Return one line of text as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))

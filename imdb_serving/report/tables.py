@@ -1,4 +1,4 @@
-"""Tables of a sweep for a page: the published columns and ours, failures, answers, the machine. Draws no figure."""
+"""Tables of a sweep for a page: published columns and ours, failures, answers, machines; the published tables' text."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from imdb_serving.bench.analysis import cells as analysis
-from imdb_serving.bench.analysis import reference
-from imdb_serving.bench.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
-from imdb_serving.bench.cell import GRID, TWIN, plural
-from imdb_serving.bench.record.rows import OK
+from imdb_serving.analysis import cells as analysis
+from imdb_serving.analysis import published, usl
+from imdb_serving.analysis.published import SAMPLES
+from imdb_serving.analysis.published import published_table as table_of
+from imdb_serving.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
+from imdb_serving.cell import AA_REPEAT, GRID, plural
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames
+from imdb_serving.rows import OK
 
 HTTP = "flask"
 """How the modes over HTTP begin."""
@@ -138,7 +140,7 @@ ANSWERING = ["engine", "net", "model", "pipeline", "math_threads", "samples"]
 
 def answers(rows: pd.DataFrame) -> str:
     """Return in words how far served answers were from the bare engine's, and whether cells that must agree do."""
-    chosen = rows[(rows["answers"] != "") & rows["series"].isin([GRID, TWIN])]
+    chosen = rows[(rows["answers"] != "") & rows["series"].isin([GRID, AA_REPEAT])]
     words = []
     for _, alike in chosen.groupby(ANSWERING, sort=False):
         cell = alike["cell"].iloc[0]
@@ -173,12 +175,12 @@ def stage_means(cells: pd.DataFrame, threads: int, line: str, panel: str) -> pd.
 
 def published_rpc() -> pd.DataFrame:
     """Return the published RPC table; times in seconds."""
-    return reference.published("rpc")
+    return published.published_table("rpc")
 
 
 def published_flask() -> pd.DataFrame:
     """Return the published Flask table; times in seconds."""
-    return reference.published("flask")
+    return published.published_table("flask")
 
 
 def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -240,3 +242,39 @@ def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Seq
     chosen = cells[(cells["line"] == line) & (cells["panel"] == panel) & (cells["threads"] == threads)]
     chosen = chosen.sort_values("client_threads")
     return [int(count) for count in chosen["client_threads"]], chosen
+
+
+def in_words() -> str:
+    """Return what the published RPC table says when it is read as ours are, a line a finding."""
+    table = table_of("rpc")
+    place, total = published.best_cell(table)
+    shares = published.unexplained(table)
+    lines = [
+        f"Its best cell is {place.server_threads} server x {place.client_threads} client threads ({total:g} s), not "
+        "the one with most threads.",
+        f"Of what clients waited, {shares.min():.0%} to {shares.max():.0%} lies outside op0, op1 and op2, and is not "
+        "explained.",
+        *(
+            f"A slip: {slip.column} of {slip.said:g} s at ({slip.place.server_threads}, {slip.place.client_threads}), "
+            f"where every other cell makes it about {slip.expected:.2g}."
+            for slip in published.slips(table)
+        ),
+        f"The text says {SAMPLES:,} samples: then op1 takes {published.op1_ms(table):.1f} ms a sample. IMDB's whole "
+        f"test set of {published.IMDB_TEST_SET:,} would make it "
+        f"{published.op1_ms(table, published.IMDB_TEST_SET):.1f} ms, which is what such a model takes.",
+        _laws(published.laws(table)),
+        "One run a cell: nothing says what is noise.",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _laws(laws: dict[int, usl.Law | str]) -> str:
+    """Say for which server counts the Universal Scalability Law describes the table, and for which it does not."""
+    fitted = {servers: law for servers, law in laws.items() if isinstance(law, usl.Law)}
+    fits = [f"{servers}" for servers, law in fitted.items() if law.fits]
+    off = [f"{servers} ({law.residual:.0%} off)" for servers, law in fitted.items() if not law.fits]
+    words = "The Universal Scalability Law "
+    if not off:
+        return f"{words}fits all server counts."
+    of_some = f"fits {', '.join(fits)} server threads; it " if fits else ""
+    return f"{words}{of_some}does not fit {', '.join(off)} server threads: nothing is to be extrapolated from them."

@@ -1,7 +1,7 @@
-"""The verdict: in at most eight lines what to run, what that gives, why, what it costs, and how sure this is.
+"""The verdict: at most eight lines that say what to run, what that gives, why, what it costs, and how sure this is.
 
-Owns the words and the choice; the numbers are the analysis'. It recommends nothing where cells that matter cannot be
-believed, and says instead which, why, and what to do.
+Owns the choice and the wording; the numbers come from `analysis`. It recommends nothing where cells that matter cannot
+be believed, and says which, why, and what to do.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from imdb_serving.bench.analysis.bounds import CLIENTS, CORES, FRONT, WORKERS, utilisation
-from imdb_serving.bench.analysis.cells import valid
-from imdb_serving.bench.analysis.noise import Noise, noise_of
-from imdb_serving.bench.analysis.percentiles import certified, interval, needed
-from imdb_serving.bench.cell import LOCAL_MODES, plural
-from imdb_serving.bench.record.rows import FAILED
-from imdb_serving.bench.record.samples import read_samples
-from imdb_serving.bench.runs.sweep import read_plan
+from imdb_serving.analysis.bounds import CLIENTS, CORES, WEB_SERVER, WORKERS, utilisation
+from imdb_serving.analysis.cells import Noise, noise_of, valid
+from imdb_serving.analysis.intervals import certified, interval, needed
+from imdb_serving.cell import LOCAL_MODES, plural
 from imdb_serving.errors import DataError
-from imdb_serving.report import costs, frames, openloop
-from imdb_serving.report.prose import prose
+from imdb_serving.experiment.sweep import read_plan
+from imdb_serving.measurement.ledger import read_samples
+from imdb_serving.report import costs, frames, open_loop
+from imdb_serving.report.svg import inline_markup
 from imdb_serving.report.warnings import warnings_of
+from imdb_serving.rows import FAILED
 
 LEAST_ROUNDS = 2
 MOST_LINES = 8
@@ -45,8 +44,8 @@ class Verdict(NamedTuple):
 
     def _repr_html_(self) -> str:
         """Return verdict and warnings for a page."""
-        lines = "".join(f"<p>{prose(line)}</p>" for line in self.lines)
-        warned = "".join(f"<li>{prose(line)}</li>" for line in self.warnings)
+        lines = "".join(f"<p>{inline_markup(line)}</p>" for line in self.lines)
+        warned = "".join(f"<li>{inline_markup(line)}</li>" for line in self.warnings)
         kind = "verdict" if self.key else "verdict refused"
         below = f'<ul class="warnings" aria-label="Warnings">{warned}</ul>' if warned else ""
         return f'<div class="{kind}">{lines}</div>{below}'
@@ -137,10 +136,10 @@ def _refusal(found: Findings) -> list[str]:
 def _without_served(found: Findings) -> list[str]:
     """Return what can be said where no closed loop with a server has figures."""
     failed = found.rows.loc[found.rows["status"] == FAILED, "why"]
-    if openloop.any_measured(found.rows):
+    if open_loop.any_measured(found.rows):
         return [
             "No verdict on threads: it needs closed loops (`arrivals: closed`). What was measured of open loops:",
-            *openloop.in_words(found.rows)[: MOST_LINES - 2],
+            *open_loop.in_words(found.rows)[: MOST_LINES - 2],
             _rounds(found),
         ]
     if len(failed) and found.cells.empty:
@@ -229,8 +228,8 @@ def _why(found: Findings, best: Any) -> str:
         words = f"{_all_cores(found.cores)} busy ({', '.join(f'{name} {share:.0%}' for name, share in whose.items())})"
     elif busy.limit == WORKERS:
         words = f"{_workers(best)} busy, most of the time with {busy.most}; cores {busy.cores:.0%}"
-    elif busy.limit == FRONT:
-        words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
+    elif busy.limit == WEB_SERVER:
+        words = f"the web server's one thread is busy for {busy.web_server:.0%} of the time"
     elif busy.limit == CLIENTS:
         words = (
             f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"

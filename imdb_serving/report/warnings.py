@@ -1,4 +1,4 @@
-"""A line a warning, each with its cause: what a reader should know before believing a sweep. Knows rows and cells."""
+"""Warnings about a sweep, a line each with its cause. Works on rows and cells."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from imdb_serving.bench.analysis.noise import Noise
-from imdb_serving.bench.cell import LOCAL_MODES, plural
-from imdb_serving.bench.record.rows import FAILED, INVALID
+from imdb_serving.analysis.cells import Noise
+from imdb_serving.cell import LOCAL_MODES, plural
 from imdb_serving.report import frames
+from imdb_serving.rows import FAILED, INVALID
 
 CLIENTS_CPU = 0.5
 LOADED = 0.5

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imdb_serving import encodings
 from imdb_serving.errors import DataError
+from imdb_serving.text import formats
 
 MAX_WORDS = 1_000_000
 MAX_BYTES = 32 << 20
@@ -31,7 +31,7 @@ def tokenise(text: str) -> list[str]:
     >>> tokenise("Great!<br />Don't miss it (really).")
     ['great', '!', "don't", 'miss', 'it', '(', 'really', ')', '.']
     """
-    return [word for word in _SPLIT.split(text.replace(encodings.MARK, "").lower().replace("<br />", " ")) if word]
+    return [word for word in _SPLIT.split(text.replace(formats.MARK, "").lower().replace("<br />", " ")) if word]
 
 
 class Vocabulary:
@@ -79,7 +79,7 @@ class Vocabulary:
                 raise DataError(
                     f"the vocabulary {path} is too large: at most {MAX_WORDS:,} words in {MAX_BYTES >> 20} MiB are read"
                 )
-            words = [line.strip() for line in encodings.lines(encodings.decode(content))]
+            words = [line.strip() for line in formats.lines(formats.decode(content))]
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the vocabulary {path}: {error}") from error
         if not any(words):

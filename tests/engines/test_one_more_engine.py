@@ -29,9 +29,9 @@ def make(spec, bundle):
 
 SERVER = """
 import sys
-from imdb_serving.commands.serve import serve_rpc
-from imdb_serving.commands.serve_options import ServeOptions
-from imdb_serving.commands.serve_http import serve_flask
+from imdb_serving.cli.serve import serve_rpc
+from imdb_serving.cli.serve_options import ServeOptions
+from imdb_serving.cli.serve_http import serve_flask
 from imdb_serving.engines.registry import EngineFacts, EngineSpec, register
 
 register(EngineFacts("toy", "counts words", "toy_engine:make", releases_lock=sys.argv[2] == "thread"))

@@ -14,8 +14,8 @@ import pytest
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
 from imdb_serving.engines.none import NoneEngine
-from imdb_serving.engines.probes import LONG, probe, releases_lock
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
+from imdb_serving.engines.tuning import LONG, probe, releases_lock
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
 
@@ -53,7 +53,7 @@ def test_an_engine_does_with_the_lock_what_the_registry_says(name: str, bundle: 
 def test_tune_prints_every_engine_of_the_net_and_keeps_what_it_found(
     bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from imdb_serving.commands.tune import tune_model
+    from imdb_serving.cli.preparing import tune_model
 
     tune_model(bundle, (), 1)
     out = capsys.readouterr().out
@@ -66,7 +66,7 @@ def test_tune_prints_every_engine_of_the_net_and_keeps_what_it_found(
 
 
 def test_a_stand_in_cannot_be_tuned_nor_an_engine_for_another_net(bundle_of) -> None:
-    from imdb_serving.commands.tune import tune_model
+    from imdb_serving.cli.preparing import tune_model
 
     with pytest.raises(ConfigError, match="none runs no model"):
         tune_model(bundle_of("cnn"), ("none",), 1)

@@ -96,7 +96,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "read-only")
 
-    monkeypatch.setattr(tuning.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     monkeypatch.setattr(tuning, "measure", lambda engines, bundle: tuning.Result("plain", {}, ""))
     assert tuning.find(PADDLE, own).variant == "plain"
     assert "cannot be kept beside the model" in caplog.text

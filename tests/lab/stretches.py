@@ -7,18 +7,18 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from imdb_serving.bench.load.loadgen import ClientRecord, FailedRequest
-from imdb_serving.bench.load.workload import Result
-from imdb_serving.bench.runs.measuring import Round
-from imdb_serving.bench.runs.watch import Usage
 from imdb_serving.lab.settings import LINES, Settings
-from imdb_serving.lab.stand import Stretch
-from imdb_serving.text.lines import Line
+from imdb_serving.lab.testbed import Stretch
+from imdb_serving.load.closed_loop import ClientRecord, FailedRequest
+from imdb_serving.load.workload import Result
+from imdb_serving.measurement.cpu_meter import Usage
+from imdb_serving.measurement.measure import Round
+from imdb_serving.text.formats import Line
 
 SETTINGS = Settings(engine="none", clients=1)
 COLUMNS = ("prepro", "client_infer", "queue", "op1", "postpro", "total")
 LINES_OF = [Line("made", number, f"3 {number} 8 {number % 2}") for number in range(1, LINES + 1)]
-AROUND = Round("one", 1, 1, "", "", LINES_OF, truth=np.full(LINES, 0.5))
+AROUND = Round("one", 1, 1, "", "", LINES_OF, reference=np.full(LINES, 0.5))
 
 
 def stretch(

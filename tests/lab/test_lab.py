@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from imdb_serving.bench.record.ledger import Ledger
 from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab import Lab, panels
+from imdb_serving.lab.controller import State
 from imdb_serving.lab.controls import Controls
-from imdb_serving.lab.operator import State
+from imdb_serving.measurement.ledger import Ledger
 
 MakeLab = Callable[..., Lab]
 
@@ -217,14 +217,14 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
 
 
 def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdb_serving.lab.pulse.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("imdb_serving.lab.controls.AWAY_SECONDS", 0.5)
     lab = make_lab()
     controls = Controls(lab)
     lab.start()
     wait_for(lambda: lab.state is State.RUNNING)
     time.sleep(1.0)
     assert lab.state is State.RUNNING  # nobody has looked yet: a script, or papermill
-    controls._pulse.echo.value += 1
+    controls._heartbeat.echo.value += 1
     wait_for(lambda: lab.state is State.STOPPED)
     assert "the page was closed" in lab.message
     assert "the page was closed" in controls.message.value

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from notebook_runs import ROOT, processes_with, shell_environment, shown
 
-from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.report.notebooks import execute
 
 pytest.importorskip("ray", reason="Ray is not installed: make ray")

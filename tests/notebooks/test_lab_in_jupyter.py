@@ -18,11 +18,11 @@ from browsing import keep_screenshot, point_at
 from notebook_runs import ROOT, processes_with, shell_environment
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.runs import grid
-from imdb_serving.bench.runs.grid import run_grid
+from imdb_serving.experiment import grid
+from imdb_serving.experiment.grid import run_grid
+from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.server_process import end
-from imdb_serving.text.lines import Line
+from imdb_serving.text.formats import Line
 
 START_SECONDS = 60.0
 KERNEL_MS = 60_000
@@ -262,7 +262,7 @@ def test_neither_a_rest_nor_a_busy_kernel_is_taken_for_a_closed_page(jupyter: Ju
     away = 4.0
     notebook = jupyter.notebooks / "explore.ipynb"
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["cells"][1]["source"] += f"\nimport imdb_serving.lab.pulse\nimdb_serving.lab.pulse.AWAY_SECONDS = {away}"
+    content["cells"][1]["source"] += f"\nimport imdb_serving.lab.controls\nimdb_serving.lab.pulse.AWAY_SECONDS = {away}"
     busy = f"import time; time.sleep({3 * away}); print('no longer busy' + '.')"
     content["cells"].append(
         {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": busy}

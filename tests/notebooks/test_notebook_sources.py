@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from imdb_serving.bench.parameters import GridParams, LadderParams
+from imdb_serving.measurement.parameters import GridParams, LadderParams
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from notebook_runs import processes_with, shown
 
-from imdb_serving.bench.record.ledger import Ledger
+from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.report.notebooks import execute
 
 

@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
+from imdb_serving.server.backends import Workers
+from imdb_serving.server.rpc_requests import make_parsed_answer
+from imdb_serving.server.rpc_server import RpcServer
+from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
-from imdb_serving.transports.connect import connect
-from imdb_serving.transports.http.backends import Workers
-from imdb_serving.transports.rpc.answering import make_parsed_answer
-from imdb_serving.transports.rpc.server import RpcServer
-from imdb_serving.workers.pool import Pool
 
 MODES = ["rpc", "socket", "flask"]
 
@@ -65,7 +65,7 @@ def in_process(mode: str, handler: Handler = half, **limits: Any) -> Iterator[st
             yield server.url
         workers.pool.stop()
         return
-    pool = Pool(partial(make_parsed_answer, lambda: handler), 1, "thread")
+    pool = WorkerPool(partial(make_parsed_answer, lambda: handler), 1, "thread")
     at = {carrier.mode: carrier for carrier in kit.CARRIERS}[mode].endpoint()
     served = RpcServer(at, pool, lambda *_: info, **limits)
     ready: queue.Queue[str] = queue.Queue()
@@ -78,7 +78,7 @@ def in_process(mode: str, handler: Handler = half, **limits: Any) -> Iterator[st
         runner.join(20)
 
 
-class Crowd:
+class ThreadedClients:
     """Clients that ask one thing after another, and how each of their requests ended."""
 
     def __init__(self, endpoint: str, clients: int, timeout: float, answer: Sequence[float]) -> None:
@@ -129,9 +129,11 @@ class Crowd:
 
 
 @contextmanager
-def crowd(endpoint: str, clients: int, timeout: float = 30.0, answer: Sequence[float] = (0.5, 0.5)) -> Iterator[Crowd]:
+def crowd(
+    endpoint: str, clients: int, timeout: float = 30.0, answer: Sequence[float] = (0.5, 0.5)
+) -> Iterator[ThreadedClients]:
     """Clients at work while the block lasts, each of whose answers is this one."""
-    made = Crowd(endpoint, clients, timeout, answer)
+    made = ThreadedClients(endpoint, clients, timeout, answer)
     made.start()
     try:
         yield made

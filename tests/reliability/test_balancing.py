@@ -9,9 +9,9 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, ServerUnavailable
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 NULL = ["--engine", "none", "--server-threads", "1"]
 

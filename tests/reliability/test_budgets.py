@@ -16,12 +16,12 @@ import pytest
 import rpc_kit as kit
 from test_memory import MIB, NULL, peak
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import Overloaded
 from imdb_serving.messages import Reply, Request
+from imdb_serving.server import connection, stream_listener
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
-from imdb_serving.transports.connect import connect
-from imdb_serving.transports.streams import connection, front
 
 HEAD = b"POST /PaddleServing/v1.0/prediction HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -114,7 +114,7 @@ def large(request: Request, timeline: Timeline) -> Reply:
 
 
 def test_answers_that_are_not_read_are_charged_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "MAX_HELD_BYTES", 800_000)
+    monkeypatch.setattr(stream_listener, "MAX_HELD_BYTES", 800_000)
     with load.in_process("socket", large) as endpoint, kit.raw_socket(endpoint) as deaf:
         for number in range(100):
             deaf.send_multipart(kit.raw_message(id=number))

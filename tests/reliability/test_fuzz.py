@@ -24,9 +24,9 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, checks
 from test_seen_from_outside import scraped
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import UNFORESEEN
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 CODES = {"bad_request", "timeout", "overloaded", "unavailable", "internal"}
 WINDOW = 64

@@ -17,10 +17,10 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.bench.parameters import load_sweep
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError
+from imdb_serving.measurement.parameters import load_sweep
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 COMMAND = [sys.executable, "-m", "imdb_serving"]
 FULL = Path("/dev/full")

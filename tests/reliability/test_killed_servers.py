@@ -17,9 +17,9 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.server_process import MODES
-from imdb_serving.transports.connect import connect
 
 ENDPOINTS = ["tcp://127.0.0.1:0", "ipc://{}/server", "ipc://*", "socket://127.0.0.1:0", "socket+unix://{}/server"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]

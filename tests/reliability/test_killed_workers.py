@@ -12,8 +12,8 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 
 def kill_one(server: ServerProcess) -> None:
@@ -87,7 +87,7 @@ def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> No
 FRAIL = """
 import os, signal, threading
 from pathlib import Path
-from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.pipeline.pipeline import imdb_pipeline
 
 def make(engine, bundle):
     try:

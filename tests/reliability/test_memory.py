@@ -19,9 +19,9 @@ import pytest
 import rpc_kit as kit
 import zmq
 
+from imdb_serving.clients.connect import connect
+from imdb_serving.server import stream_listener
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
-from imdb_serving.transports.streams import front
 
 MIB = 1 << 20
 SLOW = ["--engine", "simulated", "--service-time-ms", "400", "--server-threads", "1", "--worker-kind", "thread"]
@@ -99,11 +99,11 @@ def test_messages_that_never_end_cost_bounded_memory_and_others_nothing(mode: st
 
 @pytest.mark.parametrize("mode", ["socket", "flask"])
 def test_too_much_that_has_begun_to_arrive_is_refused(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front, "MAX_HELD_BYTES", 300_000)
+    monkeypatch.setattr(stream_listener, "MAX_HELD_BYTES", 300_000)
     with load.in_process(mode) as endpoint, ExitStack() as stack:
         begun = [begin(mode, endpoint, stack, 200_000, 150_000) for _ in range(3)]
         (refused, *_), _, _ = select.select(begun, [], [], 20)  # whichever the server read last
-        assert front.TOO_MUCH_HELD.encode() in last_words(refused)
+        assert stream_listener.TOO_MUCH_HELD.encode() in last_words(refused)
         with connect(endpoint, 10) as client:
             assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
         for connection in begun:

@@ -11,8 +11,8 @@ import pytest
 import rpc_kit as kit
 import zmq
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 SERVICE_MS, WORKERS, DEADLINE = 10, 2, 0.5
 CAPACITY = WORKERS * 1000 / SERVICE_MS

@@ -16,13 +16,13 @@ import load_kit as load
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import RemoteFailure, ServingError
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 DEADLY = """
 import os, signal
-from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
 
 class Deadly:
     name = "deadly"
@@ -110,7 +110,7 @@ def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeyp
 
 EXITING = """
 import os
-from imdb_serving.serving.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
 
 class Exiting:
     name = "exiting"

@@ -19,9 +19,9 @@ import pytest
 import rpc_kit as kit
 from prometheus_client.parser import text_string_to_metric_families
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
 
 
 def scraped(url: str) -> dict[str, float]:
@@ -133,7 +133,7 @@ def test_a_taken_port_for_metrics_is_told(command: str) -> None:
 
 SECRET = "a-word-that-must-not-be-logged"
 FAULTY = """
-from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.pipeline.pipeline import imdb_pipeline
 
 class Faulty:
     stage_names = ("op0",)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable
 from imdb_serving.messages import Reply, Request
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
-from imdb_serving.transports.connect import connect
 
 LIMITS = ["--max-message-bytes", "200000", "--max-samples", "3", "--max-review-words", "1000"]
 

@@ -10,10 +10,10 @@ import psutil
 import pytest
 from scipy import stats
 
+from imdb_serving.clients.connect import connect
+from imdb_serving.protocol.requests import make_request
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.serving.feeds import make_request
 from imdb_serving.text.reviews import Reviews
-from imdb_serving.transports.connect import connect
 
 CLIENTS = 4
 LOOKS = 60

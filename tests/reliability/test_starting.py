@@ -16,13 +16,13 @@ import http_kit as http
 import pytest
 import rpc_kit as kit
 
+from imdb_serving.clients import connect as connecting
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServerUnavailable
-from imdb_serving.transports import connect as connecting
-from imdb_serving.transports.connect import connect
 
 SLOW = """
 import time
-from imdb_serving.serving.pipeline import imdb_pipeline
+from imdb_serving.pipeline.pipeline import imdb_pipeline
 
 def make(engine, bundle):
     time.sleep({seconds})

@@ -18,11 +18,11 @@ import pytest
 import rpc_kit as kit
 import zmq
 
+from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, ConfigError, ServerUnavailable, Unauthorized
+from imdb_serving.keys import Credentials, parse_key, read_token, write_secret
+from imdb_serving.server import curve
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.transports.connect import connect
-from imdb_serving.transports.keys import Credentials, parse_key, read_token, write_secret
-from imdb_serving.transports.rpc import allowed
 
 NULL = ["--engine", "none", "--server-threads", "1"]
 
@@ -143,10 +143,10 @@ def test_a_fifo_in_place_of_a_key_is_refused_at_once(keys: Path, tmp_path: Path,
 def test_a_folder_that_cannot_be_read_in_time_keeps_those_in_that_were_known(
     keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = allowed.Allowed(keys / "clients")
+    reader = curve.AllowedClients(keys / "clients")
     public = parse_key(keys, (keys / "alice.key").read_bytes()).public
     assert reader.callback("", public)
-    monkeypatch.setattr(allowed, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(curve, "READ_SECONDS", 0.05)
     slow = threading.Event()
     monkeypatch.setattr(reader, "_look", lambda: slow.wait(20) and frozenset())
     assert reader.callback("", public)

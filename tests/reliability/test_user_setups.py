@@ -13,8 +13,8 @@ import matplotlib as mpl
 import pytest
 from matplotlib import pyplot as plt
 
-from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.report.plots import own_style, save
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.report.style import own_style, save
 from imdb_serving.server_process import ServerProcess
 
 COMMAND = [sys.executable, "-m", "imdb_serving"]

@@ -15,17 +15,16 @@ import pytest
 from ledger_rows import grid, row, table
 from matplotlib.figure import Figure
 
-from imdb_serving.bench.load.loadgen import ClientRecord
-from imdb_serving.bench.record.rows import Finding
-from imdb_serving.bench.record.samples import store_samples
-from imdb_serving.report.charts import bars, curves, ecdf, heat, life
-from imdb_serving.report.charts.chart import Charts
-from imdb_serving.report.charts.key import Key
-from imdb_serving.report.curves import curves_key
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.measurement.ledger import store_samples
+from imdb_serving.report.charts import bars, latency, threads
+from imdb_serving.report.charts.chart import Charts, Legend
+from imdb_serving.report.curves import curves_legend
 from imdb_serving.report.frames import cells
 from imdb_serving.report.svg import svg_of
+from imdb_serving.rows import Finding
 
-HERE = Path(__file__).parent
+THIS_MACHINE = Path(__file__).parent
 """A folder without cards and samples."""
 
 BOTH = grid(modes=("rpc", "flask"))
@@ -47,7 +46,7 @@ def data(drawing: ET.Element, name: str) -> set[str]:
 
 
 def test_each_point_says_its_cell_and_can_be_hidden_by_mode() -> None:
-    (drawing,) = drawings(curves.time(BOTH, HERE))
+    (drawing,) = drawings(threads.time(BOTH, THIS_MACHINE))
     said = titles(drawing)
     own = [words for words in said if "samples/s" in words]
     assert len(own) == len(cells(BOTH))
@@ -60,28 +59,28 @@ def test_each_point_says_its_cell_and_can_be_hidden_by_mode() -> None:
 def test_a_cell_that_is_not_valid_says_why() -> None:
     finding = Finding("alone", "other processes used 1.0 cores meanwhile")
     rows = table([row(1, 1), row(1, 2, status="invalid", findings=(finding,))])
-    (drawing,) = drawings(curves.throughput(rows, HERE))
+    (drawing,) = drawings(threads.throughput(rows, THIS_MACHINE))
     assert [words for words in titles(drawing) if "not valid: alone: other processes used 1.0 cores" in words]
 
 
 def test_each_engine_has_a_chart_and_a_name_for_a_reader() -> None:
     rows = table([row(1, clients, engine=engine) for engine in ("paddle", "none") for clients in (1, 2)])
-    found = drawings(curves.time(rows, HERE))
+    found = drawings(threads.time(rows, THIS_MACHINE))
     assert [drawing.get("aria-label") for drawing in found] == ["Time, engine paddle", "Time, engine none"]
 
 
 def test_the_heat_map_has_a_field_a_cell_and_leaves_single_rows_out() -> None:
     rows = table([*(row(servers, clients) for servers in (1, 2) for clients in (1, 2, 4)), row(1, 1, mode="flask")])
-    shown = heat.heat(rows, HERE)
+    shown = threads.heat(rows, THIS_MACHINE)
     (drawing,) = drawings(shown)
     assert len(titles(drawing)) == 6
     assert "1 of one server-thread count is left out" in shown.note
-    alone = heat.heat(table([row(1, 1), row(1, 2)]), HERE)
+    alone = threads.heat(table([row(1, 1), row(1, 2)]), THIS_MACHINE)
     assert len(drawings(alone)) == 1
 
 
 def test_the_stages_of_a_request_add_up_on_hover() -> None:
-    (drawing,) = drawings(bars.stages(table([row(1, 1), row(1, 2)]), HERE))
+    (drawing,) = drawings(bars.stages(table([row(1, 1), row(1, 2)]), THIS_MACHINE))
     shares = [int(found) for words in titles(drawing) for found in re.findall(r"(\d+)% of a request", words)]
     assert sum(shares) == pytest.approx(200, abs=12)
 
@@ -106,26 +105,26 @@ def with_samples(folder: Path, clients: int = 1) -> pd.DataFrame:
 
 
 def test_a_distribution_marks_what_is_certified(tmp_path: Path) -> None:
-    shown = ecdf.ecdf(with_samples(tmp_path), tmp_path)
+    shown = latency.ecdf(with_samples(tmp_path), tmp_path)
     (drawing,) = drawings(shown)
     assert [words.split("\n")[1].split(" ")[0] for words in titles(drawing)] == ["p50", "p90", "p95", "p99"]
     assert "p50 5.5 ms, n 1,000" in titles(drawing)[0]
 
 
 def test_without_raw_samples_it_says_so() -> None:
-    assert "raw samples are not here" in ecdf.ecdf(BOTH, HERE)._repr_html_()
-    assert "No request can be drawn" in life.life(BOTH, HERE)._repr_html_()
+    assert "raw samples are not here" in latency.ecdf(BOTH, THIS_MACHINE)._repr_html_()
+    assert "No request can be drawn" in latency.life(BOTH, THIS_MACHINE)._repr_html_()
 
 
 def test_one_request_is_drawn_stage_by_stage(tmp_path: Path) -> None:
-    (drawing,) = drawings(life.life(with_samples(tmp_path), tmp_path))
+    (drawing,) = drawings(latency.life(with_samples(tmp_path), tmp_path))
     said = titles(drawing)
     assert [words.split("\n")[0] for words in said] == ["prepro", *row(1, 1).stages, "postpro"]
     assert said[0] == "prepro\n0.1 µs, from 0.0 µs on"
 
 
 def test_the_key_explains_lines_and_colours() -> None:
-    key = Key(curves_key(cells(BOTH)), [("queue", "#D55E00")])
+    key = Legend(curves_legend(cells(BOTH)), [("queue", "#D55E00")])
     assert [str(artist.get_label()) for artist in key.artists][-1] == "queue"
     markup = key.markup
     words = re.findall(r"</(?:svg|i)>([^<]+)</li>", markup)
@@ -135,7 +134,7 @@ def test_the_key_explains_lines_and_colours() -> None:
 
 
 def test_a_chart_saved_twice_has_one_title_and_one_key(tmp_path: Path) -> None:
-    charts = curves.time(BOTH, HERE)
+    charts = threads.time(BOTH, THIS_MACHINE)
     figure = charts.charts[0].figure
     charts.save(tmp_path)
     once = figure.get_figheight()
@@ -162,7 +161,7 @@ def test_commands_in_a_note_are_code() -> None:
 
 
 def test_a_drawing_follows_the_page_and_loads_nothing() -> None:
-    markup = curves.time(BOTH, HERE)._repr_html_()
+    markup = threads.time(BOTH, THIS_MACHINE)._repr_html_()
     image = unquote(re.findall(r'src="data:image/svg\+xml,([^"]+)"', markup)[0])
     assert "prefers-color-scheme: dark" in image
     assert "var(--ink" in image

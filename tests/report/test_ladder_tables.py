@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imdb_serving.bench.cell import LADDER, Cell, digest
-from imdb_serving.bench.load.loadgen import ClientRecord
-from imdb_serving.bench.record.ledger import FILE, append_line
-from imdb_serving.bench.record.rows import Figures, Finding, Row
-from imdb_serving.bench.record.samples import store_samples
-from imdb_serving.bench.runs.ladder import ALL, ASIDE, RUNGS
+from imdb_serving.cell import LADDER, Cell, digest
 from imdb_serving.errors import DataError
-from imdb_serving.report import ladder, ladder_plots, plots
+from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.measurement.ledger import FILE, append_line, store_samples
+from imdb_serving.report import ladder, ladder_plots, style
+from imdb_serving.rows import Figures, Finding, Row
 
 CASES = [("paddle", 1), ("paddle", 2), ("none", 1), ("none", 2)]
 
@@ -136,10 +135,10 @@ def test_the_figure_draws_the_additions_with_their_intervals(tmp_path: Path) -> 
 
 
 def test_the_figures_are_saved(tmp_path: Path) -> None:
-    figure = plots.save(ladder_plots.ladder_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "ladder")
+    figure = style.save(ladder_plots.ladder_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "ladder")
     assert all(axes.get_xlabel() == "added to a request [µs]" for axes in figure.axes)
-    plots.save(ladder_plots.latency_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "latency")
-    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(plots.FORMATS)
+    style.save(ladder_plots.latency_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "latency")
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(style.FORMATS)
 
 
 def test_the_newest_ladder_is_loaded(tmp_path: Path) -> None:

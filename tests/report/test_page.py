@@ -11,12 +11,12 @@ import pytest
 from browsing import keep_screenshot, overflow, point_at
 from playwright.sync_api import Browser, Page, expect
 
-from imdb_serving.bench.cell import GRID
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.runs import grid
-from imdb_serving.bench.runs.grid import run_grid
-from imdb_serving.commands.report import write_report
-from imdb_serving.text.lines import Line
+from imdb_serving.cell import GRID
+from imdb_serving.cli.reading import write_report
+from imdb_serving.experiment import grid
+from imdb_serving.experiment.grid import run_grid
+from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.text.formats import Line
 
 DESKTOP, PHONE = 1280, 360
 MOST_BYTES = 2_000_000

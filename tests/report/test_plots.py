@@ -13,12 +13,12 @@ from ledger_rows import failed, grid, row, rows_of, table
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from imdb_serving.bench.record.rows import Finding
 from imdb_serving.messages import Reply
-from imdb_serving.report import curves, frames, plots, tables
+from imdb_serving.report import curves, frames, style, tables
+from imdb_serving.rows import Finding
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
-HERE = Path(__file__).parent
+THIS_MACHINE = Path(__file__).parent
 """A folder without cards."""
 
 
@@ -27,32 +27,32 @@ def reply() -> Reply:
 
 
 def time_figure(rows: pd.DataFrame) -> Figure:
-    return curves.time_figure(rows, HERE, tables.published_rpc(), tables.published_flask())
+    return curves.time_figure(rows, THIS_MACHINE, tables.published_rpc(), tables.published_flask())
 
 
 def throughput_figure(rows: pd.DataFrame) -> Figure:
-    return curves.throughput_figure(rows, HERE)
+    return curves.throughput_figure(rows, THIS_MACHINE)
 
 
 def stage_figure(rows: pd.DataFrame) -> Figure:
-    return curves.stage_figure(rows, HERE)
+    return curves.stage_figure(rows, THIS_MACHINE)
 
 
 BOTH = grid(modes=("rpc", "flask"))
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "grid": lambda: plots.grid_figure(grid(servers=(2,)), HERE),
+    "grid": lambda: style.grid_figure(grid(servers=(2,)), THIS_MACHINE),
     "time": lambda: time_figure(BOTH),
     "throughput": lambda: throughput_figure(grid()),
     "stage": lambda: stage_figure(BOTH),
-    "timeline": lambda: plots.timeline_figure(reply()),
+    "timeline": lambda: style.timeline_figure(reply()),
 }
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_saved_for_pages_and_for_papers(name: str, tmp_path: Path) -> None:
     figure = FIGURES[name]()
-    assert plots.save(figure, tmp_path / "figures", name) is figure
+    assert style.save(figure, tmp_path / "figures", name) is figure
     assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text(encoding="utf-8")
     assert (tmp_path / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -60,7 +60,7 @@ def test_a_figure_is_saved_for_pages_and_for_papers(name: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_axes_say_what_they_show_with_its_unit(name: str, tmp_path: Path) -> None:
-    figure = plots.save(FIGURES[name](), tmp_path, name)
+    figure = style.save(FIGURES[name](), tmp_path, name)
     labels = [label for axes in figure.axes for label in (axes.get_xlabel(), axes.get_ylabel()) if label]
     assert any(re.search(r"\[(s|ms|µs|samples/s)\]$", label) for label in labels)
     assert all(label == "client threads" or label.endswith("]") for label in labels)
@@ -74,12 +74,12 @@ def legend(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("name", ["time", "throughput"])
 def test_curves_are_told_apart_by_server_threads(name: str, tmp_path: Path) -> None:
-    figure = plots.save(FIGURES[name](), tmp_path, name)
+    figure = style.save(FIGURES[name](), tmp_path, name)
     assert {"1 server thread", "2 server threads"} <= set(legend(figure))
 
 
 def test_the_published_curves_stand_beside_ours(tmp_path: Path) -> None:
-    figure = plots.save(FIGURES["time"](), tmp_path, "time")
+    figure = style.save(FIGURES["time"](), tmp_path, "time")
     (axes,) = figure.axes  # one pair of axes for both modes
     grey = [line for line in axes.lines if line.get_color() == curves.PUBLISHED_GREY]
     ours = [line for line in axes.lines if "server thread" in str(line.get_label())]
@@ -88,7 +88,7 @@ def test_the_published_curves_stand_beside_ours(tmp_path: Path) -> None:
 
 
 def test_modes_are_told_apart_by_the_line_and_server_threads_by_the_colour(tmp_path: Path) -> None:
-    figure = plots.save(FIGURES["time"](), tmp_path, "time")
+    figure = style.save(FIGURES["time"](), tmp_path, "time")
     ours = {str(line.get_label()): line for line in figure.axes[0].lines if "server thread" in str(line.get_label())}
     styles = {name: (line.get_linestyle(), line.get_color()) for name, line in ours.items()}
     for count in ("1 server thread", "2 server threads"):
@@ -111,22 +111,22 @@ def test_seven_server_counts_have_the_marker_of_their_legend_and_of_no_other() -
 
 @pytest.mark.parametrize("name", ["grid", "stage"])
 def test_every_stage_is_in_the_legend_with_a_colour_of_its_own(name: str, tmp_path: Path) -> None:
-    figure = plots.save(FIGURES[name](), tmp_path, name)
+    figure = style.save(FIGURES[name](), tmp_path, name)
     assert set(STAGES) <= set(legend(figure))
-    assert len({plots.STAGE_COLOURS[stage] for stage in STAGES}) == len(STAGES)
+    assert len({style.STAGE_COLOURS[stage] for stage in STAGES}) == len(STAGES)
 
 
 def test_ops_of_ones_own_have_colours_of_their_own() -> None:
     names = (*CLIENT_STAGES[:-2], "round", "clip", *CLIENT_STAGES[-2:])
     figure = stage_figure(grid(modes=("rpc", "flask"), stages=names))
     assert {"round", "clip"} <= set(legend(figure))
-    colours = plots.stage_colours(["prepro", *names, "postpro"])
+    colours = style.stage_colours(["prepro", *names, "postpro"])
     assert len(set(colours.values())) == len(colours)
 
 
 def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
     rows = grid(servers=(2,), rounds=1, stages=(*CLIENT_STAGES[:-2], "round", *CLIENT_STAGES[-2:]))
-    figure = plots.save(plots.grid_figure(rows, HERE), tmp_path, "grid")
+    figure = style.save(style.grid_figure(rows, THIS_MACHINE), tmp_path, "grid")
     stacks = zip(*figure.axes[0].containers, strict=True)
     tops = [max(bar.get_y() + bar.get_height() for bar in stack) for stack in stacks]
     assert tops == pytest.approx(list(rows["total_s"]))
@@ -142,8 +142,8 @@ def test_a_curve_is_the_cells_throughput() -> None:
 
 @pytest.mark.parametrize("draw", [throughput_figure, stage_figure, time_figure])
 def test_failed_cells_are_left_out(draw: Callable[[pd.DataFrame], Figure], tmp_path: Path) -> None:
-    plots.save(draw(table([*rows_of(), failed(1, 8)])), tmp_path, "some-failed")
-    plots.save(draw(table([*rows_of(), failed(4, 1), failed(4, 2)])), tmp_path, "one-gone")
+    style.save(draw(table([*rows_of(), failed(1, 8)])), tmp_path, "some-failed")
+    style.save(draw(table([*rows_of(), failed(4, 1), failed(4, 2)])), tmp_path, "one-gone")
 
 
 def test_cells_that_are_not_valid_are_hollow_and_the_legend_says_so() -> None:
@@ -186,7 +186,7 @@ def test_more_modes_than_common_line_styles_are_drawn_apart() -> None:
 
 
 def test_the_stages_of_several_engines_have_rows_of_one_engine_and_one_scale(tmp_path: Path) -> None:
-    figure = plots.save(stage_figure(several()), tmp_path, "stages")
+    figure = style.save(stage_figure(several()), tmp_path, "stages")
     drawn = [axes for axes in figure.axes if axes.axison]
     titles = [axes.get_title(loc="left").replace("\n", " ") for axes in drawn]
     counts = ("1 server thread", "2 server threads")

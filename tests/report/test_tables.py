@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from ledger_rows import failed, grid, row, rows_of, table
 
-from imdb_serving.bench.record.ledger import Ledger
-from imdb_serving.bench.runs.sweep import Plan, write_plan
 from imdb_serving.errors import DataError
+from imdb_serving.experiment.sweep import Plan, write_plan
+from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames, tables
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage

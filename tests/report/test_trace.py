@@ -13,17 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_charts import with_samples
 
-from imdb_serving.bench.cell import GRID
-from imdb_serving.bench.parameters import GridParams
-from imdb_serving.bench.record.samples import read_samples
-from imdb_serving.bench.runs import grid
-from imdb_serving.bench.runs.grid import run_grid
+from imdb_serving.cell import GRID
 from imdb_serving.cli import main
 from imdb_serving.errors import DataError
+from imdb_serving.experiment import grid
+from imdb_serving.experiment.grid import run_grid
+from imdb_serving.measurement.ledger import read_samples
+from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report.frames import rows_of
-from imdb_serving.report.lives import in_lanes, lives, row_of
-from imdb_serving.report.trace import CLIENTS, NAMES, WORKERS
-from imdb_serving.text.lines import Line
+from imdb_serving.report.timelines import CLIENTS, NAMES, WORKERS, in_lanes, row_of, timelines
+from imdb_serving.text.formats import Line
 
 Event = dict[str, Any]
 
@@ -43,7 +42,7 @@ def test_lanes_are_few_and_nothing_in_one_overlaps(spans: list[tuple[int, int]])
 
 def test_a_life_is_its_stages_end_to_end(tmp_path: Path) -> None:
     rows = with_samples(tmp_path)
-    found = lives(tmp_path, row_of(rows, ""), 10)
+    found = timelines(tmp_path, row_of(rows, ""), 10)
     assert len(found) == 10
     assert [life.position for life in found] == list(range(495, 505))
     for life in found:
@@ -55,7 +54,7 @@ def test_without_raw_samples_there_is_an_error(tmp_path: Path) -> None:
     rows = with_samples(tmp_path)
     (tmp_path / rows["raw"].iloc[0]).unlink()
     with pytest.raises(DataError, match="cannot read the raw samples"):
-        lives(tmp_path, row_of(rows, ""), 10)
+        timelines(tmp_path, row_of(rows, ""), 10)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from imdb_serving import encodings
-from imdb_serving.bench.parameters.reading import load_sweep
 from imdb_serving.errors import DataError
+from imdb_serving.keys import read_token
+from imdb_serving.measurement.parameters.reading import load_sweep
 from imdb_serving.model.conf import load_conf
-from imdb_serving.text.lines import detect_format, has_label, parse, read_lines
+from imdb_serving.text import formats
+from imdb_serving.text.formats import detect_format, has_label, parse, read_lines
 from imdb_serving.text.reviews import load
 from imdb_serving.text.vocabulary import Vocabulary, tokenise
-from imdb_serving.transports.keys import read_token
 
 ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}
 MARKED = {
@@ -117,6 +117,6 @@ def test_a_missing_one_too(line: str) -> None:
 
 
 def test_what_is_not_marked_is_utf_8() -> None:
-    assert encodings.decode(b"caf\xc3\xa9") == "café"
+    assert formats.decode(b"caf\xc3\xa9") == "café"
     with pytest.raises(UnicodeDecodeError):
-        encodings.decode(b"caf\xe9")
+        formats.decode(b"caf\xe9")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imdb_serving.errors import DataError
-from imdb_serving.text.lines import (
+from imdb_serving.text.formats import (
     EXPECTED,
     Example,
     Line,

@@ -10,7 +10,7 @@ import pytest
 
 from imdb_serving.errors import DataError
 from imdb_serving.text import reviews
-from imdb_serving.text.lines import Example, format_ids, format_text
+from imdb_serving.text.formats import Example, format_ids, format_text
 from imdb_serving.text.reviews import Reviews, load, read_file
 
 

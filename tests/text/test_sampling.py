@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.text.reviews import Reviews
-from imdb_serving.text.sampling import STRATA, sample_by_length
+from imdb_serving.text.reviews import STRATA, Reviews, sample_by_length
 from imdb_serving.text.vocabulary import tokenise
 
 

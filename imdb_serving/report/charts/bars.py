@@ -1,4 +1,4 @@
-"""Where time and cores go: stages of a request, a chart a curve; the CPU time of a request by who took it."""
+"""Bar charts: the stages of a request, the CPU time by who took it, and what each rung of the ladder adds."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.lines import Line2D
 
-from imdb_serving.bench.cell import LOCAL_MODES, plural
-from imdb_serving.report import costs, frames, tables
-from imdb_serving.report.charts.chart import Chart, Charts, sheet
-from imdb_serving.report.charts.curves import NO_SERVER, data_of
-from imdb_serving.report.charts.key import Key
+from imdb_serving.cell import LOCAL_MODES, plural
+from imdb_serving.experiment.ladder import RUNGS
+from imdb_serving.report import costs, frames, ladder, tables
+from imdb_serving.report.charts.chart import Chart, Charts, Legend, sheet
+from imdb_serving.report.charts.threads import NO_SERVER, data_of
 from imdb_serving.report.curves import Drawn, curves_of
-from imdb_serving.report.plots import COLOURS, stage_colours, used
+from imdb_serving.report.ladder_plots import added_axis, draw_case
+from imdb_serving.report.style import COLOURS, stage_colours, style_of, used
 
 SMALL = 3.6, 3.0
 
@@ -34,7 +36,7 @@ def stages(rows: pd.DataFrame, folder: Path) -> Charts:
             charts.append(_stacked(curve, panel, means, highest))
     order = [name for name in tables.stage_order(cells) if name in seen]
     colours = stage_colours(order)
-    return Charts(charts, Key([], [(name, colours[name]) for name in order]), frames.machine_note(rows, folder))
+    return Charts(charts, Legend([], [(name, colours[name]) for name in order]), frames.machine_note(rows, folder))
 
 
 def _stacked(curve: Drawn, panel: str, means: pd.DataFrame, highest: float) -> Chart:
@@ -79,7 +81,7 @@ def cost(rows: pd.DataFrame) -> Charts:
         axes.set_xlabel("CPU time of a request [µs]")
         chart = page.chart("CPU time of a request, by who took it")
     swatches = [(words, COLOURS[number]) for number, words in enumerate(PARTS.values())]
-    return Charts([chart], Key([], swatches), "Of each mode and engine the cell of the highest throughput.")
+    return Charts([chart], Legend([], swatches), "Of each mode and engine the cell of the highest throughput.")
 
 
 def _name(cell: Any) -> str:
@@ -103,3 +105,40 @@ def _parts(page: Any, cell: Any, shares: dict[str, float], place: int, name: str
     page.axes.annotate(
         f"{whole:,.0f} µs", (left, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9
     )
+
+
+SIZE = 5.0, 4.8
+
+
+def rungs(rows: pd.DataFrame | None, folder: Path, why_not: str = "") -> Charts:
+    """Return the charts of a ladder's rows; none, and why, where it was not measured."""
+    if rows is None:
+        return Charts([], note=why_not)
+    cases = ladder.cases(rows)
+    engines = dict.fromkeys(engine for engine, _ in cases)
+    charts = [_chart(rows, engine, [case for case in cases if case[0] == engine]) for engine in engines]
+    counts = list(dict.fromkeys(clients for _, clients in cases))
+    handles = []
+    for number, clients in enumerate(counts):
+        colour, marker = style_of(number)
+        handles.append(Line2D([], [], color=colour, marker=marker, lw=1.6, label=plural(clients, "client")))
+    note = (
+        f"{plural(int(rows['server_threads'].max()), 'worker')}, {plural(rows['round'].nunique(), 'round')}; medians "
+        f"with 95 % intervals, hollow where 0 lies inside; {frames.machine_note(rows, folder)}"
+    )
+    return Charts(charts, Legend(handles), note)
+
+
+def _chart(rows: pd.DataFrame, engine: str, cases: list[ladder.Case]) -> Chart:
+    with sheet(SIZE) as page:
+        for number, case in enumerate(cases):
+            table = ladder.additions(rows, case)
+            for dot, rung in draw_case(page.axes, rows, case, number, len(cases)):
+                row = table.loc[rung]
+                interval = f"{row['adds']:+,.0f} µs ({row['adds low']:,.0f} to {row['adds high']:,.0f})"
+                words = f"{rung}: {ladder.MEANING[rung]}\n{plural(case[1], 'client')}: {interval}"
+                page.tell(dot, [words], {"engine": engine})
+        page.axes.set_yticks(range(len(RUNGS)), list(RUNGS))
+        page.axes.invert_yaxis()
+        added_axis(page.axes, [ladder.additions(rows, case) for case in cases])
+        return page.chart(f"Added to a request, engine {engine}")

@@ -1,4 +1,4 @@
-"""Throughput against server nodes, a chart an engine: the best that each number of nodes gave, and the law."""
+"""Charts of throughput against server nodes: the best measured for each number of nodes, and the law."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from imdb_serving.bench.analysis import usl
-from imdb_serving.bench.analysis.cells import valid
-from imdb_serving.bench.cell import plural, varying
+from imdb_serving.analysis import usl
+from imdb_serving.analysis.cells import valid
+from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
-from imdb_serving.report.charts.chart import Chart, Charts, Sheet, sheet
-from imdb_serving.report.charts.key import Key
-from imdb_serving.report.plots import GREY, style_of
+from imdb_serving.report.charts.chart import Chart, Charts, Legend, Sheet, sheet
+from imdb_serving.report.style import GREY, style_of
 
 NODES = "server_nodes"
 
@@ -76,7 +75,7 @@ def nodes(rows: pd.DataFrame, folder: Path) -> Charts:
             page.axes.set_ylabel("throughput [samples/s]")
             charts.append(page.chart(f"Throughput against nodes{', ' if panel else ''}{panel}"))
     note = frames.machine_note(rows, folder) if every else "No two numbers of nodes have a valid cell."
-    return Charts(charts, Key(_key(every)), " · ".join(filter(None, [note, *map(law_in_words, every)])))
+    return Charts(charts, Legend(_key(every)), " · ".join(filter(None, [note, *map(law_in_words, every)])))
 
 
 def _draw(page: Sheet, line: Line, number: int) -> None:

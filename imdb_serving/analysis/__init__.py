@@ -1,0 +1,1 @@
+"""Statistics: from raw samples and rows to numbers. Reads no file and starts nothing."""

@@ -1,0 +1,146 @@
+"""Operational bounds and utilisation: the most that a closed loop can give, and which resource is busy.
+
+After Denning and Buzen (1978) and Lazowska et al., Quantitative System Performance (1984), chapter 5: nothing is
+assumed of distributions. Works on the cells of one curve and returns numbers, no sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from imdb_serving.analysis.summary import NOT_SERVING
+
+BUSY = 0.85
+"""From this utilisation on a resource is what limits."""
+
+CORES, WORKERS, WEB_SERVER, CLIENTS, NOTHING = "cores", "workers", "front", "clients", "nothing"
+
+ONE_THREAD = "flask-dev"
+"""The mode whose web server is one thread, which waits for each answer."""
+
+
+class Bounds(NamedTuple):
+    """The most requests a second that one curve can give, each by what would limit it; infinite where nothing would.
+
+    `alone_us` is the time of a request of one client, thinking included and waking cores not, D + Z - 2 W; N clients
+    cannot send more than N in that time. `workers` is m / D of the ops, `cores` the allowed cores by the least CPU time
+    a request took: of the servers' machines, or of the clients', whichever is less, where they are not the same.
+    """
+
+    alone_us: float
+    workers: float
+    cores: float
+
+    def clients(self, count: float) -> float:
+        """Return what so many clients can send at most."""
+        return count * 1e6 / self.alone_us if self.alone_us else float("inf")
+
+    def at(self, count: float) -> float:
+        """Return the least of all bounds for so many clients."""
+        return min(self.clients(count), self.workers, self.cores)
+
+
+WAKE_UPS = 2
+"""What a lone request waits for: the server's core to wake when it comes, and the client's when its answer does."""
+
+
+def bounds(curve: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Bounds:
+    """Return the bounds of a curve, by its cell with fewest clients; that must be one for `alone_us` to be a bound.
+
+    Under load no core sleeps, so what waking one costs is taken off, or two clients could give more than twice one's.
+    """
+    ordered = curve.sort_values("client_threads")
+    first: Any = ordered.iloc[0]
+    alone = first["total_us"] / first["client_threads"] if first["client_threads"] > 1 else first["total_us"]
+    ops, workers = ops_us(first), workers_of(first)
+    alone = max(alone - WAKE_UPS * wake_up_us, ops)
+    taken = min(cores_us(cell, cores) for _, cell in ordered.iterrows())
+    return Bounds(
+        float(alone), workers * 1e6 / ops if ops else float("inf"), 1e6 / taken if taken > 0 else float("inf")
+    )
+
+
+def workers_of(cell: Any) -> int:
+    """Return how many workers there were, on all nodes that had any."""
+    return max(int(cell["server_threads"]), 1) * int(cell.get("server_nodes", 1))
+
+
+def cores_us(cell: Any, cores: int) -> float:
+    """Return for how many microseconds a request keeps all cores of its machines, of so many cores each.
+
+    Where clients are on other machines than servers, those count that are kept longer.
+    """
+    servers, clients = cell["server_cpu_us"], cell["client_cpu_us"]
+    apart = int(cell.get("client_nodes", 0))
+    if not apart:
+        return float(servers + clients) / cores
+    return float(max(servers / int(cell.get("server_nodes", 1)), clients / apart)) / cores
+
+
+def op_names(cell: Mapping[str, Any]) -> list[str]:
+    """Return the ops of a cell's server, in order."""
+    return [name for name in cell["stages"] if name not in {*NOT_SERVING, "handover"}]
+
+
+def ops_us(cell: Any) -> float:
+    """Return how long a request keeps a worker: the sum of its ops, in microseconds."""
+    return float(sum(cell[f"{name}_us"] for name in op_names(cell)))
+
+
+class Busy(NamedTuple):
+    """The utilisation of each resource, from 0 to 1, which of them limits, and what takes most of a worker's time."""
+
+    cores: float
+    workers: float
+    web_server: float
+    clients: float
+    limit: str
+    most: str
+
+
+TRANSPORT = "transport"
+"""What takes most of a worker's time where the ops do not."""
+
+MOST = 2 / 3
+
+WAITING = 0.3
+"""From this wait for a worker on, as a share of what its ops take, all workers are busy, whatever the ops add up to: a
+worker process reads and writes messages too, which no op shows."""
+
+
+def utilisation(cell: Any, cores: int) -> Busy:
+    """Return how busy cores, workers, a one-threaded web server and clients were in a cell (throughput times demand).
+
+    Cores come first: on busy cores workers wait for them, and their ops only look long. A thread worker does all of the
+    server's work. Where nothing is busy and no client has to wait for a worker, the clients are what limits: each sends
+    one request at a time.
+    """
+    rate = cell["request_rate"] / 1e6
+    ops, servers, clients = ops_us(cell), workers_of(cell), cell["client_threads"]
+    taken = max(ops, cell["server_cpu_us"]) if cell["worker_kind"] == "thread" else ops
+    of_cores = rate * cores_us(cell, cores)
+    web_server = 0.0
+    if cell["mode"] == ONE_THREAD:
+        inside = ("parse", "handover", *op_names(cell))
+        web_server = rate * sum(cell[f"{name}_us"] for name in inside if f"{name}_us" in cell)
+    most = max(op_names(cell), key=lambda name: cell[f"{name}_us"], default="")
+    busy = Busy(
+        cores=of_cores,
+        workers=rate * taken / servers,
+        web_server=web_server,
+        clients=rate * cell["client_cpu_us"] / min(clients, cores * max(int(cell.get("client_nodes", 0)), 1)),
+        limit=NOTHING if clients > servers else CLIENTS,
+        most=most if ops >= MOST * taken else TRANSPORT,
+    )
+    waits = clients > servers and cell["queue_us"] >= WAITING * ops
+    for name, limits in (
+        (CORES, of_cores >= BUSY),
+        (WEB_SERVER, web_server >= BUSY),
+        (WORKERS, busy.workers >= BUSY or waits),
+    ):
+        if limits:
+            return busy._replace(limit=name)
+    return busy

@@ -1,1 +1,0 @@
-"""What is measured: load, cells, sweeps, and the ledger they are written to."""

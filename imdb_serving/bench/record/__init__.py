@@ -1,1 +1,0 @@
-"""The record: cells, rows, raw samples, the machine, kept so that a crash loses nothing. Knows no server."""

@@ -1,0 +1,165 @@
+"""A cell: the identity of one measurement. Owns what makes two measurements the same, and how a cell is named.
+
+Ledger keys, file names, medians, legends and comparisons follow from it. Knows neither how a cell is measured nor its
+result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from imdb_serving.config import FORMER_NAMES, engine_name
+
+GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
+SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB)
+"""In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
+servers side by side, all but one idle; against the engine that answers at once, to know the clients; as a step of a
+search for a limit; and by hand, while one looks on."""
+
+CLOSED, POISSON, CONSTANT, OFFLINE = "closed", "poisson", "constant", "offline"
+ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
+"""How requests arrive: the next when the last is answered; at drawn or at even times, whatever is answered; all at
+once."""
+
+SHARED, APART, SPREAD = "shared", "apart", "spread"
+PLACEMENTS = (SHARED, APART, SPREAD)
+"""Where servers and clients of a cell run on a cluster: on one node; clients on a node of their own; on several."""
+
+LOCAL_MODES = ("bare", "inproc", "inproc-json")
+"""Ways without a server: the engine alone; the ops around it; these behind JSON bodies that nobody sends."""
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is measured. Two measurements with equal cells are repeats of one; anything else is another cell.
+
+    `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
+    `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
+    elsewhere. `samples` are all that the clients send together, as often as there are `passes`. `placement` is how
+    server and clients stand on the machines of a cluster, empty where there is none; each of the `server_nodes` has
+    `server_threads` workers, and `client_nodes` are those on which there are clients alone.
+    """
+
+    series: str = GRID
+    mode: str = "rpc"
+    engine: str = "paddle"
+    net: str = "cnn"
+    model: str = ""
+    server_threads: int = 1
+    client_threads: int = 1
+    batch: int = 1
+    arrivals: str = CLOSED
+    rate: float = 0.0
+    client_kind: str = "keep-alive"
+    worker_kind: str = ""
+    math_threads: int = 1
+    service: str = ""
+    pipeline: str = ""
+    endpoint: str = ""
+    samples: int = 0
+    passes: int = 1
+    placement: str = ""
+    server_nodes: int = 1
+    client_nodes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.engine in FORMER_NAMES:  # in a row of an older ledger
+            msgspec.structs.force_setattr(self, "engine", engine_name(self.engine))
+
+    @property
+    def key(self) -> str:
+        """A short hash of all fields: the same in every process, another for every other cell."""
+        return digest(self)
+
+    @property
+    def slug(self) -> str:
+        """A file name for this cell, which tells a reader most and no other cell has."""
+        words = [self.series] if self.series != GRID else []
+        words += [self.mode, self.engine, f"s{self.server_threads}", f"c{self.client_threads}", self.key]
+        return re.sub(r"[^\w.-]+", "-", "-".join(words))
+
+    def without(self, *fields: str) -> Cell:
+        """Return this cell with some fields at their defaults."""
+        defaults = Cell()
+        return msgspec.structs.replace(self, **{name: getattr(defaults, name) for name in fields})
+
+    def label(self, fields: Iterable[str] | None = None) -> str:
+        """Return some of the fields in words, all that are not empty when none are named, in the order of the class."""
+        wanted = set(FIELDS if fields is None else fields)
+        return ", ".join(words for name in FIELDS if name in wanted and (words := in_words(name, getattr(self, name))))
+
+
+FIELDS: tuple[str, ...] = Cell.__struct_fields__
+
+_WORDS = {
+    "engine": "engine {}",
+    "net": "net {}",
+    "model": "model {}",
+    "batch": "batch {}",
+    "rate": "{:,.0f} requests/s offered",
+    "worker_kind": "{} workers",
+    "service": "service time {}",
+    "pipeline": "pipeline {}",
+    "endpoint": "over {}",
+    "samples": "{:,} samples",
+    "placement": "clients {}",
+}
+_COUNTED = {
+    "server_threads": "server thread",
+    "client_threads": "client",
+    "math_threads": "math thread",
+    "passes": "pass",
+    "server_nodes": "server node",
+    "client_nodes": "client node",
+}
+_SAID: dict[tuple[str, object], str] = {
+    ("series", GRID): "",
+    ("series", AA_REPEAT): "the A/A pair's second",
+    ("client_kind", "keep-alive"): "",
+    ("client_kind", "curl"): "curl clients",
+    ("arrivals", CLOSED): "closed loop",
+    ("arrivals", POISSON): "Poisson arrivals",
+    ("arrivals", CONSTANT): "even arrivals",
+    ("arrivals", OFFLINE): "all at once",
+    ("rate", 0.0): "",
+    ("passes", 1): "",
+    ("placement", SHARED): "clients on the server's node",
+    ("placement", APART): "clients on another node",
+    ("placement", SPREAD): "clients on several nodes",
+    ("server_nodes", 1): "",
+    ("client_nodes", 0): "",
+    ("client_nodes", 1): "",
+}
+
+
+def in_words(name: str, value: object) -> str:
+    """Return one field's value in words, empty for one that says nothing."""
+    if (name, value) in _SAID:
+        return _SAID[name, value]
+    if name in _COUNTED:
+        return plural(int(str(value)), _COUNTED[name])
+    return _WORDS.get(name, "{}").format(value) if value else ""
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 round`, `2 rounds`."""
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
+def varying(cells: Sequence[Cell]) -> list[str]:
+    """Return the fields in which these cells differ."""
+    return [name for name in FIELDS if len({getattr(cell, name) for cell in cells}) > 1]
+
+
+def common(cells: Sequence[Cell], without: Iterable[str] = ()) -> str:
+    """Return in words what these cells have in common; empty when there are none."""
+    leave = {*varying(cells), *without}
+    return cells[0].label([name for name in FIELDS if name not in leave]) if cells else ""
+
+
+def digest(*parts: object) -> str:
+    """Return twelve hexadecimal digits that stand for these values."""
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:12]

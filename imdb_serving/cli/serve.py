@@ -1,0 +1,131 @@
+"""`imdb-serving serve`: an RPC server that prints one line when it is ready and ends cleanly on a signal."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import click
+
+from imdb_serving.cli import group
+from imdb_serving.cli.serve_options import (
+    MakePipeline,
+    ServeOptions,
+    given_options,
+    metrics_port,
+    rpc_stages,
+    server_options,
+    warn_strangers,
+)
+from imdb_serving.protocol.endpoints import is_socket
+
+log = logging.getLogger(__name__)
+
+
+def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
+    from imdb_serving.protocol import wire
+    from imdb_serving.server.rpc_requests import answer_maker
+    from imdb_serving.server.rpc_server import RpcServer
+    from imdb_serving.server.worker import nothing_yet
+    from imdb_serving.server.worker_pool import WorkerPool
+
+    options.set_up_log()
+    options.settle()
+    make_pipeline = make_pipeline or options.make_pipeline()
+    bundle = options.open_bundle()
+    make = answer_maker(options.kind)
+    pool = WorkerPool(nothing_yet, options.server_threads, options.kind, options.preload(), wire.fingerprint)
+
+    def prepare() -> None:
+        pool.make_answer = functools.partial(make, functools.partial(make_pipeline, options.tuned(bundle), bundle))
+
+    keys = options.keys()
+    server = RpcServer(
+        options.endpoint,
+        pool,
+        functools.partial(options.describe, bundle),
+        max_message_bytes=options.max_message_bytes,
+        keys=keys,
+        prepare=prepare,
+        max_queue=options.max_queue,
+    )
+    warn_strangers(options.endpoint, guarded=keys is not None)
+    server.watch = lambda threads: metrics_port(options, threads, pool, server.info, rpc_stages)
+    stop_when_asked(server.stop, options)
+    mode = "socket" if is_socket(options.endpoint) else "rpc"
+    if mode == "rpc":
+        _let_wakers_finish()
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
+
+
+def _let_wakers_finish() -> None:
+    """Have a thread of this server that is woken wait until the one that woke it rests, where Linux lets us ask for it.
+
+    ZeroMQ wakes a thread of its own and one of ours for every message. Where cores are scarce, each would interrupt the
+    other, or the client, in the middle of its work (docs/performance.md).
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
+    """Call `stop` at SIGINT and SIGTERM, and at the end of standard input if asked."""
+    stop_on_signals(stop)
+    if options.exit_with_stdin:
+        threading.Thread(target=_wait_for_end_of_stdin, args=(stop,), daemon=True).start()
+
+
+def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "") -> None:
+    """Print the one line that says the server is ready, and where; its third word is the endpoint."""
+    log.info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
+    print(
+        f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
+        f"worker_kind={options.kind} pid={os.getpid()}{f' metrics={metrics}' if metrics else ''}",
+        flush=True,
+    )
+
+
+def stop_on_signals(stop: Callable[[], None]) -> None:
+    """Call `stop` at SIGINT and SIGTERM."""
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        stop()  # and no word in the log: whoever holds its lock may be who was interrupted
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
+
+
+def _wait_for_end_of_stdin(stop: Callable[[], None]) -> None:
+    """Stop when whoever started this server has gone: its end of our standard input closes with it."""
+    # The descriptor, not the buffered stream: a thread that holds its lock would abort the interpreter's exit.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
+    stop()
+
+
+@group.command()
+@server_options(port=9292)
+@click.option("--endpoint", help="Listen here instead of --host and --port, for example ipc:///tmp/imdb-serving.")
+def serve(endpoint: str | None, **options: Any) -> None:
+    """Serve MODEL over RPC until SIGINT or SIGTERM; one line on standard output says when it is ready.
+
+    MODEL is a bundle's serving_server_model folder, or the folder that holds it.
+
+    \b
+    Example:
+      imdb-serving serve serving_server_model --port 9292 --server-threads 4
+    """
+    from imdb_serving.protocol.endpoints import with_port
+
+    endpoint = endpoint or f"tcp://{with_port(options['host'], options['port'])}"
+    serve_rpc(given_options(endpoint=endpoint, **options))

@@ -1,0 +1,289 @@
+"""A server's options and what follows from them: the engine, limits, keys, its log, and its metrics."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import import_module
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+import imdb_serving
+from imdb_serving import logs
+from imdb_serving.cli.options import Command, complete_engines
+from imdb_serving.config import (
+    DEFAULT_ENDPOINT,
+    MAX_MESSAGE_BYTES,
+    MAX_QUEUE,
+    MAX_REVIEW_WORDS,
+    MAX_SAMPLES,
+    WorkerKind,
+)
+from imdb_serving.engines.registry import EngineSpec, check_model, engines_in_words
+from imdb_serving.errors import ConfigError
+from imdb_serving.keys import read_token
+from imdb_serving.server_process import server_arguments
+
+if TYPE_CHECKING:
+    from imdb_serving.messages import Handler, ServerInfo
+    from imdb_serving.model.bundle import Bundle
+    from imdb_serving.server.curve import ServerKeys
+    from imdb_serving.server.server_threads import ServerThreads
+    from imdb_serving.server.worker_pool import WorkerPool
+    from imdb_serving.timing import Stage
+
+
+MakePipeline: TypeAlias = "Callable[[EngineSpec, Bundle | None], Handler]"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """Everything that decides what is served and how. `endpoint` is RPC's; HTTP servers listen on `host` and `port`.
+
+    `pipeline` names one's own as `module:function`, in place of the IMDB pipeline.
+    """
+
+    model: Path | None
+    engine: EngineSpec
+    server_threads: int = 4
+    worker_kind: WorkerKind | None = None
+    endpoint: str = DEFAULT_ENDPOINT
+    host: str = "127.0.0.1"
+    port: int = 9294
+    exit_with_stdin: bool = False
+    pipeline: str = ""
+    server_key: Path | None = None
+    client_keys: Path | None = None
+    token_file: Path | None = None
+    metrics_port: int | None = None
+    log: str = ""
+    log_level: str = "warning"
+    max_queue: int = MAX_QUEUE
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    max_samples: int = MAX_SAMPLES
+    max_review_words: int = MAX_REVIEW_WORDS
+    cores: str = ""
+
+    @property
+    def kind(self) -> WorkerKind:
+        """The worker kind: as asked, or the one the engine runs best in."""
+        return self.worker_kind or self.engine.facts.worker_kind
+
+    def open_bundle(self) -> Bundle | None:
+        """Open the model, if there is one; raise when it cannot be opened, or the engine cannot run it."""
+        from imdb_serving.model.bundle import open_bundle
+
+        bundle = open_bundle(self.model) if self.model else None
+        check_model(self.engine, bundle)
+        return bundle
+
+    def tuned(self, bundle: Bundle | None) -> EngineSpec:
+        """Decide how the engine runs the model; takes some seconds where that was never found out on this machine."""
+        from imdb_serving.engines import tuning
+
+        return tuning.resolve(self.engine, bundle)
+
+    def settle(self) -> None:
+        """Stay on the cores that were named, if any; raise `ConfigError` for those that cannot be used."""
+        from imdb_serving.processes import parse_cores, settle
+
+        if self.cores:
+            settle(parse_cores(self.cores), self.server_threads, self.engine.math_threads)
+
+    def make_pipeline(self) -> MakePipeline:
+        """Return what makes a worker's pipeline; raise `ConfigError` when there is no such function."""
+        from imdb_serving.pipeline.pipeline import Limits, imdb_pipeline
+
+        if not self.pipeline:
+            limits = Limits(samples=self.max_samples, review_words=self.max_review_words)
+            return functools.partial(imdb_pipeline, limits=limits)
+        module, _, name = self.pipeline.partition(":")
+        sys.path.insert(0, str(Path.cwd()))  # as `python SCRIPT` has it
+        try:
+            make: MakePipeline = getattr(import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(f"pipeline {self.pipeline!r}: {error}; expected MODULE:FUNCTION") from error
+        return make
+
+    def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
+        """Return what the server says of itself."""
+        from imdb_serving.messages import ServerInfo
+        from imdb_serving.pipeline.pipeline import FEED_NAMES, FETCH_NAMES
+
+        return ServerInfo(
+            protocol=protocol,
+            version=imdb_serving.__version__,
+            engine=self.engine.name,
+            net=bundle.card.net if bundle else "",
+            server_threads=self.server_threads,
+            worker_kind=self.kind,
+            feed=FEED_NAMES,
+            fetch=FETCH_NAMES,
+            max_message_bytes=limit,
+            pid=os.getpid(),
+        )
+
+    def arguments(self) -> list[str]:
+        """Return the options of a server like this one, for a process of its own."""
+        limits = ("max_queue", "max_message_bytes", "max_samples", "max_review_words")
+        return [
+            *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
+            *(("--log", self.log, "--log-level", self.log_level) if self.log else ()),
+            *(("--cores", self.cores) if self.cores else ()),
+            *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),
+        ]
+
+    def keys(self) -> ServerKeys | None:
+        """Return the keys for RPC, or None; raise `ConfigError` when one of the two options is missing."""
+        from imdb_serving.server.curve import ServerKeys
+
+        if self.token_file is not None:
+            raise ConfigError("--token-file is for HTTP; RPC has --server-key and --client-keys")
+        if (self.server_key is None) != (self.client_keys is None):
+            raise ConfigError("--server-key and --client-keys go together: a key alone would let anybody in")
+        if self.server_key is None or self.client_keys is None:
+            return None
+        return ServerKeys(self.server_key, self.client_keys)
+
+    def token(self) -> str:
+        """Return the token for HTTP, or an empty text; raise `ConfigError` when it cannot be read."""
+        if self.server_key is not None or self.client_keys is not None:
+            raise ConfigError("--server-key and --client-keys are for RPC; HTTP has --token-file")
+        return read_token(self.token_file) if self.token_file else ""
+
+    def set_up_log(self) -> None:
+        """Log as asked; without a word, as logging does by itself."""
+        if self.log:
+            logs.set_up(self.log, self.log_level)
+
+    def preload(self) -> list[str]:
+        """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
+        return ["imdb_serving.pipeline.pipeline", *self.engine.facts.preload]
+
+
+log = logging.getLogger(__name__)
+
+TIMING = b"\r\nServer-Timing: "
+
+
+def warn_strangers(endpoint: str, *, guarded: bool) -> None:
+    """Warn of a server that others than this host's users can reach, and that asks nobody who they are."""
+    scheme, _, rest = endpoint.partition("://")
+    host = rest.partition("/")[0].rpartition(":")[0].strip("[]")
+    if guarded or scheme in {"ipc", "socket+unix"} or host == "localhost":
+        return
+    with suppress(ValueError):
+        if ip_address(host).is_loopback:
+            return
+    remedy = {"http": "--token-file", "socket": "tcp:// with keys (imdb-serving keys)"}.get(
+        scheme, "--server-key and --client-keys (imdb-serving keys)"
+    )
+    log.warning("anybody who can reach %s can use this server; to choose who, see %s", endpoint, remedy)
+
+
+def rpc_stages(frames: Sequence[bytes]) -> Sequence[Stage]:
+    """Return the stages in an RPC answer's frames."""
+    from imdb_serving.protocol import wire
+
+    opened = wire.open_frames(frames)
+    answer = wire.decode_answer(opened.header, opened.tensors)[1]
+    return answer.stages() if isinstance(answer, wire.Answered) else ()
+
+
+def http_stages(response: bytes) -> Sequence[Stage]:
+    """Return the stages in the head of an HTTP response."""
+    from imdb_serving.protocol.json_bodies import parse_timing
+
+    timing = response.partition(TIMING)[2].partition(b"\r\n")[0]
+    return parse_timing(timing.decode("latin-1"))[0]
+
+
+@contextmanager
+def metrics_port(
+    options: ServeOptions, threads: ServerThreads, pool: WorkerPool | None, info: ServerInfo, stages_of: Any
+) -> Iterator[str]:
+    """Tell metrics while the block lasts, if asked to; give their address, or an empty text."""
+    if options.metrics_port is None:
+        yield ""
+        return
+    from imdb_serving.server.metrics import MetricsPort, ServerCollector, StageTimes
+
+    times = StageTimes(stages_of)
+    threads.observed = times.outcomes
+    port = MetricsPort(options.host, options.metrics_port, [ServerCollector(threads, pool, info, times)], times)
+    try:
+        yield port.url
+    finally:
+        port.close()
+
+
+def server_options(port: int) -> Callable[[Command], Command]:
+    """Add the options that all servers share."""
+    options = (
+        click.argument("model", type=click.Path(path_type=Path), required=False),
+        click.option("--host", default="127.0.0.1", help="The address to listen on."),
+        click.option("--port", type=click.IntRange(0, 65535), default=port, help="The port; 0 picks a free one."),
+        click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4,
+                     help="Workers, each with an own predictor."),
+        click.option("--worker-kind", type=click.Choice(["thread", "process"]),
+                     help="Default: what the engine runs best in."),
+        click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),
+        click.option("--math-threads", type=click.IntRange(min=1, max=1024), default=1,
+                     help="Threads inside one predictor."),
+        click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
+        click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
+        click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
+                     help="Your own, called with engine and model in each worker; see docs/extending.md."),
+        click.option("--server-key", type=click.Path(path_type=Path),
+                     help="RPC over ZeroMQ: this server's secret key; see imdb-serving keys."),
+        click.option("--client-keys", type=click.Path(path_type=Path),
+                     help="RPC over ZeroMQ: the folder of the public keys of the clients to let in."),
+        click.option("--token-file", type=click.Path(path_type=Path),
+                     help="HTTP: answer those alone that show the token in this file."),
+        click.option("--metrics-port", type=click.IntRange(0, 65535), default=None,
+                     help="Tell Prometheus on this port of the host, at /metrics; 0 picks a free one."),
+        click.option("--log", type=click.Choice(["text", "json"]), default=None,
+                     help="Log one line an event to standard error in this form."),
+        click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning",
+                     help="With --log: from here on; info has a line for each request that failed."),
+        click.option("--max-queue", type=click.IntRange(min=0), default=1000,
+                     help="Requests that may wait; more are refused at once as overloaded."),
+        click.option("--max-message-bytes", type=click.IntRange(1024, 1 << 31), default=16 << 20,
+                     help="Bytes of one request."),
+        click.option("--max-samples", type=click.IntRange(min=1), default=4096, help="Samples of one request."),
+        click.option("--max-review-words", type=click.IntRange(min=1), default=1 << 16, help="Words of one sample."),
+        click.option("--cores", default="", metavar="LIST",
+                     help="Stay on these, as 0-3,6; each worker has its own where there are enough."),
+        click.option("--exit-with-stdin", is_flag=True,
+                     help="Stop when standard input ends, for a server with a parent."),
+    )  # fmt: skip
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def given_options(
+    model: Path | None,
+    *,
+    engine: str,
+    math_threads: int,
+    service_time_ms: float,
+    distribution: Any,
+    **others: Any,
+) -> ServeOptions:
+    """Gather a server's options."""
+    from imdb_serving.engines.registry import EngineSpec
+
+    return ServeOptions(model, EngineSpec(engine, math_threads, service_time_ms, distribution), **others)

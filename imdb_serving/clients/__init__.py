@@ -1,0 +1,1 @@
+"""One call to a server over ZeroMQ, sockets, HTTP or curl, or to several servers. Knows no engine and no model."""

@@ -1,0 +1,202 @@
+"""Clients and servers on other machines as a measurement sees them: a session to run, and CPU usage to observe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.cluster.orders import Call, ClientsOrder, HostFacts
+from imdb_serving.load.client_processes import START_SECONDS, Connect
+from imdb_serving.load.closed_loop import ClientRecord, Workload
+from imdb_serving.load.open_loop import OpenShare
+from imdb_serving.measurement.cpu_meter import Usage
+from imdb_serving.measurement.measure import Target
+from imdb_serving.messages import Reply, Request
+from imdb_serving.timing import CLOCK_ID, ClockFilter, Exchange
+
+ASK_SECONDS = 60.0
+EXCHANGES = 8
+"""With a host's clock before a block of load; the quickest of them counts."""
+
+TOGETHER_NS = 100_000_000
+"""How far ahead the clients are told to begin: the word takes some milliseconds to the last of them."""
+
+
+Wait = Callable[[], Any]
+"""Waits for the outcome of a call; raises what it raised, or `HostLost`."""
+
+Begin = Callable[[Call, float], Wait]
+"""Has a host do something within so many seconds."""
+
+
+class RemoteHost:
+    """A host that was asked who it is; `name` tells it from the others of its cluster."""
+
+    def __init__(self, name: str, address: str, begin: Begin) -> None:
+        """Ask it."""
+        self.name, self.address, self._begin = name, address, begin
+        self.facts: HostFacts = self.ask("who")
+        self._clocks = ClockFilter()
+
+    def ask(self, method: str, *arguments: Any, seconds: float = ASK_SECONDS) -> Any:
+        """Have it do something; raises what that raises, or `HostLost`."""
+        return self.begin(method, *arguments, seconds=seconds)()
+
+    def begin(self, method: str, *arguments: Any, seconds: float) -> Wait:
+        """Have it begin to do something, and return what waits for that."""
+        return self._begin(Call(method, arguments), seconds)
+
+    def behind_ns(self) -> int:
+        """Return what to add to its clock's stamps to have this one's."""
+        if self.facts.clock == CLOCK_ID:
+            return 0
+        for _ in range(EXCHANGES):
+            sent = perf_counter_ns()
+            clock, there = self.ask("now")
+            self._clocks.learn(clock, Exchange(sent, there, there, perf_counter_ns()))
+        return self._clocks.offset_ns
+
+
+def at_once(hosts: Sequence[RemoteHost], method: str, *arguments: Sequence[Any], seconds: float) -> list[Any]:
+    """Have several hosts do the same side by side, each with its own of every argument; return what each returned."""
+    begun = [
+        host.begin(method, *(own[place] for own in arguments), seconds=seconds) for place, host in enumerate(hosts)
+    ]
+    return [wait() for wait in begun]
+
+
+class RemoteSession:
+    """Client processes on one or more hosts, in turn: as `LoadSession` is on one's own machine."""
+
+    def __init__(
+        self,
+        hosts: Sequence[RemoteHost],
+        cores: Sequence[Sequence[int]],
+        connect: Connect,
+        clients: int,
+        timeout: float,
+    ) -> None:
+        """Start the clients: every host has its share of them, on these cores of it."""
+        self._hosts, self.request_timeout = list(hosts), timeout
+        counts = [len(range(place, clients, len(hosts))) for place in range(len(hosts))]
+        orders = [
+            ClientsOrder(connect, count, timeout, tuple(own)) for count, own in zip(counts, cores, strict=True) if count
+        ]
+        self._hosts = self._hosts[: len(orders)]  # with fewer clients than hosts, some have none
+        at_once(self._hosts, "open_session", orders, seconds=2 * START_SECONDS)
+
+    @property
+    def pids(self) -> list[int]:
+        """None here: they are other machines'."""
+        return []
+
+    def run(self, _target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
+        """Have clients work through one share each, all started together; see `LoadSession.run`.
+
+        Stamps are of this process's clock. Raises `HostLost` when one of the hosts is.
+        """
+        behind = [host.behind_ns() for host in self._hosts]
+        every = len(self._hosts)
+        dealt = [_dealt(shares, place, every) for place in range(every)]
+        active = [place for place in range(every) if dealt[place]]
+        hosts = [self._hosts[place] for place in active]
+        at_once(hosts, "hand_out", [dealt[place] for place in active], seconds=2 * START_SECONDS)
+        start_ns = perf_counter_ns() + TOGETHER_NS
+        longest = max(len(share) for share in shares) * self.request_timeout + 2 * START_SECONDS
+        begins = [start_ns - behind[place] for place in active]
+        found = at_once(hosts, "go", begins, seconds=longest)
+        records: list[Any] = [None] * len(shares)
+        for place, own in zip(active, found, strict=True):
+            records[place::every] = [
+                _here(record, share, behind[place]) for record, share in zip(own, dealt[place], strict=True)
+            ]
+        return records
+
+
+@dataclass(frozen=True, slots=True)
+class Thinned:
+    """Some requests of a workload: those at `places`."""
+
+    workload: Workload
+    places: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return how many."""
+        return len(self.places)
+
+    def prepare(self, position: int) -> Request:
+        """Make a request ready to send."""
+        return self.workload.prepare(int(self.places[position]))
+
+    def finish(self, position: int, reply: Reply) -> Any:
+        """Make something of the reply."""
+        return self.workload.finish(int(self.places[position]), reply)
+
+
+def _dealt(shares: Sequence[Sized], place: int, every: int) -> list[Sized]:
+    """Return one host's clients' shares.
+
+    Clients of an open loop take turns at the same requests; hosts cannot, so each has every n-th of them.
+    """
+    own = list(shares[place::every])
+    if every == 1:
+        return own
+    return [_thinned(share, place, every) if isinstance(share, OpenShare) else share for share in own]
+
+
+def _thinned(share: OpenShare, place: int, every: int) -> OpenShare:
+    places = np.arange(place, len(share.due_ns), every)
+    clients = len(range(place, share.clients, every))
+    return replace(share, workload=Thinned(share.workload, places), due_ns=share.due_ns[places], clients=clients)
+
+
+def _here(record: ClientRecord, share: Sized, behind_ns: int) -> ClientRecord:
+    """Return a host's record with this process's stamps, and with positions of the whole workload."""
+    thinned = share.workload if isinstance(share, OpenShare) and isinstance(share.workload, Thinned) else None
+    if thinned is not None:
+        record.positions = [int(thinned.places[position]) for position in record.positions]
+        record.failures = [replace(one, position=int(thinned.places[one.position])) for one in record.failures]
+    begun, ended = record.window_ns
+    record.window_ns = (begun + behind_ns, ended + behind_ns) if ended else (begun, ended)
+    record.starts_ns = record.starts_ns + behind_ns
+    record.intended_ns = record.intended_ns + behind_ns
+    return record
+
+
+@contextmanager
+def watching(hosts: Sequence[RemoteHost]) -> Iterator[Usage]:
+    """Fill in the usage of the `with` block: all hosts' CPU time, and of strangers' what the worst host had."""
+    usage = Usage()
+    at_once(hosts, "watch", seconds=ASK_SECONDS)
+    try:
+        yield usage
+    finally:
+        _sum_up(usage, at_once(hosts, "watched", seconds=ASK_SECONDS))
+
+
+def _sum_up(usage: Usage, hosts: Sequence[Usage]) -> None:
+    usage.seconds = max(one.seconds for one in hosts)
+    usage.server_s = sum(one.server_s for one in hosts)
+    usage.client_s = sum(one.client_s for one in hosts)
+    foreign = max(one.foreign_cores for one in hosts)
+    usage.busy_s = usage.server_s + usage.client_s + foreign * usage.seconds
+    usage.steal_s = max(one.steal_cores for one in hosts) * usage.seconds
+    usage.load_before = max(one.load_before for one in hosts)
+    usage.load_after = max(one.load_after for one in hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class HostsTarget(Target):
+    """What clients on hosts reach; its usage is that of all hosts."""
+
+    hosts: tuple[RemoteHost, ...] = ()
+
+    def watching(self, _clients: Sequence[int]) -> AbstractContextManager[Usage]:
+        """Fill in the usage of the `with` block."""
+        return watching(self.hosts)

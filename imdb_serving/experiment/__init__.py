@@ -1,0 +1,1 @@
+"""What is run: grids, sweeps, the overhead ladder, comparisons, searches. Draws nothing."""

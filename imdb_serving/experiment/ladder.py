@@ -1,0 +1,249 @@
+"""The overhead ladder: the same requests over ever longer ways, from the bare model to curl and a one-threaded Flask.
+
+All servers of a ladder run at once and are idle while another rung is measured. A round is one shuffled pass over all
+rungs in short blocks, so the drift of a shared machine affects all rungs alike. A rung is a cell, and its blocks are
+rows of the sweep's ledger.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from imdb_serving.cell import LADDER, Cell
+from imdb_serving.clients.connect import CURL, connect
+from imdb_serving.engines.registry import EngineSpec, facts_of
+from imdb_serving.errors import ServingError
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement.environment import identity, keep_card
+from imdb_serving.measurement.folders import new_run, outputs_folder
+from imdb_serving.measurement.inputs import bundle_there, measurement_lines, model_id, reference_answers, require_model
+from imdb_serving.measurement.ledger import Ledger, newest
+from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
+from imdb_serving.measurement.measure import Probabilities, Round, Target, measure
+from imdb_serving.measurement.parameters import LadderParams, model_folder
+from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.model.files import VOCABULARY
+from imdb_serving.processes import fleeting_folder
+from imdb_serving.rows import Row
+from imdb_serving.server_process import ServerProcess, server_arguments
+
+if TYPE_CHECKING:
+    from imdb_serving.text.formats import Line
+
+Rung = tuple[str, str, str]
+
+RUNGS: dict[str, Rung] = {
+    "bare": ("bare", "", "keep-alive"),
+    "inproc": ("inproc", "", "keep-alive"),
+    "socket": ("socket", "unix", "keep-alive"),
+    "rpc-ipc": ("rpc", "ipc", "keep-alive"),
+    "rpc-tcp": ("rpc", "tcp", "keep-alive"),
+    "flask": ("flask", "tcp", "keep-alive"),
+    "flask-gateway": ("flask-gateway", "tcp", "keep-alive"),
+    "flask-dev": ("flask-dev", "tcp", "keep-alive"),
+    "flask-dev-curl": ("flask-dev", "tcp", CURL),
+}
+"""The rungs, each adding one thing to the one before: mode, endpoint and client kind."""
+
+ASIDE = "inproc-json"
+"""Measured beside the ladder: the pipeline behind JSON bodies, for what JSON costs by itself."""
+
+PASSES = {"flask-gateway": 2, "flask-dev": 2, "flask-dev-curl": 1}
+USUAL_PASSES = 5
+"""How often a block sends its reviews: short requests more often, so that clients are at work together for longer."""
+
+ALL: dict[str, Rung] = {**RUNGS, ASIDE: (ASIDE, "", "keep-alive")}
+_NAMES = {fields: name for name, fields in ALL.items()}
+
+Progress = Callable[[str], None]
+
+
+def rung_of(cell: Cell) -> str:
+    """Return the name of the rung that a cell is."""
+    return _NAMES[cell.mode, cell.endpoint, cell.client_kind]
+
+
+def run_ladder(params: LadderParams, progress: Progress = print) -> list[Row]:
+    """Measure the ladder with each engine, append every block to the ledger, and return the rows.
+
+    The model is trained if need be. A rung that fails is a row with its reason; an engine whose servers do not start
+    fails all its rungs.
+    """
+    if any(facts_of(engine).needs_model for engine in params.engines):
+        require_model(params)
+    if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
+        params = msgspec.structs.replace(params, run=new_run())
+    ledger = Ledger(outputs_folder(params))
+    for engine in params.engines:
+        context = _context(params, engine, ledger)
+        if not (left := _left(params, engine, context, ledger)):
+            continue
+        try:
+            _engine(params, engine, context, left, ledger, progress)
+        except (ServingError, OSError) as error:
+            progress(f"FAILED {engine}: {error}")
+            for cell in _cells(params, engine):
+                ledger.append(context(1).failed(cell, error), [])
+    return [row for row in newest(ledger.rows()) if row.run == params.run and row.cell.series == LADDER]
+
+
+def _left(
+    params: LadderParams, engine: str, context: Callable[[int], Round], ledger: Ledger
+) -> dict[int, list[tuple[int, Cell]]]:
+    """Return the cells, with their places, that each round has still to measure: all, unless a crash came between."""
+    done = ledger.done(params.run)
+    rounds = {
+        number: [
+            (order, cell)
+            for order, cell in enumerate(_shuffled(params, engine, number))
+            if (context(number).row(cell).key, number) not in done
+        ]
+        for number in range(1, params.rounds + 1)
+    }
+    return {number: cells for number, cells in rounds.items() if cells}
+
+
+def _context(params: LadderParams, engine: str, ledger: Ledger) -> Callable[[int], Round]:
+    """Return what makes a round of one engine: its own part of the reviews, with the bare engine's answers to them."""
+    folder = model_folder(params)
+    spec, model = _engine_and_model(params, engine)
+    card = keep_card(ledger.folder, bundle_there(folder))
+    who = identity([card["id"]], model_id(model), params.seed)
+    vocabulary = find_server_dir(folder) / VOCABULARY
+    in_a_round = params.requests * params.server_threads
+    total = in_a_round * params.rounds
+    lines: list[Line] = measurement_lines(total, params.seed, vocabulary if vocabulary.is_file() else None)
+
+    reference: Probabilities | None = None
+
+    def context(number: int) -> Round:
+        nonlocal reference
+        if reference is None:
+            reference = reference_answers(ledger.folder, spec, model, model_id(model), lines)
+        part = slice(in_a_round * max(number - 1, 0), in_a_round * max(number, 1))
+        return Round(params.run, number, params.seed, card["id"], who, lines[part], reference[part])
+
+    return context
+
+
+def _engine(
+    params: LadderParams,
+    engine: str,
+    context: Callable[[int], Round],
+    left: dict[int, list[tuple[int, Cell]]],
+    ledger: Ledger,
+    progress: Progress,
+) -> None:
+    """Start everything, warm up with one round, and measure what is left."""
+    with _targets(params, engine) as targets:
+        connects = {name: target.connect for name, target in targets.items()}
+        with LoadSession(connects, params.server_threads, params.timeout) as session:
+            progress(f"{engine}: {len(targets)} rungs, {params.server_threads} workers")
+            for cell in _shuffled(params, engine, 0):
+                measure(cell, _of_cell(context(0), cell), session, rung_of(cell), targets[rung_of(cell)])
+            for number, cells in left.items():
+                for order, cell in cells:
+                    name = rung_of(cell)
+                    own = _of_cell(context(number), cell)
+                    row = ledger.append(*measure(cell, own, session, name, targets[name], order))
+                    if row.error:
+                        progress(f"FAILED rung {name}, {engine}: {row.error}")
+                progress(f"{engine}: round {number} of {params.rounds}")
+
+
+def _of_cell(context: Round, cell: Cell) -> Round:
+    """Return the round with the answers to a cell's reviews alone: one client sends the first part of the round's."""
+    return replace(context, reference=None if context.reference is None else context.reference[: cell.samples])
+
+
+def _cells(params: LadderParams, engine: str) -> list[Cell]:
+    """Return all rungs with one client and with as many as workers."""
+    facts = facts_of(engine)
+    return [
+        Cell(
+            series=LADDER,
+            mode=mode,
+            engine=engine,
+            net=params.net if facts.needs_model else "",
+            model=Path(params.model).name if facts.needs_model else "",
+            server_threads=params.server_threads if endpoint else clients,
+            client_threads=clients,
+            client_kind=kind,
+            worker_kind=facts.worker_kind if endpoint else "",
+            math_threads=params.math_threads,
+            service="" if not facts.timed else "5 ms, fixed",
+            endpoint=endpoint,
+            samples=params.requests * clients,
+            passes=PASSES.get(rung, USUAL_PASSES),
+        )
+        for rung, (mode, endpoint, kind) in ALL.items()
+        for clients in sorted({1, params.server_threads})
+    ]
+
+
+def _shuffled(params: LadderParams, engine: str, number: int) -> list[Cell]:
+    """Return all rungs in an order of this round's own."""
+    cells = _cells(params, engine)
+    random.Random(f"{params.seed}/{engine}/{number}").shuffle(cells)  # noqa: S311 - an order, not a secret
+    return cells
+
+
+def _engine_and_model(params: LadderParams, engine: str) -> tuple[EngineSpec, Path | None]:
+    spec = EngineSpec(engine, params.math_threads)
+    return spec, model_folder(params) if spec.facts.needs_model else None
+
+
+@contextmanager
+def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Target]]:
+    """Start the servers of all rungs, side by side, and give how a client connects to each rung.
+
+    The gateway and the development server stand in front of the very RPC server that is a rung of its own.
+    """
+    spec, model = _engine_and_model(params, engine)
+    arguments = server_arguments(model, spec, params.server_threads)
+    with ExitStack() as stack:
+        place = stack.enter_context(fleeting_folder())
+        start = functools.partial(_start, stack)
+        with ThreadPoolExecutor() as pool:
+            plain = pool.submit(start, "socket", [*arguments, "--endpoint", f"socket+unix://{place}/plain"])
+            rpc_ipc = pool.submit(start, "rpc", [*arguments, "--endpoint", f"ipc://{place}/zeromq"])
+            rpc_tcp = pool.submit(start, "rpc", arguments)
+            flask = pool.submit(start, "flask", arguments)
+            tcp = rpc_tcp.result()
+            web_server = [*server_arguments(None, EngineSpec("none"), params.server_threads), "--rpc", tcp.endpoint]
+            gateway = pool.submit(start, "flask-gateway", web_server)
+            dev = pool.submit(start, "flask-dev", web_server)
+        servers = {
+            "socket": (plain.result(),),
+            "rpc-ipc": (rpc_ipc.result(),),
+            "rpc-tcp": (tcp,),
+            "flask": (flask.result(),),
+            "flask-gateway": (gateway.result(), tcp),
+            "flask-dev": (dev.result(), tcp),
+        }
+        yield {
+            "bare": Target(functools.partial(BareClient, spec, model)),
+            "inproc": Target(functools.partial(InprocClient, spec, model)),
+            ASIDE: Target(functools.partial(JsonClient, spec, model)),
+            **{rung: _reached(rung, params.timeout, *behind) for rung, behind in servers.items()},
+            "flask-dev-curl": _reached("flask-dev-curl", params.timeout, *servers["flask-dev"]),
+        }
+
+
+def _reached(rung: str, timeout: float, web_server: ServerProcess, *behind: ServerProcess) -> Target:
+    kind = ALL[rung][2]
+    pids = tuple(server.pid for server in (web_server, *behind))
+    return Target(functools.partial(connect, web_server.endpoint, timeout, kind), pids)
+
+
+def _start(stack: ExitStack, mode: str, arguments: Sequence[str]) -> ServerProcess:
+    return stack.enter_context(ServerProcess.of_mode(mode, arguments))

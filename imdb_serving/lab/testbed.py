@@ -1,0 +1,125 @@
+"""The lab's testbed: one server, the client processes around it, and short stretches of load on demand."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from imdb_serving.cell import CLOSED
+from imdb_serving.clients.connect import connect
+from imdb_serving.errors import BundleError
+from imdb_serving.experiment.grid import inputs
+from imdb_serving.lab.settings import LINES, Settings
+from imdb_serving.load.client_processes import LoadSession, end_processes, prepare_processes
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.open_loop import arrival_times
+from imdb_serving.load.timed_share import ClosedSlice, OpenSlice, drive_slice
+from imdb_serving.measurement.cpu_meter import CpuMeter, Usage
+from imdb_serving.measurement.deployment import MEASURING, model_of, server_for, start_round
+from imdb_serving.measurement.folders import exclusive, new_run, outputs_folder
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.measure import Round
+from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.server_process import ServerProcess
+
+CLOSED_SECONDS, OPEN_SECONDS = 0.25, 1.0
+"""How long a stretch lasts. In an open loop requests pile up and melt away; that takes longer than a quarter second."""
+
+TIMEOUT = 5.0
+LOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What the clients of one stretch saw, under which settings, and who used the CPU."""
+
+    settings: Settings
+    records: list[ClientRecord]
+    usage: Usage
+
+    @property
+    def failures(self) -> int:
+        """How many requests got no answer."""
+        return sum(len(record.failures) for record in self.records)
+
+
+class Testbed:
+    """A running server and its clients, up to `most_clients` of them; made by `open_testbed`."""
+
+    def __init__(self, settings: Settings, server: ServerProcess, session: LoadSession, most_clients: int) -> None:
+        """Take what runs already."""
+        self.settings = settings
+        self.most_clients = most_clients
+        self.server = server
+        self._session = session
+        self._meter = CpuMeter([server.pid], session.pids, fixed=True)
+        self._sent = 0
+        self._rng = np.random.default_rng()
+
+    @property
+    def endpoint(self) -> str:
+        """Where the server answers."""
+        return self.server.endpoint
+
+    def load(self, settings: Settings) -> Stretch:
+        """Run one stretch of load under these settings, which must be of the same server."""
+        self._meter.read()
+        if settings.arrivals == CLOSED:
+            shares = [
+                ClosedSlice(CLOSED_SECONDS, settings.batch, self._sent + number * LINES // settings.clients)
+                for number in range(settings.clients)
+            ]
+            records = self._session.run("", shares)
+        else:
+            records = self._open(settings)
+        self._sent += max((len(record.positions) for record in records), default=0)
+        return Stretch(settings, records, self._meter.read())
+
+    def _open(self, settings: Settings) -> list[ClientRecord]:
+        count = max(1, int(self._rng.poisson(settings.rate * OPEN_SECONDS)))
+        due = arrival_times(settings.arrivals, count / OPEN_SECONDS, count, int(self._rng.integers(1 << 31)))
+        with tempfile.TemporaryDirectory(prefix="imdb-serving-") as place:
+            patience = int(OPEN_SECONDS * 1e9)  # so that a rate beyond the server's cannot hold the controls for long
+            share = OpenSlice(due, settings.batch, self._sent, Path(place) / "tickets", self.most_clients, patience)
+            return self._session.run("", [share] * self.most_clients)
+
+
+@contextmanager
+def open_testbed(settings: Settings, most_clients: int) -> Iterator[tuple[Testbed, Round]]:
+    """Start server and clients for the `with` block; give what its measurements share as well.
+
+    Raises a `ServingError` that says what is in the way, and what to do about it.
+    """
+    params = msgspec.structs.replace(settings.params, run=new_run())
+    _require_model(settings)
+    ledger = Ledger(outputs_folder(params))
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(ledger.folder, MEASURING, LOCK_SECONDS, "another lab or measurement"))
+        stack.callback(end_processes)
+        prepare_processes()
+        context = start_round(params, ledger)
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(inputs, params, ledger.folder)
+            server = stack.enter_context(server_for(params, settings.port))
+            lines, reference = reading.result()
+        targets = {"": functools.partial(connect, server.endpoint, TIMEOUT)}
+        drive = functools.partial(drive_slice, lines)
+        session = stack.enter_context(LoadSession(targets, most_clients, TIMEOUT, drive))
+        yield Testbed(settings, server, session, most_clients), replace(context, lines=lines, reference=reference)
+
+
+def _require_model(settings: Settings) -> None:
+    folder = model_of(settings.params)
+    if folder and not find_server_dir(folder).is_dir():
+        raise BundleError(
+            f"no model at {folder}; train it, which takes some minutes: "
+            f"imdb-serving train --net {settings.net} --out {folder}"
+        )

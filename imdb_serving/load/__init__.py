@@ -1,0 +1,1 @@
+"""Load: clients that send requests and keep every stamp. Knows no ledger and no figure."""

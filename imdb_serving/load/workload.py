@@ -1,0 +1,81 @@
+"""Reviews as load: lines of a data file become requests, replies become results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from imdb_serving.errors import RemoteFailure
+from imdb_serving.messages import Reply, Request
+from imdb_serving.protocol.requests import make_request
+from imdb_serving.text.formats import Line, LineFormat, parse
+from imdb_serving.text.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The answer to one sample: the probability of the positive class, and the label it was sent with."""
+
+    probability: float
+    label: int
+
+    @property
+    def right(self) -> bool:
+        """True when the likelier class is the label."""
+        return (self.probability > 0.5) == (self.label == 1)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewWorkload:
+    """A share of the lines; request `position` holds `batch` of them, the last one maybe fewer.
+
+    Parsing and tokenising happen in `prepare`, where the published benchmark has them (prepro). `vocabulary` is
+    needed for lines of text.
+    """
+
+    lines: Sequence[Line]
+    kind: LineFormat
+    vocabulary: Vocabulary | None
+    fetch: tuple[str, ...] = ("prediction", "acc", "cost")
+    batch: int = 1
+
+    def __len__(self) -> int:
+        """Return the number of requests."""
+        return -(-len(self.lines) // self.batch)
+
+    def samples(self, position: int) -> Sequence[Line]:
+        """Return the lines of one request."""
+        return self.lines[position * self.batch : (position + 1) * self.batch]
+
+    def prepare(self, position: int) -> Request:
+        """Parse the lines of one request; raise `DataError` for a malformed one."""
+        feeds = []
+        for line in self.samples(position):
+            example = parse(line, self.kind)
+            words = example.words
+            if words is None and self.vocabulary is not None:
+                words = self.vocabulary.encode(example.text or "")
+            feeds.append({"words": example.text if words is None else words, "label": example.label})
+        return make_request(feeds, self.fetch)
+
+    def finish(self, position: int, reply: Reply) -> list[Result]:
+        """Return one result a sample."""
+        lines = self.samples(position)
+        prediction = reply.outputs.get("prediction")
+        if prediction is None or prediction.shape != (len(lines), 2):
+            raise RemoteFailure(f"expected a prediction of shape [{len(lines)}, 2]")
+        labels = [int(line.content.rstrip()[-1]) for line in lines]
+        return [
+            Result(float(probability), label)
+            for probability, label in zip(np.asarray(prediction)[:, 1], labels, strict=True)
+        ]
+
+
+def share(lines: Sequence[Line], clients: int, batch: int) -> list[Sequence[Line]]:
+    """Split the lines into `clients` contiguous shares of whole batches, none dropped, none doubled, sizes even."""
+    batches = -(-len(lines) // batch)
+    edges = [round(number * batches / clients) * batch for number in range(clients + 1)]
+    return [lines[start:end] for start, end in pairwise(edges)]

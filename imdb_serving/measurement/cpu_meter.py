@@ -1,0 +1,128 @@
+"""Who used the CPU while a cell was measured: server, clients, other processes, the hypervisor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from time import perf_counter
+
+import psutil
+
+from imdb_serving.measurement.machine import allowed, load
+
+
+@dataclass(slots=True)
+class Usage:
+    """CPU seconds of a block, and the load of the machine (waiting processes) before and after it."""
+
+    server_s: float = 0.0
+    client_s: float = 0.0
+    busy_s: float = 0.0
+    steal_s: float = 0.0
+    own_s: float = 0.0
+    seconds: float = 0.0
+    load_before: float = 0.0
+    load_after: float = 0.0
+
+    @property
+    def foreign_cores(self) -> float:
+        """How many cores processes used that are neither server nor client nor this one; at least 0."""
+        rest = self.busy_s - self.server_s - self.client_s - self.own_s
+        return max(0.0, rest) / self.seconds if self.seconds else 0.0
+
+    @property
+    def steal_cores(self) -> float:
+        """How many cores the hypervisor took."""
+        return self.steal_s / self.seconds if self.seconds else 0.0
+
+
+class CpuMeter:
+    """Reads the CPU time that process trees and the machine have used since the meter was made or last read.
+
+    With `fixed` the trees are looked up once, at the start, which makes `read` cheap enough for several a second.
+    """
+
+    def __init__(self, servers: Sequence[int], clients: Sequence[int], *, fixed: bool = False) -> None:
+        """Start to measure the trees of these process ids."""
+        self._pids = servers, clients
+        self._trees = (process_tree(servers), process_tree(clients)) if fixed else None
+        self._load = load()
+        self._last = self._now()
+
+    def read(self, usage: Usage | None = None) -> Usage:
+        """Return what was used since the last call; `usage` is filled in and returned when it is given."""
+        usage = usage or Usage()
+        now = self._now()
+        server, client, own, busy, steal, seconds = (new - old for new, old in zip(now, self._last, strict=True))
+        # A process that ended takes its time with it; a difference below zero means that, and no use.
+        usage.server_s, usage.client_s = max(server, 0.0), max(client, 0.0)
+        usage.own_s, usage.busy_s, usage.steal_s, usage.seconds = own, busy, steal, seconds
+        usage.load_before, self._last, self._load = self._load, now, load()
+        usage.load_after = self._load
+        return usage
+
+    def _now(self) -> tuple[float, float, float, float, float, float]:
+        servers, clients = self._trees or map(process_tree, self._pids)
+        busy, steal = cores_seconds()
+        return _seconds(servers), _seconds(clients), own_seconds(), busy, steal, perf_counter()
+
+
+@contextmanager
+def watching(servers: Sequence[int], clients: Sequence[int]) -> Iterator[Usage]:
+    """Fill in the usage of the `with` block: of these servers' and clients' process trees, and of all allowed cores."""
+    usage, meter = Usage(), CpuMeter(servers, clients)
+    try:
+        yield usage
+    finally:
+        meter.read(usage)
+
+
+def added(usages: Sequence[Usage]) -> Usage:
+    """Return the usage of several stretches together."""
+    total = Usage(load_before=usages[0].load_before, load_after=usages[-1].load_after)
+    for usage in usages:
+        for name in ("server_s", "client_s", "busy_s", "steal_s", "own_s", "seconds"):
+            setattr(total, name, getattr(total, name) + getattr(usage, name))
+    return total
+
+
+def process_tree(pids: Sequence[int]) -> list[psutil.Process]:
+    """Return the processes of these ids and all their children; those that have ended are left out."""
+    found = []
+    for pid in pids:
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            found += [process, *process.children(recursive=True)]
+    return found
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return the CPU time of these processes and all their children until now, those that have ended as well."""
+    return _seconds(process_tree(pids))
+
+
+def _seconds(processes: Sequence[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])  # user, system, and both of children it has waited for
+    return total
+
+
+def own_seconds() -> float:
+    """Return the CPU time of this process until now."""
+    times = os.times()
+    return times.user + times.system
+
+
+def cores_seconds() -> tuple[float, float]:
+    """Return the seconds that the allowed cores were busy, and those that the hypervisor took."""
+    every = psutil.cpu_times(percpu=True)
+    cores = [every[core] for core in allowed() if core < len(every)]
+    idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
+    steal = sum(getattr(core, "steal", 0.0) for core in cores)
+    # Guests' time is in that of their users already.
+    guests = sum(getattr(core, "guest", 0.0) + getattr(core, "guest_nice", 0.0) for core in cores)
+    return sum(sum(core) for core in cores) - guests - idle - steal, steal

@@ -1,0 +1,126 @@
+"""What is started for a cell on this machine: a server and its clients. `cluster/deployment.py` does so on several."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+from imdb_serving.cell import LOCAL_MODES
+from imdb_serving.clients.connect import connect
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement.environment import identity, keep_card
+from imdb_serving.measurement.folders import exclusive
+from imdb_serving.measurement.inputs import bundle_there, model_id
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.local_clients import BareClient, InprocClient
+from imdb_serving.measurement.machine import allowed
+from imdb_serving.measurement.measure import Round, Session, Target
+from imdb_serving.measurement.parameters import GridParams, model_folder
+from imdb_serving.server_process import ServerProcess, server_arguments
+
+MEASURING = "measuring"
+WAIT_SECONDS = 900.0
+"""For another measurement in the same folder: two at once would measure each other."""
+
+
+class Deployment(Protocol):
+    """The machine, or the machines, of grid runs."""
+
+    def mine(self, folder: Path) -> AbstractContextManager[None]:
+        """Have a sweep's folder for the block, where no two may measure at once."""
+
+    def start_round(self, params: GridParams, ledger: Ledger) -> Round:
+        """Return what the cells of a run share: cards, and what stands for machine, code and model."""
+
+    def placed(self, params: GridParams) -> AbstractContextManager[None]:
+        """Have the machines that a run needs for the block; raise `HostLost` when there are none."""
+
+    @property
+    def client_cores(self) -> int:
+        """The cores that clients can use."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Which machines have servers and clients just now; none on one's own machine."""
+
+    def at_once(self, runs: Sequence[GridParams]) -> int:
+        """Return how many of these runs have a place to be measured side by side."""
+
+    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
+        """Start server and clients; raise `ServingError` or `OSError` when one does not start."""
+
+
+class LocalDeployment:
+    """This machine."""
+
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def client_cores(self) -> int:
+        """Clients can use all cores."""
+        return len(allowed())
+
+    @contextmanager
+    def mine(self, folder: Path) -> Iterator[None]:
+        """Wait until nobody else measures in the folder."""
+        with exclusive(folder, MEASURING, WAIT_SECONDS, "another measurement"):
+            yield
+
+    def start_round(self, params: GridParams, ledger: Ledger) -> Round:
+        """Return what the cells of a run share."""
+        card = keep_card(ledger.folder, bundle_there(model_folder(params)))
+        who = identity([card["id"]], model_id(model_of(params)), params.seed)
+        return Round(params.run, params.round, params.seed, card["id"], who, lines=())
+
+    def placed(self, _params: GridParams) -> AbstractContextManager[None]:
+        """Do nothing: we are here."""
+        return nullcontext()
+
+    def at_once(self, _runs: Sequence[GridParams]) -> int:
+        """Return 1: two would measure each other."""
+        return 1
+
+    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
+        """Start server and clients."""
+        target = _target(params, stack)
+        session = LoadSession({"": target.connect}, max(params.client_threads), params.timeout)
+        return stack.enter_context(session), target
+
+
+THIS_MACHINE = LocalDeployment()
+start_round = THIS_MACHINE.start_round
+
+
+def engine_of(params: GridParams) -> EngineSpec:
+    """Return the engine that a grid run measures."""
+    return EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
+
+
+def model_of(params: GridParams) -> Path | None:
+    """Return the model's folder, None for an engine that needs no model."""
+    return model_folder(params) if engine_of(params).facts.needs_model else None
+
+
+def server_for(params: GridParams, port: int = 0) -> ServerProcess:
+    """Return the server that a grid run measures, on a free port or on this one."""
+    arguments = server_arguments(
+        model_of(params), engine_of(params), params.server_threads, params.worker_kind, params.pipeline
+    )
+    return ServerProcess.of_mode(params.mode, arguments, port)
+
+
+def _target(params: GridParams, stack: ExitStack) -> Target:
+    """Start the server, if the mode has one, and return how a client reaches it."""
+    if params.mode in LOCAL_MODES:
+        return Target(local_client(params, model_of(params)))
+    server = stack.enter_context(server_for(params))
+    return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
+
+
+def local_client(params: GridParams, model: Path | None) -> functools.partial[BareClient | InprocClient]:
+    """Return how a client without a server is made, with a model that is at this place."""
+    return functools.partial(BareClient if params.mode == "bare" else InprocClient, engine_of(params), model)

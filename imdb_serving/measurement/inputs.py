@@ -1,0 +1,151 @@
+"""What a measurement serves and sends: the model (trained when missing), the reviews, and the bare engine's answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from imdb_serving.cell import digest
+from imdb_serving.config import is_project, project_root, whole_file
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import ConfigError, DataError
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.load.workload import ReviewWorkload
+from imdb_serving.measurement.local_clients import BareClient
+from imdb_serving.measurement.measure import Probabilities
+from imdb_serving.measurement.parameters import ComparisonParams, GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
+from imdb_serving.model.files import VOCABULARY
+from imdb_serving.text import reviews
+from imdb_serving.text.formats import Line, LineFormat, format_ids, format_text
+from imdb_serving.text.reviews import sample_by_length
+from imdb_serving.text.vocabulary import Vocabulary, tokenise
+
+MINIMUM_COUNT = 2
+
+
+def training_vocabulary(source: reviews.Reviews) -> Vocabulary:
+    """Return the vocabulary that training on `source` makes; raise `DataError` when the source has no text."""
+    texts = [example.text for example in source.train if example.text is not None]
+    if len(texts) != len(source.train):
+        raise DataError(f"{source.source} holds word ids only; give the vocabulary they were made with")
+    return Vocabulary.build(texts, MINIMUM_COUNT)
+
+
+@functools.lru_cache(maxsize=1)
+def _packaged_vocabulary() -> Vocabulary:
+    """Make it once a process, which takes seconds."""
+    return training_vocabulary(reviews.load("packaged"))
+
+
+def draw_lines(
+    source: reviews.Reviews, kind: LineFormat, samples: int, seed: int, vocabulary: Vocabulary | None
+) -> list[str]:
+    """Draw `samples` held-out reviews, the length mix kept, each written as one line without its line end.
+
+    `vocabulary` is needed to write text as ids. Raises `DataError` for text wanted of a source of ids.
+    """
+    examples = source.held_out
+    lengths = [
+        len(example.words) if example.words is not None else len(tokenise(example.text or "")) for example in examples
+    ]
+    lines = []
+    for index in sample_by_length(lengths, samples, seed):
+        example = examples[index]
+        if kind == "text":
+            if example.text is None:
+                raise DataError(f"{source.source} holds word ids only and cannot be written as text")
+            lines.append(format_text(example.text, example.label))
+        elif example.words is not None:
+            lines.append(format_ids(example.words, example.label))
+        elif vocabulary is not None:
+            lines.append(format_ids(vocabulary.encode(example.text or ""), example.label))
+        else:
+            raise DataError("writing reviews as word ids needs a vocabulary")
+    return lines
+
+
+def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> list[Line]:
+    """Return the packaged held-out reviews that a measurement sends, as numbered lines of word ids."""
+    source = reviews.load("packaged")
+    vocabulary = Vocabulary.load(vocabulary_file) if vocabulary_file else _packaged_vocabulary()
+    lines = draw_lines(source, "ids", samples, seed, vocabulary)
+    return [Line("packaged", number, content) for number, content in enumerate(lines, start=1)]
+
+
+def ensure_model(folder: Path, net: str) -> None:
+    """Train the default model of `net` into `folder` when there is none; a damaged one is an error, not retrained."""
+    if find_server_dir(folder).is_dir() and any(folder.iterdir()):
+        open_bundle(folder)
+        return
+    from imdb_serving.model.training import TrainingPlan, train_bundle
+    from imdb_serving.text.reviews import load
+
+    print(f"no model at {folder}: training {net}, about two minutes, once", flush=True)
+    train_bundle(TrainingPlan(net=net), load("packaged"), folder)
+
+
+def require_model(params: GridParams | SweepParams | LadderParams | ComparisonParams) -> None:
+    """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
+    if params.model:
+        open_bundle(model_folder(params))
+    elif is_project(project_root()):
+        ensure_model(model_folder(params), params.net)
+    else:
+        raise ConfigError(f"{Path.cwd()} is not within the project's folder; go there, or name a model: -p model DIR")
+
+
+@functools.lru_cache(maxsize=4)
+def opened(folder: Path) -> Bundle:
+    """Open a bundle, once a process: to check all its files takes a moment."""
+    return open_bundle(folder)
+
+
+def model_id(model: Path | None) -> str:
+    """Return what stands for a model's content, empty for none; raise `BundleError` when there is none or a damaged."""
+    return opened(model).card.checksum[:12] if model else ""
+
+
+def bundle_there(folder: Path) -> Bundle | None:
+    """Return the bundle of a folder, None when there is none."""
+    return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
+
+
+def vocabulary_of(params: GridParams | ComparisonParams) -> Path | None:
+    """Return the file with the words of the model, None where there is no model: engines without one read any ids."""
+    file = find_server_dir(model_folder(params)) / VOCABULARY
+    return file if file.is_file() else None
+
+
+FOLDER = "answers"
+SECONDS_A_REVIEW = 10.0
+
+
+def reference_answers(
+    folder: Path, spec: EngineSpec, model: Path | None, model_id: str, lines: Sequence[Line]
+) -> Probabilities:
+    """Return the bare engine's probability of the positive class, one a line, computed once for a sweep's folder.
+
+    Raises `DataError` when the engine fails.
+    """
+    if spec.facts.timed:  # its answers are at once what they are after some time
+        spec = replace(spec, service_time_ms=0.0)
+    engine = (spec.name, spec.math_threads, spec.variant)
+    path = folder / FOLDER / f"{digest(engine, model_id, [line.content for line in lines])}.npy"
+    if path.is_file():
+        kept: Probabilities = np.load(path, allow_pickle=False)
+        return kept
+    workload = ReviewWorkload(lines, "ids", None, ("prediction",))
+    connect = functools.partial(BareClient, spec, model)
+    with LoadSession({"": connect}, 1, SECONDS_A_REVIEW) as session:
+        (record,) = session.run("", [workload])
+    if record.failures:
+        raise DataError(f"the bare engine {spec.name} fails: {record.failures[0].message}")
+    answers = np.array([result.probability for outcome in record.outcomes for result in outcome])
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, answers, allow_pickle=False)
+    return answers

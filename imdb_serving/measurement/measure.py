@@ -1,0 +1,274 @@
+"""The one runner: a cell, a target and clients in; a judged row and raw samples out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from math import inf
+from operator import itemgetter
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from imdb_serving.analysis import gates, summary
+from imdb_serving.cell import CLOSED, OFFLINE, Cell, digest
+from imdb_serving.errors import HostLost, ServingError
+from imdb_serving.load.client_processes import Connect
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.open_loop import OpenShare, arrival_times
+from imdb_serving.load.workload import Result, ReviewWorkload, share
+from imdb_serving.measurement.cpu_meter import Usage, watching
+from imdb_serving.processes import fleeting_folder
+from imdb_serving.rows import FAILED, INVALID, OK, Figures, Row
+from imdb_serving.text.formats import Line
+from imdb_serving.timing import WAYS
+
+Probabilities = NDArray[np.float64]
+
+
+class Session(Protocol):
+    """Clients that are there, on this machine or on others."""
+
+    @property
+    def request_timeout(self) -> float:
+        """One request's deadline in seconds."""
+
+    @property
+    def pids(self) -> list[int]:
+        """Their processes' ids on this machine."""
+
+    def run(self, target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
+        """Have the first clients work through one share each; see `LoadSession.run`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How clients reach what is measured, and its server's process ids (none without a server)."""
+
+    connect: Connect
+    pids: tuple[int, ...] = ()
+
+    def watching(self, clients: Sequence[int]) -> AbstractContextManager[Usage]:
+        """Fill in the usage of the `with` block, of this server and of these clients' processes."""
+        return watching(self.pids, clients)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What all cells of one round on one machine share.
+
+    `reference` has the bare engine's probabilities, one per line, or is None where there is nothing to compare with;
+    `ceilings` has the most requests per second that each client count can send. On a cluster `card` is the servers'
+    machine, `client_card` that of clients elsewhere, and `nodes` names both.
+    """
+
+    run: str
+    number: int
+    seed: int
+    card: str
+    identity: str
+    lines: Sequence[Line]
+    reference: Probabilities | None = None
+    ceilings: dict[int, float] = field(default_factory=dict)
+    client_card: str = ""
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def cards(self) -> list[str]:
+        """The cards' ids of the machines, each once."""
+        return list(dict.fromkeys(filter(None, [self.card, self.client_card])))
+
+    def row(self, cell: Cell, order: int = 0) -> Row:
+        """Return the empty row of a cell in this round."""
+        began = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        return Row(
+            run=self.run,
+            key=row_key(cell, self.identity),
+            cell=cell,
+            round=self.number,
+            order=order,
+            began=began,
+            seed=self.seed,
+            card=self.card,
+            client_card=self.client_card,
+            nodes=self.nodes,
+        )
+
+    def failed(self, cell: Cell, error: Exception, order: int = 0) -> Row:
+        """Return the row of a cell that could not be measured."""
+        words = f"{type(error).__name__}: {error}"
+        return msgspec.structs.replace(self.row(cell, order), status=FAILED, error=words)
+
+
+def row_key(cell: Cell, identity: str) -> str:
+    """Return what rows of one cell, on one machine with the same software and model, have in common."""
+    return digest(cell, identity)
+
+
+def measure(
+    cell: Cell, context: Round, session: Session, name: str, target: Target, order: int = 0
+) -> tuple[Row, list[ClientRecord]]:
+    """Measure one cell with the first clients of a session, whose target `name` is; return its row and raw samples.
+
+    What goes wrong is in the row: `error` when requests failed, `findings` for every gate it did not pass. Raises
+    `HostLost` when a machine is gone.
+    """
+    row = context.row(cell, order)
+    lines = list(context.lines[: cell.samples]) * cell.passes
+    records: list[ClientRecord] = []
+    with (
+        _shares(cell, context, lines, session.request_timeout) as (workloads, shares),
+        target.watching(session.pids) as usage,
+    ):
+        try:
+            records = session.run(name, shares)
+        except HostLost:
+            raise
+        except (ServingError, OSError) as failure:
+            return context.failed(cell, failure, order), records
+    requests = -(-len(lines) // cell.batch) if cell.arrivals != CLOSED else sum(map(len, workloads))
+    return assess(row, context, [records], workloads, requests, usage), records
+
+
+def assess(
+    row: Row,
+    context: Round,
+    blocks: Sequence[Sequence[ClientRecord]],
+    workloads: Sequence[ReviewWorkload],
+    requests: int,
+    usage: Usage,
+) -> Row:
+    """Return the row of what clients saw in one or more blocks of load, judged: `workloads` are the records', in order.
+
+    `requests` are those that were to be sent.
+    """
+    cell = row.cell
+    records = [record for block in blocks for record in block]
+    failures = [failure for record in records for failure in record.failures]
+    answered = sum(len(record.positions) for record in records)
+    row = msgspec.structs.replace(
+        row,
+        error=f"{len(failures)} of {requests} requests failed, the first: {failures[0].message}" if failures else "",
+        requests=requests,
+        failed_requests=len(failures),
+        unsent=max(0, requests - answered - len(failures)),
+        **_stages(cell, records),
+        figures=_figures(cell, context, blocks, usage),
+        **_answers(context.reference, cell.samples, workloads, records),
+    )
+    return judged(row)
+
+
+def _stages(cell: Cell, records: Sequence[ClientRecord]) -> dict[str, object]:
+    """Return the fields of a row that say where time went; journeys that no clock can tell apart stand together."""
+    names, bound = summary.stage_names(records), summary.clock_bound_us(records)
+    sums = {name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()}
+    means = summary.stage_means(records)
+    if bound > min(means.get(way, inf) for way in WAYS):
+        sums, means = summary.together(sums), summary.together(means)
+        names = tuple(summary.together(dict.fromkeys(names, 0.0)))
+    return {"stages": names, "sums_s": sums, "means_us": means, "clock_bound_us": bound or None}
+
+
+@contextmanager
+def _shares(
+    cell: Cell, context: Round, lines: Sequence[Line], timeout: float
+) -> Iterator[tuple[list[ReviewWorkload], Sequence[Sized]]]:
+    """Give each client's workload, and what it is told to do: its own share (closed loop), or any request (open)."""
+    if cell.arrivals == CLOSED:
+        parts = share(lines, cell.client_threads, cell.batch)
+        workloads = [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
+        yield workloads, workloads
+        return
+    whole = ReviewWorkload(lines, "ids", None, batch=cell.batch)
+    due = arrival_times(cell.arrivals, cell.rate, len(whole), context.seed + context.number)
+    # All at once, the last is overdue by as long as the whole takes.
+    patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
+    with fleeting_folder() as place:
+        one = OpenShare(whole, due, Path(place) / "tickets", cell.client_threads, patience)
+        yield [whole] * cell.client_threads, [one] * cell.client_threads
+
+
+def judged(row: Row) -> Row:
+    """Return the row with what the gates say of it, and its status."""
+    findings = gates.judge(row)
+    if row.error and not row.answered:
+        return msgspec.structs.replace(row, status=FAILED, findings=findings)
+    return msgspec.structs.replace(row, status=INVALID if findings else OK, findings=findings)
+
+
+def _figures(cell: Cell, context: Round, blocks: Sequence[Sequence[ClientRecord]], usage: Usage) -> Figures:
+    records = [record for block in blocks for record in block]
+    answered = sum(len(record.positions) for record in records)
+    samples = sum(len(outcome) for record in records for outcome in record.outcomes)
+    if not answered:
+        return Figures(load_before=usage.load_before, load_after=usage.load_after)
+    # The bare engine's client lays out the feed as well; only the engine itself is to be counted.
+    whole = "op1" if cell.mode == "bare" else "client_infer"
+    gaps = summary.stage_gaps(records)
+    closed = cell.arrivals == CLOSED
+    rates = [summary.closed_loop(block) if closed else summary.open_loop(block, cell.rate) for block in blocks]
+    measured: dict[str, float | None] = {
+        **summary.over_blocks(rates),
+        **(summary.latency(records, whole) if closed else summary.open_latency(records)),
+        **gaps,
+    }
+    if not measured.get("offered"):
+        measured.pop("offered", None)  # all at once
+    rate = float(measured["request_rate"] or 0.0)
+    ceiling = context.ceilings.get(cell.client_threads)
+    figures = Figures(
+        throughput=rate * samples / answered,
+        server_cpu_us=usage.server_s / answered * 1e6,
+        client_cpu_us=sum(record.cpu_s for record in records) / answered * 1e6,
+        foreign_cores=usage.foreign_cores,
+        steal_cores=usage.steal_cores,
+        load_before=usage.load_before,
+        load_after=usage.load_after,
+        of_ceiling=rate / ceiling if ceiling else None,
+    )
+    return msgspec.structs.replace(figures, **measured)
+
+
+def client_ceiling(row: Row, cores: int) -> float:
+    """Return the requests a second that a calibrated number of clients can send at most, were the server free.
+
+    So many clients need `client_cpu_us` of a core for each request, and each can use one of the `cores`.
+    """
+    cores = min(row.cell.client_threads, cores)
+    return cores / (row.figures.client_cpu_us * 1e-6) if row.figures.client_cpu_us else float("inf")
+
+
+def _answers(
+    reference: Probabilities | None, samples: int, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+) -> dict[str, object]:
+    """Compare every answer with the bare engine's to the same review (`reference`, which repeats), and with the label.
+
+    The digest is of the first pass over the `samples` alone, so that it says nothing of how many passes there were.
+    """
+    first = 0
+    given: list[tuple[int, Result]] = []
+    for workload, record in zip(shares, records, strict=True):
+        for position, outcome in zip(record.positions, record.outcomes, strict=True):
+            given += enumerate(outcome, start=first + position * workload.batch)
+        first += len(workload.lines) if workload is not shares[-1] else 0  # in an open loop all have the same
+    if not given:
+        return {}
+    places, results = zip(*sorted(given, key=itemgetter(0)), strict=True)
+    difference = None
+    if reference is not None:
+        distance = np.abs(
+            np.array([result.probability for result in results]) - reference[np.array(places) % len(reference)]
+        )
+        difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
+    return {
+        "answered": len(results),
+        "answers": summary.answers_digest(results[:samples]),
+        "accuracy": sum(result.right for result in results) / len(results),
+        "difference": difference,
+    }

@@ -1,0 +1,226 @@
+"""Parameters of a sweep (a YAML file) and of one run of the grid notebook, and the cells they stand for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
+from imdb_serving.config import DEFAULT_TIMEOUT, at_home
+from imdb_serving.engines.registry import check_net, facts_of
+from imdb_serving.errors import ConfigError
+from imdb_serving.measurement.parameters.checks import (
+    CHOICES,
+    GRID_MODES,
+    LOCAL,
+    MAX_CELLS,
+    check_choice,
+    check_cluster,
+    check_counts,
+    check_engine,
+    check_most,
+    check_names,
+    check_pipeline,
+    check_placement,
+    check_positive,
+    check_rates,
+    check_timeout,
+    make,
+)
+
+
+class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What sweep files and notebook runs have in common."""
+
+    engine: str = "paddle"
+    net: str = "cnn"
+    model: str = ""
+    worker_kind: str = ""
+    math_threads: int = 1
+    client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
+    samples: int = 2500
+    passes: int = 1
+    batch: int = 1
+    http_client: str = "keep-alive"
+    seed: int = 2020
+    timeout: float = DEFAULT_TIMEOUT
+    service_time_ms: float = 5.0
+    distribution: str = "fixed"
+    arrivals: str = CLOSED
+    rates: list[float] = msgspec.field(default_factory=list)
+    pipeline: str = ""
+    cluster: str = LOCAL
+    placement: str = SHARED
+    client_nodes: int = 2
+    node_cores: int = 1
+
+    def __post_init__(self) -> None:
+        for name, known in CHOICES.items():
+            if hasattr(self, name):
+                check_choice(name, getattr(self, name), known)
+        check_engine(self)
+        check_net(self.engine, self.net)
+        check_positive(self, "math_threads", "samples", "passes", "batch", "node_cores")
+        check_counts("client_threads", self.client_threads)
+        check_timeout(self.timeout)
+        check_rates(self.arrivals, self.rates)
+        check_pipeline(self.pipeline)
+        check_cluster(self.cluster)
+        if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
+            raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
+        if max(self.client_threads) > self.samples:
+            raise ConfigError(f"client_threads: {max(self.client_threads)} clients cannot share {self.samples} samples")
+
+
+class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of the grid notebook: one server-thread count, all client counts, one round.
+
+    `cluster` says on whose machines (docs/cluster.md), `placement` where servers and clients stand there: each of the
+    `server_nodes` has `server_threads` workers. `client_nodes` count for the placement `spread` alone; a node with less
+    than `node_cores` is not used.
+    """
+
+    mode: str = "rpc"
+    server_threads: int = 4
+    server_nodes: int = 1
+    round: int = 1
+    series: str = GRID
+    sweep: str = "adhoc"
+    run: str = ""
+    outputs: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("mode", self.mode, GRID_MODES)
+        check_counts("server_threads", [self.server_threads])
+        check_names(self.sweep, self.run)
+        check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes of a cluster have servers, and how many others have clients alone."""
+        if self.placement == SHARED or self.mode in LOCAL_MODES:
+            return 1, 0
+        return self.server_nodes, self.client_nodes if self.placement == SPREAD else 1
+
+    def cells(self) -> list[Cell]:
+        """Return the cells of this run: a client count each, and in an open loop a rate each too."""
+        return [self.cell(clients, rate) for clients in self.client_threads for rate in self.rates or [0.0]]
+
+    def cell(self, clients: int, rate: float = 0.0) -> Cell:
+        """Return the cell of one client count."""
+        facts, local = facts_of(self.engine), self.mode in LOCAL_MODES
+        return Cell(
+            series=self.series,
+            mode=self.mode,
+            engine=self.engine,
+            net=self.net if facts.needs_model else "",
+            model=Path(self.model).name if facts.needs_model else "",
+            server_threads=clients if local else self.server_threads,
+            client_threads=clients,
+            batch=self.batch,
+            arrivals=self.arrivals,
+            rate=rate,
+            client_kind=self.http_client,
+            worker_kind="" if local else self.worker_kind or facts.worker_kind,
+            math_threads=self.math_threads,
+            service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
+            pipeline=self.pipeline,
+            endpoint="" if local else "tcp",
+            samples=self.samples,
+            passes=self.passes,
+            **({} if self.cluster == LOCAL else self._stand()),
+        )
+
+    def _stand(self) -> dict[str, Any]:
+        servers, clients = self.nodes
+        return {
+            "placement": self.placement if clients else SHARED,
+            "server_nodes": servers,
+            "client_nodes": clients,
+        }
+
+
+class Axes(NamedTuple):
+    """What one grid run of a sweep has of each of its axes, clients aside."""
+
+    mode: str
+    server_threads: int
+    server_nodes: int
+
+
+class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A sweep: every mode, server-thread and server-node count with every client count, in `rounds` shuffled passes.
+
+    Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds` more of all cells are measured.
+    `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
+    overhead ladder measured behind the grid. `twin` has one grid run of every round measured twice, the A/A pair: what
+    the two differ by is noise.
+    """
+
+    mode: str | list[str] = "rpc"
+    server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
+    server_nodes: list[int] = msgspec.field(default_factory=lambda: [1])
+    rounds: int = 3
+    extra_rounds: int = 1
+    also: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    ladder_rounds: int = 0
+    twin: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for mode in self.modes:
+            check_choice("mode", mode, GRID_MODES)
+        if not self.modes or len(set(self.modes)) != len(self.modes):
+            raise ConfigError(f"mode: expected different modes, got {self.mode}")
+        check_counts("server_threads", self.server_threads)
+        check_counts("server_nodes", self.server_nodes)
+        check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
+        check_positive(self, "rounds")
+        for name in ("ladder_rounds", "extra_rounds"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: must be at least 0, got {getattr(self, name)}")
+            check_most(name, getattr(self, name))
+        cells = self.rounds * sum(len(part.client_threads) * max(1, len(part.rates)) for part, _ in self.every_grid())
+        if cells > MAX_CELLS:
+            raise ConfigError(
+                f"rounds: {cells:,} measurements of cells in all, at most {MAX_CELLS:,}; take fewer of each"
+            )
+        folders = {at_home(part.model) for part in self.parts() if part.model}
+        if len({folder.name for folder in folders}) < len(folders):
+            raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes as a list."""
+        return [self.mode] if isinstance(self.mode, str) else self.mode
+
+    def parts(self) -> list[SweepParams]:
+        """Return this sweep's grids: its own, and one for each entry of `also`."""
+        own = msgspec.structs.asdict(self) | {"also": []}
+        fixed = {"also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin", "cluster"}
+        parts = []
+        for number, entry in enumerate(self.also, start=1):
+            if common := fixed & entry.keys():
+                raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
+            parts.append(make(SweepParams, own | entry, f"also, entry {number}"))
+        return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
+
+    def grid(self, axes: Axes, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
+        """Return the parameters of one notebook run of this sweep."""
+        shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
+        place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
+        return GridParams(**shared, **place, **axes._asdict())  # type: ignore[arg-type]
+
+    def every_grid(self) -> list[tuple[SweepParams, Axes]]:
+        """Return every grid's part and place on the axes; without a server, threads and nodes mean nothing."""
+        return [
+            (part, Axes(mode, threads, nodes))
+            for part in self.parts()
+            for mode in part.modes
+            for threads in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
+            for nodes in ([1] if mode in LOCAL_MODES else part.server_nodes)
+        ]

@@ -1,0 +1,1 @@
+"""Messages as bytes: framing, headers, tensors, JSON bodies, endpoints. No I/O and no model."""

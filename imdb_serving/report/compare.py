@@ -1,0 +1,123 @@
+"""Two sweeps beside each other, in words and in one figure. Knows the analysis of pairs; measures nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from imdb_serving.analysis.cells import Noise, noise_of
+from imdb_serving.analysis.compare import (
+    BETTER,
+    SAME,
+    WORSE,
+    Difference,
+    differences,
+    machine_differences,
+    software_differences,
+)
+from imdb_serving.cell import plural, varying
+from imdb_serving.report import frames
+from imdb_serving.report.style import COLOURS, GREY, own_style
+
+SAME_OR_BETTER, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
+"""Exit codes of the command."""
+
+COLOUR = {SAME: GREY, BETTER: COLOURS[0], WORSE: COLOURS[1]}
+
+
+class Comparison(NamedTuple):
+    """Two sweeps' folders, the cells they share, and why they cannot be compared, if so."""
+
+    folders: tuple[Path, Path]
+    found: list[Difference]
+    noise: tuple[Noise, Noise]
+    machines: list[str]
+    software: list[str]
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        if self.machines or not self.found:
+            return NOT_COMPARABLE
+        return IS_WORSE if any(one.called == WORSE for one in self.found) else SAME_OR_BETTER
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Read two sweeps and compare what they share; raise `DataError` when a ledger is missing."""
+    rows = frames.load(first), frames.load(second)
+    cards: list[dict[str, Any]] = []
+    for table, folder in zip(rows, (first, second), strict=True):
+        own = frames.cards(table, folder)
+        cards.append(own[-1] if own else {})
+    noise = noise_of(rows[0]), noise_of(rows[1])
+    return Comparison(
+        (first, second),
+        differences(*rows, noise),
+        noise,
+        machine_differences(*cards),
+        software_differences(*cards),
+    )
+
+
+def text(made: Comparison) -> str:
+    """Return the comparison for a terminal: what differs between the sweeps, then a line a cell, then the sum of it."""
+    lines = [f"A {made.folders[0]}", f"B {made.folders[1]}"]
+    if made.machines:
+        return "\n".join([*lines, "not comparable: " + "; ".join(made.machines), "measure both on one machine"])
+    if not made.found:
+        return "\n".join([*lines, "not comparable: no cell that both have with two valid rounds"])
+    lines.append(f"different: {'; '.join(made.software) or 'nothing that is known'}")
+    floor = max(one.floor for one in made.noise)
+    lines.append(f"noise floor {floor:.1%}; intervals are wide enough for {plural(len(made.found), 'cell')} together")
+    lines += [f"  {name:<58}{_change(one):>26}  {one.called}" for name, one in _named(made.found)]
+    counts = {called: sum(one.called == called for one in made.found) for called in (WORSE, BETTER, SAME)}
+    lines.append(", ".join(f"{plural(count, 'cell')} {called}" for called, count in counts.items() if count))
+    return "\n".join(lines)
+
+
+def _change(one: Difference) -> str:
+    return f"{one.change.mean:+.1%} ({one.change.low:+.1%} to {one.change.high:+.1%})"
+
+
+def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
+    """Name each cell by what it differs in from the others."""
+    fields = {"mode", "engine", "server_threads", "client_threads", *varying([one.cell for one in found])}
+    return [(one.cell.label(fields), one) for one in found]
+
+
+def figure(made: Comparison) -> Figure:
+    """Draw each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
+    named = _named(made.found)
+    floor = max(one.floor for one in made.noise)
+    with own_style():
+        drawn, axes = plt.subplots(figsize=(9.6, 1.6 + 0.3 * len(named)), layout="constrained")
+        axes.axvspan(-floor, floor, color="#e9e9e9", lw=0, label=f"noise floor, {floor:.1%}")
+        axes.axvline(0, color="#666666", lw=0.9)
+        for place, (_, one) in enumerate(named):
+            axes.plot([one.change.low, one.change.high], [place, place], color=COLOUR[one.called], lw=1.8)
+            axes.plot(one.change.mean, place, "o", color=COLOUR[one.called], ms=6)
+        for called, colour in COLOUR.items():
+            axes.plot([], [], "o-", color=colour, label=called)
+        axes.set_yticks(np.arange(len(named)), [name for name, _ in named])
+        axes.invert_yaxis()
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.set_xlabel("change of throughput from A to B")
+        axes.grid(visible=False, axis="y")
+        axes.set_title(f"A {made.folders[0].name} · B {made.folders[1].name}", loc="left")
+        drawn.legend(loc="outside lower center", ncols=4, fontsize=9.5)
+    return drawn
+
+
+def table(made: Comparison) -> pd.DataFrame:
+    """Return the comparison as a table, a row a cell."""
+    return pd.DataFrame(
+        [(name, *one.change, one.rounds, one.called) for name, one in _named(made.found)],
+        columns=["cell", "change", "low", "high", "rounds", "called"],
+    )

@@ -1,0 +1,140 @@
+"""The comparison's table and figure: our servers beside the limits and the smallest servers of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from imdb_serving.analysis.intervals import estimate
+from imdb_serving.cell import plural
+from imdb_serving.errors import DataError
+from imdb_serving.experiment.comparison import BARE, FILE, OURS, WHAT
+from imdb_serving.measurement.ledger import read_rows
+from imdb_serving.report.style import COLOURS, GREY, own_style
+
+BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
+"""With what each of ours is compared first: ZeroMQ's limit, the best of others, and the same framework."""
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Return the rows of the newest comparison in a folder; raise `DataError` when there is none."""
+    rows = read_rows(folder / FILE)
+    if not rows:
+        raise DataError(f"{folder / FILE} holds no complete row; run `imdb-serving bench` again")
+    return pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+
+
+def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
+    """Return a row a system, with so many clients: medians over the rounds, and its ratios with 95 % intervals.
+
+    `of bare` is the throughput as a share of the bare loops' in the same round, `of RPC` of our RPC server's.
+    """
+    chosen = rows[(rows["client_threads"] == clients) | (rows["system"] == BARE)]
+    rates = chosen.pivot_table(index="round", columns="system", values="throughput")
+    table = []
+    for system in [system for system in WHAT if system in rates]:
+        own = chosen[chosen["system"] == system]
+        of_bare, of_rpc = (estimate(rates[system] / rates[other]) for other in (BARE, "rpc"))
+        medians = own[["throughput", "p50_us", "p99_us", "server_cpu_us", "client_cpu_us"]].median()
+        table.append((system, *medians, *of_bare, *of_rpc))
+    names = ["throughput", "p50_us", "p99_us", "server_cpu_us", "client_cpu_us"]
+    intervals = [f"{what}{part}" for what in ("of bare", "of rpc") for part in ("", " low", " high")]
+    return pd.DataFrame(table, columns=["system", *names, *intervals]).set_index("system")
+
+
+def ratio(rows: pd.DataFrame, clients: int, system: str, other: str) -> tuple[float, float, float]:
+    """Return the throughput of one system as a multiple of another's: mean of the rounds' ratios, and its interval."""
+    rates = rows[rows["client_threads"] == clients].pivot_table(index="round", columns="system", values="throughput")
+    return estimate(rates[system] / rates[other])
+
+
+def text(rows: pd.DataFrame) -> str:
+    """Return the tables of all client counts, and what each of ours is beside its like, as plain text."""
+    engine, rounds = rows["engine"].iloc[0], rows["round"].nunique()
+    workers = plural(int(rows["workers"].iloc[0]), "worker")
+    blocks = []
+    for clients in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique()):
+        lines = [
+            f"engine {engine}, {workers}, {plural(int(clients), 'client')}, {plural(rounds, 'round')} (medians; CPU of "
+            "all processes; ratios within a round, 95 % intervals)",
+            f"  {'system':<16}{'requests/s':>11}{'p50 µs':>9}{'p99 µs':>9}{'CPU µs: server':>16}{'clients':>9}"
+            f"{'of our RPC':>12}",
+        ]
+        for system, row in figures(rows, int(clients)).iterrows():
+            interval = f"[{row['of rpc low']:.2f}, {row['of rpc high']:.2f}]"
+            lines.append(
+                f"  {system:<16}{row['throughput']:>11,.0f}{row['p50_us']:>9,.0f}{row['p99_us']:>9,.0f}"
+                f"{row['server_cpu_us']:>16,.0f}{row['client_cpu_us']:>9,.0f}{row['of rpc']:>12.2f}  {interval}"
+            )
+        for own, other in BESIDE.items():
+            mean, low, high = ratio(rows, int(clients), own, other)
+            lines.append(f"  our {own} is {mean:.2f} [{low:.2f}, {high:.2f}] times {other}: {WHAT[other]}")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def comparison_figure(rows: pd.DataFrame, note: str) -> Figure:
+    """Draw requests a second of every system, a panel a client count, and whose CPU a request takes.
+
+    `note` says whose machine it was.
+    """
+    counts = [int(count) for count in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique())]
+    with own_style():
+        size = (5.6 * len(counts) + 4.6, 4.9)
+        figure, panels = plt.subplots(1, len(counts) + 1, figsize=size, sharey=True, layout="constrained")
+        for panel, count in zip(panels, counts, strict=False):
+            _rates(panel, rows, count)
+        _cpu(panels[-1], _to_draw(rows, counts[-1]))
+        panels[-1].set_title(f"CPU of a request, {plural(counts[-1], 'client')}", loc="left")
+        workers, rounds = plural(int(rows["workers"].iloc[0]), "worker"), plural(rows["round"].nunique(), "round")
+        figure.suptitle(
+            f"Our servers beside others · engine {rows['engine'].iloc[0]}, {workers}, {rounds}, bars: medians, lines: "
+            f"least to greatest\n{note}",
+            fontsize=11,
+        )
+    return figure
+
+
+def _rates(axes: Axes, rows: pd.DataFrame, clients: int) -> None:
+    table = _to_draw(rows, clients)
+    places = np.arange(len(table))
+    chosen = rows[rows["client_threads"] == clients]
+    for place, (system, rate) in zip(places, table["throughput"].items(), strict=True):
+        measured = chosen.loc[chosen["system"] == system, "throughput"]
+        least, greatest = (measured.min(), measured.max()) if len(measured) else (rate, rate)
+        axes.barh(place, rate, 0.66, color=COLOURS[0] if system in OURS else GREY)
+        axes.plot([least, greatest], [place, place], color="#222222", lw=1.2)
+        place_of_number = (max(rate, greatest), place)
+        axes.annotate(
+            f"{rate:,.0f}", place_of_number, xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
+        )
+    axes.set_yticks(places, list(table.index))
+    if not axes.yaxis_inverted():
+        axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.set_xlim(left=0)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
+    axes.set_xlabel("requests/s")
+    axes.set_title(plural(clients, "client"), loc="left")
+
+
+def _cpu(axes: Axes, table: pd.DataFrame) -> None:
+    places = np.arange(len(table))
+    axes.barh(places, table["server_cpu_us"], 0.66, color=COLOURS[1], label="server")
+    axes.barh(places, table["client_cpu_us"], 0.66, left=table["server_cpu_us"], color=COLOURS[4], label="clients")
+    axes.set_xlabel("µs, all processes")
+    axes.grid(visible=False, axis="y")
+    axes.legend(loc="lower right")
+
+
+def _to_draw(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
+    """Return the systems to draw: a loop around an engine that answers at once would make all bars short."""
+    table = figures(rows, clients)
+    return table.drop(BARE, errors="ignore") if (rows["engine"] == "none").all() else table

@@ -1,0 +1,183 @@
+"""The tables and the figure of how cost grows with workers, clients, review length and batch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from imdb_serving.cell import plural
+from imdb_serving.errors import DataError
+from imdb_serving.experiment.comparison import OURS
+from imdb_serving.experiment.scaling import AXES, FILE, MAX_PROCESSES, WORDS, WORKERS
+from imdb_serving.measurement.ledger import read_rows
+from imdb_serving.report.style import COLOURS, GREY, MARKERS, own_style
+
+
+class Axis(NamedTuple):
+    """How an axis is shown: what changes, under which conditions, and which figure of a point is drawn."""
+
+    label: str
+    condition: str
+    column: str
+    drawn: str
+
+
+STEPS = (1, 2, 5)
+"""Where the ticks of a logarithmic axis are, in each decade; it begins at one of them."""
+
+SHOWN = {
+    "workers": Axis("workers, and as many clients", "simulated engine", "of_ideal", "throughput of the ideal"),
+    "clients": Axis(
+        "clients", f"engine none, {WORKERS} workers, {WORDS} words", "server_cpu_us", "server's CPU, µs a request"
+    ),
+    "words": Axis("words of a review", f"engine none, {WORKERS} workers, 1 client", "p50_us", "median, µs a request"),
+    "batch": Axis(
+        "reviews of a request",
+        f"engine none, {WORKERS} workers, 1 client, {WORDS} words",
+        "review_us",
+        "median, µs a review",
+    ),
+}
+FIGURES = {
+    "throughput": ("requests/s", 11, ",.0f"),
+    "p50_us": ("p50 µs", 9, ",.0f"),
+    "server_cpu_us": ("server", 9, ",.0f"),
+    "client_cpu_us": ("client", 9, ",.0f"),
+    "of_ideal": ("of ideal", 10, ".3f"),
+    "review_us": ("µs/review", 11, ",.1f"),
+}
+"""The figures of a point: a heading, its width, and how the number is written; `server` and `client` are CPU, in µs."""
+
+ONLY_ON = {"of_ideal": "workers", "review_us": "batch"}
+
+
+def load(folder: Path) -> pd.DataFrame:
+    """Return the rows of the newest measurement in a folder; raise `DataError` when there is none.
+
+    `of_ideal` is the throughput as a share of what workers that lose no time would do, `review_us` the median a review.
+    """
+    rows = read_rows(folder / FILE)
+    if not rows:
+        raise DataError(f"{folder / FILE} holds no complete row; run `imdb-serving growth` again")
+    table = pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+    table["of_ideal"] = table["throughput"] * table["service_time_ms"] / 1000 / table["workers"]
+    table["review_us"] = table["p50_us"] / table["batch"]
+    return table
+
+
+def axes_of(rows: pd.DataFrame) -> list[str]:
+    """Return the axes that were measured."""
+    return [axis for axis in AXES if axis in set(rows["axis"])]
+
+
+def medians(rows: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return a row a value of an axis: the medians over the rounds, a column a figure and mode."""
+    return rows[rows["axis"] == axis].pivot_table(index="value", columns="mode", values=list(FIGURES), aggfunc="median")
+
+
+def text(rows: pd.DataFrame) -> str:
+    """Return the tables of all axes as plain text."""
+    return "\n\n".join(_table(rows, axis) for axis in axes_of(rows))
+
+
+def _table(rows: pd.DataFrame, axis: str) -> str:
+    table, shown = medians(rows, axis), SHOWN[axis]
+    figures = [name for name in FIGURES if ONLY_ON.get(name, axis) == axis]
+    width = sum(FIGURES[name][1] for name in figures)
+    heads = "".join(f"{FIGURES[name][0]:>{FIGURES[name][1]}}" for name in figures)
+    lines = [
+        f"{shown.label}: {condition(rows, axis)} (medians of {plural(rows['round'].nunique(), 'round')}; CPU in µs)",
+        f"{'':>8}" + "".join(f" |{mode:^{width}}" for mode in OURS),
+        f"{axis:>8}" + f" |{heads}" * len(OURS),
+    ]
+    for value, row in table.iterrows():
+        cells = [
+            "".join(f"{row[name, mode]:>{FIGURES[name][1]}{FIGURES[name][2]}}" for name in figures) for mode in OURS
+        ]
+        lines.append(f"{value:>8}" + "".join(f" |{cell}" for cell in cells))
+    return "\n".join(lines)
+
+
+def condition(rows: pd.DataFrame, axis: str) -> str:
+    """Say what all points of an axis have in common."""
+    words = SHOWN[axis].condition
+    return f"{words} of {rows['service_time_ms'].max():g} ms" if axis == "workers" else words
+
+
+def scaling_figure(rows: pd.DataFrame, note: str) -> Figure:
+    """Draw an axis a panel and a line a mode: medians, and the least and greatest of the rounds."""
+    axes = axes_of(rows)
+    with own_style():
+        figure, panels = plt.subplots(
+            (len(axes) + 1) // 2,
+            min(len(axes), 2),
+            figsize=(11, 4.2 * ((len(axes) + 1) // 2)),
+            layout="constrained",
+            squeeze=False,
+        )
+        for panel, axis in zip(panels.flat, axes, strict=False):
+            _panel(panel, rows, axis)
+        for panel in panels.flat[len(axes) :]:
+            panel.set_visible(False)
+        panels.flat[0].legend(loc="lower left")
+        rounds = plural(rows["round"].nunique(), "round")
+        figure.suptitle(
+            f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{note}",
+            fontsize=11,
+        )
+    return figure
+
+
+def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:
+    shown = SHOWN[axis]
+    chosen = rows[rows["axis"] == axis]
+    for number, mode in enumerate(OURS):
+        grouped = chosen[chosen["mode"] == mode].groupby("value")[shown.column]
+        middle = grouped.median()
+        spread = np.array([middle - grouped.min(), grouped.max() - middle])
+        panel.errorbar(
+            middle.index,
+            middle,
+            spread,
+            label=mode,
+            color=COLOURS[number],
+            marker=MARKERS[number],
+            ms=5,
+            lw=1.6,
+            capsize=2,
+        )
+    values = sorted(chosen["value"].unique())
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator(values))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.set_xlabel(shown.label)
+    panel.set_ylabel(shown.drawn)
+    panel.set_title(condition(rows, axis), loc="left", fontsize=10.5)
+    if axis == "workers":
+        panel.axhline(1, color=GREY, lw=1)
+        panel.set_ylim(0, 1.08)
+    elif axis in ("words", "batch"):
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=STEPS))
+        lowest = panel.get_ylim()[0]
+        decade = 10 ** math.floor(math.log10(lowest))
+        panel.set_ylim(bottom=max(step * decade for step in STEPS if step * decade <= lowest))
+        panel.yaxis.set_minor_locator(NullLocator())
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        panel.set_ylim(bottom=0)
+        panel.annotate(
+            f"above {MAX_PROCESSES}: threads of {MAX_PROCESSES} processes",
+            (0.02, 0.03),
+            xycoords="axes fraction",
+            fontsize=9,
+        )

@@ -1,0 +1,1 @@
+"""Requests in, answers out: listeners, queue, server threads, workers, supervisor. Knows no client and no model."""

@@ -1,0 +1,192 @@
+"""The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
+
+Knows no web server: `http_server.py` runs it. A `Backend` of `backends.py` answers the predictions.
+"""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import logging
+import sys
+from collections.abc import Mapping
+from http import HTTPStatus
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import msgspec
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+
+from imdb_serving.errors import BadRequest, RemoteFailure, ServerUnavailable, ServingError, Unauthorized, words_of
+from imdb_serving.messages import ServerInfo
+from imdb_serving.protocol import json_bodies
+from imdb_serving.protocol.json_bodies import (
+    JSON,
+    LIVE_PATH,
+    PREDICTION_PATH,
+    PROBLEM,
+    READY_PATH,
+    TIMEOUT_HEADER,
+    code_of,
+    headers_of,
+    seconds_in,
+    status_of,
+)
+from imdb_serving.server.backends import Backend
+from imdb_serving.server.http_responses import BODY, DEADLINE, RECEIVED_NS
+from imdb_serving.timing import Stage
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "imdb-serving-http/1"
+OPENAPI_PATH = "/openapi.json"
+ENCODING_KEY = "HTTP_CONTENT_ENCODING"
+TIMEOUT_KEY = "HTTP_" + TIMEOUT_HEADER.upper().replace("-", "_")
+
+
+def make_app(
+    backend: Backend, *, max_body_bytes: int = json_bodies.MAX_BODY_BYTES, profile: bool = False, token: str = ""
+) -> Flask:
+    """Return the application; `profile` has it write the published PROFILE lines to standard error.
+
+    With a `token` it answers those alone that show it (RFC 6750), but for whether it lives and is ready.
+
+    Set `app.config["DRAINING"]` to the time (perf_counter_ns) from which on it refuses predictions that arrive, while
+    those that had arrived are answered.
+    """
+    app = Flask(__name__)
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=0)
+    app.url_map.merge_slashes = False  # an unknown path is told, not redirected
+
+    if token:
+        app.before_request(functools.partial(_check_token, token.encode()))
+
+    @app.post(PREDICTION_PATH)
+    def predict() -> Response:
+        begun = perf_counter_ns()
+        environ = request.environ  # looked up once: each time goes through three proxies
+        received = environ.get(RECEIVED_NS, begun)
+        if 0 < app.config["DRAINING"] < received:
+            raise ServerUnavailable("this server is shutting down; use another one")
+        response = _predict(backend, environ, received, begun)
+        if profile and response.status_code == HTTPStatus.OK:
+            _write_profile(begun, response)
+        return response
+
+    @app.get(LIVE_PATH)
+    def live() -> Response:
+        return _json({"status": "live"})
+
+    @app.get(READY_PATH)
+    def ready() -> Response:
+        if app.config["DRAINING"]:
+            raise ServerUnavailable("this server is shutting down")
+        info = backend.describe()
+        return _json({"status": "ready", "server": info} if _shows(token.encode()) else {"status": "ready"})
+
+    @app.get(OPENAPI_PATH)
+    def openapi() -> Response:
+        return Response(render_template("openapi.json"), content_type=JSON)
+
+    @app.get("/")
+    def page() -> str:
+        return render_template("index.html", path=PREDICTION_PATH, info=_who(backend))
+
+    app.register_error_handler(Exception, _problem)
+    return app
+
+
+def _shows(token: bytes) -> bool:
+    """Tell whether the request shows the token, if there is one."""
+    shown = request.headers.get("Authorization", "").encode("latin-1", "replace")
+    return not token or hmac.compare_digest(shown, b"Bearer " + token)
+
+
+def _check_token(token: bytes) -> None:
+    if request.path not in {LIVE_PATH, READY_PATH} and not _shows(token):
+        raise Unauthorized("this server answers those alone that show its token: Authorization: Bearer TOKEN")
+
+
+def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:
+    deadline = environ.get(DEADLINE)
+    if deadline is None:
+        deadline = monotonic() + seconds_in(environ.get(TIMEOUT_KEY)) - (begun_ns - received_ns) / 1e9
+    if environ.get("CONTENT_TYPE") != JSON or ENCODING_KEY in environ:
+        _check_media_type()
+    body = environ.get(BODY)
+    message, form = json_bodies.decode_request(request.get_data(cache=False) if body is None else body)
+    parsed_ns = perf_counter_ns()
+    reply = backend.answer(message, deadline)
+    stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
+    headers = [("Content-Type", JSON), ("Server-Timing", json_bodies.format_timing(stages))]
+    return Response(json_bodies.encode_reply(reply, form), headers=headers)
+
+
+def _check_media_type() -> None:
+    """Refuse a body that is not JSON in UTF-8 as it stands."""
+    coding = request.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in {"", "identity"}:
+        raise UnsupportedMediaType(f"Content-Encoding: {coding} is not supported; send the body as it is")
+    if not request.is_json:
+        raise UnsupportedMediaType(
+            f"the Content-Type must be {JSON}, got {request.content_type or 'none'}; "
+            f"with curl: -H 'Content-Type: {JSON}'"
+        )
+    charset = request.mimetype_params.get("charset", "utf-8")
+    if charset.lower() not in {"utf-8", "utf8", "us-ascii"}:
+        raise UnsupportedMediaType(f"Content-Type: {request.content_type} is not supported; JSON is sent in UTF-8")
+
+
+def _who(backend: Backend) -> ServerInfo | None:
+    try:
+        return backend.describe()
+    except ServingError:
+        return None
+
+
+def _json(message: object) -> Response:
+    return Response(msgspec.json.encode(message), content_type=JSON)
+
+
+def _problem(error: Exception) -> Response:
+    """Answer any error as a problem (RFC 9457); what was not foreseen is logged, and its words stay here."""
+    if isinstance(error, HTTPException):
+        return _http_problem(error)
+    status = status_of(error)
+    if not isinstance(error, ServingError):
+        log.error("a request failed", exc_info=error)
+    body = json_bodies.encode_problem(status, status.phrase, words_of(error), code_of(error))
+    return Response(body, status, headers_of(status, error), content_type=PROBLEM)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """Answer what Flask refuses: unknown path, wrong method, body too large."""
+    detail = error.description or ""
+    headers = {name: value for name, value in error.get_headers() if name.lower() not in {"content-type"}}
+    if error.code == HTTPStatus.NOT_FOUND:
+        detail = f"there is no {request.path}; predictions are at {PREDICTION_PATH}"
+    elif error.code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"{request.path} takes {headers.get('Allow', 'other methods')}, not {request.method}"
+    elif error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        detail = "the body is larger than this server takes; send smaller batches"
+    elif error.code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+        headers["Accept-Encoding"] = "identity"
+    response = _problem_response(HTTPStatus(error.code or 500), detail)
+    response.headers.extend(headers)
+    return response
+
+
+def _problem_response(status: HTTPStatus, detail: str) -> Response:
+    code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
+    body = json_bodies.encode_problem(status, status.phrase, detail, code)
+    return Response(body, status, content_type=PROBLEM)
+
+
+def _write_profile(begun_ns: int, response: Response) -> None:
+    """Write what the published service does: seconds within Flask beside the model, and in all."""
+    ended = perf_counter_ns()
+    stages, _ = json_bodies.parse_timing(response.headers.get("Server-Timing", ""))
+    served = sum(stage.end_ns - stage.start_ns for stage in stages if stage.name not in {"queue", "parse"})
+    total = ended - begun_ns
+    sys.stderr.write(f"PROFILE flask_cost: {(total - served) / 1e9:.6f} total_cost: {total / 1e9:.6f}\n")

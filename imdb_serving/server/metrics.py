@@ -1,0 +1,186 @@
+"""Metrics for Prometheus on a port of their own: counted where things happen, collected when they are asked for.
+
+The only server file that imports prometheus_client. Stages are sampled: at most `SAMPLE` requests every half second.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import psutil
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from imdb_serving.errors import ServerStartError, ServingError
+from imdb_serving.messages import ServerInfo
+from imdb_serving.server.http_server import HttpServer
+from imdb_serving.server.server_threads import ServerThreads
+from imdb_serving.server.worker_pool import WorkerPool
+from imdb_serving.timing import Stage
+
+SAMPLE = 1024
+TOLD = ("version", "engine", "net", "worker_kind", "protocol")
+FOLD_SECONDS = 0.5
+CLOSE_SECONDS = 2.0
+BUCKETS = (
+    5e-6,
+    1e-5,
+    2.5e-5,
+    5e-5,
+    1e-4,
+    2.5e-4,
+    5e-4,
+    1e-3,
+    2.5e-3,
+    5e-3,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+)
+"""Upper bounds in seconds: from the shortest stages to the longest waits."""
+
+
+class StageTimes:
+    """Histograms of stages, from the outcomes that server threads leaves."""
+
+    def __init__(self, stages_of: Callable[[Any], Sequence[Stage]]) -> None:
+        """Take what finds the stages in an answer."""
+        self.outcomes: deque[Any] = deque(maxlen=SAMPLE)
+        self._stages_of = stages_of
+        self._counts: dict[str, list[int]] = {}
+        self._sums: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def fold(self) -> None:
+        """Count what was left since the last time."""
+        with self._lock:
+            while self.outcomes:
+                with suppress(IndexError, ServingError):
+                    for stage in self._stages_of(self.outcomes.popleft()):
+                        seconds = (stage.end_ns - stage.start_ns) / 1e9
+                        counts = self._counts.setdefault(stage.name, [0] * (len(BUCKETS) + 1))
+                        counts[bisect_left(BUCKETS, seconds)] += 1
+                        self._sums[stage.name] += seconds  # type: ignore[assignment] # Counters add floats as well
+
+    def family(self) -> HistogramMetricFamily:
+        """Return the histograms."""
+        self.fold()
+        family = HistogramMetricFamily(
+            "imdb_serving_stage_seconds",
+            "Seconds of each stage, of a sample of the answered requests",
+            labels=["stage"],
+        )
+        with self._lock:
+            for name, counts in self._counts.items():
+                total, buckets = 0, []
+                for bound, count in zip([*map(repr, BUCKETS), "+Inf"], counts, strict=True):
+                    total += count
+                    buckets.append((bound, total))
+                family.add_metric([name], buckets, self._sums[name])
+        return family
+
+
+class ServerCollector(Collector):
+    """Collects what the server threads, the pool and the listener have counted."""
+
+    def __init__(self, threads: ServerThreads, pool: WorkerPool | None, info: ServerInfo, times: StageTimes) -> None:
+        """Take them; a gateway has no pool."""
+        self._threads, self._pool, self._info, self._times = threads, pool, info, times
+
+    def collect(self) -> Iterator[Any]:
+        """Yield all families; called at each scrape."""
+        threads, counts = self._threads, self._threads.queue.counts
+        info = {
+            name: str(getattr(self._info, name)) for name in ("version", "engine", "net", "worker_kind", "protocol")
+        }
+        yield InfoMetricFamily("imdb_serving", "What is served", value=info)
+        yield _counters("imdb_serving_requests", "Requests by how they ended", "outcome", threads.outcomes())
+        dropped = {why: counts[why] for why in ("refused", "shed", "late", "abandoned")}
+        yield _counters("imdb_serving_dropped", "Requests that no worker saw, by why", "why", dropped)
+        yield GaugeMetricFamily("imdb_serving_requests_waiting", "Requests in the queue", value=len(threads.queue))
+        yield GaugeMetricFamily("imdb_serving_requests_at_work", "Requests at work", value=threads.at_work())
+        if self._pool is not None:
+            yield from self._workers(self._pool)
+        yield self._times.family()
+        yield self._memory()
+
+    @staticmethod
+    def _workers(pool: WorkerPool) -> Iterator[Any]:
+        states = {"wanted": pool.count, "ready": pool.count - pool.missing(), "given_up": len(pool.given_up)}
+        family = GaugeMetricFamily("imdb_serving_workers", "Workers by state", labels=["state"])
+        for state, count in states.items():
+            family.add_metric([state], count)
+        yield family
+        yield CounterMetricFamily("imdb_serving_worker_restarts", "Workers that were replaced", value=pool.replaced)
+        yield CounterMetricFamily(
+            "imdb_serving_asked_again",
+            "Requests given to another worker because theirs had died",
+            value=pool.asked_again,
+        )
+
+    def _memory(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily("imdb_serving_memory_bytes", "Resident memory", labels=["process"])
+        pids = {"server": self._info.pid, **(self._pool.pids() if self._pool is not None else {})}
+        for name, pid in pids.items():
+            with suppress(psutil.Error):
+                family.add_metric([name], psutil.Process(pid).memory_info().rss)
+        return family
+
+
+def _counters(name: str, what: str, label: str, counts: dict[str, int]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, what, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family
+
+
+class _MetricsApp:
+    """The metrics as `HttpServer` takes an application."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._answer: Any = make_wsgi_app(registry)
+        self.config: Any = {"MAX_CONTENT_LENGTH": 0, "DRAINING": 0}
+
+    def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
+        return self._answer(environ, start_response)
+
+
+class MetricsPort:
+    """Tells it over HTTP, at `/metrics` of a port, until closed: on our own web server, whose limits hold here too."""
+
+    def __init__(self, host: str, port: int, collector: Iterable[Collector], times: StageTimes) -> None:
+        """Listen; raise `ServerStartError` when the port cannot be had."""
+        registry = CollectorRegistry()
+        for each in collector:
+            registry.register(each)
+        try:
+            self._server = HttpServer(_MetricsApp(registry), host, port, threads=1)
+        except ServerStartError as error:
+            raise ServerStartError(f"cannot tell metrics on {host}:{port}: {error}") from error
+        self.url = f"{self._server.url}/metrics"
+        self._thread = threading.Thread(target=self._server.run, name="metrics-port", daemon=True)
+        self._thread.start()
+        self._over = threading.Event()
+        threading.Thread(target=self._fold, args=(times,), name="metrics", daemon=True).start()
+
+    def _fold(self, times: StageTimes) -> None:
+        while not self._over.wait(FOLD_SECONDS):
+            times.fold()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._over.set()
+        self._server.stop()
+        self._thread.join(CLOSE_SECONDS)

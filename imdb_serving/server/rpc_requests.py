@@ -1,0 +1,128 @@
+"""RPC's requests at the server: decoding what arrived, and a worker's handler from request to answer. No I/O.
+
+A thread worker gets the header that the server has read already; a process worker reads it itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+import msgspec
+
+from imdb_serving.config import WorkerKind
+from imdb_serving.errors import ServingError
+from imdb_serving.messages import Handler, ServerInfo
+from imdb_serving.protocol import wire
+from imdb_serving.protocol.framing import Frame, too_large
+from imdb_serving.protocol.headers import Predict, Tensors
+from imdb_serving.protocol.wire import UNREADABLE, decode_question
+from imdb_serving.server import worker
+from imdb_serving.server.channel import Frames
+from imdb_serving.server.request_queue import Task
+from imdb_serving.server.worker import Answer
+from imdb_serving.timing import Stage, Timeline
+
+log = logging.getLogger(__name__)
+
+
+class Parsed(msgspec.Struct, frozen=True, gc=False):
+    """A request whose header has been read, and whether it came in one piece."""
+
+    header: Predict
+    tensors: Tensors
+    one_piece: bool
+
+
+def answer_maker(kind: WorkerKind) -> Callable[[Callable[[], Handler]], Answer]:
+    """Return what makes a worker's `answer` from what makes its handler."""
+    return make_parsed_answer if kind == "thread" else make_answer
+
+
+def make_answer(make_handler: Callable[[], Handler]) -> Answer:
+    """Make a handler, and return what answers messages with it; whatever goes wrong becomes a failure."""
+    answer_parsed = make_parsed_answer(make_handler)
+
+    def answer(received_ns: int, message: Frames) -> Frames:
+        one_piece = wire.is_one_piece(message)
+        try:
+            opened = wire.open_frames(message)
+            header = wire.read_question(opened.header)
+            if not isinstance(header, Predict):
+                raise TypeError("only predictions are passed to workers")
+        except Exception as error:
+            log.exception("a message from the server cannot be read")
+            return wire.encode_failure(error, None, one_piece=one_piece)
+        return answer_parsed(received_ns, Parsed(header, opened.tensors, one_piece))  # type: ignore[no-any-return]
+
+    return telling(answer, answer_parsed)
+
+
+def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
+    """Make a handler, and return what answers requests with it whose header has been read."""
+    handler = make_handler()
+
+    def answer(received_ns: int, parsed: Parsed) -> Frames:
+        begun_ns = perf_counter_ns()
+        header, one_piece = parsed.header, parsed.one_piece
+        deadline_ns = received_ns + int(header.deadline_ms * 1e6)
+        timeline = Timeline([Stage("queue", received_ns, begun_ns)], deadline_ns)
+        try:
+            reply = handler(wire.decode_request(header, parsed.tensors), timeline)
+            stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
+            if worker.here.asked:
+                worker.tell(stages[1:])
+            if len(stages) > 1 and stages[1].start_ns != begun_ns:  # nothing of a request lies between two stages
+                stages[1] = Stage(stages[1].name, begun_ns, stages[1].end_ns)
+            return wire.encode_reply(reply, header.id, one_piece=one_piece)
+        except ServingError as error:
+            return wire.encode_failure(error, header.id, one_piece=one_piece)
+        except BaseException as error:  # SystemExit as well: a request must not end a worker
+            log.exception("request %s failed", header.id)
+            return wire.encode_failure(error, header.id, one_piece=one_piece)
+
+    return telling(answer, handler)
+
+
+def telling(answer: Answer, handler: Any) -> Answer:
+    """Have an answer tell the stages of what it answers with, for `hello`."""
+    answer.stage_names = getattr(handler, "stage_names", ())  # type: ignore[attr-defined]
+    return answer
+
+
+class RequestDecoder:
+    """Turns messages into tasks. A thread worker's task holds the header as well, so that it is read once."""
+
+    def __init__(self, server_info: Callable[[], ServerInfo], max_message_bytes: int, kind: WorkerKind) -> None:
+        """Take what returns what the server says of itself, or raises, its limit, and what its workers are."""
+        self._introduce = server_info
+        self.max_message_bytes = max_message_bytes
+        self.counts: Counter[str] = Counter()  # changes under the listener's lock
+        self._for_threads = kind == "thread"
+
+    def take(self, header: Frame, tensors: Tensors, whole: Frames, route: Any, submit: Callable[[Task], None]) -> Any:
+        """Submit a request and return None, or return the answer that a message gets at once.
+
+        `whole` is the message as it came, for worker processes; `route` is the listener's.
+        """
+        received_ns = perf_counter_ns()
+        one_piece = len(whole) == 1
+        try:
+            size = len(whole[0]) if one_piece else sum(map(len, whole))
+            if size > self.max_message_bytes:
+                raise too_large(size, self.max_message_bytes)
+            try:
+                question = decode_question(header)
+            except UNREADABLE as error:
+                raise wire.malformed(error) from error
+            if type(question) is not Predict:
+                return wire.encode_info(self._introduce(), question.id, one_piece=one_piece)
+            content: Any = Parsed(question, tensors, one_piece) if self._for_threads else whole
+            submit(Task(route, question.id, received_ns, monotonic() + question.deadline_ms / 1000, content, size))
+        except ServingError as error:
+            self.counts[error.code] += 1
+            return wire.encode_failure(error, wire.read_id(header), one_piece=one_piece)
+        return None

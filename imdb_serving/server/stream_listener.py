@@ -1,0 +1,229 @@
+"""A listener over stream sockets: it accepts, reads and closes connections. Subclasses decide what the bytes mean.
+
+A connection is watched as long as it may be read from. Reading, and all that follows from it, is done with `_guard`
+held; working on a request and sending its answer are not.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from imdb_serving.errors import Overloaded, RequestTimeout
+from imdb_serving.server.channel import SHORTAGES
+from imdb_serving.server.connection import StreamConnection
+from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
+from imdb_serving.server.request_queue import Task
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2.0
+SWEEP_SECONDS = 1.0
+ACCEPTED_A_TURN = 64
+
+MAX_HELD_BYTES = 256 << 20
+"""Of messages that are not passed on yet, and of answers that are not read, on all connections together."""
+
+TOO_MUCH_HELD = "more large messages are arriving than this server holds at once; try again later"
+TOO_SLOW = "the message did not arrive in time; send it faster"
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
+"""Errors of `accept` that say that this process or system has no more; others are of that one connection."""
+
+C = TypeVar("C", bound=StreamConnection)
+
+
+class StreamListener(ABC, Generic[C]):
+    """The listening socket and all connections; see `Listener`."""
+
+    submit: Callable[[Task], None]
+    abandon: Callable[[Hashable], None]
+    set_back: Callable[[Hashable], None]
+
+    def __init__(self, listening: socket.socket) -> None:
+        """Take the listening socket."""
+        listening.setblocking(False)
+        self._listening = listening
+        self._guard = threading.RLock()
+        self._readiness = make_readiness()
+        self._readiness.watch(listening.fileno(), read=True, write=False)
+        self._found: list[Event] = []
+        self.connections: dict[int, C] = {}
+        self._swept = monotonic()
+        self._held_bytes = 0
+        self._refuses = False
+
+    @abstractmethod
+    def _open(self, client: socket.socket) -> C:
+        """Make a connection of an accepted socket."""
+
+    @abstractmethod
+    def _advance(self, connection: C) -> None:
+        """Go on with a connection that has read something, or may go on for another reason; then `_settle` it."""
+
+    @abstractmethod
+    def answer(self, task: Task, outcome: Any) -> None:
+        """Send an answer; see `Listener`."""
+
+    def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
+        """Send answers; see `Listener`."""
+        while held:
+            try:
+                task, outcome = held.popleft()
+            except IndexError:  # another thread took the last one meanwhile
+                return
+            self.answer(task, outcome)
+
+    def _is_stale(self, _connection: C, _idle_seconds: float) -> bool:
+        """Tell whether a connection on which nothing moves shall be closed."""
+        return False
+
+    def receive(self) -> bool:
+        """Read what has arrived; see `Listener`."""
+        with self._guard:
+            events, self._found = self._found or self._readiness.ready(), []
+            for descriptor, event in events:
+                connection = self.connections.get(descriptor)
+                if connection is not None:
+                    if event == READ:
+                        self._take_in(connection)
+                        continue
+                    if event & WRITE:
+                        connection.flush()
+                    if event != WRITE:
+                        connection.read()
+                    self._advance(connection)
+                elif descriptor == self._listening.fileno():
+                    self._accept()
+            return len(events) == EVENTS_A_TURN
+
+    def glance(self) -> None:
+        """Read what has arrived, unless another thread does; see `Listener`."""
+        if self._guard.acquire(blocking=False):
+            try:
+                self.receive()  # the lock is this thread's already
+            finally:
+                self._guard.release()
+
+    def _weigh(self, connection: C) -> None:
+        """Count what a connection holds. If all together hold too much, refuse those that hold most and longest."""
+        held = connection.held_bytes
+        connection.is_heavy = held > 0
+        self._held_bytes += held - connection.weighed
+        connection.weighed = held
+        if self._held_bytes > MAX_HELD_BYTES and not self._refuses:
+            self._refuses = True
+            try:
+                self._refuse_heaviest()
+            finally:
+                self._refuses = False
+
+    def _refuse_heaviest(self) -> None:
+        now = monotonic()
+        by_weight = sorted(self.connections.values(), key=lambda each: each.weighed * each.seconds_held(now))
+        while self._held_bytes > MAX_HELD_BYTES and by_weight:
+            heaviest = by_weight.pop()
+            if not heaviest.weighed:
+                return
+            log.warning(
+                "a connection is refused: all hold %d MiB, this one %d", self._held_bytes >> 20, heaviest.weighed >> 20
+            )
+            if heaviest.wants_to_write or heaviest.lingering:
+                self._forget(heaviest)
+                continue
+            heaviest.refuse(Overloaded(TOO_MUCH_HELD))
+            self._advance(heaviest)
+
+    def _take_in(self, connection: C) -> None:
+        """Read from a connection, and go on with it."""
+        connection.read()
+        self._advance(connection)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTED_A_TURN):
+            try:
+                client, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    continue  # that connection has failed before it was accepted
+                log.warning("a connection could not be accepted: %s", error)
+                self._readiness.forget(self._listening.fileno())  # the next sweep watches the listener again
+                return
+            connection = self._open(client)
+            self.connections[connection.descriptor] = connection
+            self._settle(connection)
+
+    def _settle(self, connection: C) -> None:
+        """Watch a connection for what it waits for now, or forget it when it is over."""
+        if connection.is_heavy:
+            self._weigh(connection)
+        if connection.is_over:
+            self._forget(connection)
+            return
+        if connection.ended and not connection.is_idle:
+            self.set_back(connection)
+        wanted = (connection.wants_to_read, connection.wants_to_write)
+        if wanted != connection.watched:
+            if wanted[0] and not connection.watched[0] and connection.begun:
+                connection.begun = monotonic()  # it was this server that did not read
+            connection.watched = wanted
+            self._readiness.watch(connection.descriptor, read=wanted[0], write=wanted[1])
+        connection.settle()
+
+    def _forget(self, connection: C) -> None:
+        if self.connections.pop(connection.descriptor, None) is not None:
+            self._readiness.forget(connection.descriptor)
+            self._held_bytes -= connection.weighed
+            connection.weighed = 0
+            if not connection.is_idle:
+                self.abandon(connection)
+            connection.close()
+
+    def _knows(self, connection: C) -> bool:
+        return self.connections.get(connection.descriptor) is connection
+
+    def look_after(self) -> None:
+        """Close what has been idle for long, or lingers, once a second; see `Listener`."""
+        now = monotonic()
+        if now - self._swept >= SWEEP_SECONDS:
+            self._swept = now
+            with self._guard:
+                self._readiness.watch(self._listening.fileno(), read=True, write=False)
+                for connection in list(self.connections.values()):
+                    idle = now - connection.touched
+                    has_lingered = connection.lingering and idle > LINGER_SECONDS
+                    if has_lingered or connection.is_unread(now) or self._is_stale(connection, idle):
+                        self._forget(connection)
+                    elif connection.watched[0] and not connection.lingering and connection.is_late(now):
+                        connection.refuse(RequestTimeout(TOO_SLOW))
+                        self._advance(connection)
+
+    def wait(self) -> None:
+        """Wait for arrivals; see `Listener`."""
+        self._found = self._readiness.wait(SWEEP_SECONDS)
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        self._readiness.wake()
+
+    def is_quiet(self) -> bool:
+        """Tell whether every answer has left."""
+        return all(connection.is_idle for connection in list(self.connections.values()))
+
+    def close(self) -> None:
+        """Close everything."""
+        with self._guard:
+            self._readiness.forget(self._listening.fileno())
+            self._listening.close()
+            for connection in list(self.connections.values()):
+                connection.part()
+                self._forget(connection)
+            self._readiness.close()

@@ -1,1 +1,0 @@
-"""How bytes travel between a client and a handler. No model."""

@@ -1,1 +1,0 @@
-"""HTTP: JSON bodies, the Flask application, the web servers it runs behind, and the clients. No model."""

@@ -1,0 +1,134 @@
+"""The ladder and the session of clients behind it: interleaved targets, complete rows, equal answers."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from time import perf_counter_ns
+
+import numpy as np
+import pytest
+from loads import Positions, lines_of, shares_of
+
+from imdb_serving.clients.connect import connect
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import ServerStartError
+from imdb_serving.experiment import ladder
+from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
+from imdb_serving.measurement.parameters import LadderParams
+from imdb_serving.server_process import ServerProcess
+from imdb_serving.text.formats import Line
+
+NULL = EngineSpec("none")
+LOCAL = {"bare": BareClient, "inproc": InprocClient, "json": JsonClient}
+
+
+@pytest.fixture
+def made_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made-up lines, so that no test reads the whole set."""
+    monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
+
+
+def test_every_rung_is_measured_in_every_round_with_the_same_answers(tmp_path: Path, made_lines: None) -> None:
+    params = LadderParams(
+        engines=["none"], rounds=2, requests=3, server_threads=2, run="one", sweep="small", outputs=str(tmp_path)
+    )
+    rows = run_ladder(params, lambda text: None)
+    cells = {(rung_of(row.cell), row.cell.client_threads, row.round) for row in rows}
+    assert len(rows) == len(cells) == (len(RUNGS) + 1) * 2 * 2
+    assert {row.error for row in rows} == {""}
+    assert {row.requests for row in rows if row.cell.client_threads == 2} == {6, 12, 30}  # in one to five passes
+    assert {row.difference for row in rows} == {0.0}
+    orders = [[row.cell for row in sorted(rows, key=lambda row: row.order) if row.round == number] for number in (1, 2)]
+    assert orders[0] != orders[1]
+    assert set(orders[0]) == set(orders[1])
+    assert all((tmp_path / "small" / row.raw).is_file() for row in rows)
+    assert {ASIDE, *RUNGS} == {rung_of(row.cell) for row in rows}
+    written = Ledger(tmp_path / "small").rows()
+    assert len(written) == len(rows)
+    # One more time with the same name, of which a row was lost: that one alone is measured again.
+    path = tmp_path / "small" / "ledger.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    assert len(run_ladder(params, lambda text: None)) == len(rows)
+    assert len(Ledger(tmp_path / "small").rows()) == len(rows)
+
+
+def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None
+) -> None:
+    bad = [Line("made", number, "9 1 2 0") for number in range(1, 13)]  # says nine words, has two
+    monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: bad)
+    monkeypatch.setattr(ladder, "reference_answers", lambda *given: np.full(12, 0.5))
+    params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    said: list[str] = []
+    rows = run_ladder(params, said.append)
+    assert {row.status for row in rows} == {"failed"}
+    assert any("FAILED rung bare, none: 15 of 15 requests failed" in words for words in said)
+
+
+def test_an_engine_that_cannot_be_served_fails_all_its_rungs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None
+) -> None:
+    def refuse(*_: object) -> ServerProcess:
+        raise ServerStartError("no port is left")
+
+    monkeypatch.setattr(ladder, "_start", refuse)
+    params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
+    rows = run_ladder(params, lambda text: None)
+    assert len(rows) == (len(RUNGS) + 1) * 2
+    assert {row.error for row in rows} == {"ServerStartError: no port is left"}
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_local_clients_give_the_served_answer(name: str, bundle: Path) -> None:
+    feed = {"words": [8, 233, 52]}
+    with ServerProcess([str(bundle), "--server-threads", "1"]) as server, connect(server.endpoint) as client:
+        served = client.predict(feed)["prediction"]
+    with LOCAL[name](EngineSpec("paddle"), bundle) as local:
+        assert local.predict(feed)["prediction"].tolist() == served.tolist()
+
+
+def test_bare_counts_the_engine_alone() -> None:
+    workload = shares_of(lines_of(1), 1)[0]
+    reply = BareClient(NULL, None).call(workload.prepare(0))
+    assert [stage.name for stage in reply.stages] == ["op0", "op1"]
+    assert [stage.name for stage in InprocClient(NULL, None).call(workload.prepare(0)).stages] == ["op0", "op1", "op2"]
+
+
+def test_what_json_costs_lies_in_stages() -> None:
+    request = shares_of(lines_of(1), 1)[0].prepare(0)
+    begun = perf_counter_ns()
+    stages = JsonClient(NULL, None).call(request).stages
+    assert [stage.name for stage in stages] == ["encode", "parse", "op0", "op1", "op2", "reply", "decode"]
+    stamps = [begun, *(stamp for stage in stages for stamp in (stage.start_ns, stage.end_ns)), perf_counter_ns()]
+    assert stamps == sorted(stamps)
+
+
+def test_blocks_against_several_targets_are_interleaved_by_the_same_clients(null_server: ServerProcess) -> None:
+    targets = {
+        "rpc": functools.partial(connect, null_server.endpoint),
+        "inproc": functools.partial(InprocClient, NULL, None),
+    }
+    with LoadSession(targets, 2, 5.0) as session:
+        for target, clients in [("rpc", 2), ("inproc", 1), ("rpc", 1), ("inproc", 2)]:
+            records = session.run(target, [Positions(5)] * clients)
+            assert [len(record.positions) for record in records] == [5] * clients
+            assert ("queue" in records[0].columns) == (target == "rpc")
+
+
+def test_a_client_that_dies_loses_its_block_and_is_back_for_the_next(null_server: ServerProcess) -> None:
+    with LoadSession({"rpc": functools.partial(connect, null_server.endpoint)}, 2, 5.0) as session:
+        first = session.run("rpc", [Positions(5, at=3), Positions(5)])
+        again = session.run("rpc", [Positions(4), Positions(4)])
+    assert [(len(record.positions), len(record.failures)) for record in first] == [(0, 5), (5, 0)]
+    assert [(len(record.positions), len(record.failures)) for record in again] == [(4, 0), (4, 0)]
+
+
+def test_a_target_that_cannot_be_reached_fails_every_request_with_the_reason() -> None:
+    with LoadSession({"http": functools.partial(connect, "http://127.0.0.1:9")}, 1, 1.0) as session:
+        (record,) = session.run("http", [Positions(2)])
+    assert [failure.code for failure in record.failures] == ["unavailable"] * 2
+    assert "not sent: no server answers at http://127.0.0.1:9" in record.failures[0].message

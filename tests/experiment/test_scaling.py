@@ -1,0 +1,114 @@
+"""How cost grows: every value with every mode in every round, many clients of few processes, tables and figure."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psutil")
+
+from imdb_serving.clients.connect import connect
+from imdb_serving.errors import ConfigError, DataError
+from imdb_serving.experiment.comparison import OURS
+from imdb_serving.experiment.scaling import AXES, FILE, MAX_PROCESSES, Alike, Point, _shares, measure_scaling, points
+from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.load.threaded_clients import ThreadedConnect, ThreadedShare, drive_threaded
+from imdb_serving.measurement.ledger import read_rows, read_samples
+from imdb_serving.measurement.parameters import ScalingParams
+from imdb_serving.report import scaling as shown
+from imdb_serving.server_process import ServerProcess
+
+SMALL = ScalingParams(workers=[1, 2], clients=[1, 20], words=[8], batch=[1, 3], seconds=0.02, rounds=2, run="one")
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small measurement on all axes."""
+    folder = tmp_path_factory.mktemp("growth")
+    measure_scaling(SMALL, folder, lambda words: None)
+    return folder
+
+
+def test_every_point_is_measured_with_every_mode_in_every_round(measured: Path) -> None:
+    rows = read_rows(measured / FILE)
+    cells = {(row["axis"], row["value"], row["mode"], row["round"]) for row in rows}
+    expected = [
+        (point.axis, point.value, mode, round_) for point in points(SMALL) for mode in OURS for round_ in (1, 2)
+    ]
+    assert len(rows) == len(cells)
+    assert cells == set(expected)
+    for row in rows:
+        assert row["requests"] >= 5 * row["clients"]
+        assert row["throughput"] > 0
+        assert (measured / row["raw"]).is_file()
+
+
+def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -> None:
+    rows = shown.load(measured)
+    tables = shown.text(rows).split("\n\n")
+    assert len(tables) == len(AXES)
+    for axis, table in zip(AXES, tables, strict=True):
+        values = [line.split()[0] for line in table.splitlines()[3:]]
+        assert values == [str(value) for value in getattr(SMALL, axis)]
+        assert ("of ideal" in table) == (axis == "workers")
+        assert ("µs/review" in table) == (axis == "batch")
+    figure = shown.scaling_figure(rows, "")
+    assert [axes.get_xlabel() for axes in figure.axes] == [shown.SHOWN[axis].label for axis in AXES]
+
+
+def test_no_more_workers_are_at_work_than_there_are(measured: Path) -> None:
+    """Throughput times service time: it holds however long each sleep came out on a busy machine."""
+    rows = [row for row in read_rows(measured / FILE) if row["axis"] == "workers"]
+    assert rows
+    for row in rows:
+        service_s = read_samples(measured, row["raw"], ["op1_ns"])["op1_ns"].mean() / 1e9
+        assert row["throughput"] * service_s <= row["value"] * (1 + 1e-9)
+
+
+def test_the_ideal_is_what_workers_do_that_lose_no_time(measured: Path) -> None:
+    rows = shown.load(measured)
+    workers = rows[rows["axis"] == "workers"]
+    ideal = 1000 * workers["value"] / workers["service_time_ms"]
+    assert list(workers["of_ideal"]) == pytest.approx(list(workers["throughput"] / ideal))
+
+
+def test_the_shares_hold_all_requests_and_no_process_more_clients_than_another() -> None:
+    shares = _shares(Point("clients", 50, clients=50), 203)
+    assert sum(len(part) for share in shares for part in share.parts) == 203
+    assert len(shares) == MAX_PROCESSES
+    assert {len(share.parts) for share in shares} == {3, 4}
+
+
+def test_a_crowd_sends_all_its_requests_and_tells_of_what_failed() -> None:
+    with ServerProcess(["--engine", "none", "--server-threads", "1"]) as server:
+        crowd = ThreadedConnect(functools.partial(connect, server.endpoint, 10.0), 3)
+        with LoadSession({"rpc": crowd}, 2, 10.0, drive_threaded) as session:
+            shares = [ThreadedShare([Alike(4, 5, 1), Alike(3, 5, 2), Alike(4, 5, 1)]), ThreadedShare([Alike(6, 5, 1)])]
+            records = session.run("rpc", shares)
+            assert [len(record.positions) for record in records] == [11, 6]
+            assert [len(record.durations) for record in records] == [11, 6]
+            assert not any(record.failures for record in records)
+            refused = session.run("rpc", [ThreadedShare([Alike(2, 1 << 17, 1), Alike(2, 5, 1)])])
+            assert [failure.code for failure in refused[0].failures] == ["bad_request"] * 2
+            assert len(refused[0].positions) == 2
+
+
+def test_without_rows_there_is_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no ledger"):
+        shown.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"workers": [0]}, "workers"),
+        ({"rounds": 1}, "an interval needs at least 2"),
+        ({"seconds": 0.0}, "seconds: must be above 0"),
+        ({"service_time_ms": float("nan")}, "service_time_ms: must be above 0"),
+    ],
+)
+def test_parameters_that_make_no_sense_are_refused(wrong: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        ScalingParams(**wrong)

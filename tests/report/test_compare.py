@@ -1,0 +1,120 @@
+"""Two sweeps compared: noise is no difference, a real one is called by its name, and machines must be alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from ledger_rows import row, table
+
+from imdb_serving.analysis.cells import noise_of
+from imdb_serving.analysis.compare import BETTER, SAME, WORSE, differences
+from imdb_serving.cli.reading import run_compare
+from imdb_serving.measurement.ledger import FILE, append_line
+from imdb_serving.report import compare
+from imdb_serving.rows import Row
+
+CARD = {"cpu": "One", "cores_allowed": 2, "python": "3.11", "packages": {"numpy": "2.0"}, "engines": {}}
+SPREAD = 0.02
+
+
+def sweep(
+    seed: int, factor: float = 1.0, *, rounds: int = 5, spread: float = SPREAD, clients: tuple[int, ...] = (1, 2, 4)
+) -> list[Row]:
+    """A sweep of six cells and their A/A pair, each measurement off by chance; `factor` times as fast."""
+    generator = np.random.default_rng(seed)
+
+    def one(servers: int, count: int, number: int, series: str) -> Row:
+        made = row(servers, count, number, series=series)
+        rate = 1000.0 * servers * count * factor * float(np.exp(generator.normal(0, spread)))
+        return msgspec.structs.replace(made, figures=msgspec.structs.replace(made.figures, throughput=rate))
+
+    return [
+        *(one(s, c, n, "grid") for n in range(1, rounds + 1) for s in (1, 2) for c in clients),
+        *(one(1, c, n, "twin") for n in range(1, rounds + 1) for c in clients),
+    ]
+
+
+def compared(first: list[Row], second: list[Row]) -> list[str]:
+    rows = table(first), table(second)
+    return [one.called for one in differences(*rows, (noise_of(rows[0]), noise_of(rows[1])))]
+
+
+def test_two_sweeps_of_the_same_differ_in_at_most_one_of_twenty() -> None:
+    clean = sum(set(compared(sweep(2 * seed), sweep(2 * seed + 1))) == {SAME} for seed in range(20))
+    assert clean >= 19
+
+
+def test_a_sweep_and_its_own_pair_differ_in_at_most_one_of_twenty() -> None:
+    """The A/A pair taken for a second sweep of the cells that it repeats."""
+    clean = 0
+    for seed in range(20):
+        rows = sweep(seed)
+        twins = [
+            msgspec.structs.replace(one, cell=msgspec.structs.replace(one.cell, series="grid"))
+            for one in rows
+            if one.cell.series == "twin"
+        ]
+        clean += set(compared(rows, twins + [one for one in rows if one.cell.series == "twin"])) == {SAME}
+    assert clean >= 19
+
+
+@pytest.mark.parametrize(("factor", "called"), [(0.8, WORSE), (1.25, BETTER)])
+def test_a_real_difference_is_called_by_its_name(factor: float, called: str) -> None:
+    assert set(compared(sweep(1), sweep(2, factor))) == {called}
+
+
+def test_a_difference_below_the_noise_floor_is_none() -> None:
+    """Certain to a hair, but smaller than what the same thing differs by."""
+    noisy = [one for one in sweep(1, spread=0.1) if one.cell.series == "twin"]
+    first = [one for one in sweep(2, spread=1e-6) if one.cell.series == "grid"]
+    second = [one for one in sweep(3, 0.97, spread=1e-6) if one.cell.series == "grid"]
+    assert set(compared([*first, *noisy], second)) == {SAME}
+
+
+def test_one_round_tells_nothing_and_is_no_pair() -> None:
+    assert compared(sweep(1, rounds=1), sweep(2, 0.5, rounds=1)) == []
+
+
+def write(folder: Path, rows: list[Row], **card: Any) -> Path:
+    (folder / "cards").mkdir(parents=True)
+    (folder / "cards" / "card.json").write_text(json.dumps(CARD | card), encoding="utf-8")
+    for one in rows:
+        append_line(folder / FILE, msgspec.json.encode(one))
+    return folder
+
+
+def test_the_exit_code_says_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = write(tmp_path / "before", sweep(1))
+    assert run_compare(before, write(tmp_path / "same", sweep(2), packages={"numpy": "2.1"})) == 0
+    said = capsys.readouterr().out
+    assert "different: numpy 2.0 and 2.1" in said
+    assert "6 cells no difference" in said
+    assert (tmp_path / "same" / "figures" / "compared-with-before.png").is_file()
+    assert run_compare(before, write(tmp_path / "worse", sweep(3, 0.7))) == 1
+    assert "6 cells worse" in capsys.readouterr().out
+    assert run_compare(before, write(tmp_path / "better", sweep(3, 1.5))) == 0
+    assert "6 cells better" in capsys.readouterr().out
+
+
+def test_other_machines_and_other_cells_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = write(tmp_path / "before", sweep(1))
+    assert run_compare(before, write(tmp_path / "elsewhere", sweep(2), cpu="Other", cores_allowed=8)) == 2
+    said = capsys.readouterr().out
+    assert "not comparable: cpu: One and Other; cores_allowed: 2 and 8" in said
+    assert run_compare(before, write(tmp_path / "others", sweep(2, clients=(3,)))) == 2
+    assert "no cell that both have" in capsys.readouterr().out
+
+
+def test_the_figure_has_an_interval_a_cell_and_the_floor(tmp_path: Path) -> None:
+    made = compare.compare(write(tmp_path / "a", sweep(1)), write(tmp_path / "b", sweep(2, 0.7)))
+    figure = compare.figure(made)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == list(compare.table(made)["cell"])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert {"no difference", "better", "worse"} <= set(labels)
+    assert axes.get_xlabel() == "change of throughput from A to B"
