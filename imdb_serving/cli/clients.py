@@ -68,7 +68,8 @@ def predict_stream(
     """
     from imdb_serving.clients.connect import connect
     from imdb_serving.load.client_processes import run_load
-    from imdb_serving.load.workload import ReviewWorkload, share
+    from imdb_serving.load.share import Share
+    from imdb_serving.load.workload import ReviewWorkload, split_lines
     from imdb_serving.model.conf import load_conf
     from imdb_serving.text.formats import detect_format, has_label, read_lines
 
@@ -81,16 +82,16 @@ def predict_stream(
     make_client = functools.partial(connect, endpoint, timeout, http_client, credentials=credentials)
 
     _await_server(make_client, wait)
-    shares = [template(part, batch=batch) for part in share(lines, clients, batch)]
-    records = run_load(make_client, shares, timeout)
-    results, failures = _gather(shares, records)
+    workloads = [template(part, batch=batch) for part in split_lines(lines, clients, batch)]
+    records = run_load(make_client, [Share.whole(workload) for workload in workloads], timeout)
+    results, failures = _gather(workloads, records)
     alone: list[Line] = []
     if batch > 1:
         # A batch is refused as a whole. Only the sample that is at fault may fail, so its neighbours go alone.
         alone = [line for line, code, _ in failures if code in (BadRequest.code, DataError.code)]
         if alone:
-            single = [template(alone, batch=1)]
-            again, still_failed = _gather(single, run_load(make_client, single, timeout))
+            single = template(alone, batch=1)
+            again, still_failed = _gather([single], run_load(make_client, [Share.whole(single)], timeout))
             results.update(again)
             failures = [entry for entry in failures if entry[0] not in alone] + still_failed
     _write(lines, results)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -29,7 +29,7 @@ from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BundleError, ServerStartError, ServingError
 from imdb_serving.load.client_processes import LoadSession, end_with_peer, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.open_loop import OpenShare
+from imdb_serving.load.share import Share
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.measurement.environment import Card, code_digest, environment_card
 from imdb_serving.measurement.inputs import bundle_there, model_id
@@ -113,11 +113,10 @@ class Host:
         self._session = self._running.enter_context(session)
         return session.pids
 
-    def hand_out(self, shares: Sequence[Sized]) -> None:
+    def hand_out(self, shares: Sequence[Share]) -> None:
         """Give each of the first clients its share; those of an open loop take turns in a file of this host."""
         tickets = self._tickets / str(perf_counter_ns())
-        own = [replace(share, tickets=tickets) if isinstance(share, OpenShare) else share for share in shares]
-        self._clients().hand_out("", own)
+        self._clients().hand_out("", [replace(share, tickets=tickets) for share in shares])
 
     def go(self, start_ns: int) -> list[ClientRecord]:
         """Have the clients begin at that moment of this host's clock, and return their records."""

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from imdb_serving.cluster.orders import Call, ClientsOrder, HostFacts
 from imdb_serving.load.client_processes import START_SECONDS, Connect
-from imdb_serving.load.closed_loop import ClientRecord, Workload
-from imdb_serving.load.open_loop import OpenShare
+from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.share import Share
 from imdb_serving.measurement.cpu_meter import Usage
 from imdb_serving.measurement.measure import Target
-from imdb_serving.messages import Reply, Request
 from imdb_serving.timing import CLOCK_ID, ClockFilter, Exchange
 
 ASK_SECONDS = 60.0
@@ -96,7 +92,7 @@ class RemoteSession:
         """None here: they are other machines'."""
         return []
 
-    def run(self, _target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
+    def run(self, _target: str, shares: Sequence[Share]) -> list[ClientRecord]:
         """Have clients work through one share each, all started together; see `LoadSession.run`.
 
         Stamps are of this process's clock. Raises `HostLost` when one of the hosts is.
@@ -108,60 +104,36 @@ class RemoteSession:
         hosts = [self._hosts[place] for place in active]
         at_once(hosts, "hand_out", [dealt[place] for place in active], seconds=2 * START_SECONDS)
         start_ns = perf_counter_ns() + TOGETHER_NS
-        longest = max(len(share) for share in shares) * self.request_timeout + 2 * START_SECONDS
+        longest = max(share.longest_seconds(self.request_timeout) for share in shares) + 2 * START_SECONDS
         begins = [start_ns - behind[place] for place in active]
         found = at_once(hosts, "go", begins, seconds=longest)
         records: list[Any] = [None] * len(shares)
         for place, own in zip(active, found, strict=True):
-            records[place::every] = [
-                _here(record, share, behind[place]) for record, share in zip(own, dealt[place], strict=True)
-            ]
+            records[place::every] = [_here(record, behind[place]) for record in own]
         return records
 
 
-@dataclass(frozen=True, slots=True)
-class Thinned:
-    """Some requests of a workload: those at `places`."""
-
-    workload: Workload
-    places: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Return how many."""
-        return len(self.places)
-
-    def prepare(self, position: int) -> Request:
-        """Make a request ready to send."""
-        return self.workload.prepare(int(self.places[position]))
-
-    def finish(self, position: int, reply: Reply) -> Any:
-        """Make something of the reply."""
-        return self.workload.finish(int(self.places[position]), reply)
-
-
-def _dealt(shares: Sequence[Sized], place: int, every: int) -> list[Sized]:
+def _dealt(shares: Sequence[Share], place: int, every: int) -> list[Share]:
     """Return one host's clients' shares.
 
     Clients of an open loop take turns at the same requests; hosts cannot, so each has every n-th of them.
     """
-    own = list(shares[place::every])
-    if every == 1:
-        return own
-    return [_thinned(share, place, every) if isinstance(share, OpenShare) else share for share in own]
+    return [
+        share
+        if share.due_ns is None
+        else replace(
+            share,
+            first=place,
+            step=every,
+            due_ns=share.due_ns[place::every],
+            clients=len(range(place, share.clients, every)),
+        )
+        for share in shares[place::every]
+    ]
 
 
-def _thinned(share: OpenShare, place: int, every: int) -> OpenShare:
-    places = np.arange(place, len(share.due_ns), every)
-    clients = len(range(place, share.clients, every))
-    return replace(share, workload=Thinned(share.workload, places), due_ns=share.due_ns[places], clients=clients)
-
-
-def _here(record: ClientRecord, share: Sized, behind_ns: int) -> ClientRecord:
-    """Return a host's record with this process's stamps, and with positions of the whole workload."""
-    thinned = share.workload if isinstance(share, OpenShare) and isinstance(share.workload, Thinned) else None
-    if thinned is not None:
-        record.positions = [int(thinned.places[position]) for position in record.positions]
-        record.failures = [replace(one, position=int(thinned.places[one.position])) for one in record.failures]
+def _here(record: ClientRecord, behind_ns: int) -> ClientRecord:
+    """Return a host's record with this process's stamps."""
     begun, ended = record.window_ns
     record.window_ns = (begun + behind_ns, ended + behind_ns) if ended else (begun, ended)
     record.starts_ns = record.starts_ns + behind_ns

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.baselines.servers import BASELINES, running
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.workload import ReviewWorkload, share
+from imdb_serving.load.share import Share
+from imdb_serving.load.workload import ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import cpu_seconds
 from imdb_serving.measurement.inputs import measurement_lines, vocabulary_of
 from imdb_serving.measurement.ledger import append_row, store_samples
@@ -95,7 +96,8 @@ def _round(
     random.Random(f"{params.seed}/{params.engine}/{round_}").shuffle(blocks)  # noqa: S311 - an order, not a secret
     results = []
     for name, clients in blocks:
-        shares = [ReviewWorkload(part, "ids", None, ("prediction",)) for part in share(lines, clients, 1)]
+        parts = split_lines(lines, clients, 1)
+        shares = [Share.whole(ReviewWorkload(part, "ids", None, ("prediction",))) for part in parts]
         figures, records = run_block(session, name, systems[name].pids, shares, f"engine {params.engine}")
         row = {
             "run": params.run,
@@ -111,7 +113,7 @@ def _round(
 
 
 def run_block(
-    session: LoadSession, name: str, pids: Sequence[int], shares: Sequence[Sized], what: str
+    session: LoadSession, name: str, pids: Sequence[int], shares: Sequence[Share], what: str
 ) -> tuple[Row, list[ClientRecord]]:
     """Measure one system once; return its figures (CPU of all processes, in µs a request) and the raw samples.
 

@@ -23,7 +23,7 @@ from imdb_serving.errors import RemoteFailure
 from imdb_serving.experiment.comparison import OURS, Row, run_block
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.threaded_clients import ThreadedConnect, ThreadedShare, drive_threaded
+from imdb_serving.load.share import Share
 from imdb_serving.measurement.ledger import append_row, store_samples
 from imdb_serving.measurement.measure import Target
 from imdb_serving.measurement.parameters import ScalingParams
@@ -110,10 +110,9 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
             continue
         progress(f"{spec.name}, {group[0].workers} workers: {len(group)} points in {params.rounds} rounds")
         most = max(point.clients for point in group)
-        processes = min(most, MAX_PROCESSES)
         with _systems(spec, group[0].workers, params.timeout) as systems:
-            targets = {name: ThreadedConnect(system.connect, -(-most // processes)) for name, system in systems.items()}
-            with LoadSession(targets, processes, params.timeout, drive_threaded) as session:
+            targets = {name: system.connect for name, system in systems.items()}
+            with LoadSession(targets, most, params.timeout, processes=MAX_PROCESSES) as session:
                 for round_ in range(params.rounds + 1):  # the first warms up
                     for row, records in _round(params, round_, group, systems, session):
                         if round_:
@@ -154,9 +153,7 @@ def _round(
         yield row, records
 
 
-def _shares(point: Point, requests: int) -> list[ThreadedShare]:
-    """Cut the requests into the clients' shares, and deal those to the processes; none dropped, sizes even."""
+def _shares(point: Point, requests: int) -> list[Share]:
+    """Cut the requests into the clients' shares: none dropped, sizes even."""
     counts = np.diff(np.linspace(0, requests, point.clients + 1).astype(int)).tolist()
-    parts = [Alike(count, point.words, point.batch) for count in counts]
-    processes = min(point.clients, MAX_PROCESSES)
-    return [ThreadedShare(parts[number::processes]) for number in range(processes)]
+    return [Share.whole(Alike(count, point.words, point.batch)) for count in counts]

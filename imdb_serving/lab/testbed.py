@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from imdb_serving.cell import CLOSED
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BundleError
 from imdb_serving.experiment.grid import inputs
-from imdb_serving.lab.settings import LINES, Settings
+from imdb_serving.lab.settings import BATCHES, Settings
 from imdb_serving.load.client_processes import LoadSession, end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.timed_share import ClosedSlice, OpenSlice, drive_slice
+from imdb_serving.load.share import Share
+from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import CpuMeter, Usage
 from imdb_serving.measurement.deployment import MEASURING, model_of, server_for, start_round
 from imdb_serving.measurement.folders import exclusive, new_run, outputs_folder
@@ -34,6 +36,8 @@ CLOSED_SECONDS, OPEN_SECONDS = 0.25, 1.0
 """How long a stretch lasts. In an open loop requests pile up and melt away; that takes longer than a quarter second."""
 
 TIMEOUT = 5.0
+
+Workloads = Mapping[int, ReviewWorkload]
 LOCK_SECONDS = 2.0
 
 
@@ -54,10 +58,13 @@ class Stretch:
 class Testbed:
     """A running server and its clients, up to `most_clients` of them; made by `open_testbed`."""
 
-    def __init__(self, settings: Settings, server: ServerProcess, session: LoadSession, most_clients: int) -> None:
-        """Take what runs already."""
+    def __init__(
+        self, settings: Settings, server: ServerProcess, session: LoadSession, workloads: Workloads, most_clients: int
+    ) -> None:
+        """Take what runs already, and the reviews as a workload for each batch size."""
         self.settings = settings
         self.most_clients = most_clients
+        self._workloads = workloads
         self.server = server
         self._session = session
         self._meter = CpuMeter([server.pid], session.pids, fixed=True)
@@ -72,23 +79,32 @@ class Testbed:
     def load(self, settings: Settings) -> Stretch:
         """Run one stretch of load under these settings, which must be of the same server."""
         self._meter.read()
+        workload = self._workloads[settings.batch]
         if settings.arrivals == CLOSED:
+            apart = len(workload) // settings.clients
             shares = [
-                ClosedSlice(CLOSED_SECONDS, settings.batch, self._sent + number * LINES // settings.clients)
+                Share(workload, sys.maxsize, self._sent + number * apart, seconds=CLOSED_SECONDS)
                 for number in range(settings.clients)
             ]
             records = self._session.run("", shares)
         else:
-            records = self._open(settings)
+            records = self._open(settings, workload)
         self._sent += max((len(record.positions) for record in records), default=0)
         return Stretch(settings, records, self._meter.read())
 
-    def _open(self, settings: Settings) -> list[ClientRecord]:
+    def _open(self, settings: Settings, workload: ReviewWorkload) -> list[ClientRecord]:
         count = max(1, int(self._rng.poisson(settings.rate * OPEN_SECONDS)))
         due = arrival_times(settings.arrivals, count / OPEN_SECONDS, count, int(self._rng.integers(1 << 31)))
         with tempfile.TemporaryDirectory(prefix="imdb-serving-") as place:
-            patience = int(OPEN_SECONDS * 1e9)  # so that a rate beyond the server's cannot hold the controls for long
-            share = OpenSlice(due, settings.batch, self._sent, Path(place) / "tickets", self.most_clients, patience)
+            share = Share(
+                workload,
+                count,
+                self._sent,
+                due_ns=due,
+                tickets=Path(place) / "tickets",
+                clients=self.most_clients,
+                patience_ns=int(OPEN_SECONDS * 1e9),  # so that too high a rate cannot hold the controls for long
+            )
             return self._session.run("", [share] * self.most_clients)
 
 
@@ -111,9 +127,13 @@ def open_testbed(settings: Settings, most_clients: int) -> Iterator[tuple[Testbe
             server = stack.enter_context(server_for(params, settings.port))
             lines, reference = reading.result()
         targets = {"": functools.partial(connect, server.endpoint, TIMEOUT)}
-        drive = functools.partial(drive_slice, lines)
-        session = stack.enter_context(LoadSession(targets, most_clients, TIMEOUT, drive))
-        yield Testbed(settings, server, session, most_clients), replace(context, lines=lines, reference=reference)
+        workloads = {batch: ReviewWorkload(lines, "ids", None, batch=batch) for batch in BATCHES}
+        session = LoadSession(targets, most_clients, TIMEOUT, workloads=tuple(workloads.values()))
+        stack.enter_context(session)
+        yield (
+            Testbed(settings, server, session, workloads, most_clients),
+            replace(context, lines=lines, reference=reference),
+        )
 
 
 def _require_model(settings: Settings) -> None:

@@ -7,8 +7,10 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from time import monotonic, perf_counter_ns, sleep
@@ -18,8 +20,9 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.clients.base import Client
 from imdb_serving.errors import ServingError
-from imdb_serving.load.closed_loop import ClientRecord, FailedRequest, Workload
-from imdb_serving.load.open_loop import drive_either
+from imdb_serving.load.closed_loop import ClientRecord, FailedRequest, cpu_seconds
+from imdb_serving.load.open_loop import drive_share
+from imdb_serving.load.share import NOTHING, Share, Workload
 from imdb_serving.processes import pin
 
 START_SECONDS = 60.0
@@ -28,7 +31,6 @@ TOGETHER_NS = 5_000_000
 
 PRELOAD = [
     "imdb_serving.load.client_processes",
-    "imdb_serving.load.timed_share",
     "imdb_serving.load.workload",
     "imdb_serving.clients.connect",
     "imdb_serving.clients.http",
@@ -37,7 +39,6 @@ PRELOAD = [
 ]
 
 Connect = Callable[[], Client]
-Drive = Callable[[Any, Any], ClientRecord]
 
 
 def prepare_processes() -> None:
@@ -77,23 +78,27 @@ class LoadSession:
         targets: Mapping[str, Connect],
         clients: int,
         request_timeout: float,
-        drive_share: Drive = drive_either,
         cores: Sequence[int] = (),
+        processes: int = 0,
+        workloads: Sequence[Workload] = (),
     ) -> None:
-        """Take how to connect to each target, the number of client processes, and one request's deadline.
+        """Take how to connect to each target, the number of clients, and one request's deadline.
 
-        `drive_share` is what a process does with a client and its share. A share with `starting_at` is told the moment
-        at which all start. Clients stay on the `cores`, if any are named: each on one of them, where there are enough.
+        Each client is a process; with fewer `processes` each has several, which send from threads of their own.
+        Clients stay on the `cores`, if any are named: each process on one of them, where there are enough. The
+        processes have the `workloads` from the start, so that shares of these are sent without them.
         """
-        self._targets, self._drive = dict(targets), drive_share
-        self._clients = clients
-        self._cores = [[core] for core in cores][:clients] if clients <= len(cores) else [list(cores)] * clients
+        self._targets, self._workloads = dict(targets), tuple(workloads)
+        self._count = min(processes or clients, clients)
+        self._threads = -(-clients // self._count) if clients else 0
+        few = self._count <= len(cores)
+        self._cores = [[core] for core in cores][: self._count] if few else [list(cores)] * self._count
         self._request_timeout = request_timeout
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         self._lost: dict[int, ServingError | None] = {}
         self._used = False
-        self._shares: Sequence[Sized] = ()
+        self._shares: list[Sequence[Share]] = []
 
     @property
     def request_timeout(self) -> float:
@@ -114,51 +119,62 @@ class LoadSession:
         prepare_processes()
         context = multiprocessing.get_context("forkserver")
         try:
-            for number in range(self._clients):
+            for number in range(self._count):
                 ours, theirs = context.Pipe()
                 self._pipes.append(ours)
                 process = context.Process(
                     target=_client_process,
-                    args=(theirs, self._targets, self._drive, self._cores[number]),
+                    args=(theirs, self._targets, self._threads, self._workloads, self._cores[number]),
                     name=f"client-{number}",
                     daemon=True,
                 )
                 process.start()
                 theirs.close()
                 self._processes.append(process)
-            self._receive(range(self._clients), START_SECONDS)
+            self._receive(range(self._count), START_SECONDS)
         except BaseException:
             self.close()
             raise
 
-    def run(self, target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
-        """Have the first clients work through one share each, all started together; returns their records in order.
+    def run(self, target: str, shares: Sequence[Share]) -> list[ClientRecord]:
+        """Have the first clients work through one share each, all started together; return their records in order.
 
-        A client process that dies, or never connected, leaves a record in which all its requests failed; nothing is
-        waited for longer than its requests' deadlines allow. Clients lost in a block are back for the next one.
+        A client process that dies, or never connected, leaves records in which all requests failed. No wait is longer
+        than the requests' deadlines allow. Clients lost in a block are started again for the next one.
         """
         self.hand_out(target, shares)
         return self.go(perf_counter_ns() + TOGETHER_NS)
 
-    def hand_out(self, target: str, shares: Sequence[Sized]) -> None:
+    def hand_out(self, target: str, shares: Sequence[Share]) -> None:
         """Give the first clients one share each, to begin with `go`."""
         if self._used and self._lost:
             self.close()
             self._start()
         self._used = True
-        self._shares = shares
-        for number, share in enumerate(shares):
-            self._tell(number, (target, share))
-        self._receive(range(len(shares)), START_SECONDS)
+        self._shares = [shares[number :: self._count] for number in range(min(self._count, len(shares)))]
+        for number, own in enumerate(self._shares):
+            self._tell(number, (target, [self._without_kept(share) for share in own]))
+        self._receive(range(len(self._shares)), START_SECONDS)
 
     def go(self, start_ns: int) -> list[ClientRecord]:
         """Have the clients begin at that moment, and return their records; see `run`."""
-        shares = self._shares
-        for number in range(len(shares)):
+        for number in range(len(self._shares)):
             self._tell(number, start_ns)
-        longest = max(map(len, shares), default=0)
-        records = self._receive(range(len(shares)), longest * self._request_timeout + START_SECONDS)
-        return [records.get(number) or _lost(share, self._lost.get(number)) for number, share in enumerate(shares)]
+        every = [share for own in self._shares for share in own]
+        longest = max((share.longest_seconds(self._request_timeout) for share in every), default=0.0)
+        found = self._receive(range(len(self._shares)), longest + START_SECONDS)
+        records: list[Any] = [None] * len(every)
+        for number, own in enumerate(self._shares):
+            lost = self._lost.get(number)
+            records[number :: self._count] = found.get(number) or [_lost(share, lost) for share in own]
+        return records
+
+    def _without_kept(self, share: Share) -> tuple[Share, int | None]:
+        """Return a share as it is sent, and the number of its workload among those that the processes have."""
+        for number, workload in enumerate(self._workloads):
+            if workload is share.workload:
+                return replace(share, workload=NOTHING), number
+        return share, None
 
     def close(self) -> None:
         """End the client processes."""
@@ -204,16 +220,18 @@ class LoadSession:
         return received
 
 
-def run_load(connect: Connect, shares: Sequence[Workload], request_timeout: float) -> list[ClientRecord]:
-    """Run one client process a share, all started together, and return their records in order."""
+def run_load(connect: Connect, shares: Sequence[Share], request_timeout: float) -> list[ClientRecord]:
+    """Run one client process for each share, all started together, and return their records in order."""
     with LoadSession({"": connect}, len(shares), request_timeout) as session:
         return session.run("", shares)
 
 
-def _lost(share: Sized, error: ServingError | None = None) -> ClientRecord:
+def _lost(share: Share, error: ServingError | None) -> ClientRecord:
     """Return the record of a share of which nothing was sent, or whose process died with all it had measured."""
     code, why = (error.code, f"not sent: {error}") if error else ("internal", "the client process died")
-    return ClientRecord(failures=[FailedRequest(position, code, why) for position in range(len(share))])
+    return ClientRecord(
+        failures=[FailedRequest(share.position(number), code, why) for number in range(share.expected())]
+    )
 
 
 def end_with_peer(descriptor: int) -> None:
@@ -225,29 +243,46 @@ def end_with_peer(descriptor: int) -> None:
 
 
 def _client_process(
-    pipe: Connection, targets: Mapping[str, Connect], drive_share: Drive, own_cores: Sequence[int]
+    pipe: Connection,
+    targets: Mapping[str, Connect],
+    count: int,
+    workloads: Sequence[Workload],
+    own_cores: Sequence[int],
 ) -> None:
-    """Connect to all targets, then for each block: take the share, wait for the start signal, hand back the record."""
+    """Connect to all targets, then for each block: take the shares, wait for the start, hand back the records."""
     pin(own_cores)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it ends its clients
     threading.Thread(target=end_with_peer, args=(pipe.fileno(),), name="parent", daemon=True).start()
     with pipe, ExitStack() as stack:
         try:
-            clients = {name: stack.enter_context(connect()) for name, connect in targets.items()}
-            for client in clients.values():
-                client.hello()  # so that no request pays for the connection
+            clients = {
+                name: [stack.enter_context(connect()) for _ in range(count)] for name, connect in targets.items()
+            }
+            for every in clients.values():
+                for client in every:
+                    client.hello()  # so that no request pays for the connection
             pipe.send(None)
             while True:
-                target, share = pipe.recv()
+                target, sent = pipe.recv()
+                shares = [share if n is None else replace(share, workload=workloads[n]) for share, n in sent]
                 pipe.send(None)
                 start_ns = pipe.recv()
                 sleep(max(0, start_ns - perf_counter_ns()) / 1e9)
-                pipe.send(
-                    drive_share(
-                        clients[target], share.starting_at(start_ns) if hasattr(share, "starting_at") else share
-                    )
-                )
+                pipe.send(_drive_all(clients[target], shares, start_ns))
         except ServingError as error:
             pipe.send(error)
         except EOFError:
             return  # the parent has no more to do, or has given up
+
+
+def _drive_all(clients: Sequence[Client], shares: Sequence[Share], start_ns: int) -> list[ClientRecord]:
+    """Have each client work through its share, side by side; they divide the process's CPU time evenly."""
+    if len(shares) == 1:
+        return [drive_share(clients[0], shares[0], start_ns)]
+    cpu = cpu_seconds()
+    with ThreadPoolExecutor(len(shares)) as threads:
+        records = list(threads.map(drive_share, clients, shares, [start_ns] * len(shares)))
+    each = (cpu_seconds() - cpu) / len(records)
+    for record in records:
+        record.cpu_s = each
+    return records

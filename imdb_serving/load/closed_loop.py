@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 from time import perf_counter_ns, process_time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.clients.base import Client
 from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
-from imdb_serving.messages import Reply, Request
+from imdb_serving.load.share import Share
+from imdb_serving.messages import Reply
 from imdb_serving.timing import Stage
 
 GIVE_UP_AFTER = 3
 
 
-class Workload(Protocol):
-    """One client's share of the requests."""
-
-    def __len__(self) -> int:
-        """Return the number of requests."""
-
-    def prepare(self, position: int) -> Request:
-        """Make a request ready to send (prepro)."""
-
-    def finish(self, position: int, reply: Reply) -> Any:
-        """Make something of the reply (postpro)."""
-
-
 @dataclass(frozen=True, slots=True)
 class FailedRequest:
-    """A request that got no answer: its position in the share, the error's code and text."""
+    """A request that got no answer: its position in the workload, the error's code and text."""
 
     position: int
     code: str
@@ -66,20 +55,21 @@ class ClientRecord:
 _Stamps = tuple[int, int, int, int]
 
 
-def drive(client: Client, workload: Workload, positions: Iterable[int] | None = None) -> ClientRecord:
+def drive(client: Client, share: Share, begin_ns: int = 0) -> ClientRecord:
     """Send a share's requests, one after another, and record the raw samples.
 
-    All are sent once, or those at `positions`, which may end when it likes. A refused or late request is recorded and
-    the next one sent; when the server is gone, or late, several times in a row, the rest is given up, so that a dead
-    server cannot hold a client for hours.
+    A refused or late request is recorded and the next one sent. When the server is gone, or late, several times in a
+    row, the rest is given up, so that a dead server cannot hold a client for hours.
     """
     record = ClientRecord()
     stamps: list[_Stamps] = []
     replies: list[Reply] = []
     in_a_row = 0
+    workload = share.workload
     cpu = cpu_seconds()
     begin = perf_counter_ns()
-    for position in range(len(workload)) if positions is None else positions:
+    positions = share.positions(begin_ns or begin)
+    for position in positions:
         start = perf_counter_ns()
         try:
             request = workload.prepare(position)
@@ -91,8 +81,8 @@ def drive(client: Client, workload: Workload, positions: Iterable[int] | None = 
             record.failures.append(FailedRequest(position, error.code, str(error)))
             in_a_row = in_a_row + 1 if isinstance(error, ServerUnavailable | RequestTimeout) else 0
             if in_a_row == GIVE_UP_AFTER:
-                rest = range(position + 1, len(workload)) if positions is None else ()
                 why = f"not sent: given up after {in_a_row} requests in a row failed: {error}"
+                rest = positions if share.seconds == inf else ()
                 record.failures += [FailedRequest(other, error.code, why) for other in rest]
                 break
             continue

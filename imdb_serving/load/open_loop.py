@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns, sleep
 from types import TracebackType
@@ -19,11 +18,11 @@ from imdb_serving.load.closed_loop import (
     GIVE_UP_AFTER,
     ClientRecord,
     FailedRequest,
-    Workload,
     cpu_seconds,
     drive,
     tabulate,
 )
+from imdb_serving.load.share import Share
 from imdb_serving.messages import Reply, Request
 from imdb_serving.timing import wake_precisely
 
@@ -70,30 +69,7 @@ class Tickets:
         os.close(self._file)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenShare:
-    """All requests, when each is due (ns from the start), and the file that says which is next; alike for all clients.
-
-    A request that is overdue by more than `patience_ns` is not sent any more: the rate was not reached.
-    """
-
-    workload: Workload
-    due_ns: NDArray[np.int64]
-    tickets: Path
-    clients: int
-    patience_ns: int
-    begin_ns: int = 0
-
-    def starting_at(self, start_ns: int) -> OpenShare:
-        """Return this share with the moment from which times count, the same for all clients."""
-        return replace(self, begin_ns=start_ns)
-
-    def __len__(self) -> int:
-        """Return the requests that a client sends on average."""
-        return -(-len(self.due_ns) // self.clients)
-
-
-def drive_open(client: Client, share: OpenShare) -> ClientRecord:
+def drive_open(client: Client, share: Share, begin_ns: int = 0) -> ClientRecord:
     """Send the requests that are this client's turn when they are due, and record the raw samples.
 
     `starts_ns` is when a request was sent, `intended_ns` when it was due.
@@ -103,9 +79,8 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
     stamps: list[tuple[int, int, int, int, int]] = []
     replies: list[Reply] = []
     due: list[int] = []
-    cpu, begin = cpu_seconds(), share.begin_ns or perf_counter_ns()
-    for position, request, prepared in _turns(share, begin, record):
-        start, made = prepared
+    cpu, begin = cpu_seconds(), begin_ns or perf_counter_ns()
+    for position, due_ns, request, (start, made) in _turns(share, begin, record):
         sent = perf_counter_ns()
         try:
             reply = client.call(request)
@@ -118,7 +93,7 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
             continue
         stamps.append((start, made, sent, answered, perf_counter_ns()))
         replies.append(reply)
-        due.append(begin + int(share.due_ns[position]))
+        due.append(due_ns)
         record.outcomes.append(outcome)
         record.positions.append(position)
     record.window_ns = (begin, perf_counter_ns())
@@ -131,16 +106,17 @@ def drive_open(client: Client, share: OpenShare) -> ClientRecord:
     return record
 
 
-def drive_either(client: Client, share: Workload | OpenShare) -> ClientRecord:
-    """Work through a share as what it is: of an open loop, or of a closed one."""
-    return drive_open(client, share) if isinstance(share, OpenShare) else drive(client, share)
+def drive_share(client: Client, share: Share, begin_ns: int = 0) -> ClientRecord:
+    """Work through a share in an open or a closed loop; times count from `begin_ns`, the same for all clients."""
+    return (drive if share.due_ns is None else drive_open)(client, share, begin_ns)
 
 
-def _turns(share: OpenShare, begin: int, record: ClientRecord) -> Iterator[tuple[int, Request, tuple[int, int]]]:
-    """Yield the requests that are this client's turn, made ready, each when it is due."""
+def _turns(share: Share, begin: int, record: ClientRecord) -> Iterator[tuple[int, int, Request, tuple[int, int]]]:
+    """Yield this client's requests when they are due: position, due time, request, and its stamps of prepro."""
+    assert share.due_ns is not None  # noqa: S101 - it is an open loop
     with Tickets(share.tickets) as tickets:
-        while (position := tickets.take()) < len(share.due_ns):
-            due = begin + int(share.due_ns[position])
+        while (number := tickets.take()) < len(share.due_ns):
+            due, position = begin + int(share.due_ns[number]), share.position(number)
             if perf_counter_ns() - due > share.patience_ns:
                 return  # and so are all that follow
             start = perf_counter_ns()
@@ -153,7 +129,7 @@ def _turns(share: OpenShare, begin: int, record: ClientRecord) -> Iterator[tuple
             wait = due - made
             if wait > 0:
                 sleep(wait / 1e9)
-            yield position, request, (start, made)
+            yield position, due, request, (start, made)
 
 
 def _given_up(record: ClientRecord, error: ServingError, answered: int) -> bool:

@@ -74,7 +74,7 @@ class ReviewWorkload:
         ]
 
 
-def share(lines: Sequence[Line], clients: int, batch: int) -> list[Sequence[Line]]:
+def split_lines(lines: Sequence[Line], clients: int, batch: int) -> list[Sequence[Line]]:
     """Split the lines into `clients` contiguous shares of whole batches, none dropped, none doubled, sizes even."""
     batches = -(-len(lines) // batch)
     edges = [round(number * batches / clients) * batch for number in range(clients + 1)]

@@ -14,6 +14,7 @@ from imdb_serving.config import is_project, project_root, whole_file
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.load.share import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Probabilities
@@ -142,7 +143,7 @@ def reference_answers(
     workload = ReviewWorkload(lines, "ids", None, ("prediction",))
     connect = functools.partial(BareClient, spec, model)
     with LoadSession({"": connect}, 1, SECONDS_A_REVIEW) as session:
-        (record,) = session.run("", [workload])
+        (record,) = session.run("", [Share.whole(workload)])
     if record.failures:
         raise DataError(f"the bare engine {spec.name} fails: {record.failures[0].message}")
     answers = np.array([result.probability for outcome in record.outcomes for result in outcome])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,8 +20,9 @@ from imdb_serving.cell import CLOSED, OFFLINE, Cell, digest
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.open_loop import OpenShare, arrival_times
-from imdb_serving.load.workload import Result, ReviewWorkload, share
+from imdb_serving.load.open_loop import arrival_times
+from imdb_serving.load.share import Share
+from imdb_serving.load.workload import Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import fleeting_folder
 from imdb_serving.rows import FAILED, INVALID, OK, Figures, Row
@@ -42,7 +43,7 @@ class Session(Protocol):
     def pids(self) -> list[int]:
         """Their processes' ids on this machine."""
 
-    def run(self, target: str, shares: Sequence[Sized]) -> list[ClientRecord]:
+    def run(self, target: str, shares: Sequence[Share]) -> list[ClientRecord]:
         """Have the first clients work through one share each; see `LoadSession.run`."""
 
 
@@ -178,20 +179,23 @@ def _stages(cell: Cell, records: Sequence[ClientRecord]) -> dict[str, object]:
 @contextmanager
 def _shares(
     cell: Cell, context: Round, lines: Sequence[Line], timeout: float
-) -> Iterator[tuple[list[ReviewWorkload], Sequence[Sized]]]:
-    """Give each client's workload, and what it is told to do: its own share (closed loop), or any request (open)."""
+) -> Iterator[tuple[list[ReviewWorkload], Sequence[Share]]]:
+    """Yield each client's workload and share: a part of the requests (closed loop), or turns at all (open loop)."""
     if cell.arrivals == CLOSED:
-        parts = share(lines, cell.client_threads, cell.batch)
+        parts = split_lines(lines, cell.client_threads, cell.batch)
         workloads = [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
-        yield workloads, workloads
+        yield workloads, [Share.whole(workload) for workload in workloads]
         return
     whole = ReviewWorkload(lines, "ids", None, batch=cell.batch)
     due = arrival_times(cell.arrivals, cell.rate, len(whole), context.seed + context.number)
     # All at once, the last is overdue by as long as the whole takes.
     patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
     with fleeting_folder() as place:
-        one = OpenShare(whole, due, Path(place) / "tickets", cell.client_threads, patience)
-        yield [whole] * cell.client_threads, [one] * cell.client_threads
+        clients = cell.client_threads
+        one = Share(
+            whole, len(whole), due_ns=due, tickets=Path(place) / "tickets", clients=clients, patience_ns=patience
+        )
+        yield [whole] * clients, [one] * clients
 
 
 def judged(row: Row) -> Row:

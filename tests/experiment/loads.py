@@ -7,7 +7,8 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imdb_serving.load.workload import ReviewWorkload, share
+from imdb_serving.load.share import Share
+from imdb_serving.load.workload import ReviewWorkload, split_lines
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.text.formats import Line
@@ -18,9 +19,10 @@ def lines_of(count: int) -> list[Line]:
     return [Line("made", number, f"3 {number} 8 233 {number % 2}") for number in range(1, count + 1)]
 
 
-def shares_of(lines: Sequence[Line], clients: int, batch: int = 1) -> list[ReviewWorkload]:
-    """The lines as the clients' workloads."""
-    return [ReviewWorkload(part, "ids", None, batch=batch) for part in share(lines, clients, batch)]
+def shares_of(lines: Sequence[Line], clients: int, batch: int = 1) -> list[Share]:
+    """The lines as the clients' shares."""
+    parts = split_lines(lines, clients, batch)
+    return [Share.whole(ReviewWorkload(part, "ids", None, batch=batch)) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,8 @@ class Positions:
 
     def finish(self, position: int, reply: Reply) -> int:
         return position
+
+
+def positions(count: int, at: int = -1, victim: int = 0) -> Share:
+    """The share of a client that sends all of `Positions`."""
+    return Share.whole(Positions(count, at, victim))

@@ -8,7 +8,7 @@ from time import perf_counter_ns
 
 import numpy as np
 import pytest
-from loads import Positions, lines_of, shares_of
+from loads import lines_of, positions, shares_of
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
@@ -92,14 +92,14 @@ def test_local_clients_give_the_served_answer(name: str, bundle: Path) -> None:
 
 
 def test_bare_counts_the_engine_alone() -> None:
-    workload = shares_of(lines_of(1), 1)[0]
+    workload = shares_of(lines_of(1), 1)[0].workload
     reply = BareClient(NULL, None).call(workload.prepare(0))
     assert [stage.name for stage in reply.stages] == ["op0", "op1"]
     assert [stage.name for stage in InprocClient(NULL, None).call(workload.prepare(0)).stages] == ["op0", "op1", "op2"]
 
 
 def test_what_json_costs_lies_in_stages() -> None:
-    request = shares_of(lines_of(1), 1)[0].prepare(0)
+    request = shares_of(lines_of(1), 1)[0].workload.prepare(0)
     begun = perf_counter_ns()
     stages = JsonClient(NULL, None).call(request).stages
     assert [stage.name for stage in stages] == ["encode", "parse", "op0", "op1", "op2", "reply", "decode"]
@@ -114,21 +114,21 @@ def test_blocks_against_several_targets_are_interleaved_by_the_same_clients(null
     }
     with LoadSession(targets, 2, 5.0) as session:
         for target, clients in [("rpc", 2), ("inproc", 1), ("rpc", 1), ("inproc", 2)]:
-            records = session.run(target, [Positions(5)] * clients)
+            records = session.run(target, [positions(5)] * clients)
             assert [len(record.positions) for record in records] == [5] * clients
             assert ("queue" in records[0].columns) == (target == "rpc")
 
 
 def test_a_client_that_dies_loses_its_block_and_is_back_for_the_next(null_server: ServerProcess) -> None:
     with LoadSession({"rpc": functools.partial(connect, null_server.endpoint)}, 2, 5.0) as session:
-        first = session.run("rpc", [Positions(5, at=3), Positions(5)])
-        again = session.run("rpc", [Positions(4), Positions(4)])
+        first = session.run("rpc", [positions(5, at=3), positions(5)])
+        again = session.run("rpc", [positions(4), positions(4)])
     assert [(len(record.positions), len(record.failures)) for record in first] == [(0, 5), (5, 0)]
     assert [(len(record.positions), len(record.failures)) for record in again] == [(4, 0), (4, 0)]
 
 
 def test_a_target_that_cannot_be_reached_fails_every_request_with_the_reason() -> None:
     with LoadSession({"http": functools.partial(connect, "http://127.0.0.1:9")}, 1, 1.0) as session:
-        (record,) = session.run("http", [Positions(2)])
+        (record,) = session.run("http", [positions(2)])
     assert [failure.code for failure in record.failures] == ["unavailable"] * 2
     assert "not sent: no server answers at http://127.0.0.1:9" in record.failures[0].message

@@ -12,9 +12,9 @@ pytest.importorskip("psutil")
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.experiment.comparison import OURS
-from imdb_serving.experiment.scaling import AXES, FILE, MAX_PROCESSES, Alike, Point, _shares, measure_scaling, points
+from imdb_serving.experiment.scaling import AXES, FILE, Alike, Point, _shares, measure_scaling, points
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.load.threaded_clients import ThreadedConnect, ThreadedShare, drive_threaded
+from imdb_serving.load.share import Share
 from imdb_serving.measurement.ledger import read_rows, read_samples
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.report import scaling as shown
@@ -74,25 +74,26 @@ def test_the_ideal_is_what_workers_do_that_lose_no_time(measured: Path) -> None:
     assert list(workers["of_ideal"]) == pytest.approx(list(workers["throughput"] / ideal))
 
 
-def test_the_shares_hold_all_requests_and_no_process_more_clients_than_another() -> None:
-    shares = _shares(Point("clients", 50, clients=50), 203)
-    assert sum(len(part) for share in shares for part in share.parts) == 203
-    assert len(shares) == MAX_PROCESSES
-    assert {len(share.parts) for share in shares} == {3, 4}
+def test_the_shares_hold_all_requests_and_are_even() -> None:
+    counts = [share.requests for share in _shares(Point("clients", 50, clients=50), 203)]
+    assert (sum(counts), len(counts)) == (203, 50)
+    assert max(counts) - min(counts) == 1
 
 
-def test_a_crowd_sends_all_its_requests_and_tells_of_what_failed() -> None:
+def test_clients_in_few_processes_send_all_requests_and_report_failures() -> None:
     with ServerProcess(["--engine", "none", "--server-threads", "1"]) as server:
-        crowd = ThreadedConnect(functools.partial(connect, server.endpoint, 10.0), 3)
-        with LoadSession({"rpc": crowd}, 2, 10.0, drive_threaded) as session:
-            shares = [ThreadedShare([Alike(4, 5, 1), Alike(3, 5, 2), Alike(4, 5, 1)]), ThreadedShare([Alike(6, 5, 1)])]
-            records = session.run("rpc", shares)
-            assert [len(record.positions) for record in records] == [11, 6]
-            assert [len(record.durations) for record in records] == [11, 6]
+        targets = {"rpc": functools.partial(connect, server.endpoint, 10.0)}
+        with LoadSession(targets, 5, 10.0, processes=2) as session:
+            assert len(session.pids) == 2
+            counts = [4, 3, 6, 2, 5]
+            records = session.run("rpc", [Share.whole(Alike(count, 5, 1)) for count in counts])
+            assert [len(record.positions) for record in records] == counts
+            assert [len(record.durations) for record in records] == counts
             assert not any(record.failures for record in records)
-            refused = session.run("rpc", [ThreadedShare([Alike(2, 1 << 17, 1), Alike(2, 5, 1)])])
+            assert records[0].cpu_s == records[2].cpu_s > 0  # of one process
+            refused = session.run("rpc", [Share.whole(Alike(2, 1 << 17, 1)), Share.whole(Alike(2, 5, 1))])
             assert [failure.code for failure in refused[0].failures] == ["bad_request"] * 2
-            assert len(refused[0].positions) == 2
+            assert [len(record.positions) for record in refused] == [0, 2]
 
 
 def test_without_rows_there_is_nothing_to_show(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from time import monotonic
 
 import numpy as np
 import pytest
-from loads import Positions, lines_of, shares_of
+from loads import lines_of, positions, shares_of
 
 from imdb_serving.analysis.summary import wall_seconds
 from imdb_serving.clients.zeromq import RpcClient
@@ -82,7 +82,7 @@ def test_requests_of_a_client_follow_one_another_within_its_window(records: list
 
 def test_clients_work_at_the_same_time() -> None:
     with ServerProcess(["--engine", "simulated", "--service-time-ms", "20", "--server-threads", "3"]) as server:
-        records = run_load(connector(server.endpoint), [Positions(20)] * 3, 5.0)
+        records = run_load(connector(server.endpoint), [positions(20)] * 3, 5.0)
     alone = sum((end - start) / 1e9 for start, end in (record.window_ns for record in records))
     assert wall_seconds(records) < 0.7 * alone
 
@@ -104,7 +104,7 @@ def test_clients_without_requests_are_fine(null_server: ServerProcess) -> None:
 
 def test_an_absent_server_is_given_up_soon(nowhere: str) -> None:
     begin = monotonic()
-    records = run_load(connector(nowhere, 0.5), [Positions(1000), Positions(999)], 0.5)
+    records = run_load(connector(nowhere, 0.5), [positions(1000), positions(999)], 0.5)
     assert monotonic() - begin < 1000 * 0.5 / 10
     assert [seen(record) for record in records] == [list(range(1000)), list(range(999))]
     assert {failure.code for record in records for failure in record.failures} == {"unavailable"}
@@ -114,7 +114,7 @@ def test_an_absent_server_is_given_up_soon(nowhere: str) -> None:
 def test_a_server_killed_midway_loses_no_position_and_holds_no_client() -> None:
     with ServerProcess(["--engine", "simulated", "--service-time-ms", "2", "--server-threads", "2"]) as server:
         begin = monotonic()
-        loads = [Positions(1000, at=20, victim=server.pid), Positions(1000)]
+        loads = [positions(1000, at=20, victim=server.pid), positions(1000)]
         records = run_load(connector(server.endpoint, 0.5), loads, 0.5)
         took = monotonic() - begin
     assert took < 1000 * 0.5 / 10
@@ -129,13 +129,13 @@ def test_a_server_killed_midway_loses_no_position_and_holds_no_client() -> None:
 
 def test_late_answers_are_recorded_and_given_up() -> None:
     with ServerProcess(["--engine", "simulated", "--service-time-ms", "600", "--server-threads", "1"]) as server:
-        (record,) = run_load(connector(server.endpoint, 0.1), [Positions(50)], 0.1)
+        (record,) = run_load(connector(server.endpoint, 0.1), [positions(50)], 0.1)
     assert seen(record) == list(range(50))
     assert {failure.code for failure in record.failures} == {"timeout"}
 
 
 def test_a_client_process_that_dies_leaves_a_record_of_failures(null_server: ServerProcess) -> None:
-    first, second = run_load(connector(null_server.endpoint), [Positions(30, at=10), Positions(30)], 5.0)
+    first, second = run_load(connector(null_server.endpoint), [positions(30, at=10), positions(30)], 5.0)
     assert first.positions == []
     assert [failure.position for failure in first.failures] == list(range(30))
     assert {failure.message for failure in first.failures} == {"the client process died"}
@@ -143,5 +143,5 @@ def test_a_client_process_that_dies_leaves_a_record_of_failures(null_server: Ser
 
 
 def test_no_client_process_outlives_the_load(null_server: ServerProcess) -> None:
-    run_load(connector(null_server.endpoint), [Positions(3)] * 3, 5.0)
+    run_load(connector(null_server.endpoint), [positions(3)] * 3, 5.0)
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("client-")]

@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loads import lines_of
 
-from imdb_serving.load.workload import ReviewWorkload, share
+from imdb_serving.load.workload import ReviewWorkload, split_lines
 
 
 @given(st.integers(0, 200), st.integers(1, 40), st.integers(1, 17))
 def test_shares_partition_the_lines_in_order(count: int, clients: int, batch: int) -> None:
     lines = lines_of(count)
-    shares = share(lines, clients, batch)
+    shares = split_lines(lines, clients, batch)
     assert len(shares) == clients
     assert [line for part in shares for line in part] == lines
 
 
 @given(st.integers(1, 200), st.integers(1, 40), st.integers(1, 17))
 def test_shares_are_even_and_only_the_last_batch_is_short(count: int, clients: int, batch: int) -> None:
-    shares = share(lines_of(count), clients, batch)
+    shares = split_lines(lines_of(count), clients, batch)
     requests = [-(-len(part) // batch) for part in shares]
     assert max(requests) - min(requests) <= 1
     assert sum(requests) == -(-count // batch)
