@@ -426,7 +426,7 @@ def test_a_sweep_measures_every_cell_and_writes_the_report(tmp_path: Path) -> No
 def test_a_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     done = shell("sweep", ROOT / "params" / "default.yaml", "--outputs", tmp_path / "out", "--dry-run", cwd=ROOT)
     assert done.code == 0, done.err
-    cells, time = r"sweep default: \d+ cells \(\d+ in each of \d rounds\)", r"\d+ notebook runs, about \d+ min"
+    cells, time = r"sweep default: \d+ cells \(\d+ in each of \d rounds\)", r"\d+ grid runs, about \d+ min"
     more = r"where noise asks for 1 more round: about (a minute|\d+ minutes) more"
     assert re.search(f"{cells}\n{time}.*\n{more}", done.out)
     assert not (tmp_path / "out").exists()

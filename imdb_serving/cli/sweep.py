@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from imdb_serving.cell import Cell, plural
+from imdb_serving.cell import plural
 from imdb_serving.cli import group
 from imdb_serving.cli.ladder import measure_ladder
 from imdb_serving.cli.reading import write_report
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
     from imdb_serving.cluster.deployment import ClusterDeployment
+    from imdb_serving.experiment.sweep import Sweep
     from imdb_serving.measurement.deployment import Deployment
-    from imdb_serving.measurement.ledger import Ledger
     from imdb_serving.measurement.parameters import GridParams, SweepParams
     from imdb_serving.rows import Row
 
@@ -50,9 +50,8 @@ class SweepOptions:
 def run_sweep(path: Path, options: SweepOptions) -> int:
     """Run a whole sweep; returns the exit code: 0, or 1 when a cell failed."""
     from imdb_serving.experiment import sweep
-    from imdb_serving.measurement.ledger import Ledger
     from imdb_serving.measurement.parameters import load_sweep
-    from imdb_serving.report.notebooks import notebook_path
+    from imdb_serving.report.notebooks import interrupt_kernels, notebook_path
 
     params = load_sweep(path, options.cluster)
     if options.rounds:
@@ -62,190 +61,133 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     folder = check_output(outputs / path.stem)
     if options.dry_run:
         return _tell(params, folder)
-    _make_models(params)
+    sweep.require_models(params, _say)
     with sweep.alone(folder):
-        ledger = Ledger(folder)
-        asked = _Asked(params, path, folder, ledger, _place(params, folder))
-        made = _planned(asked, fresh=options.fresh)
-        # An interrupted notebook leaves tasks that asyncio would tell of in pages; the notebook itself keeps its error.
+        notebooks = _Notebooks(folder)
+        made = sweep.Sweep(
+            params,
+            folder,
+            notebooks.execute,
+            _deployment(params, folder),
+            say=notebooks.say,
+            file=str(path),
+            fresh=options.fresh,
+            progress=notebooks.progress,
+            interrupt=interrupt_kernels,
+        )
+        # An interrupted notebook leaves tasks that asyncio would report in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
-            _measure(asked, made.left)
-            _settle(asked, made)
+            made.measure()
             ladder_failed = _has_ladder(params) and not measure_ladder(params, folder, made.run)
         except KeyboardInterrupt:
-            print("interrupted; the same command goes on where this one stopped, and", file=sys.stderr)
-            print(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far", file=sys.stderr)
+            _say("interrupted; the same command goes on where this one stopped, and")
+            _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
             return INTERRUPTED
-        return max(_conclude(folder, ledger, made.run), int(ladder_failed))
+        return max(_conclude(folder, made), int(ladder_failed))
 
 
-def _make_models(params: SweepParams) -> None:
-    """Train what is to be measured before anything is."""
-    from imdb_serving.measurement.inputs import require_model
-    from imdb_serving.measurement.parameters import model_folder
-
-    for place, part in {model_folder(part): part for part in _with_models(params)}.items():
-        print(f"model: {place}", file=sys.stderr)
-        require_model(part)
-
-
-def _with_models(params: SweepParams) -> list[SweepParams]:
-    return [part for part in params.parts() if facts_of(part.engine).needs_model]
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
 
 
 def _has_ladder(params: SweepParams) -> bool:
     from imdb_serving.measurement.parameters.checks import LOCAL
 
     if params.ladder_rounds and params.cluster != LOCAL:
-        print("the overhead ladder is left out: all its servers run side by side on one machine", file=sys.stderr)
+        _say("the overhead ladder is left out: all its servers run side by side on one machine")
     return bool(params.ladder_rounds) and params.cluster == LOCAL
 
 
-def _place(params: SweepParams, folder: Path) -> Deployment:
-    """Return where the sweep is measured, with its engines tuned there: before anything is, and for the cards."""
+def _deployment(params: SweepParams, folder: Path) -> Deployment:
+    """Return where the sweep is measured, with its engines tuned there, which cells and cards depend on."""
     from imdb_serving.engines import tuning
     from imdb_serving.measurement.deployment import THIS_MACHINE
     from imdb_serving.measurement.parameters import model_folder
     from imdb_serving.measurement.parameters.checks import LOCAL
     from imdb_serving.model.bundle import open_bundle
 
-    if params.cluster == LOCAL:
-        for part in _with_models(params):
+    if params.cluster != LOCAL:
+        return look_around(params, folder)
+    for part in params.parts():
+        if facts_of(part.engine).needs_model:
             tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
-        return THIS_MACHINE
-    from imdb_serving.cli.sweep import look_around
-
-    return look_around(params, folder)
+    return THIS_MACHINE
 
 
-class _Asked(NamedTuple):
-    """What a sweep is asked to do, the file that says so, its folder and ledger, and where it is measured."""
+class _Notebooks:
+    """Executes grid runs as notebooks, and shows how far they are: a bar in a terminal, else a line for each run."""
 
-    params: SweepParams
-    path: Path
-    folder: Path
-    ledger: Ledger
-    deployment: Deployment
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._bar: tqdm[Any] | None = None
+        self._numbers = itertools.count(1)
 
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        """Show the progress of so many runs for the block."""
+        from tqdm import tqdm
 
-class _Planned(NamedTuple):
-    """A sweep's run, how many rounds of it are planned so far, what is left of them, and the keys of its cells."""
+        self._numbers = itertools.count(1)
+        with tqdm(total=total, desc=f"sweep {self._folder.name}", unit="run", disable=None) as self._bar:
+            yield
+        self._bar = None
 
-    run: str
-    rounds: int
-    left: list[GridParams]
-    keys: dict[str, Cell]
+    def execute(self, params: GridParams) -> None:
+        """Execute the notebook of one run."""
+        from imdb_serving.experiment.sweep import run_name
+        from imdb_serving.report.notebooks import execute_grid
 
+        bar = self._bar
+        assert bar is not None  # noqa: S101 - `progress` has been entered
+        threads = plural(params.server_threads, "server thread")
+        words = f"round {params.round}, {params.mode}, {params.engine}, {threads}"
+        bar.set_postfix_str(words)
+        begun = monotonic()
+        try:
+            execute_grid(params, self._folder / "notebooks" / f"{run_name(params)}.ipynb")
+        finally:
+            bar.update()
+            if bar.disable:
+                _say(f"run {next(self._numbers)} of {bar.total}: {words}, {monotonic() - begun:.0f} s")
 
-def _planned(asked: _Asked, *, fresh: bool) -> _Planned:
-    """Plan a sweep or the rest of one, with every round that it had begun, and write the plan down."""
-    from imdb_serving.experiment import sweep
-    from imdb_serving.measurement.folders import new_run
-
-    params, _, folder, ledger, deployment = asked
-    first = sweep.plan(params, folder.name, new_run(), folder.parent)
-    keys = sweep.keys_of(first, ledger, deployment)
-    run = (None if fresh else sweep.resumed_run(ledger, keys)) or first[0].run
-    return _with_rounds(asked, max(params.rounds, sweep.rounds_begun(ledger, run)), run, keys)
-
-
-def _with_rounds(asked: _Asked, rounds: int, run: str, keys: dict[str, Cell]) -> _Planned:
-    """Plan so many rounds, write the plan down, and say what is left of it."""
-    from imdb_serving.experiment import sweep
-
-    params, path, folder, ledger, _ = asked
-    whole = msgspec.structs.replace(params, rounds=rounds)
-    runs = sweep.plan(whole, folder.name, run, folder.parent)
-    left = sweep.pending(runs, ledger, keys)
-    sweep.write_plan(folder, sweep.Plan(run, rounds, keys, str(path)))
-    cells, missing = (sum(len(one.cells()) for one in some) for some in (runs, left))
-    done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
-    print(
-        f"sweep {folder.name}: {plural(len(left), 'notebook run')}, {plural(cells, 'cell')} in "
-        f"{plural(rounds, 'round')}{done}, "
-        f"{_about(params, left, ledger)}, to {folder}",
-        file=sys.stderr,
-    )
-    return _Planned(run, rounds, left, keys)
-
-
-def _settle(asked: _Asked, made: _Planned) -> None:
-    """Measure another round of all cells while noise has left some unsettled, up to `extra_rounds`."""
-    from imdb_serving.experiment import sweep
-
-    params, ledger = asked.params, asked.ledger
-    for rounds in range(made.rounds + 1, params.rounds + params.extra_rounds + 1):
-        cells = sweep.unsettled_cells(ledger, made.run, made.keys)
-        if not cells:
-            return
-        key, reasons = next(iter(cells.items()))
-        why, _, _ = reasons.partition("; ")
-        label = made.keys[str(key)].label(["mode", "engine", "server_threads", "client_threads"])
-        print(
-            f"{plural(len(cells), 'cell')} unsettled ({label}: {why}): another round of all cells, "
-            f"{rounds - params.rounds} of at most {params.extra_rounds}",
-            file=sys.stderr,
-        )
-        _measure(asked, _with_rounds(asked, rounds, made.run, made.keys).left)
-
-
-def _about(params: SweepParams, left: list[GridParams], ledger: Ledger) -> str:
-    from imdb_serving.experiment.sweep import estimate_seconds
-
-    minutes = estimate_seconds(params, left, ledger.rows()) / 60
-    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
+    def say(self, words: str) -> None:
+        """Print a line, above the bar where there is one."""
+        if self._bar is None:
+            _say(words)
+        else:
+            self._bar.write(words, file=sys.stderr)
 
 
 def _tell(params: SweepParams, folder: Path) -> int:
     """Print how many cells a sweep has, and about how long it takes; start nothing, write nothing."""
-    from imdb_serving.experiment import sweep
+    from imdb_serving.experiment.sweep import about, plan
     from imdb_serving.measurement.ledger import Ledger
 
-    runs = sweep.plan(params, folder.name, "dry", folder.parent)
-    cells = sum(len(one.cells()) for one in runs)
+    runs = [(one, one.cells()) for one in plan(params, folder.name, "dry", folder.parent)]
+    cells = sum(len(cells) for _, cells in runs)
     print(f"sweep {folder.name}: {cells} cells ({cells // params.rounds} in each of {params.rounds} rounds)")
-    ledger = Ledger(folder)
-    print(f"{len(runs)} notebook runs, {_about(params, runs, ledger)}, without environment and model")
+    rows = Ledger(folder).rows()
+    print(f"{plural(len(runs), 'grid run')}, {about(params, runs, rows)}, without environment and model")
     if params.extra_rounds:
-        more = [one for one in runs if one.round == 1] * params.extra_rounds
-        time = _about(msgspec.structs.replace(params, ladder_rounds=0), more, ledger)
+        more = [run for run in runs if run[0].round == 1] * params.extra_rounds
+        time = about(msgspec.structs.replace(params, ladder_rounds=0), more, rows)
         print(f"where noise asks for {plural(params.extra_rounds, 'more round')}: {time} more")
     return 0
 
 
-def _measure(asked: _Asked, left: list[GridParams]) -> None:
-    from tqdm import tqdm
-
-    from imdb_serving.experiment import sweep
-    from imdb_serving.report.notebooks import interrupt_kernels
-
-    folder, ledger, deployment = asked.folder, asked.ledger, asked.deployment
-    # No bar where standard error is no terminal: there each run is told in a line.
-    with tqdm(total=len(left), desc=f"sweep {folder.name}", unit="run", disable=None) as bar:
-
-        def report_failure(one: GridParams, error: Exception) -> None:
-            bar.write(f"FAILED {_name(one)}: {error}", file=sys.stderr)
-            sweep.record_failure(one, error, ledger, deployment)
-
-        execute = functools.partial(_execute, folder, bar, itertools.count(1))
-        sweep.run_plan(left, execute, report_failure, deployment.at_once(left), interrupt_kernels)
-
-
-def _conclude(folder: Path, ledger: Ledger, run: str) -> int:
+def _conclude(folder: Path, made: Sweep) -> int:
     """Name the cells that failed, write the report, and return the exit code."""
     from imdb_serving.experiment.grid import describe
-    from imdb_serving.measurement.ledger import newest
 
-    contents = ledger.read()
-    for line in contents.skipped:
-        print(f"skipped {line}", file=sys.stderr)
-    rows = [row for row in newest(contents.rows) if row.run == run]
+    for line in made.ledger.read().skipped:
+        _say(f"skipped {line}")
+    rows = made.run_rows()
     bad = [row for row in rows if _is_bad(row)]
     for row in bad:
-        print(f"round {row.round}, {describe(row)}", file=sys.stderr)
+        _say(f"round {row.round}, {describe(row)}")
     if bad:
-        print(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more", file=sys.stderr)
+        _say(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more")
     write_report(folder)
     return 1 if bad else 0
 
@@ -255,24 +197,6 @@ def _is_bad(row: Row) -> bool:
     from imdb_serving.rows import FAILED
 
     return row.status == FAILED or any(finding.gate in {"errors", "answers"} for finding in row.findings)
-
-
-def _name(params: GridParams) -> str:
-    return f"grid-r{params.round}-{params.cells()[0].without('client_threads', 'samples').slug}"
-
-
-def _execute(folder: Path, bar: tqdm[Any], numbers: Iterator[int], params: GridParams) -> None:
-    from imdb_serving.report.notebooks import execute_grid
-
-    words = f"round {params.round}, {params.mode}, {params.engine}, {plural(params.server_threads, 'server thread')}"
-    bar.set_postfix_str(words)
-    begun = monotonic()
-    try:
-        execute_grid(params, folder / "notebooks" / f"{_name(params)}.ipynb")
-    finally:
-        bar.update()
-        if bar.disable:
-            print(f"run {next(numbers)} of {bar.total}: {words}, {monotonic() - begun:.0f} s", file=sys.stderr)
 
 
 def look_around(params: SweepParams, folder: Path) -> ClusterDeployment:
@@ -295,12 +219,12 @@ def look_around(params: SweepParams, folder: Path) -> ClusterDeployment:
         model = model_folder(part) if facts_of(part.engine).needs_model else None
         engines.setdefault(model_id(model), []).append(EngineSpec(part.engine, part.math_threads))
         models[model_id(model)] = model
-    print(f"cluster {params.cluster}: looking at the nodes, which takes a minute the first time", file=sys.stderr)
+    _say(f"cluster {params.cluster}: looking at the nodes, which takes a minute the first time")
     deployment.look(folder, engines, models)
     runs = plan(params, folder.name, "look", folder.parent)
     most = max(runs, key=lambda run: sum(run.nodes))
     for line in deployment.unlike(folder, next(iter(models)), most):
-        print(line, file=sys.stderr)
+        _say(line)
     for run in {(engine_of(run), model_of(run), run.pipeline): run for run in runs}.values():
         inputs(run, folder)  # or the first notebooks would compute them, beside a node that measures
     return deployment

@@ -110,10 +110,9 @@ def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
     ledger, deployment = Ledger(outputs_folder(params)), deployment_of(params)
     with deployment.mine(ledger.folder):
         context = deployment.start_round(params, ledger)
-        done = ledger.done(params.run)
-        places = {cell: (context.row(cell).key, params.round) for cell in shuffled(params)}
-        left = [cell for cell, place in places.items() if place not in done]
-        rows = [done[place] for place in places.values() if place in done]
+        left = unmeasured(params, context, ledger)
+        keys = {context.row(cell).key for cell in params.cells()}
+        rows = [row for (key, number), row in ledger.done(params.run).items() if key in keys and number == params.round]
         rows += _measure_all(params, context, ledger, left, deployment, progress) if left else []
     return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
 
@@ -185,6 +184,12 @@ def _measure_while_there(
             left.popleft()
         if lost[cell] > tries:
             return
+
+
+def unmeasured(params: GridParams, context: Round, ledger: Ledger) -> list[Cell]:
+    """Return the run's cells that the ledger does not have, in an order of this round's own; failed ones included."""
+    done = ledger.done(params.run)
+    return [cell for cell in shuffled(params) if (context.row(cell).key, params.round) not in done]
 
 
 def shuffled(params: GridParams) -> list[Cell]:

@@ -5,12 +5,14 @@ How one run is executed (papermill, or in this process) is given by the caller.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import statistics
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,11 +22,12 @@ from imdb_serving.cell import AA_REPEAT, GRID, LADDER, LOCAL_MODES, OFFLINE, Cel
 from imdb_serving.config import at_home, check_output, project_root, whole_file
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.grid import run_grid
+from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
 from imdb_serving.measurement.deployment import MEASURING, Deployment
 from imdb_serving.measurement.folders import exclusive, new_run
+from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, newest
-from imdb_serving.measurement.measure import row_key
+from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import GridParams, SweepParams, model_folder
 from imdb_serving.rows import Row, frame
 
@@ -42,16 +45,20 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridParams]:
-    """Return the grid runs of a sweep: each round is one pass over all modes and server-thread counts, shuffled."""
+    """Return the grid runs of a sweep's rounds, in order."""
+    rounds = planned_rounds(params, sweep, run, outputs)
+    return [one for _, runs in zip(range(params.rounds), rounds, strict=False) for one in runs]
+
+
+def planned_rounds(params: SweepParams, sweep: str, run: str, outputs: Path) -> Iterator[list[GridParams]]:
+    """Yield the grid runs of each round without end: one pass over all modes and server-thread counts, shuffled."""
     generator = random.Random(params.seed)  # noqa: S311 - an order, not a secret
     grids = params.every_grid()
-    runs = []
-    for number in range(1, params.rounds + 1):
+    for number in itertools.count(1):
         one_round = [part.grid(axes, number, sweep, run, outputs) for part, axes in grids]
         if params.twin and (twin := aa_repeat_of(one_round)):
             one_round.append(twin)
-        runs += generator.sample(one_round, len(one_round))
-    return runs
+        yield generator.sample(one_round, len(one_round))
 
 
 def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
@@ -69,47 +76,6 @@ def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
     ]
     middle = sorted(alike, key=lambda run: run.server_threads)[(len(alike) - 1) // 2]
     return msgspec.structs.replace(middle, series=AA_REPEAT)
-
-
-def keys_of(runs: Sequence[GridParams], ledger: Ledger, deployment: Deployment) -> dict[str, Cell]:
-    """Return the key of every cell of these runs, on these machines with this code and model."""
-    keys: dict[str, Cell] = {}
-    identities: dict[tuple[object, ...], str] = {}
-    for one in runs:
-        place = (one.engine, str(model_folder(one)), one.nodes)
-        if place not in identities:
-            identities[place] = deployment.start_round(one, ledger).identity
-        keys |= {row_key(cell, identities[place]): cell for cell in one.cells()}
-    return keys
-
-
-def resumed_run(ledger: Ledger, keys: dict[str, Cell]) -> str | None:
-    """Return the newest run that measured any of these cells; None when none did, and everything is to be measured."""
-    return next((row.run for row in reversed(ledger.rows()) if row.key in keys), None)
-
-
-def rounds_begun(ledger: Ledger, run: str) -> int:
-    """Return the last round of the grid that a run has a row of, 0 for none."""
-    return max((row.round for row in ledger.rows() if row.run == run and row.cell.series == GRID), default=0)
-
-
-def unsettled_cells(ledger: Ledger, run: str, keys: dict[str, Cell]) -> dict[Hashable, str]:
-    """Return the cells of a run that another round of all may settle, each with why."""
-    rows = [row for row in newest(ledger.rows()) if row.run == run and row.key in keys]
-    return unsettled(frame(rows)) if rows else {}
-
-
-def pending(runs: Sequence[GridParams], ledger: Ledger, keys: dict[str, Cell]) -> list[GridParams]:
-    """Return what is left to measure: runs without the client counts whose cells are done, and no run that is."""
-    of_cell = {cell: key for key, cell in keys.items()}
-    done = ledger.done(runs[0].run)
-    left = []
-    for one in runs:
-        missing = {cell.client_threads for cell in one.cells() if (of_cell[cell], one.round) not in done}
-        if missing:
-            counts = [count for count in one.client_threads if count in missing]
-            left.append(msgspec.structs.replace(one, client_threads=counts))
-    return left
 
 
 def write_plan(folder: Path, made: Plan) -> None:
@@ -141,17 +107,128 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
+Say = Callable[[str], None]
+Execute = Callable[[GridParams], object]
+
+
+class Sweep:
+    """A sweep in its folder: what is planned, what the ledger has of it, and measuring the rest by `execute`.
+
+    A run that fails is reported and recorded, and the sweep goes on. When it is interrupted, no run begins any more;
+    `interrupt` has those in progress end.
+    """
+
+    def __init__(
+        self,
+        params: SweepParams,
+        folder: Path,
+        execute: Execute,
+        deployment: Deployment,
+        *,
+        say: Say = print,
+        file: str = "",
+        fresh: bool = False,
+        progress: Callable[[int], AbstractContextManager[object]] = nullcontext,
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Plan the first rounds: of the newest run that has any of the cells, or of a new run when `fresh`.
+
+        `progress` is called with a number of runs, and entered while these are executed.
+        """
+        self.params, self.folder, self.deployment = params, folder, deployment
+        self.ledger = Ledger(folder)
+        self._execute, self._interrupt, self._progress, self._say, self._file = execute, interrupt, progress, say, file
+        self._planned = planned_rounds(params, folder.name, new_run(), folder.parent)
+        self._runs = next(self._planned)
+        self._contexts: dict[tuple[object, ...], Round] = {}
+        self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
+        self.run = (None if fresh else self._resumed()) or self._runs[0].run
+        self.rounds = 1
+        self._plan_to(max(params.rounds, self._rounds_begun()))
+
+    def measure(self) -> None:
+        """Measure what is left, and more whole rounds while noise leaves cells unsettled, up to `extra_rounds`."""
+        self._measure_left()
+        while self.rounds < self.params.rounds + self.params.extra_rounds and (cells := self._unsettled()):
+            key, reasons = next(iter(cells.items()))
+            label = self.keys[str(key)].label(["mode", "engine", "server_threads", "client_threads"])
+            self._say(
+                f"{plural(len(cells), 'cell')} unsettled ({label}: {reasons.partition('; ')[0]}): another round of all "
+                f"cells, {self.rounds + 1 - self.params.rounds} of at most {self.params.extra_rounds}"
+            )
+            self._plan_to(self.rounds + 1)
+            self._measure_left()
+
+    def left(self) -> list[tuple[GridParams, list[Cell]]]:
+        """Return the runs of which cells are left to measure, with those cells."""
+        found = [(one, unmeasured(one, self._context(one), self.ledger)) for one in self._runs]
+        return [(one, cells) for one, cells in found if cells]
+
+    def run_rows(self) -> list[Row]:
+        """Return the rows of this run, the ladder's as well, each cell and round once."""
+        return [row for row in newest(self.ledger.rows()) if row.run == self.run]
+
+    def _context(self, one: GridParams) -> Round:
+        """Return what a run's rows have in common; it is found once for each engine, model and number of nodes."""
+        place = (one.engine, str(model_folder(one)), one.nodes)
+        if place not in self._contexts:
+            self._contexts[place] = self.deployment.start_round(one, self.ledger)
+        return replace(self._contexts[place], run=one.run, number=one.round)
+
+    def _resumed(self) -> str | None:
+        return next((row.run for row in reversed(self.ledger.rows()) if row.key in self.keys), None)
+
+    def _rounds_begun(self) -> int:
+        rows = self.ledger.rows()
+        return max((row.round for row in rows if row.run == self.run and row.cell.series == GRID), default=0)
+
+    def _unsettled(self) -> dict[Hashable, str]:
+        rows = [row for row in self.run_rows() if row.key in self.keys]
+        return unsettled(frame(rows)) if rows else {}
+
+    def _plan_to(self, rounds: int) -> None:
+        """Plan so many rounds in all, write the plan down, and say what is left of it."""
+        for _ in range(rounds - self.rounds):
+            self._runs += next(self._planned)
+        self.rounds = rounds
+        self._runs = [msgspec.structs.replace(one, run=self.run) for one in self._runs]
+        write_plan(self.folder, Plan(self.run, rounds, self.keys, self._file))
+        left = self.left()
+        cells, missing = sum(len(one.cells()) for one in self._runs), sum(len(cells) for _, cells in left)
+        done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
+        self._say(
+            f"sweep {self.folder.name}: {plural(len(left), 'grid run')}, {plural(cells, 'cell')} in "
+            f"{plural(rounds, 'round')}{done}, {about(self.params, left, self.ledger.rows())}, to {self.folder}"
+        )
+
+    def _measure_left(self) -> None:
+        left = [one for one, _ in self.left()]
+        with self._progress(len(left)):
+            run_plan(left, self._execute, self._fail, self.deployment.at_once(left), self._interrupt)
+
+    def _fail(self, one: GridParams, error: Exception) -> None:
+        """Report a run that failed, and append a failed row for every cell that it left without one."""
+        self._say(f"FAILED {run_name(one)}: {error}")
+        context = self._context(one)
+        there = {(row.key, row.round) for row in self.ledger.rows() if row.run == one.run}
+        for row in [context.failed(cell, error) for cell in one.cells()]:
+            if (row.key, row.round) not in there:
+                self.ledger.append(row, [])
+
+
+def run_name(params: GridParams) -> str:
+    """Return the name of a grid run, for files and messages."""
+    return f"grid-r{params.round}-{params.cells()[0].without('client_threads', 'samples').slug}"
+
+
 def run_plan(
     runs: Sequence[GridParams],
-    execute: Callable[[GridParams], None],
+    execute: Execute,
     report_failure: Callable[[GridParams, Exception], None],
     at_once: int = 1,
     interrupt: Callable[[], None] = lambda: None,
 ) -> None:
-    """Execute the runs in their order, so many `at_once`; one that fails is reported and the sweep goes on.
-
-    When it is interrupted, no run begins any more; `interrupt` has those that are under way end.
-    """
+    """Execute the runs in their order, so many `at_once`; one that fails is reported and the rest go on."""
 
     def one(run: GridParams) -> None:
         try:
@@ -174,42 +251,35 @@ def run_plan(
             raise
 
 
-def record_failure(params: GridParams, error: Exception, ledger: Ledger, deployment: Deployment) -> list[Row]:
-    """Append a failed row for every cell that a run left without one: the reason is not lost with the notebook."""
-    context = deployment.start_round(params, ledger)
-    there = {(row.key, row.round) for row in ledger.rows() if row.run == params.run}
-    rows = [context.failed(cell, error) for cell in params.cells()]
-    return [ledger.append(row, []) for row in rows if (row.key, row.round) not in there]
-
-
-Say = Callable[[str], None]
+def require_models(params: SweepParams, say: Say = print) -> None:
+    """Train the models that are to be measured and are missing, before anything is measured."""
+    parts = [part for part in params.parts() if facts_of(part.engine).needs_model]
+    for place, part in {model_folder(part): part for part in parts}.items():
+        say(f"model: {place}")
+        require_model(part)
 
 
 def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = print) -> Path:
-    """Measure every cell in every round, and once more where noise asks for it; return the sweep's folder.
+    """Measure a whole sweep in this process, always anew, and return its folder; for notebooks.
 
     `outputs` is the folder in which the sweep's is made, empty for the project's. Raises `ConfigError` as a grid run
     does; a cell that fails is a row with its reason.
     """
-    folder = check_output(at_home(outputs) if outputs else project_root() / "outputs")
-    run = new_run()
-    rows: list[Row] = []
-    for number in range(1, params.rounds + params.extra_rounds + 1):
-        if number > params.rounds:
-            noisy = unsettled(frame(rows))
-            if not noisy:
-                break
-            say(f"{plural(len(noisy), 'cell')} not settled, so all are measured once more")
-        rows += _round(params, number, sweep, run, folder, say)
-    return folder / sweep
+    folder = check_output(at_home(outputs) if outputs else project_root() / "outputs") / sweep
 
+    def execute(one: GridParams) -> None:
+        rows = run_grid(one, lambda _line: None)
+        failed = sum(not row.answered for row in rows)
+        words = f", {failed} of them failed" if failed else ""
+        say(
+            f"round {one.round}, {one.mode}, {one.engine}, {plural(one.server_threads, 'server thread')}: "
+            f"{plural(len(rows), 'cell')}{words}"
+        )
 
-def _round(params: SweepParams, number: int, sweep: str, run: str, folder: Path, say: Say) -> list[Row]:
-    runs = plan(msgspec.structs.replace(params, rounds=number), sweep, run, folder)
-    rows = [row for one in runs if one.round == number for row in run_grid(one, lambda _line: None)]
-    failed = sum(not row.answered for row in rows)
-    say(f"round {number}: {plural(len(rows), 'cell')}{f', {failed} of them failed' if failed else ''}")
-    return rows
+    require_models(params, lambda _line: None)
+    deployment = deployment_of(next(planned_rounds(params, sweep, "", folder.parent))[0])
+    Sweep(params, folder, execute, deployment, say=say, fresh=True).measure()
+    return folder
 
 
 RUN_SECONDS = 5.0
@@ -224,13 +294,21 @@ LADDER_SECONDS, LADDER_BLOCKS_SECONDS = 9.0, 1.4
 """An engine's servers to start and warm up, and a round of all its rungs."""
 
 
-def estimate_seconds(params: SweepParams, left: Sequence[GridParams], rows: Sequence[Row]) -> float:
-    """Return about how many seconds these runs and the sweep's ladder take; by what cells took before, where known."""
+def about(params: SweepParams, left: Sequence[tuple[GridParams, Sequence[Cell]]], rows: Sequence[Row]) -> str:
+    """Return in words how long these runs' cells take."""
+    minutes = estimate_seconds(params, left, rows) / 60
+    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
+
+
+def estimate_seconds(
+    params: SweepParams, left: Sequence[tuple[GridParams, Sequence[Cell]]], rows: Sequence[Row]
+) -> float:
+    """Return about how many seconds these runs' cells and the sweep's ladder take; from what cells took before."""
     took: dict[Cell, list[float]] = {}
     for row in rows:
         if row.figures.wall_s:
             took.setdefault(row.cell, []).append(row.figures.wall_s)
-    cells = [(one, cell) for one in left for cell in one.cells()]
+    cells = [(one, cell) for one, cells in left for cell in cells]
     measuring = sum(statistics.median(took[cell]) if cell in took else _guess(one, cell) for one, cell in cells)
     return RUN_SECONDS * len(left) + measuring + _ladder(params, rows)
 

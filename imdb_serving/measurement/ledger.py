@@ -99,6 +99,7 @@ class Ledger:
         """Use `folder`, which is made with the first row."""
         self.folder = folder
         self.path = folder / FILE
+        self._read: tuple[tuple[int, int], Contents] = (0, 0), Contents([], [])
 
     def append(self, row: Row, records: Sequence[ClientRecord]) -> Row:
         """Store the raw samples of a cell, then its row, which names them; returns the row as stored."""
@@ -108,7 +109,20 @@ class Ledger:
         return row
 
     def read(self) -> Contents:
-        """Return all rows, and the lines that are none; raise `DataError` when there is no ledger."""
+        """Return all rows, and the lines that are none; raise `DataError` when there is no ledger.
+
+        The file is parsed again only when it has changed.
+        """
+        try:
+            facts = self.path.stat()
+        except OSError as error:
+            raise DataError(f"no ledger at {self.path}: {error.strerror}; run `imdb-serving sweep` first") from error
+        state = facts.st_size, facts.st_mtime_ns
+        if self._read[0] != state:
+            self._read = state, self._parse()
+        return self._read[1]
+
+    def _parse(self) -> Contents:
         rows, skipped = [], []
         for number, line in _lines(self.path):
             try:
