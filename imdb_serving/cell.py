@@ -15,10 +15,11 @@ import msgspec
 from imdb_serving.config import FORMER_NAMES, engine_name
 
 GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
-SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB)
+COMPARISON, SCALING = "bench", "growth"
+SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB, COMPARISON, SCALING)
 """In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
 servers side by side, all but one idle; against the engine that answers at once, to know the clients; as a step of a
-search for a limit; and by hand, while one looks on."""
+search for a limit; by hand, in the lab; beside servers of others; and with one value changed at a time."""
 
 CLOSED, POISSON, CONSTANT, OFFLINE = "closed", "poisson", "constant", "offline"
 ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
@@ -38,9 +39,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
     `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
-    elsewhere. `samples` are all that the clients send together, as often as there are `passes`. `placement` is how
-    server and clients stand on the machines of a cluster, empty where there is none; each of the `server_nodes` has
-    `server_threads` workers, and `client_nodes` are those on which there are clients alone.
+    elsewhere. `samples` are all that the clients send together, as often as there are `passes`; `words` is the length
+    of each where reviews are made up, 0 for real ones. `placement` says on which machines of a cluster server and
+    clients are, empty where there is none; each of the `server_nodes` has `server_threads` workers, and `client_nodes`
+    have clients alone.
     """
 
     series: str = GRID
@@ -61,6 +63,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     endpoint: str = ""
     samples: int = 0
     passes: int = 1
+    words: int = 0
     placement: str = ""
     server_nodes: int = 1
     client_nodes: int = 0
@@ -105,6 +108,7 @@ _WORDS = {
     "pipeline": "pipeline {}",
     "endpoint": "over {}",
     "samples": "{:,} samples",
+    "words": "{:,} words each",
     "placement": "clients {}",
 }
 _COUNTED = {

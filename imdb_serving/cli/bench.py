@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ from imdb_serving.engines.registry import engines_in_words, facts_of
 from imdb_serving.errors import ConfigError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from imdb_serving.measurement.parameters import ComparisonParams, ScalingParams
 
 
@@ -39,73 +36,44 @@ def needs_extra() -> Iterator[None]:
 
 
 def run_bench(params: ComparisonParams) -> None:
-    """Compare, write rows, raw samples, card and figure to outputs/bench/ENGINE, and print the tables."""
+    """Compare, write ledger, raw samples and figure to outputs/bench/ENGINE, and print the tables."""
     from imdb_serving.measurement.inputs import require_model
-    from imdb_serving.measurement.parameters import model_folder
 
     with needs_extra():
         from imdb_serving.experiment.comparison import measure_comparison
         from imdb_serving.report import comparison as shown
 
-    needs_model = facts_of(params.engine).needs_model
-    if needs_model:
+    if facts_of(params.engine).needs_model:
         require_model(params)
-
-    def show(folder: Path) -> tuple[Figure, str]:
-        rows = shown.load(folder)
-        return shown.comparison_figure(rows, note_of(folder)), shown.text(rows)
-
-    model = model_folder(params) if needs_model else None
-    measure_and_show("bench", f"bench/{params.engine}", model, params, measure_comparison, show)
-
-
-def note_of(folder: Path) -> str:
-    """Return what a figure says of the machine that measured."""
-    from imdb_serving.report.frames import sharing
-
-    card = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-    return sharing([card["cores_allowed"]])
-
-
-def measure_and_show(
-    name: str,
-    where: str,
-    model: Path | None,
-    params: P,
-    measure: Callable[[P, Path, Callable[[str], None]], object],
-    show: Callable[[Path], tuple[Figure, str]],
-) -> None:
-    """Measure into a folder below outputs, with the machine's card; save figure and tables there, and print these."""
-    from imdb_serving.measurement.environment import environment_card
-    from imdb_serving.measurement.folders import new_run
-    from imdb_serving.model.bundle import open_bundle
-    from imdb_serving.report import style
-
-    params = msgspec.structs.replace(params, run=params.run or new_run())
-    folder = check_output(project_root() / "outputs" / where)
-    folder.mkdir(parents=True, exist_ok=True)
-    card = {**environment_card(open_bundle(model) if model else None), **msgspec.to_builtins(params)}
-    (folder / "environment.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    print(f"{params.rounds} rounds, to {folder}", file=sys.stderr)
-    measure(params, folder, lambda words: print(words, file=sys.stderr))
-    figure, words = show(folder)
-    style.save(figure, folder, name)
-    (folder / f"{name}.txt").write_text(words + "\n", encoding="utf-8")
-    print(words)
-    print(f"figure: {folder / name}.png", file=sys.stderr)
+    measure_and_show("bench", f"bench/{params.engine}", params, measure_comparison, shown)
 
 
 def run_growth(params: ScalingParams) -> None:
-    """Measure, write rows, raw samples, card, tables and figure to outputs/growth, and print the tables."""
+    """Measure, write ledger, raw samples, tables and figure to outputs/growth, and print the tables."""
     with needs_extra():
         from imdb_serving.experiment.scaling import measure_scaling
         from imdb_serving.report import scaling as shown
 
-    def show(folder: Path) -> tuple[Figure, str]:
-        rows = shown.load(folder)
-        return shown.scaling_figure(rows, note_of(folder)), shown.text(rows)
+    measure_and_show("growth", "growth", params, measure_scaling, shown)
 
-    measure_and_show("growth", "growth", None, params, measure_scaling, show)
+
+def measure_and_show(
+    name: str, where: str, params: P, measure: Callable[[P, Path, Callable[[str], None]], object], shown: Any
+) -> None:
+    """Measure into a folder below outputs; save the figure and tables of `shown` there, and print the tables."""
+    from imdb_serving.measurement.folders import new_run
+    from imdb_serving.report import frames, style
+
+    params = msgspec.structs.replace(params, run=params.run or new_run())
+    folder = check_output(project_root() / "outputs" / where)
+    print(f"{params.rounds} rounds, to {folder}", file=sys.stderr)
+    measure(params, folder, lambda words: print(words, file=sys.stderr))
+    rows = shown.load(folder)
+    words = shown.text(rows)
+    style.save(shown.figure(rows, frames.sharing([frames.cores(rows, folder)])), folder, name)
+    (folder / f"{name}.txt").write_text(words + "\n", encoding="utf-8")
+    print(words)
+    print(f"figure: {folder / name}.png", file=sys.stderr)
 
 
 @group.command()

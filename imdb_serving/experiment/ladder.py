@@ -1,18 +1,15 @@
 """The overhead ladder: the same requests over ever longer ways, from the bare model to curl and a one-threaded Flask.
 
-All servers of a ladder run at once and are idle while another rung is measured. A round is one shuffled pass over all
-rungs in short blocks, so the drift of a shared machine affects all rungs alike. A rung is a cell, and its blocks are
+All servers of a ladder run at once, and rungs are measured in interleaved rounds. A rung is a cell, and its blocks are
 rows of the sweep's ledger.
 """
 
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +19,14 @@ from imdb_serving.cell import LADDER, Cell
 from imdb_serving.clients.connect import CURL, connect
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServingError
+from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.folders import new_run, outputs_folder
 from imdb_serving.measurement.inputs import bundle_there, measurement_lines, model_id, reference_answers, require_model
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
-from imdb_serving.measurement.measure import Probabilities, Round, Target, measure
+from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.parameters import LadderParams, model_folder
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
@@ -85,34 +83,27 @@ def run_ladder(params: LadderParams, progress: Progress = print) -> list[Row]:
     ledger = Ledger(outputs_folder(params))
     for engine in params.engines:
         context = _context(params, engine, ledger)
-        if not (left := _left(params, engine, context, ledger)):
+        blocks = [Block(cell, rung_of(cell)) for cell in _cells(params, engine)]
+        seed = f"{params.seed}/{engine}"
+        left = left_of(blocks, params.rounds, seed, context, ledger)
+        if not left:
             continue
         try:
-            _engine(params, engine, context, left, ledger, progress)
+            with _targets(params, engine) as targets:
+                connects = {name: target.connect for name, target in targets.items()}
+                with LoadSession(connects, params.server_threads, params.timeout) as session:
+                    progress(f"{engine}: {len(targets)} rungs, {params.server_threads} workers, {params.rounds} rounds")
+                    for row in measure_rounds(blocks, left, seed, context, targets, session, ledger):
+                        if row.error:
+                            progress(f"FAILED rung {rung_of(row.cell)}, {engine}, round {row.round}: {row.error}")
         except (ServingError, OSError) as error:
             progress(f"FAILED {engine}: {error}")
-            for cell in _cells(params, engine):
-                ledger.append(context(1).failed(cell, error), [])
+            for block in blocks:
+                ledger.append(context(1, block.cell).failed(block.cell, error), [])
     return [row for row in newest(ledger.rows()) if row.run == params.run and row.cell.series == LADDER]
 
 
-def _left(
-    params: LadderParams, engine: str, context: Callable[[int], Round], ledger: Ledger
-) -> dict[int, list[tuple[int, Cell]]]:
-    """Return the cells, with their places, that each round has still to measure: all, unless a crash came between."""
-    done = ledger.done(params.run)
-    rounds = {
-        number: [
-            (order, cell)
-            for order, cell in enumerate(_shuffled(params, engine, number))
-            if (context(number).row(cell).key, number) not in done
-        ]
-        for number in range(1, params.rounds + 1)
-    }
-    return {number: cells for number, cells in rounds.items() if cells}
-
-
-def _context(params: LadderParams, engine: str, ledger: Ledger) -> Callable[[int], Round]:
+def _context(params: LadderParams, engine: str, ledger: Ledger) -> Context:
     """Return what makes a round of one engine: its own part of the reviews, with the bare engine's answers to them."""
     folder = model_folder(params)
     spec, model = _engine_and_model(params, engine)
@@ -125,44 +116,15 @@ def _context(params: LadderParams, engine: str, ledger: Ledger) -> Callable[[int
 
     reference: Probabilities | None = None
 
-    def context(number: int) -> Round:
+    def context(number: int, cell: Cell) -> Round:
         nonlocal reference
         if reference is None:
             reference = reference_answers(ledger.folder, spec, model, model_id(model), lines)
-        part = slice(in_a_round * max(number - 1, 0), in_a_round * max(number, 1))
+        begin = in_a_round * max(number - 1, 0)
+        part = slice(begin, begin + cell.samples)  # one client sends the first part of the round's reviews
         return Round(params.run, number, params.seed, card["id"], who, lines[part], reference[part])
 
     return context
-
-
-def _engine(
-    params: LadderParams,
-    engine: str,
-    context: Callable[[int], Round],
-    left: dict[int, list[tuple[int, Cell]]],
-    ledger: Ledger,
-    progress: Progress,
-) -> None:
-    """Start everything, warm up with one round, and measure what is left."""
-    with _targets(params, engine) as targets:
-        connects = {name: target.connect for name, target in targets.items()}
-        with LoadSession(connects, params.server_threads, params.timeout) as session:
-            progress(f"{engine}: {len(targets)} rungs, {params.server_threads} workers")
-            for cell in _shuffled(params, engine, 0):
-                measure(cell, _of_cell(context(0), cell), session, rung_of(cell), targets[rung_of(cell)])
-            for number, cells in left.items():
-                for order, cell in cells:
-                    name = rung_of(cell)
-                    own = _of_cell(context(number), cell)
-                    row = ledger.append(*measure(cell, own, session, name, targets[name], order))
-                    if row.error:
-                        progress(f"FAILED rung {name}, {engine}: {row.error}")
-                progress(f"{engine}: round {number} of {params.rounds}")
-
-
-def _of_cell(context: Round, cell: Cell) -> Round:
-    """Return the round with the answers to a cell's reviews alone: one client sends the first part of the round's."""
-    return replace(context, reference=None if context.reference is None else context.reference[: cell.samples])
 
 
 def _cells(params: LadderParams, engine: str) -> list[Cell]:
@@ -188,13 +150,6 @@ def _cells(params: LadderParams, engine: str) -> list[Cell]:
         for rung, (mode, endpoint, kind) in ALL.items()
         for clients in sorted({1, params.server_threads})
     ]
-
-
-def _shuffled(params: LadderParams, engine: str, number: int) -> list[Cell]:
-    """Return all rungs in an order of this round's own."""
-    cells = _cells(params, engine)
-    random.Random(f"{params.seed}/{engine}/{number}").shuffle(cells)  # noqa: S311 - an order, not a secret
-    return cells
 
 
 def _engine_and_model(params: LadderParams, engine: str) -> tuple[EngineSpec, Path | None]:

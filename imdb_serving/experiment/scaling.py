@@ -1,37 +1,38 @@
 """How the cost of serving changes with workers, clients, review length and batch (`imdb-serving growth`).
 
-One value is changed at a time, in shuffled rounds over values and modes. Workers are of the simulated engine, which
-sleeps, so a machine with few cores can have many; on the other axes the engine answers at once, so only serving is
-measured.
+One value is changed at a time, in interleaved rounds. Workers are of the simulated engine, which sleeps, so a machine
+with few cores can have many; on the other axes the engine answers at once, so only serving is measured.
 """
 
 from __future__ import annotations
 
 import functools
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from imdb_serving.cell import SCALING, Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import RemoteFailure
-from imdb_serving.experiment.comparison import OURS, Row, run_block
+from imdb_serving.experiment.comparison import OURS, require_sound
+from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.share import Share
-from imdb_serving.measurement.ledger import append_row, store_samples
-from imdb_serving.measurement.measure import Target
+from imdb_serving.measurement.environment import identity, keep_card
+from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request
+from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerProcess, server_arguments
 
-FILE = "growth.jsonl"
 AXES = ("workers", "clients", "words", "batch")
 MAX_PROCESSES = 16
 """More clients than these are threads of so many processes."""
@@ -40,6 +41,7 @@ WORDS = 200
 """Of a review where its length is not what changes: about what IMDB's have in the middle."""
 
 WORKERS = 2
+SIMULATED, NONE = "simulated", "none"
 REQUESTS_A_SECOND = 3000
 """About how many of the smallest are answered in a second: it sets how many are sent, and nothing else."""
 
@@ -63,64 +65,92 @@ class Alike:
         review = np.arange(self.words, dtype=np.int64)
         return make_request([{"words": review}] * self.batch, ("prediction",))
 
-    def finish(self, _position: int, reply: Reply) -> None:
-        """Check that every review has its answer."""
+    def finish(self, _position: int, reply: Reply) -> NDArray[Any]:
+        """Return the predictions, one for each review."""
         if reply.outputs["prediction"].shape != (self.batch, 2):
             raise RemoteFailure(f"expected a prediction of shape [{self.batch}, 2]")
+        return reply.outputs["prediction"]
 
 
-class Point(msgspec.Struct, frozen=True):
-    """What is measured: a value on an axis, and all that follows from it."""
-
-    axis: str
-    value: int
-    workers: int = WORKERS
-    clients: int = 1
-    words: int = WORDS
-    batch: int = 1
-
-    def requests(self, params: ScalingParams) -> int:
-        """Return how many requests take about the wanted time: at least a few of each client."""
-        if self.axis == "workers":
-            count = self.workers * params.seconds * 1000 / params.service_time_ms
-        else:
-            size = 1 + self.batch / REVIEWS_LIKE_A_REQUEST + self.words * self.batch / WORDS_LIKE_A_REQUEST
-            count = params.seconds * REQUESTS_A_SECOND / size
-        return max(int(count), 5 * self.clients, 10)
-
-
-def points(params: ScalingParams) -> list[Point]:
-    """Return all points, axis by axis."""
-    return [
-        *(Point("workers", count, workers=count, clients=count) for count in params.workers),
-        *(Point("clients", count, clients=count) for count in params.clients),
-        *(Point("words", count, words=count) for count in params.words),
-        *(Point("batch", count, batch=count) for count in params.batch),
+def cells(params: ScalingParams) -> list[Cell]:
+    """Return the cells of all axes, each once: what is not on its axis has the usual value."""
+    every = [
+        *(_cell(params, SIMULATED, workers=count, clients=count) for count in params.workers),
+        *(_cell(params, NONE, clients=count) for count in params.clients),
+        *(_cell(params, NONE, words=count) for count in params.words),
+        *(_cell(params, NONE, batch=count) for count in params.batch),
     ]
+    return [msgspec.structs.replace(cell, mode=mode) for cell in dict.fromkeys(every) for mode in OURS]
+
+
+def value_on(axis: str, cell: Cell) -> int | None:
+    """Return a cell's value on an axis; None when it is not on it."""
+    here = {"workers": cell.server_threads, "clients": cell.client_threads, "words": cell.words, "batch": cell.batch}
+    if axis == "workers":
+        return here[axis] if cell.engine == SIMULATED else None
+    usual = {"clients": 1, "words": WORDS, "batch": 1}
+    on = cell.engine == NONE and all(here[name] == value for name, value in usual.items() if name != axis)
+    return here[axis] if on else None
 
 
 def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
-    """Measure all points, append every block to `folder`, and return the rows; raise `DataError` when one fails."""
-    simulated = EngineSpec("simulated", service_time_ms=params.service_time_ms)
-    groups = [(simulated, [point]) for point in points(params) if point.axis == "workers"]
-    groups.append((EngineSpec("none"), [point for point in points(params) if point.axis != "workers"]))
+    """Measure all cells, append every block to the ledger in `folder`, and return the rows.
+
+    Raises `DataError` when a request fails.
+    """
+    ledger = Ledger(folder)
+    card = keep_card(folder, None)
+    around = Round(params.run, 0, params.seed, card["id"], identity([card["id"]], "", params.seed), lines=())
+
+    def context(number: int, _cell: Cell) -> Round:
+        return replace(around, number=number)
+
+    groups: dict[tuple[str, int], list[Cell]] = {}
+    for cell in cells(params):
+        groups.setdefault((cell.engine, cell.server_threads), []).append(cell)
     rows = []
-    for spec, group in groups:
-        if not group:
-            continue
-        progress(f"{spec.name}, {group[0].workers} workers: {len(group)} points in {params.rounds} rounds")
-        most = max(point.clients for point in group)
-        with _systems(spec, group[0].workers, params.timeout) as systems:
+    for (engine, workers), group in groups.items():
+        progress(f"{engine}, {workers} workers: {len(group)} cells in {params.rounds} rounds")
+        spec = EngineSpec(engine, service_time_ms=params.service_time_ms)
+        blocks = [Block(cell, cell.mode, _workloads(cell)) for cell in group]
+        seed = f"{params.seed}/{engine}/{workers}"
+        left = left_of(blocks, params.rounds, seed, context, ledger)
+        most = max(cell.client_threads for cell in group)
+        with _systems(spec, workers, params.timeout) as systems:
             targets = {name: system.connect for name, system in systems.items()}
             with LoadSession(targets, most, params.timeout, processes=MAX_PROCESSES) as session:
-                for round_ in range(params.rounds + 1):  # the first warms up
-                    for row, records in _round(params, round_, group, systems, session):
-                        if round_:
-                            name = f"{params.run}-{row['axis']}{row['value']}-{row['mode']}-r{round_}"
-                            row["raw"] = store_samples(folder, name, records)
-                            append_row(folder / FILE, row)
-                            rows.append(row)
+                for row in measure_rounds(blocks, left, seed, context, systems, session, ledger):
+                    require_sound(row)
+                    rows.append(row)
     return rows
+
+
+def _cell(
+    params: ScalingParams, engine: str, workers: int = WORKERS, clients: int = 1, words: int = WORDS, batch: int = 1
+) -> Cell:
+    """Return a cell whose requests take about the wanted time: at least a few of each client."""
+    if engine == SIMULATED:
+        count = workers * params.seconds * 1000 / params.service_time_ms
+    else:
+        size = 1 + batch / REVIEWS_LIKE_A_REQUEST + words * batch / WORDS_LIKE_A_REQUEST
+        count = params.seconds * REQUESTS_A_SECOND / size
+    return Cell(
+        series=SCALING,
+        engine=engine,
+        net="",
+        server_threads=workers,
+        client_threads=clients,
+        batch=batch,
+        service=f"{params.service_time_ms:g} ms, fixed" if engine == SIMULATED else "",
+        samples=max(int(count), 5 * clients, 10) * batch,
+        words=words,
+    )
+
+
+def _workloads(cell: Cell) -> list[Alike]:
+    """Cut a cell's requests into its clients' shares: none dropped, sizes even."""
+    edges = np.linspace(0, cell.samples // cell.batch, cell.client_threads + 1).astype(int)
+    return [Alike(count, cell.words, cell.batch) for count in np.diff(edges).tolist()]
 
 
 @contextmanager
@@ -131,29 +161,3 @@ def _systems(spec: EngineSpec, workers: int, timeout: float) -> Iterator[dict[st
             server = stack.enter_context(ServerProcess.of_mode(mode, server_arguments(None, spec, workers)))
             systems[mode] = Target(functools.partial(connect, server.endpoint, timeout), (server.pid,))
         yield systems
-
-
-def _round(
-    params: ScalingParams, round_: int, group: Sequence[Point], systems: dict[str, Target], session: LoadSession
-) -> Iterator[tuple[Row, list[ClientRecord]]]:
-    """Measure every point of a group with every mode once, in an order of this round's own."""
-    blocks = [(point, mode) for point in group for mode in systems]
-    random.Random(f"{params.seed}/{group[0].value}/{round_}").shuffle(blocks)  # noqa: S311 - an order, not a secret
-    for point, mode in blocks:
-        shares = _shares(point, point.requests(params))
-        figures, records = run_block(session, mode, systems[mode].pids, shares, f"{point.axis} {point.value}")
-        row = {
-            "run": params.run,
-            "round": round_,
-            "mode": mode,
-            **msgspec.structs.asdict(point),
-            "service_time_ms": params.service_time_ms if point.axis == "workers" else 0.0,
-            **figures,
-        }
-        yield row, records
-
-
-def _shares(point: Point, requests: int) -> list[Share]:
-    """Cut the requests into the clients' shares: none dropped, sizes even."""
-    counts = np.diff(np.linspace(0, requests, point.clients + 1).astype(int)).tolist()
-    return [Share.whole(Alike(count, point.words, point.batch)) for count in counts]

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from imdb_serving.config import engine_name, whole_file
+from imdb_serving.config import whole_file
 from imdb_serving.errors import DataError
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.rows import FAILED, SCHEMA, Row
@@ -169,27 +168,6 @@ def append_line(path: Path, line: bytes) -> None:
         stream.write(cut + line + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row that is no cell of a sweep, as `make bench` and `make growth` have them."""
-    append_line(path, json.dumps({"schema": SCHEMA, **row}).encode())
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the complete rows of such a file in the order written; raise `DataError` when there is none."""
-    rows = []
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            log.warning("%s, line %d is skipped: %s", path, number, _why_not(line, error))
-            continue
-        if isinstance(row, dict) and row.get("schema") == SCHEMA:
-            rows.append(row | {"engine": engine_name(row["engine"])} if "engine" in row else row)
-        else:
-            log.warning("%s, line %d is skipped: it is no row of schema %d", path, number, SCHEMA)
-    return rows
 
 
 def _lines(path: Path) -> list[tuple[int, bytes]]:

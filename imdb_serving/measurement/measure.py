@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from math import inf
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.share import Share
+from imdb_serving.load.share import Share, Workload
 from imdb_serving.load.workload import Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import fleeting_folder
@@ -112,10 +112,17 @@ def row_key(cell: Cell, identity: str) -> str:
 
 
 def measure(
-    cell: Cell, context: Round, session: Session, name: str, target: Target, order: int = 0
+    cell: Cell,
+    context: Round,
+    session: Session,
+    name: str,
+    target: Target,
+    order: int = 0,
+    workloads: Sequence[Workload] | None = None,
 ) -> tuple[Row, list[ClientRecord]]:
     """Measure one cell with the first clients of a session, whose target `name` is; return its row and raw samples.
 
+    Clients send the round's reviews, or each its own of the `workloads`, in a closed loop.
     What goes wrong is in the row: `error` when requests failed, `findings` for every gate it did not pass. Raises
     `HostLost` when a machine is gone.
     """
@@ -123,7 +130,7 @@ def measure(
     lines = list(context.lines[: cell.samples]) * cell.passes
     records: list[ClientRecord] = []
     with (
-        _shares(cell, context, lines, session.request_timeout) as (workloads, shares),
+        _shares(cell, context, lines, session.request_timeout, workloads) as (sent, shares),
         target.watching(session.pids) as usage,
     ):
         try:
@@ -132,15 +139,15 @@ def measure(
             raise
         except (ServingError, OSError) as failure:
             return context.failed(cell, failure, order), records
-    requests = -(-len(lines) // cell.batch) if cell.arrivals != CLOSED else sum(map(len, workloads))
-    return assess(row, context, [records], workloads, requests, usage), records
+    requests = len(sent[0]) if cell.arrivals != CLOSED else sum(map(len, sent))
+    return assess(row, context, [records], sent, requests, usage), records
 
 
 def assess(
     row: Row,
     context: Round,
     blocks: Sequence[Sequence[ClientRecord]],
-    workloads: Sequence[ReviewWorkload],
+    workloads: Sequence[Workload],
     requests: int,
     usage: Usage,
 ) -> Row:
@@ -178,12 +185,12 @@ def _stages(cell: Cell, records: Sequence[ClientRecord]) -> dict[str, object]:
 
 @contextmanager
 def _shares(
-    cell: Cell, context: Round, lines: Sequence[Line], timeout: float
-) -> Iterator[tuple[list[ReviewWorkload], Sequence[Share]]]:
+    cell: Cell, context: Round, lines: Sequence[Line], timeout: float, given: Sequence[Workload] | None
+) -> Iterator[tuple[Sequence[Workload], Sequence[Share]]]:
     """Yield each client's workload and share: a part of the requests (closed loop), or turns at all (open loop)."""
     if cell.arrivals == CLOSED:
         parts = split_lines(lines, cell.client_threads, cell.batch)
-        workloads = [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
+        workloads = given or [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
         yield workloads, [Share.whole(workload) for workload in workloads]
         return
     whole = ReviewWorkload(lines, "ids", None, batch=cell.batch)
@@ -249,12 +256,21 @@ def client_ceiling(row: Row, cores: int) -> float:
 
 
 def _answers(
-    reference: Probabilities | None, samples: int, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+    reference: Probabilities | None, samples: int, shares: Sequence[Workload], records: Sequence[ClientRecord]
 ) -> dict[str, object]:
     """Compare every answer with the bare engine's to the same review (`reference`, which repeats), and with the label.
 
     The digest is of the first pass over the `samples` alone, so that it says nothing of how many passes there were.
+    Answers to made-up requests are counted only.
     """
+    if not all(isinstance(workload, ReviewWorkload) for workload in shares):
+        return {"answered": sum(len(outcome) for record in records for outcome in record.outcomes)}
+    return _compared(reference, samples, cast("Sequence[ReviewWorkload]", shares), records)
+
+
+def _compared(
+    reference: Probabilities | None, samples: int, shares: Sequence[ReviewWorkload], records: Sequence[ClientRecord]
+) -> dict[str, object]:
     first = 0
     given: list[tuple[int, Result]] = []
     for workload, record in zip(shares, records, strict=True):

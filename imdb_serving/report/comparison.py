@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.analysis.intervals import estimate
-from imdb_serving.cell import plural
-from imdb_serving.errors import DataError
-from imdb_serving.experiment.comparison import BARE, FILE, OURS, WHAT
-from imdb_serving.measurement.ledger import read_rows
+from imdb_serving.cell import COMPARISON, plural
+from imdb_serving.experiment.comparison import BARE, OURS, WHAT
+from imdb_serving.report import frames
 from imdb_serving.report.style import COLOURS, GREY, own_style
 
 BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
@@ -24,10 +23,7 @@ BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"
 
 def load(folder: Path) -> pd.DataFrame:
     """Return the rows of the newest comparison in a folder; raise `DataError` when there is none."""
-    rows = read_rows(folder / FILE)
-    if not rows:
-        raise DataError(f"{folder / FILE} holds no complete row; run `imdb-serving bench` again")
-    return pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
+    return frames.of_series(folder, COMPARISON)
 
 
 def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
@@ -35,11 +31,11 @@ def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
 
     `of bare` is the throughput as a share of the bare loops' in the same round, `of RPC` of our RPC server's.
     """
-    chosen = rows[(rows["client_threads"] == clients) | (rows["system"] == BARE)]
-    rates = chosen.pivot_table(index="round", columns="system", values="throughput")
+    chosen = rows[(rows["client_threads"] == clients) | (rows["mode"] == BARE)]
+    rates = chosen.pivot_table(index="round", columns="mode", values="throughput")
     table = []
     for system in [system for system in WHAT if system in rates]:
-        own = chosen[chosen["system"] == system]
+        own = chosen[chosen["mode"] == system]
         of_bare, of_rpc = (estimate(rates[system] / rates[other]) for other in (BARE, "rpc"))
         medians = own[["throughput", "p50_us", "p99_us", "server_cpu_us", "client_cpu_us"]].median()
         table.append((system, *medians, *of_bare, *of_rpc))
@@ -50,16 +46,16 @@ def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
 
 def ratio(rows: pd.DataFrame, clients: int, system: str, other: str) -> tuple[float, float, float]:
     """Return the throughput of one system as a multiple of another's: mean of the rounds' ratios, and its interval."""
-    rates = rows[rows["client_threads"] == clients].pivot_table(index="round", columns="system", values="throughput")
+    rates = rows[rows["client_threads"] == clients].pivot_table(index="round", columns="mode", values="throughput")
     return estimate(rates[system] / rates[other])
 
 
 def text(rows: pd.DataFrame) -> str:
     """Return the tables of all client counts, and what each of ours is beside its like, as plain text."""
     engine, rounds = rows["engine"].iloc[0], rows["round"].nunique()
-    workers = plural(int(rows["workers"].iloc[0]), "worker")
+    workers = plural(int(rows["server_threads"].iloc[0]), "worker")
     blocks = []
-    for clients in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique()):
+    for clients in sorted(rows.loc[rows["mode"] != BARE, "client_threads"].unique()):
         lines = [
             f"engine {engine}, {workers}, {plural(int(clients), 'client')}, {plural(rounds, 'round')} (medians; CPU of "
             "all processes; ratios within a round, 95 % intervals)",
@@ -79,26 +75,29 @@ def text(rows: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def comparison_figure(rows: pd.DataFrame, note: str) -> Figure:
+def figure(rows: pd.DataFrame, note: str) -> Figure:
     """Draw requests a second of every system, a panel a client count, and whose CPU a request takes.
 
     `note` says whose machine it was.
     """
-    counts = [int(count) for count in sorted(rows.loc[rows["system"] != BARE, "client_threads"].unique())]
+    counts = [int(count) for count in sorted(rows.loc[rows["mode"] != BARE, "client_threads"].unique())]
     with own_style():
         size = (5.6 * len(counts) + 4.6, 4.9)
-        figure, panels = plt.subplots(1, len(counts) + 1, figsize=size, sharey=True, layout="constrained")
+        drawn, panels = plt.subplots(1, len(counts) + 1, figsize=size, sharey=True, layout="constrained")
         for panel, count in zip(panels, counts, strict=False):
             _rates(panel, rows, count)
         _cpu(panels[-1], _to_draw(rows, counts[-1]))
         panels[-1].set_title(f"CPU of a request, {plural(counts[-1], 'client')}", loc="left")
-        workers, rounds = plural(int(rows["workers"].iloc[0]), "worker"), plural(rows["round"].nunique(), "round")
-        figure.suptitle(
+        workers, rounds = (
+            plural(int(rows["server_threads"].iloc[0]), "worker"),
+            plural(rows["round"].nunique(), "round"),
+        )
+        drawn.suptitle(
             f"Our servers beside others · engine {rows['engine'].iloc[0]}, {workers}, {rounds}, bars: medians, lines: "
             f"least to greatest\n{note}",
             fontsize=11,
         )
-    return figure
+    return drawn
 
 
 def _rates(axes: Axes, rows: pd.DataFrame, clients: int) -> None:
@@ -106,7 +105,7 @@ def _rates(axes: Axes, rows: pd.DataFrame, clients: int) -> None:
     places = np.arange(len(table))
     chosen = rows[rows["client_threads"] == clients]
     for place, (system, rate) in zip(places, table["throughput"].items(), strict=True):
-        measured = chosen.loc[chosen["system"] == system, "throughput"]
+        measured = chosen.loc[chosen["mode"] == system, "throughput"]
         least, greatest = (measured.min(), measured.max()) if len(measured) else (rate, rate)
         axes.barh(place, rate, 0.66, color=COLOURS[0] if system in OURS else GREY)
         axes.plot([least, greatest], [place, place], color="#222222", lw=1.2)

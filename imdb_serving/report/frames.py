@@ -156,6 +156,14 @@ def settings(rows: pd.DataFrame) -> tuple[str, str]:
     return f"{modes}{varied}", f"{alike}{', ' if alike else ''}{rounds}"
 
 
+def of_series(folder: Path, series: str) -> pd.DataFrame:
+    """Return the rows of a series in the newest run of a ledger; raise `DataError` when there is none."""
+    rows = [row for row in Ledger(folder).latest_run() if row.cell.series == series]
+    if not rows:
+        raise DataError(f"{folder} has no rows of the series {series}; measure again")
+    return frame(rows)
+
+
 def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
     """Return the environment cards under which these rows were measured; those that are gone are left out."""
     names = [*rows["card"], *rows.get("client_card", [])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from imdb_serving.cell import plural
-from imdb_serving.errors import DataError
+from imdb_serving.cell import SCALING, plural
 from imdb_serving.experiment.comparison import OURS
-from imdb_serving.experiment.scaling import AXES, FILE, MAX_PROCESSES, WORDS, WORKERS
-from imdb_serving.measurement.ledger import read_rows
+from imdb_serving.experiment.scaling import AXES, MAX_PROCESSES, WORDS, WORKERS, value_on
+from imdb_serving.report import frames
 from imdb_serving.report.style import COLOURS, GREY, MARKERS, own_style
 
 
@@ -47,7 +47,7 @@ SHOWN = {
     ),
 }
 FIGURES = {
-    "throughput": ("requests/s", 11, ",.0f"),
+    "request_rate": ("requests/s", 11, ",.0f"),
     "p50_us": ("p50 µs", 9, ",.0f"),
     "server_cpu_us": ("server", 9, ",.0f"),
     "client_cpu_us": ("client", 9, ",.0f"),
@@ -64,11 +64,14 @@ def load(folder: Path) -> pd.DataFrame:
 
     `of_ideal` is the throughput as a share of what workers that lose no time would do, `review_us` the median a review.
     """
-    rows = read_rows(folder / FILE)
-    if not rows:
-        raise DataError(f"{folder / FILE} holds no complete row; run `imdb-serving growth` again")
-    table = pd.DataFrame([row for row in rows if row["run"] == rows[-1]["run"]])
-    table["of_ideal"] = table["throughput"] * table["service_time_ms"] / 1000 / table["workers"]
+    rows = frames.of_series(folder, SCALING)
+    parts = []
+    for axis in AXES:
+        values = rows["cell"].map(functools.partial(value_on, axis))
+        parts.append(rows[values.notna()].assign(axis=axis, value=values.dropna().astype(int)))
+    table = pd.concat(parts, ignore_index=True)
+    table["service_time_ms"] = table["service"].str.extract(r"([\d.]+) ms", expand=False).astype(float)
+    table["of_ideal"] = table["throughput"] * table["service_time_ms"] / 1000 / table["server_threads"]
     table["review_us"] = table["p50_us"] / table["batch"]
     return table
 
@@ -112,11 +115,11 @@ def condition(rows: pd.DataFrame, axis: str) -> str:
     return f"{words} of {rows['service_time_ms'].max():g} ms" if axis == "workers" else words
 
 
-def scaling_figure(rows: pd.DataFrame, note: str) -> Figure:
+def figure(rows: pd.DataFrame, note: str) -> Figure:
     """Draw an axis a panel and a line a mode: medians, and the least and greatest of the rounds."""
     axes = axes_of(rows)
     with own_style():
-        figure, panels = plt.subplots(
+        drawn, panels = plt.subplots(
             (len(axes) + 1) // 2,
             min(len(axes), 2),
             figsize=(11, 4.2 * ((len(axes) + 1) // 2)),
@@ -129,11 +132,11 @@ def scaling_figure(rows: pd.DataFrame, note: str) -> Figure:
             panel.set_visible(False)
         panels.flat[0].legend(loc="lower left")
         rounds = plural(rows["round"].nunique(), "round")
-        figure.suptitle(
+        drawn.suptitle(
             f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{note}",
             fontsize=11,
         )
-    return figure
+    return drawn
 
 
 def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,19 +13,17 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn")
 
 from imdb_serving.errors import ConfigError, DataError, ServerStartError, ServerUnavailable
-from imdb_serving.experiment import comparison as bench
 from imdb_serving.experiment.baselines import servers
 from imdb_serving.experiment.baselines.servers import JsonClient, SocketEchoClient, ZmqEchoClient
-from imdb_serving.experiment.comparison import BARE, FILE, WHAT, measure_comparison
-from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.workload import Result
-from imdb_serving.measurement.ledger import read_rows
+from imdb_serving.experiment.comparison import BARE, WHAT, measure_comparison, require_sound
+from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import ComparisonParams
 from imdb_serving.report import comparison as shown
+from imdb_serving.rows import Finding, Row
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> tuple[Path, list[dict]]:
+def measured(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> tuple[Path, list[Row]]:
     """A small comparison with a real engine."""
     folder = tmp_path_factory.mktemp("bench")
     params = ComparisonParams(
@@ -33,18 +32,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> tuple[Pa
     return folder, measure_comparison(params, folder, lambda words: None)
 
 
-def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[dict]]) -> None:
+def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[Row]]) -> None:
     folder, rows = measured
-    cells = {(row["system"], row["client_threads"], row["round"]) for row in rows}
+    cells = {(row.cell.mode, row.cell.client_threads, row.round) for row in rows}
     expected = {(name, clients, r) for name in WHAT if name != BARE for clients in (1, 3) for r in (1, 2)}
     assert cells == expected | {(BARE, 2, 1), (BARE, 2, 2)}
-    assert len(rows) == len(cells) == len(read_rows(folder / FILE))
-    assert {row["requests"] for row in rows} == {12}
-    assert all(row["throughput"] > 0 and row["client_cpu_us"] > 0 and row["p50_us"] > 0 for row in rows)
-    assert all((folder / row["raw"]).is_file() for row in rows)
+    assert len(rows) == len(cells) == len(Ledger(folder).rows())
+    assert {row.requests for row in rows} == {12}
+    assert all(row.figures.throughput > 0 and row.figures.client_cpu_us and row.figures.p50_us for row in rows)
+    assert all((folder / row.raw).is_file() for row in rows)
+    assert {row.difference is None for row in rows if row.cell.mode.endswith("echo")} == {True}
+    assert all(row.difference < 1e-4 for row in rows if not row.cell.mode.endswith("echo"))
 
 
-def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tuple[Path, list[dict]]) -> None:
+def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tuple[Path, list[Row]]) -> None:
     folder, _ = measured
     rows = shown.load(folder)
     words = shown.text(rows)
@@ -56,7 +57,7 @@ def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tup
     table = shown.figures(rows, 3)
     assert table.loc["rpc", "of rpc"] == pytest.approx(1)
     assert table.loc[BARE, "of bare"] == pytest.approx(1)
-    figure = shown.comparison_figure(rows, "")
+    figure = shown.figure(rows, "")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["1 client", "3 clients", "CPU of a request, 3 clients"]
     assert "engine folded" in figure.get_suptitle()
@@ -65,7 +66,7 @@ def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tup
 def test_ratios_are_those_of_the_rounds_and_not_of_the_means() -> None:
     rows = pd.DataFrame(
         [
-            {"system": system, "client_threads": 8, "round": round_, "throughput": rate}
+            {"mode": system, "client_threads": 8, "round": round_, "throughput": rate}
             for round_, (ours, other) in enumerate([(100, 50), (300, 100)])
             for system, rate in (("rpc", ours), ("zmq-echo", other))
         ]
@@ -73,15 +74,15 @@ def test_ratios_are_those_of_the_rounds_and_not_of_the_means() -> None:
     assert shown.ratio(rows, 8, "rpc", "zmq-echo")[0] == pytest.approx(2.5)
 
 
-def record(*probabilities: float) -> ClientRecord:
-    return ClientRecord(outcomes=[[Result(probability, 1)] for probability in probabilities])
-
-
-def test_wrong_answers_are_no_speed() -> None:
-    right, wrong = [record(0.25, 0.75)], [record(0.25, 0.76)]
-    bench._check_answers([({"system": BARE}, right), ({"system": "rpc"}, right), ({"system": "zmq-echo"}, wrong)])
-    with pytest.raises(DataError, match="rpc answers otherwise than the bare engine: by 1"):
-        bench._check_answers([({"system": BARE}, right), ({"system": "rpc"}, wrong)])
+def test_wrong_answers_are_no_speed(measured: tuple[Path, list[Row]]) -> None:
+    row = next(row for row in measured[1] if row.cell.mode == "rpc")
+    require_sound(row)
+    require_sound(msgspec.structs.replace(row, findings=(Finding("alone", "others used 0.9 cores"),)))
+    wrong = msgspec.structs.replace(row, findings=(Finding("answers", "one is off by 1.0e-02"),))
+    with pytest.raises(DataError, match="rpc, engine folded, 1 client: answers: one is off by"):
+        require_sound(msgspec.structs.replace(wrong, cell=msgspec.structs.replace(row.cell, client_threads=1)))
+    with pytest.raises(DataError, match=r"rpc, .*: 3 of 12 requests failed"):
+        require_sound(msgspec.structs.replace(row, error="3 of 12 requests failed"))
 
 
 def test_a_baseline_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

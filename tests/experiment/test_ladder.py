@@ -66,7 +66,7 @@ def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
     said: list[str] = []
     rows = run_ladder(params, said.append)
     assert {row.status for row in rows} == {"failed"}
-    assert any("FAILED rung bare, none: 15 of 15 requests failed" in words for words in said)
+    assert any("FAILED rung bare, none, round 1: 15 of 15 requests failed" in words for words in said)
 
 
 def test_an_engine_that_cannot_be_served_fails_all_its_rungs(

@@ -9,13 +9,13 @@ import pytest
 
 pytest.importorskip("psutil")
 
+from imdb_serving.cell import Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError, DataError
-from imdb_serving.experiment.comparison import OURS
-from imdb_serving.experiment.scaling import AXES, FILE, Alike, Point, _shares, measure_scaling, points
+from imdb_serving.experiment.scaling import AXES, Alike, _workloads, cells, measure_scaling, value_on
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.share import Share
-from imdb_serving.measurement.ledger import read_rows, read_samples
+from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.report import scaling as shown
 from imdb_serving.server_process import ServerProcess
@@ -32,17 +32,20 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_point_is_measured_with_every_mode_in_every_round(measured: Path) -> None:
-    rows = read_rows(measured / FILE)
-    cells = {(row["axis"], row["value"], row["mode"], row["round"]) for row in rows}
-    expected = [
-        (point.axis, point.value, mode, round_) for point in points(SMALL) for mode in OURS for round_ in (1, 2)
-    ]
-    assert len(rows) == len(cells)
-    assert cells == set(expected)
+    rows = Ledger(measured).rows()
+    found = {(row.cell, row.round) for row in rows}
+    assert len(rows) == len(found)
+    assert found == {(cell, round_) for cell in cells(SMALL) for round_ in (1, 2)}
     for row in rows:
-        assert row["requests"] >= 5 * row["clients"]
-        assert row["throughput"] > 0
-        assert (measured / row["raw"]).is_file()
+        assert row.requests >= 5 * row.cell.client_threads
+        assert row.figures.throughput > 0
+        assert (measured / row.raw).is_file()
+
+
+def test_a_cell_is_on_the_axes_of_which_it_has_the_usual_values_else() -> None:
+    usual, many, *_ = [cell for cell in cells(SMALL) if cell.engine == "none" and cell.mode == "rpc"]
+    assert [value_on(axis, usual) for axis in AXES] == [None, 1, 200, 1]
+    assert [value_on(axis, many) for axis in AXES] == [None, 20, None, None]
 
 
 def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -> None:
@@ -51,20 +54,22 @@ def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -
     assert len(tables) == len(AXES)
     for axis, table in zip(AXES, tables, strict=True):
         values = [line.split()[0] for line in table.splitlines()[3:]]
-        assert values == [str(value) for value in getattr(SMALL, axis)]
+        usual = {"words": {200}}.get(axis, set())  # a cell of another axis that is on this one as well
+        assert values == [str(value) for value in sorted({*getattr(SMALL, axis), *usual})]
         assert ("of ideal" in table) == (axis == "workers")
         assert ("µs/review" in table) == (axis == "batch")
-    figure = shown.scaling_figure(rows, "")
+    figure = shown.figure(rows, "")
     assert [axes.get_xlabel() for axes in figure.axes] == [shown.SHOWN[axis].label for axis in AXES]
 
 
 def test_no_more_workers_are_at_work_than_there_are(measured: Path) -> None:
     """Throughput times service time: it holds however long each sleep came out on a busy machine."""
-    rows = [row for row in read_rows(measured / FILE) if row["axis"] == "workers"]
+    rows = [row for row in Ledger(measured).rows() if row.cell.engine == "simulated"]
     assert rows
     for row in rows:
-        service_s = read_samples(measured, row["raw"], ["op1_ns"])["op1_ns"].mean() / 1e9
-        assert row["throughput"] * service_s <= row["value"] * (1 + 1e-9)
+        service_s = read_samples(measured, row.raw, ["op1_ns"])["op1_ns"].mean() / 1e9
+        rate = row.answered / row.figures.wall_s
+        assert rate * service_s <= row.cell.server_threads * (1 + 1e-9)
 
 
 def test_the_ideal_is_what_workers_do_that_lose_no_time(measured: Path) -> None:
@@ -75,7 +80,7 @@ def test_the_ideal_is_what_workers_do_that_lose_no_time(measured: Path) -> None:
 
 
 def test_the_shares_hold_all_requests_and_are_even() -> None:
-    counts = [share.requests for share in _shares(Point("clients", 50, clients=50), 203)]
+    counts = [workload.count for workload in _workloads(Cell(client_threads=50, samples=203))]
     assert (sum(counts), len(counts)) == (203, 50)
     assert max(counts) - min(counts) == 1
 

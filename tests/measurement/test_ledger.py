@@ -12,7 +12,7 @@ import pytest
 from imdb_serving.cell import Cell
 from imdb_serving.errors import DataError
 from imdb_serving.load.closed_loop import ClientRecord, FailedRequest
-from imdb_serving.measurement.ledger import FILE, Ledger, append_row, newest, read_rows, read_samples
+from imdb_serving.measurement.ledger import FILE, Ledger, newest, read_samples
 from imdb_serving.rows import Row
 
 
@@ -144,15 +144,3 @@ def test_each_cell_and_round_has_raw_samples_of_its_own(ledger: Ledger) -> None:
             for round_ in (1, 2):
                 ledger.append(row(clients, round=round_, series=series), [record(1)])
     assert len({one.raw for one in ledger.rows()}) == 8
-
-
-def test_rows_that_are_no_cells_are_told_when_they_cannot_be_used(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "bench.jsonl"
-    append_row(path, {"a": 1})
-    with path.open("ab") as stream:
-        stream.write(b'{"cut')
-    append_row(path, {"a": 2})
-    assert [one["a"] for one in read_rows(path)] == [1, 2]
-    assert "line 2 is skipped" in caplog.text
