@@ -93,17 +93,14 @@ class _Search:
 
     def __init__(self, params: GridParams, limit: loads.Limit, seconds: float, rounds: int, stack: ExitStack) -> None:
         from imdb_serving.analysis.gates import ACHIEVED
-        from imdb_serving.experiment.grid import prepare
-        from imdb_serving.measurement.deployment import start_round
-        from imdb_serving.measurement.folders import outputs_folder
-        from imdb_serving.measurement.ledger import Ledger
+        from imdb_serving.experiment.grid import GridRun
 
         self._params, self._limit, self._rounds = params, limit, rounds
         # What is still under way at a probe's end must not look like a rate that was not reached.
         self._seconds = max(seconds, limit.most_ms / 1000 / (1 - ACHIEVED))
-        self._ledger = Ledger(outputs_folder(params))
-        context = start_round(params, self._ledger)
-        self._around, self._session, self._target = prepare(params, context, self._ledger, stack)
+        self._run = GridRun(params, lambda _words: None)
+        self._server = stack.enter_context(self._run.server())
+        self._clients = stack.enter_context(self._run.clients(self._server))
         self._asked = 0
 
     def capacity(self) -> float:
@@ -144,9 +141,8 @@ class _Search:
 
         cell = with_requests(cell, max(math.ceil(requests), 2 * cell.client_threads))
         self._asked += 1
-        context = replace(self._around, number=self._asked)
-        row, records = measure(cell, context, self._session, "", self._target)
-        return self._ledger.append(row, records)
+        context = replace(self._run.context, number=self._asked)
+        return self._run.ledger.append(*measure(cell, context, self._clients.session, "", self._server.target))
 
 
 def _in_words(what: str, unit: str, edge: loads.Edge, limit: loads.Limit) -> str:
@@ -178,12 +174,9 @@ def run_mlperf(
     *, scenario: str, rate: float | None, clients: int, seconds: float, model: Path | None, **options: Any
 ) -> int:
     """Run a scenario with LoadGen and with our own load, print both, and return 0, or 1 when either is not valid."""
-    from imdb_serving.experiment.grid import prepare
+    from imdb_serving.experiment.grid import GridRun
     from imdb_serving.load import mlperf as loadgen
     from imdb_serving.load.workload import ReviewWorkload
-    from imdb_serving.measurement.deployment import start_round
-    from imdb_serving.measurement.folders import outputs_folder
-    from imdb_serving.measurement.ledger import Ledger
     from imdb_serving.measurement.measure import measure
 
     if (scenario == "Server") != (rate is not None):
@@ -191,17 +184,16 @@ def run_mlperf(
     count = 1 if scenario == "SingleStream" else clients
     rates = [rate] if rate is not None else []
     params = probe_params("mlperf", count, model, arrivals=OURS[scenario], rates=rates, **options)
-    ledger = Ledger(outputs_folder(params))
-    with ExitStack() as stack:
-        context, session, target = prepare(params, start_round(params, ledger), ledger, stack)
-        workload = ReviewWorkload(context.lines, "ids", None, ("prediction",))
+    run = GridRun(params, lambda _words: None)
+    with run.server() as server, run.clients(server) as own:
+        workload = ReviewWorkload(run.context.lines, "ids", None, ("prediction",))
         print(f"LoadGen, {scenario}, for {seconds:g} s", file=sys.stderr)
         theirs = loadgen.run_loadgen(
-            scenario, target.connect, workload, count, rate=rate or 0.0, seconds=seconds, seed=params.seed
+            scenario, server.target.connect, workload, count, rate=rate or 0.0, seconds=seconds, seed=params.seed
         )
         cell = with_requests(params.cell(count, rate or 0.0), max(int((rate or theirs.rate) * seconds), 10 * count))
         print(f"our own load, {cell.label(['arrivals', 'rate', 'client_threads'])}", file=sys.stderr)
-        row = ledger.append(*measure(cell, context, session, "", target))
+        row = run.ledger.append(*measure(cell, run.context, own.session, "", server.target))
     print(_table(theirs, row))
     return 0 if theirs.valid and not theirs.failed and not row.error else 1
 

@@ -156,16 +156,23 @@ class ClusterDeployment:
         """The cores of the hosts that have clients."""
         return sum(len(host.facts.cores) for host in self._clients)
 
-    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
-        """Start servers and clients on the hosts; what was there before ends."""
+    def start_server(self, params: GridParams, stack: ExitStack) -> Target:
+        """Start a server on each of its hosts; what was there before ends."""
         hosts = tuple(dict.fromkeys([*self._servers, *self._clients]))
         stack.push(functools.partial(_clear, hosts))
-        clients, shared = max(params.client_threads), self._servers == self._clients
-        cores = [_cores(host, params, clients if shared else 0) for host in self._servers]
-        theirs = [own for _, own in cores] if shared else [host.facts.cores for host in self._clients]
-        reach = self._reach(params, [own for own, _ in cores], alone=not shared)
-        session = RemoteSession(self._clients, theirs, reach, clients, params.timeout)
-        return session, HostsTarget(reach, hosts=hosts)
+        cores = [own for own, _ in self._cores(params)]
+        return HostsTarget(self._reach(params, cores, alone=self._servers != self._clients), hosts=hosts)
+
+    def start_clients(self, params: GridParams, target: Target, _stack: ExitStack) -> Session:
+        """Start the clients on their hosts; they end with the servers."""
+        shared = self._servers == self._clients
+        cores = [own for _, own in self._cores(params)] if shared else [host.facts.cores for host in self._clients]
+        return RemoteSession(self._clients, cores, target.connect, max(params.client_threads), params.timeout)
+
+    def _cores(self, params: GridParams) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Return the cores of the server and of the clients on each host that has a server."""
+        clients = max(params.client_threads) if self._servers == self._clients else 0
+        return [_cores(host, params, clients) for host in self._servers]
 
     def _reach(self, params: GridParams, cores: Sequence[tuple[int, ...]], *, alone: bool) -> Connect:
         """Start the servers, if the mode has any, and return how a client reaches them."""

@@ -8,10 +8,9 @@ that a request takes of a client: with a server that costs nothing the clients w
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, Cell
+from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, Cell, plural
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import prepare_processes
@@ -28,7 +27,7 @@ from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment, engine
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.folders import new_run, outputs_folder
 from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
-from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.measure import Probabilities, Round, Session, Target, client_ceiling, measure, row_key
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL
@@ -84,7 +83,8 @@ def _calibrate(null: GridParams, context: Round, who: str, ledger: Ledger, deplo
     context = replace(context, number=1, identity=who, lines=lines)
     rows = []
     with ExitStack() as stack:
-        session, target = deployment.start(null, stack)
+        target = deployment.start_server(null, stack)
+        session = deployment.start_clients(null, target, stack)
         for order, cell in enumerate(null.cells()):
             rows.append(ledger.append(*measure(cell, context, session, "", target, order)))
     return rows
@@ -96,25 +96,190 @@ TRIES = 2
 """How often a cell is measured whose machines are lost."""
 
 
+class GridRun:
+    """One server-thread count with its client counts: a server, its clients, and the cells to measure.
+
+    What the ledger has of a run of this name is not measured again. When a machine of a cluster is lost, server and
+    clients are started elsewhere and its cell is measured once more.
+
+    >>> run = GridRun(params)  # doctest: +SKIP
+    >>> with run.server() as server, run.clients(server) as clients:  # doctest: +SKIP
+    ...     for cell in run.left():
+    ...         run.record(*run.measure(cell, server, clients))
+    """
+
+    def __init__(self, params: GridParams, progress: Progress = print) -> None:
+        """Find what the run's cells have in common, and train the model if it is missing."""
+        if model_of(params):
+            require_model(params)
+        if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
+            params = msgspec.structs.replace(params, run=new_run())
+        self.params, self._progress = params, progress
+        self.ledger, self._deployment = Ledger(outputs_folder(params)), deployment_of(params)
+        self.context = self._deployment.start_round(params, self.ledger)
+        self._lost: HostLost | None = None
+
+    @contextmanager
+    def server(self) -> Iterator[Server]:
+        """Start the server for the block, in which nobody else measures in this folder.
+
+        Clients are calibrated first, once for a folder. Raises `ServingError` or `OSError` when it does not start.
+        """
+        prepare_processes()
+        with self._deployment.mine(self.ledger.folder):
+            server = Server(self.params, self._deployment, self._calibrate)
+            server.start_again_when_lost(self._progress)
+            try:
+                yield server
+            except BaseException as error:
+                server.end(error)
+                raise
+            server.end()
+
+    @contextmanager
+    def clients(self, server: Server) -> Iterator[Clients]:
+        """Start the clients for the block; meanwhile read the reviews and ask the bare engine for its answers."""
+        clients = Clients(self.params, self._deployment)
+        with ThreadPoolExecutor(1) as reader:
+            reading = reader.submit(inputs, self.params, self.ledger.folder)
+            clients.start(server)
+            try:
+                lines, reference = reading.result()
+                self.context = replace(
+                    self.context,
+                    nodes=self._deployment.nodes,
+                    lines=lines,
+                    reference=reference,
+                    ceilings=server.ceilings,
+                )
+                self._say_ready()
+                yield clients
+            except BaseException as error:
+                clients.end(error)
+                raise
+            clients.end()
+
+    def left(self) -> list[Cell]:
+        """Return the cells that are not measured yet, in an order of this round's own."""
+        return unmeasured(self.params, self.context, self.ledger)
+
+    def measure(self, cell: Cell, server: Server, clients: Clients) -> tuple[Row, list[ClientRecord]]:
+        """Return a cell's row and raw samples; what goes wrong is in the row."""
+        order = shuffled(self.params).index(cell)
+        for attempt in range(TRIES):
+            if self._lost:
+                self._start_elsewhere(self._lost, server, clients)
+            try:
+                return measure(cell, self.context, clients.session, "", server.target, order)
+            except HostLost as error:
+                self._lost = error
+                failed: tuple[Row, list[ClientRecord]] = self.context.failed(cell, error, order), []
+                if attempt + 1 < TRIES:
+                    self.record(*failed)
+        return failed
+
+    def record(self, row: Row, records: Sequence[ClientRecord] = ()) -> Row:
+        """Append a cell to the ledger, and say in a line what it gave."""
+        row = self.ledger.append(row, records)
+        self._progress(describe(row))
+        return row
+
+    def fail(self, error: Exception) -> None:
+        """Record every cell that is left as failed."""
+        self._progress(f"FAILED {run_words(self.params)}: {error}")
+        order = shuffled(self.params)
+        for cell in self.left():
+            self.ledger.append(self.context.failed(cell, error, order.index(cell)), [])
+
+    def rows(self) -> list[Row]:
+        """Return the run's rows by client count and rate, each cell once."""
+        keys = {self.context.row(cell).key for cell in self.params.cells()}
+        name, number = self.params.run, self.params.round
+        rows = [row for row in newest(self.ledger.rows()) if (row.run, row.round) == (name, number) and row.key in keys]
+        return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
+
+    def _calibrate(self) -> dict[int, float]:
+        return ceilings(self.params, self.context, self.ledger, self._deployment)
+
+    def _start_elsewhere(self, error: HostLost, server: Server, clients: Clients) -> None:
+        clients.end(error)
+        server.end(error)
+        server.start_again_when_lost(self._progress)
+        clients.start(server)
+        self._lost = None
+        self._say_ready()
+
+    def _say_ready(self) -> None:
+        nodes = self._deployment.nodes
+        self.context = replace(self.context, nodes=nodes)
+        self._progress(f"server ready{': ' if nodes else ''}{', '.join(nodes)}")
+
+
+class _Started:
+    """What is started for a run, and ended."""
+
+    def __init__(self, params: GridParams, deployment: Deployment) -> None:
+        self._params, self._deployment = params, deployment
+        self._stack = ExitStack()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End it; behind an error nothing is waited for."""
+        self._stack.__exit__(type(error) if error else None, error, None)
+
+
+class Server(_Started):
+    """The server of a run, on this machine or on nodes of a cluster. `target` says how clients reach it."""
+
+    target: Target
+
+    def __init__(self, params: GridParams, deployment: Deployment, calibrate: Callable[[], dict[int, float]]) -> None:
+        super().__init__(params, deployment)
+        self._calibrate = calibrate
+        self.ceilings: dict[int, float] = {}
+        """The requests a second that each client count can send at most."""
+
+    def start_again_when_lost(self, progress: Progress) -> None:
+        """Start it; when a machine is lost meanwhile, once more elsewhere."""
+        try:
+            self._start()
+        except HostLost as error:
+            progress(f"a machine was lost, others are asked for: {error}")
+            self._start()
+
+    def _start(self) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(self._deployment.placed(self._params))
+            self.ceilings = self._calibrate()
+            self.target = self._deployment.start_server(self._params, stack)
+            self._stack = stack.pop_all()
+
+
+class Clients(_Started):
+    """The clients of a run, as many processes as its greatest client count; a cell is measured by the first of them."""
+
+    session: Session
+
+    def start(self, server: Server) -> None:
+        """Start them; raise `ServingError` or `OSError` when one does not start."""
+        with ExitStack() as stack:
+            self.session = self._deployment.start_clients(self._params, server.target, stack)
+            self._stack = stack.pop_all()
+
+
 def run_grid(params: GridParams, progress: Progress = print) -> list[Row]:
-    """Start a server, measure every client count in shuffled order, append each cell to the ledger, stop the server.
+    """Measure a whole grid run, and return its rows by client count.
 
     A cell that fails is a row with its reason and does not stop the others; a server that does not start fails all.
-    Cells that a run of this name has already are not measured again, and on one machine one folder is measured in by
-    one run at a time. Returns the rows by client count.
     """
-    if model_of(params):
-        require_model(params)
-    if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
-        params = msgspec.structs.replace(params, run=new_run())
-    ledger, deployment = Ledger(outputs_folder(params)), deployment_of(params)
-    with deployment.mine(ledger.folder):
-        context = deployment.start_round(params, ledger)
-        left = unmeasured(params, context, ledger)
-        keys = {context.row(cell).key for cell in params.cells()}
-        rows = [row for (key, number), row in ledger.done(params.run).items() if key in keys and number == params.round]
-        rows += _measure_all(params, context, ledger, left, deployment, progress) if left else []
-    return sorted(rows, key=lambda row: (row.cell.client_threads, row.cell.rate))
+    run = GridRun(params, progress)
+    if run.left():
+        try:
+            with run.server() as server, run.clients(server) as clients:
+                for cell in run.left():
+                    run.record(*run.measure(cell, server, clients))
+        except (ServingError, OSError) as error:
+            run.fail(error)
+    return run.rows()
 
 
 def deployment_of(params: GridParams) -> Deployment:
@@ -124,66 +289,6 @@ def deployment_of(params: GridParams) -> Deployment:
     from imdb_serving.cluster.deployment import ClusterDeployment
 
     return ClusterDeployment(params.cluster)
-
-
-def _measure_all(
-    params: GridParams, context: Round, ledger: Ledger, order: list[Cell], deployment: Deployment, progress: Progress
-) -> list[Row]:
-    """Put server and clients together, measure the cells in this order, and append them to the ledger.
-
-    When a machine is lost on the way, all are put together elsewhere; its cell is tried once more.
-    """
-    rows: dict[Cell, Row] = {}
-    left, lost = deque(enumerate(order)), Counter[Cell]()
-    while left:
-        cell = left[0][1]
-        with ExitStack() as stack:
-            try:
-                prepared, session, target = prepare(params, context, ledger, stack, deployment)
-            except HostLost as error:
-                lost[cell] += 1
-                if lost[cell] < TRIES:
-                    progress(f"a machine was lost, others are asked for: {error}")
-                    continue
-                failed: Exception = error
-            except (ServingError, OSError) as error:
-                failed = error
-            else:
-                _measure_while_there(prepared, session, target, ledger, left, lost, rows, progress)
-                continue
-            progress(f"FAILED {params.mode}, {params.engine}, {params.server_threads} server threads: {failed}")
-            rows |= {cell: ledger.append(context.failed(cell, failed, place), []) for place, cell in left}
-            left.clear()
-    return list(rows.values())
-
-
-def _measure_while_there(
-    context: Round,
-    session: Session,
-    target: Target,
-    ledger: Ledger,
-    left: deque[tuple[int, Cell]],
-    lost: Counter[Cell],
-    rows: dict[Cell, Row],
-    progress: Progress,
-) -> None:
-    """Measure the cells that are left until all are, or a machine is lost."""
-    progress(f"server ready{': ' if context.nodes else ''}{', '.join(context.nodes)}")
-    while left:
-        place, cell = left[0]
-        measured: tuple[Row, list[ClientRecord]]
-        tries = lost[cell]
-        try:
-            measured = measure(cell, context, session, "", target, place)
-        except HostLost as error:
-            measured = context.failed(cell, error, place), []
-            lost[cell] += 1
-        rows[cell] = ledger.append(*measured)
-        progress(describe(rows[cell]))
-        if lost[cell] == tries or lost[cell] == TRIES:
-            left.popleft()
-        if lost[cell] > tries:
-            return
 
 
 def unmeasured(params: GridParams, context: Round, ledger: Ledger) -> list[Cell]:
@@ -199,21 +304,6 @@ def shuffled(params: GridParams) -> list[Cell]:
     return cells
 
 
-def prepare(
-    params: GridParams, context: Round, ledger: Ledger, stack: ExitStack, deployment: Deployment = THIS_MACHINE
-) -> tuple[Round, Session, Target]:
-    """Start server and clients; meanwhile read the reviews and ask the bare engine, which takes about as long."""
-    prepare_processes()
-    stack.enter_context(deployment.placed(params))
-    context = replace(context, nodes=deployment.nodes)
-    limits = ceilings(params, context, ledger, deployment)
-    with ThreadPoolExecutor(1) as reader:
-        reading = reader.submit(inputs, params, ledger.folder)
-        session, target = deployment.start(params, stack)
-        lines, reference = reading.result()
-    return replace(context, lines=lines, reference=reference, ceilings=limits), session, target
-
-
 def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
     """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
     lines = measurement_lines(params.samples, params.seed, vocabulary_of(params))
@@ -221,6 +311,11 @@ def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities 
         return lines, None
     model = model_of(params)
     return lines, reference_answers(folder, engine_of(params), model, model_id(model), lines)
+
+
+def run_words(params: GridParams) -> str:
+    """Return in words which run of a round this is."""
+    return f"{params.mode}, {params.engine}, {plural(params.server_threads, 'server thread')}"
 
 
 def describe(row: Row) -> str:

@@ -50,8 +50,11 @@ class Deployment(Protocol):
     def at_once(self, runs: Sequence[GridParams]) -> int:
         """Return how many of these runs have a place to be measured side by side."""
 
-    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
-        """Start server and clients; raise `ServingError` or `OSError` when one does not start."""
+    def start_server(self, params: GridParams, stack: ExitStack) -> Target:
+        """Start the server; raise `ServingError` or `OSError` when it does not start."""
+
+    def start_clients(self, params: GridParams, target: Target, stack: ExitStack) -> Session:
+        """Start as many clients as the greatest client count; raises the same."""
 
 
 class LocalDeployment:
@@ -84,11 +87,16 @@ class LocalDeployment:
         """Return 1: two would measure each other."""
         return 1
 
-    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
-        """Start server and clients."""
-        target = _target(params, stack)
-        session = LoadSession({"": target.connect}, max(params.client_threads), params.timeout)
-        return stack.enter_context(session), target
+    def start_server(self, params: GridParams, stack: ExitStack) -> Target:
+        """Start the server, if the mode has one, and return how a client reaches it."""
+        if params.mode in LOCAL_MODES:
+            return Target(local_client(params, model_of(params)))
+        server = stack.enter_context(server_for(params))
+        return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
+
+    def start_clients(self, params: GridParams, target: Target, stack: ExitStack) -> Session:
+        """Start the client processes."""
+        return stack.enter_context(LoadSession({"": target.connect}, max(params.client_threads), params.timeout))
 
 
 THIS_MACHINE = LocalDeployment()
@@ -111,14 +119,6 @@ def server_for(params: GridParams, port: int = 0) -> ServerProcess:
         model_of(params), engine_of(params), params.server_threads, params.worker_kind, params.pipeline
     )
     return ServerProcess.of_mode(params.mode, arguments, port)
-
-
-def _target(params: GridParams, stack: ExitStack) -> Target:
-    """Start the server, if the mode has one, and return how a client reaches it."""
-    if params.mode in LOCAL_MODES:
-        return Target(local_client(params, model_of(params)))
-    server = stack.enter_context(server_for(params))
-    return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
 
 def local_client(params: GridParams, model: Path | None) -> functools.partial[BareClient | InprocClient]:

@@ -46,8 +46,11 @@ class Machines:
     def at_once(self, runs: object) -> int:
         return 1
 
-    def start(self, params: GridParams, stack: ExitStack) -> tuple[Session, Target]:
-        return None, None  # type: ignore[return-value]
+    def start_server(self, params: GridParams, stack: ExitStack) -> Target:
+        return None  # type: ignore[return-value]
+
+    def start_clients(self, params: GridParams, target: Target, stack: ExitStack) -> Session:
+        return None  # type: ignore[return-value]
 
     def measure(self, cell: Cell, context: Round, *_others: object) -> tuple[Row, list[Any]]:
         self.measured += 1
@@ -110,7 +113,7 @@ def test_a_server_that_does_not_start_is_not_tried_elsewhere(run: Any, monkeypat
     def refuse(*_: object) -> None:
         raise ServerStartError("no such pipeline")
 
-    monkeypatch.setattr(machines, "start", refuse)
+    monkeypatch.setattr(machines, "start_server", refuse)
     rows, _, _ = run(machines)
     assert (machines.asked, {row.error for row in rows}) == (1, {"ServerStartError: no such pipeline"})
 
