@@ -145,6 +145,8 @@ def in_words(name: str, value: object) -> str:
         return _SAID[name, value]
     if name in _COUNTED:
         return plural(int(str(value)), _COUNTED[name])
+    if name == "pipeline":
+        value = str(value).rpartition("/")[2]  # of a file, its name
     return _WORDS.get(name, "{}").format(value) if value else ""
 
 

@@ -105,12 +105,14 @@ class ServeOptions:
         if not self.pipeline:
             limits = Limits(samples=self.max_samples, review_words=self.max_review_words)
             return functools.partial(imdb_pipeline, limits=limits)
-        module, _, name = self.pipeline.partition(":")
-        sys.path.insert(0, str(Path.cwd()))  # as `python SCRIPT` has it
+        module, _, name = self.pipeline.rpartition(":")
+        file = Path(module) if module.endswith(".py") else Path(f"{module}.py")
+        sys.path.insert(0, str(file.resolve().parent))  # as `python SCRIPT` has it, for workers as well
         try:
-            make: MakePipeline = getattr(import_module(module), name)
+            make: MakePipeline = getattr(import_module(file.stem), name)
         except (ImportError, AttributeError, ValueError) as error:
-            raise ConfigError(f"pipeline {self.pipeline!r}: {error}; expected MODULE:FUNCTION") from error
+            expected = "MODULE:FUNCTION or FILE.py:FUNCTION"
+            raise ConfigError(f"pipeline {self.pipeline!r}: {error}; expected {expected}") from error
         return make
 
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
@@ -240,8 +242,8 @@ def server_options(port: int) -> Callable[[Command], Command]:
                      help="Threads inside one predictor."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
-        click.option("--pipeline", default="", metavar="MODULE:FUNCTION",
-                     help="Your own, called with engine and model in each worker; see docs/extending.md."),
+        click.option("--pipeline", default="", metavar="FUNCTION",
+                     help="Your own, as MODULE:FUNCTION or FILE.py:FUNCTION, called in each worker."),
         click.option("--server-key", type=click.Path(path_type=Path),
                      help="RPC over ZeroMQ: this server's secret key; see imdb-serving keys."),
         click.option("--client-keys", type=click.Path(path_type=Path),

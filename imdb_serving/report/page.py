@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, Template
 
 from imdb_serving.measurement import ledger
+from imdb_serving.report.svg import inline_markup
 
 HEADING = re.compile(r"<h2 id=\"([^\"]+)\">(.*?)<a ", re.DOTALL)
 
@@ -54,6 +55,16 @@ def folded(summary: str, shown: Any) -> Markup:
         return Markup(f"<p>{escape(summary)}.</p>")
     body = shown._repr_html_() if hasattr(shown, "_repr_html_") else f"<p>{escape(str(shown))}</p>"
     return Markup(_template().folded(summary, body))
+
+
+def joined(parts: Iterable[Markup]) -> Markup:
+    """Return several parts as one."""
+    return Markup("\n".join(part.markup for part in parts))
+
+
+def text(*paragraphs: str) -> Markup:
+    """Return paragraphs of text, in which what stands between backticks is code."""
+    return Markup("".join(f"<p>{inline_markup(words)}</p>" for words in paragraphs if words))
 
 
 def write_page(executed: Path, page: Path, title: str) -> None:

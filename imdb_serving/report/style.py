@@ -143,6 +143,11 @@ def save(figure: Figure, folder: Path, name: str) -> Figure:
         for suffix in FORMATS:
             # White behind the axes: a transparent figure cannot be read on a dark page.
             figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
+    return shown_once(figure)
+
+
+def shown_once(figure: Figure) -> Figure:
+    """Close a figure and return it: as a cell's result a notebook shows it once, and does not keep it open."""
     plt.close(figure)
     return figure
 

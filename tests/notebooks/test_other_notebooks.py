@@ -37,7 +37,7 @@ def test_the_quickstart_goes_from_a_request_to_ones_own_op(bundle: Path, tmp_pat
     execute("quickstart.ipynb", tmp_path / "out.ipynb", given)
     page = shown(tmp_path / "out.ipynb")
     assert "ServerInfo(" in page
-    assert "round 1: " in page
+    assert "round 1, rpc, " in page
     assert page.count('<figure class="chart') > 6
     assert "calibrate" in page
     assert 'class="verdict' in page

@@ -25,7 +25,7 @@ _LONGEST_NAME = 150
 """Bytes of a folder's name; file systems take 255, and files in it are called by it."""
 
 _ADDRESS = re.compile(r"(ray://)?[^\s/:@]+:\d{1,5}")
-_PIPELINE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_PIPELINE = re.compile(r"([A-Za-z_][\w.]*|[^\n]+\.py):[A-Za-z_]\w*")
 
 GRID_MODES = (*MODES, *LOCAL_MODES[:2])
 """What a grid measures: the ways of serving, and two without a server to compare them with."""
@@ -145,7 +145,7 @@ def check_placement(cluster: str, placement: str, server_nodes: int, client_node
 def check_pipeline(value: str) -> None:
     """Refuse what does not name a function."""
     if value and not _PIPELINE.fullmatch(value):
-        raise ConfigError(f"pipeline: expected MODULE:FUNCTION, got {value!r}")
+        raise ConfigError(f"pipeline: expected MODULE:FUNCTION or FILE.py:FUNCTION, got {value!r}")
 
 
 Params = TypeVar("Params", bound=msgspec.Struct)

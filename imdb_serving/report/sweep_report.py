@@ -1,0 +1,158 @@
+"""A sweep's report in parts: each method returns a chart, a table, or a line that says why there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from IPython.display import Markdown
+
+from imdb_serving.report import costs, curves, frames, ladder, ladder_plots, open_loop, page, style, tables, verdict
+from imdb_serving.report.charts import bars, latency, nodes, threads
+from imdb_serving.report.charts.chart import Charts
+from imdb_serving.report.page import Markup
+from imdb_serving.report.verdict import Verdict
+
+Part = Charts | Markup | Markdown | None
+"""What a notebook's cell shows; None shows nothing, where a part has nothing to say."""
+
+
+class Report:
+    """The report of one sweep. Figures are saved in its folder as they are drawn."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read the newest run in a sweep's folder; raise `DataError` when there is none."""
+        self.folder = Path(str(folder))
+        self.figures = self.folder / "figures"
+        self.rows = frames.load(self.folder)
+        self.cells = frames.cells(self.rows)
+        self._rungs, self._no_rungs = ladder.if_measured(self.folder)
+        tables.write_cells(self.rows, self.folder / "cells.csv")
+        self._verdict = verdict.verdict(self.rows, self.folder)
+        verdict.save(self._verdict, self.folder)
+
+    def verdict(self) -> Verdict:
+        """Return what to run, why, and how sure that is."""
+        return self._verdict
+
+    def setting(self) -> Markup:
+        """Return what was measured, on which machine, and whether answers were right."""
+        rows = self.rows
+        first = f"{frames.setting(rows)} · {frames.machine_note(rows, self.folder)}"
+        return page.text(first, tables.answers(rows))
+
+    def time(self) -> Part:
+        """Return the time of a client's share against threads."""
+        return threads.time(self.rows, self.folder)
+
+    def throughput(self) -> Part:
+        """Throughput against threads, with bounds and the law."""
+        return threads.throughput(self.rows, self.folder)
+
+    def heat_map(self) -> Part:
+        """Throughput by server threads and client threads."""
+        return threads.heat(self.rows, self.folder).save(self.figures, "heat-map")
+
+    def stages(self) -> Part:
+        """Return the mean time of each stage of a request."""
+        return bars.stages(self.rows, self.folder)
+
+    def timeline(self) -> Part:
+        """One request of the recommended cell, stage by stage."""
+        return latency.life(self.rows, self.folder, self._verdict.key).save(self.figures)
+
+    def latency(self) -> Part:
+        """Return the share of requests that were answered by when."""
+        return latency.ecdf(self.rows, self.folder).save(self.figures, "latency")
+
+    def ladder(self) -> Part:
+        """Return what each rung of the overhead ladder adds."""
+        return bars.rungs(self._rungs, self.folder, self._no_rungs)
+
+    def ladder_table(self) -> Part:
+        """Return the same as a table."""
+        return None if self._rungs is None else page.folded("The ladder as a table", ladder.show(self._rungs))
+
+    def published_gap(self) -> Part:
+        """Return what the published Flask numbers measured, in words."""
+        return None if self._rungs is None else _markdown(ladder.explain_gap(self._rungs))
+
+    def published_gap_table(self) -> Part:
+        """Return the same as a table."""
+        if self._rungs is None:
+            return None
+        return page.folded("What the published Flask numbers measured", ladder.show_gap(self._rungs))
+
+    def cost(self) -> Part:
+        """Return the CPU time of a request by who took it."""
+        return bars.cost(self.rows).save(self.figures)
+
+    def open_loop(self) -> Any:
+        """Latency at each offered rate."""
+        if not open_loop.any_measured(self.rows):
+            return page.text("Not measured: set `arrivals` and `rates`.")
+        return open_loop.show(self.rows)
+
+    def open_loop_figure(self) -> Any:
+        """Latency against the offered rate."""
+        if not open_loop.any_measured(self.rows):
+            return None
+        return style.save(open_loop.figure(self.rows, self.folder), self.figures, "open-loop")
+
+    def nodes(self) -> Part:
+        """Throughput against the nodes that have servers."""
+        if not nodes.any_measured(self.rows):
+            return page.text("Not measured: set `cluster`, `placement` and `server_nodes` (docs/cluster.md).")
+        return nodes.nodes(self.rows, self.folder).save(self.figures)
+
+    def published(self) -> Part:
+        """Return what the published RPC table says when it is analysed as ours."""
+        return _markdown(tables.in_words())
+
+    def published_tables(self) -> Part:
+        """Ours in the published columns, and the published tables, over RPC and over Flask."""
+        ours, theirs = tables.format_published, tables.format_reference
+        name = "Ours, in the published columns (medians over the rounds)"
+        parts = [
+            page.folded(name, ours(tables.published_columns(self.cells))),
+            page.folded("The published RPC table", theirs(tables.published_rpc())),
+        ]
+        if tables.has_http(self.cells):
+            table = ours(tables.flask_columns(self.cells))
+            parts.append(page.folded("Ours over Flask, in the published columns", table))
+        return page.joined([*parts, page.folded("The published Flask table", theirs(tables.published_flask()))])
+
+    def limits(self) -> Part:
+        """Return what limits each cell, and the bounds and the law of each curve."""
+        curve = costs.curves(self.rows, self.cells, self.folder)
+        return page.joined(
+            [
+                page.folded("What limits each cell", costs.of_cells(self.cells, frames.cores(self.rows, self.folder))),
+                page.folded("Bounds and the law of each curve", costs.of_curves(curve)),
+            ]
+        )
+
+    def failures(self) -> Part:
+        """Return the cells that failed, or whose numbers cannot be believed, with the reasons."""
+        return page.folded(tables.failures_in_words(self.rows), tables.styled(tables.failures(self.rows)))
+
+    def environment(self) -> Part:
+        """Return the machine and the software; on a cluster its machines, and how far their clocks are off."""
+        rows = self.rows
+        parts = [page.folded("The machine and the software", tables.facts(tables.environment(rows, self.folder)))]
+        if words := tables.clocks(rows):
+            parts.append(page.text(words))
+        if len(machines := tables.machines(rows)):
+            parts.append(page.folded("The machines of the cluster", tables.styled(machines)))
+        return page.joined(parts)
+
+    def data(self) -> Part:
+        """Links to the ledger, raw samples, executed notebooks, and the figures for papers, which are drawn here."""
+        curves.save_all(self.rows, self.folder, self.figures)
+        if self._rungs is not None:
+            style.save(ladder_plots.ladder_figure(self._rungs, self.folder), self.figures, "ladder")
+        return page.data_links(self.folder)
+
+
+def _markdown(words: str) -> Markdown:
+    return Markdown(words)  # type: ignore[no-untyped-call]
