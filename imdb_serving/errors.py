@@ -42,7 +42,6 @@ class Starting(ServerUnavailable):
     """The server is there and cannot answer yet; in about `retry_seconds` it can."""
 
     def __init__(self, seconds: float) -> None:
-        """Take the estimate."""
         super().__init__(f"starting, ready in about {seconds:.0f} s")
         self.retry_seconds = round(seconds)
 

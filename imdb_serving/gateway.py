@@ -32,7 +32,6 @@ class Gateway:
         return client
 
     def describe(self) -> ServerInfo:
-        """Ask the RPC server who it is."""
         refuse_while_starting(self.refusing)
         client = self._client()
         client.timeout = 1.0

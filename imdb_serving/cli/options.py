@@ -30,7 +30,6 @@ class Milliseconds(click.ParamType[float]):
     name = "time"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return milliseconds."""
         text = str(value).strip()
         factor = 1.0 if text.endswith("ms") else 1000.0 if text.endswith("s") else 1.0
         try:

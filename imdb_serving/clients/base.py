@@ -74,13 +74,11 @@ class ConnectedClient(Client):
     """
 
     def __init__(self) -> None:
-        """Note the process that the connection belongs to."""
         self._use = threading.Lock()
         self._process = os.getpid()
         self._closing = False
 
     def call(self, request: Request) -> Reply:
-        """Send `request`, wait for the answer, and return it; see `Client.call`."""
         self._acquire()
         try:
             return self._call(request)
@@ -96,7 +94,6 @@ class ConnectedClient(Client):
             self._release()
 
     def is_lost(self) -> bool:
-        """Tell whether the connection is gone; see `Client.is_lost`."""
         self._acquire()
         try:
             return self._is_lost()

@@ -313,7 +313,6 @@ class CurlClient(_HttpExchange):
     """Forks curl for every request, as the published clients do; no connection is kept."""
 
     def call(self, request: Request) -> Reply:
-        """Send `request`, wait for the answer, and return it; see `Client.call`."""
         return self._call(request)
 
     def hello(self) -> ServerInfo:

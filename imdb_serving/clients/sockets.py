@@ -72,7 +72,6 @@ class KernelTimedSocket:
             return True
 
     def close(self) -> None:
-        """Close it."""
         self.connection.close()
 
 

@@ -88,7 +88,6 @@ class RpcClient(MessageClient):
         self._socket.connect(self.endpoint)
 
     def _after_fork(self) -> None:
-        """Open a socket of this process; see `ConnectedClient`. What was inherited, pyzmq leaves as it is."""
         self._monitor.close()
         self._socket.close()
         self._context = zmq.Context()

@@ -51,7 +51,6 @@ class ClusterDeployment:
         yield
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
-        """Choose the nodes of a run, looking at those that are new, and return what its cells share."""
         model = model_id(model_of(params))
         survey = self.look(ledger.folder, {model: [engine_of(params)]}, {model: model_of(params)})
         nodes = {node.id: node for node in ray_nodes.nodes() if node.cpus >= params.node_cores}
@@ -121,7 +120,6 @@ class ClusterDeployment:
 
     @contextmanager
     def placed(self, params: GridParams) -> Iterator[None]:
-        """Have nodes for servers and clients, alone, for the block."""
         servers, clients = params.nodes
         alive = {node.id for node in ray_nodes.nodes()}
         choices = [[node for node in chosen if node.id in alive] for chosen in self._chosen]
@@ -143,7 +141,6 @@ class ClusterDeployment:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Which nodes have servers and clients just now."""
         if self._clients == self._servers:
             return tuple(f"server and clients on {host.name}" for host in self._servers)
         return (
@@ -153,7 +150,6 @@ class ClusterDeployment:
 
     @property
     def client_cores(self) -> int:
-        """The cores of the hosts that have clients."""
         return sum(len(host.facts.cores) for host in self._clients)
 
     def start_server(self, params: GridParams, stack: ExitStack) -> Target:

@@ -170,5 +170,4 @@ class HostsTarget(Target):
     hosts: tuple[RemoteHost, ...] = ()
 
     def watching(self, _clients: Sequence[int]) -> AbstractContextManager[Usage]:
-        """Fill in the usage of the `with` block."""
         return watching(self.hosts)

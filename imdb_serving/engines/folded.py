@@ -107,11 +107,9 @@ class FoldedEngine:
     lengths: Sequence[int] = (1, 64, 2048)
 
     def __init__(self, tables: Tables) -> None:
-        """Take the tables."""
         self._tables, self._rows = tables, len(tables.here)
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
-        """Return the class probabilities of the reviews, shape [reviews, 2]."""
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:

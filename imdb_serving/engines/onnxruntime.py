@@ -35,7 +35,6 @@ class OnnxRuntimeEngine:
         self._input = session.get_inputs()[0].name
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
-        """Return the class probabilities of the reviews, shape [reviews, 2]."""
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:

@@ -54,7 +54,6 @@ class PaddleEngine:
         return range(step, LONGEST_WARM + 1, step)
 
     def run(self, reviews: Sequence[Words]) -> Probabilities:
-        """Return the class probabilities of the reviews, shape [reviews, 2]."""
         return one_by_one(self._answer, reviews)
 
     def _answer(self, review: Words) -> Probabilities:

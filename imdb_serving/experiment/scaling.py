@@ -57,16 +57,13 @@ class Alike:
     batch: int
 
     def __len__(self) -> int:
-        """Return the number of requests."""
         return self.count
 
     def prepare(self, _position: int) -> Request:
-        """Make one."""
         review = np.arange(self.words, dtype=np.int64)
         return make_request([{"words": review}] * self.batch, ("prediction",))
 
     def finish(self, _position: int, reply: Reply) -> NDArray[Any]:
-        """Return the predictions, one for each review."""
         if reply.outputs["prediction"].shape != (self.batch, 2):
             raise RemoteFailure(f"expected a prediction of shape [{self.batch}, 2]")
         return reply.outputs["prediction"]

@@ -63,7 +63,6 @@ class HeldSettings:
     """All that was held long enough since the lab was opened."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._blocks: list[Block] = []
         self._held: list[Stretch] = []
         self._warm = 0.0

@@ -51,7 +51,6 @@ class LiveStatistics:
     """The last half minute of stretches."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._recent: deque[tuple[float, Stretch]] = deque()
         self._history: deque[Point] = deque()  # of these, `age_s` is the moment itself
 

@@ -47,7 +47,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server_words(self) -> str:
-        """The server in words."""
         return f"{self.mode}, engine {self.engine}, {plural(self.server_threads, 'server thread')}"
 
     @property

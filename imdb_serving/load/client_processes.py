@@ -102,12 +102,10 @@ class LoadSession:
 
     @property
     def request_timeout(self) -> float:
-        """One request's deadline in seconds."""
         return self._request_timeout
 
     @property
     def pids(self) -> list[int]:
-        """The client processes' ids."""
         return [process.pid for process in self._processes]
 
     def __enter__(self) -> LoadSession:
@@ -177,7 +175,6 @@ class LoadSession:
         return share, None
 
     def close(self) -> None:
-        """End the client processes."""
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:

@@ -43,7 +43,6 @@ class ReviewWorkload:
     batch: int = 1
 
     def __len__(self) -> int:
-        """Return the number of requests."""
         return -(-len(self.lines) // self.batch)
 
     def samples(self, position: int) -> Sequence[Line]:
@@ -62,7 +61,6 @@ class ReviewWorkload:
         return make_request(feeds, self.fetch)
 
     def finish(self, position: int, reply: Reply) -> list[Result]:
-        """Return one result a sample."""
         lines = self.samples(position)
         prediction = reply.outputs.get("prediction")
         if prediction is None or prediction.shape != (len(lines), 2):

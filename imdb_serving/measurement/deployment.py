@@ -64,17 +64,14 @@ class LocalDeployment:
 
     @property
     def client_cores(self) -> int:
-        """Clients can use all cores."""
         return len(allowed())
 
     @contextmanager
     def mine(self, folder: Path) -> Iterator[None]:
-        """Wait until nobody else measures in the folder."""
         with exclusive(folder, MEASURING, WAIT_SECONDS, "another measurement"):
             yield
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
-        """Return what the cells of a run share."""
         card = keep_card(ledger.folder, bundle_there(model_folder(params)))
         who = identity([card["id"]], model_id(model_of(params)), params.seed)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())
@@ -88,14 +85,12 @@ class LocalDeployment:
         return 1
 
     def start_server(self, params: GridParams, stack: ExitStack) -> Target:
-        """Start the server, if the mode has one, and return how a client reaches it."""
         if params.mode in LOCAL_MODES:
             return Target(local_client(params, model_of(params)))
         server = stack.enter_context(server_for(params))
         return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
     def start_clients(self, params: GridParams, target: Target, stack: ExitStack) -> Session:
-        """Start the client processes."""
         return stack.enter_context(LoadSession({"": target.connect}, max(params.client_threads), params.timeout))
 
 

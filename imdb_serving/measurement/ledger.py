@@ -95,7 +95,6 @@ class Ledger:
     """The ledger of one sweep folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Use `folder`, which is made with the first row."""
         self.folder = folder
         self.path = folder / FILE
         self._read: tuple[tuple[int, int], Contents] = (0, 0), Contents([], [])

@@ -39,7 +39,6 @@ class InprocClient(Client):
         return self._pipeline(request, Timeline())
 
     def hello(self) -> ServerInfo:
-        """Return a description of this process."""
         version = imdb_serving.__version__
         return ServerInfo("inproc", version, self._spec.name, "", 1, "thread", (), (), 0, os.getpid())
 
@@ -51,7 +50,6 @@ class BareClient(InprocClient):
     """Runs the engine alone, on feeds laid out beforehand: of its stages, `op1` is all that is to be counted."""
 
     def call(self, request: Request) -> Reply:
-        """Lay the feed out as op0 does, then run the engine alone."""
         begun = perf_counter_ns()
         work = Work(request)
         ops = self._pipeline.ops

@@ -84,7 +84,6 @@ class ReaderOp:
         self._empty = np.array([self._highest if vocabulary else 0], dtype=np.int64)  # one padding word
 
     def run(self, work: Work) -> None:
-        """Check names, sizes, words and labels, and take the reviews apart."""
         request = work.request
         feed = request.feed
         if len(feed) > 1 or request.fetch not in self._sound or "words" not in feed:
@@ -192,11 +191,9 @@ class InferOp:
     name = "op1"
 
     def __init__(self, engine: Engine) -> None:
-        """Take the engine that this pipeline alone uses."""
         self._engine = engine
 
     def run(self, work: Work) -> None:
-        """Compute the probabilities of all samples, shape [samples, 2]."""
         work.probabilities = self._engine.run(work.reviews)
 
 

@@ -77,7 +77,6 @@ class Workers:
         return server_info(self.info, self.pool)
 
     def answer(self, request: Request, deadline: float) -> Reply:
-        """Have a worker answer."""
         reply = self._ask(perf_counter_ns(), request, deadline)
         if isinstance(reply, ServingError):
             raise reply

@@ -130,7 +130,6 @@ class Authenticator(ThreadAuthenticator):
     """ZeroMQ's, with the clients that a server knows."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], allowed: AllowedClients) -> None:
-        """Start it."""
         super().__init__(context)
         self._clients = allowed
         self.start()

@@ -51,7 +51,6 @@ class Connection(StreamConnection):
         self._parser = RequestParser(max_body_bytes)
 
     def feed(self, data: bytes) -> None:
-        """Parse what has arrived."""
         self.touched = monotonic()
         parser = self._parser
         completed = parser.completed
@@ -64,16 +63,13 @@ class Connection(StreamConnection):
 
     @property
     def begun_bytes(self) -> int:
-        """Bytes of the request that is not whole yet."""
         return self._parser.begun_bytes
 
     @property
     def held_bytes(self) -> int:
-        """About how many bytes of memory it takes; see `StreamConnection`."""
         return self._parser.held_bytes + len(self._unsent)
 
     def refuse(self, error: ServingError) -> None:
-        """Have an error be the last answer; see `StreamConnection`."""
         self._parser.requests.clear()
         self._parser.refuse(REFUSALS[type(error)], str(error))
         self.time_begun_message()
@@ -104,12 +100,10 @@ class Connection(StreamConnection):
 
     @property
     def wants_to_read(self) -> bool:
-        """False while requests wait behind the one at work, or behind a response that does not leave."""
         return self.lingering or not self._parser.requests
 
     @property
     def is_idle(self) -> bool:
-        """True when there is nothing to answer and nothing to send."""
         return not self.at_work and not self._unsent and not self._parser.requests
 
 
@@ -123,7 +117,6 @@ class HttpListener(StreamListener[Connection]):
     """All connections of an application; a connection's requests are answered one at a time, in order."""
 
     def __init__(self, listening: socket.socket, app: Application) -> None:
-        """Take the listening socket and the application."""
         super().__init__(listening)
         self._app = app
         self.counts: Counter[str] = Counter()  # changes under the lock
@@ -141,11 +134,9 @@ class HttpListener(StreamListener[Connection]):
         return connection.at_work is None and idle_seconds > IDLE_SECONDS
 
     def client(self, task: Task) -> str:
-        """Return a name of the connection, for the log; see `Listener`."""
         return task.route[0].name  # type: ignore[no-any-return]
 
     def owner(self, task: Task) -> Connection:
-        """Return the connection."""
         return task.route[0]  # type: ignore[no-any-return]
 
     def _advance(self, connection: Connection) -> None:
@@ -197,7 +188,6 @@ class HttpListener(StreamListener[Connection]):
             return problem_of(error, request)
 
     def answer(self, task: Task, outcome: bytes) -> None:
-        """Send a response, and go on with its connection."""
         self._answer(task.route[0], outcome)
 
     def _answer(self, connection: Connection, data: bytes) -> None:
@@ -207,7 +197,6 @@ class HttpListener(StreamListener[Connection]):
                 self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
-        """Send a problem document in place of a response."""
         connection, request = task.route
         self._answer(connection, problem_of(error, request))
 

@@ -81,7 +81,6 @@ class RequestParser:
     """
 
     def __init__(self, max_body_bytes: int) -> None:
-        """Take the limit on bodies."""
         self.requests: list[HttpRequest] = []
         self.completed = 0
         self._max_body = max_body_bytes

@@ -56,7 +56,6 @@ class StageTimes:
     """Histograms of stages, from the outcomes that server threads leaves."""
 
     def __init__(self, stages_of: Callable[[Any], Sequence[Stage]]) -> None:
-        """Take what finds the stages in an answer."""
         self.outcomes: deque[Any] = deque(maxlen=SAMPLE)
         self._stages_of = stages_of
         self._counts: dict[str, list[int]] = {}

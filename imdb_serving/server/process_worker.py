@@ -34,7 +34,6 @@ class ProcessWorker:
     """Has a process answer."""
 
     def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
-        """Start the process."""
         self.number, self.made, self.proven = number, monotonic(), False
         self.stage_names: tuple[str, ...] = ()
         _need_descriptors()
@@ -71,7 +70,6 @@ class ProcessWorker:
         return sentinel
 
     def await_ready(self, deadline: float) -> None:
-        """Wait for the process's first word."""
         try:
             code, words = self._channel.receive(deadline)
         except TimeoutError:
@@ -83,7 +81,6 @@ class ProcessWorker:
         self.stage_names = tuple(bytes(word).decode() for word in words)
 
     def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
-        """Send the request to the process and wait for its answer."""
         self._channel.send(received_ns, message, deadline)
         number, answer = self._channel.receive(deadline)
         self.proven = True
@@ -102,7 +99,6 @@ class ProcessWorker:
         return True
 
     def end(self, seconds: float) -> str:
-        """Close the conversation, which ends the process, and say how it ended."""
         process = self._process
         self._channel.close()
         process.join(seconds)

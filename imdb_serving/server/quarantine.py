@@ -26,7 +26,6 @@ class Quarantine:
     """The requests that killed `KILLS` workers lately. Used by all threads."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self._lock = threading.Lock()
         self._kills: dict[bytes, tuple[int, float]] = {}  # fingerprint: workers killed, end of the quarantine
         self._deaths: deque[float] = deque(maxlen=MAX_FINGERPRINTS)

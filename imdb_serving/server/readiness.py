@@ -89,7 +89,6 @@ class EpollReadiness:
     """Linux's epoll."""
 
     def __init__(self) -> None:
-        """Watch nothing yet."""
         self._epoll = select.epoll()
         self._known: set[int] = set()
         self._waker = Waker()
@@ -97,7 +96,6 @@ class EpollReadiness:
         self._epoll.register(self._bell_descriptor, select.EPOLLIN)
 
     def watch(self, descriptor: int, *, read: bool, write: bool) -> None:
-        """Watch it; see `Readiness`."""
         if not read and not write:  # epoll tells of the end even when asked for nothing
             self.forget(descriptor)
             return
@@ -109,13 +107,11 @@ class EpollReadiness:
             self._known.add(descriptor)
 
     def forget(self, descriptor: int) -> None:
-        """Watch it no more."""
         if descriptor in self._known:
             self._known.remove(descriptor)
             self._epoll.unregister(descriptor)
 
     def wait(self, seconds: float) -> list[Event]:
-        """Wait; see `Readiness`. The waker's descriptor is among what it returns, and nobody's."""
         found: list[Event] = self._epoll.poll(seconds, EVENTS_A_TURN)
         for descriptor, _ in found:
             if descriptor == self._bell_descriptor:
@@ -128,11 +124,9 @@ class EpollReadiness:
         return found
 
     def wake(self) -> None:
-        """End a wait."""
         self._waker.wake()
 
     def close(self) -> None:
-        """Close the epoll."""
         self._epoll.close()
         self._waker.close()
 
@@ -141,12 +135,10 @@ class SelectorReadiness:
     """What `selectors` finds best, where there is no epoll."""
 
     def __init__(self) -> None:
-        """Watch nothing yet."""
         self._selector = selectors.DefaultSelector()
         self._waker = Waker()
 
     def watch(self, descriptor: int, *, read: bool, write: bool) -> None:
-        """Watch it; see `Readiness`."""
         mask = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         if not mask:
             self.forget(descriptor)
@@ -156,28 +148,23 @@ class SelectorReadiness:
             self._selector.register(descriptor, mask)
 
     def forget(self, descriptor: int) -> None:
-        """Watch it no more."""
         if descriptor in self._selector.get_map():
             self._selector.unregister(descriptor)
 
     def wait(self, seconds: float) -> list[Event]:
-        """Wait a short time; see `Readiness`."""
         self._waker.wait(min(seconds, SHORT_SECONDS))
         return []
 
     def ready(self) -> list[Event]:
-        """Return some that are ready."""
         return [
             (key.fd, (READ if mask & selectors.EVENT_READ else 0) | (WRITE if mask & selectors.EVENT_WRITE else 0))
             for key, mask in self._selector.select(0)[:EVENTS_A_TURN]
         ]
 
     def wake(self) -> None:
-        """End a wait."""
         self._waker.wake()
 
     def close(self) -> None:
-        """Close the selector."""
         self._selector.close()
         self._waker.close()
 

@@ -46,7 +46,6 @@ class Leadership:
     """Held by one member at most; the others park. Who parked last is called first: its caches are warm."""
 
     def __init__(self) -> None:
-        """Nobody leads, nobody is parked."""
         self.holder: ServerThread | None = None
         self.parked: list[ServerThread] = []
         self.is_over = False
@@ -144,7 +143,6 @@ class ServerThreads:
         """Returns what all requests are refused with, while the server starts or drains."""
 
     def start(self) -> None:
-        """Start the threads."""
         for server_thread in self.members:
             server_thread.thread.start()
 

@@ -57,17 +57,14 @@ class SocketConnection(StreamConnection):
 
     @property
     def begun_bytes(self) -> int:
-        """Bytes of the message that is not whole yet."""
         return len(self.half)
 
     @property
     def held_bytes(self) -> int:
-        """About how many bytes of memory it takes; see `StreamConnection`."""
         waiting = sum(len(whole) + MESSAGE_BYTES for _, whole in self.messages)
         return len(self.half) + waiting + len(self._unsent)
 
     def refuse(self, error: ServingError) -> None:
-        """Have an error be the last answer; see `StreamConnection`."""
         self.refusal, self.is_settled = error, False
         self.half.clear()
         if not isinstance(error, BadRequest):  # else what came before it is sound, and still answered
@@ -89,12 +86,10 @@ class SocketConnection(StreamConnection):
 
     @property
     def wants_to_read(self) -> bool:
-        """False while the client does not read its answers, or asks more than one connection may."""
         return self.has_room and len(self._unsent) < MAX_UNSENT_BYTES
 
     @property
     def is_idle(self) -> bool:
-        """True when there is nothing to answer and nothing to send."""
         return not (self.taken != self.answered or self._unsent or self.messages)
 
 
@@ -115,11 +110,9 @@ class SocketListener(StreamListener[SocketConnection]):
         return SocketConnection(client, self._max_bytes)
 
     def client(self, task: Task) -> str:
-        """Return a name of the connection, for the log; see `Listener`."""
         return task.route.name  # type: ignore[no-any-return]
 
     def owner(self, task: Task) -> SocketConnection:
-        """Return the connection."""
         return task.route  # type: ignore[no-any-return]
 
     def _take_in(self, connection: SocketConnection) -> None:
@@ -167,7 +160,6 @@ class SocketListener(StreamListener[SocketConnection]):
                 connection.send(answer[0])
 
     def answer(self, task: Task, outcome: Frames) -> None:
-        """Send an answer; see `Listener`."""
         connection: SocketConnection = task.route
         connection.send(outcome[0], 1)
         if not connection.is_settled:
@@ -176,10 +168,8 @@ class SocketListener(StreamListener[SocketConnection]):
                     self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
-        """Send a failure."""
         self.answer(task, wire.encode_failure(error, task.request_id, one_piece=True))
 
     def close(self) -> None:
-        """Close everything."""
         super().close()
         self._on_close()

@@ -72,7 +72,6 @@ class StreamListener(ABC, Generic[C]):
         """Send an answer; see `Listener`."""
 
     def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
-        """Send answers; see `Listener`."""
         while held:
             try:
                 task, outcome = held.popleft()
@@ -85,7 +84,6 @@ class StreamListener(ABC, Generic[C]):
         return False
 
     def receive(self) -> bool:
-        """Read what has arrived; see `Listener`."""
         with self._guard:
             events, self._found = self._found or self._readiness.ready(), []
             for descriptor, event in events:
@@ -104,7 +102,6 @@ class StreamListener(ABC, Generic[C]):
             return len(events) == EVENTS_A_TURN
 
     def glance(self) -> None:
-        """Read what has arrived, unless another thread does; see `Listener`."""
         if self._guard.acquire(blocking=False):
             try:
                 self.receive()  # the lock is this thread's already
@@ -191,7 +188,6 @@ class StreamListener(ABC, Generic[C]):
         return self.connections.get(connection.descriptor) is connection
 
     def look_after(self) -> None:
-        """Close what has been idle for long, or lingers, once a second; see `Listener`."""
         now = monotonic()
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
@@ -207,11 +203,9 @@ class StreamListener(ABC, Generic[C]):
                         self._advance(connection)
 
     def wait(self) -> None:
-        """Wait for arrivals; see `Listener`."""
         self._found = self._readiness.wait(SWEEP_SECONDS)
 
     def wake(self) -> None:
-        """Have `wait` return."""
         self._readiness.wake()
 
     def is_quiet(self) -> bool:

@@ -32,7 +32,6 @@ class RestartPolicy:
     """The tries at one place. Used by one thread at a time: whoever replaces the worker of that place."""
 
     def __init__(self) -> None:
-        """Begin with none."""
         self.failed = 0
         self.reason = ""
         self._refused = 0

@@ -72,13 +72,11 @@ class ThreadWorker:
             self._error = f"{type(error).__name__}: {error}"
 
     def await_ready(self, deadline: float) -> None:
-        """Wait for the handler."""
         self._maker.join(max(0.0, deadline - monotonic()))
         if self.answer is None:
             raise ServerStartError(f"worker {self.number} {not_ready(self._error)}")
 
     def ask(self, received_ns: int, message: Any, _deadline: float) -> Any:
-        """Answer, however long that takes."""
         self.thread = threading.get_ident()
         try:
             answer = self.answer(received_ns, message)
@@ -96,7 +94,6 @@ class ThreadWorker:
         return True
 
     def end(self, _seconds: float) -> str:
-        """There is nothing to give back."""
         return "hung"
 
 

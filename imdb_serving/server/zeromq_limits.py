@@ -42,7 +42,6 @@ class ConnectionRefuser:
     """Refuses connections at some listening sockets while no descriptor is left."""
 
     def __init__(self) -> None:
-        """Refuse none."""
         self._listeners: list[int] = []
         self._over = threading.Event()
         self._thread: threading.Thread | None = None

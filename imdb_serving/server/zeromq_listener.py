@@ -85,7 +85,6 @@ class ZmqListener:
             self._cleanup = Cleanup(bound, "" if path else str(Path(bound).parent))
 
     def receive(self) -> bool:
-        """Take in what has arrived; see `Listener`."""
         with self._guard:
             more = self._receive()
         if self._asked:
@@ -154,16 +153,13 @@ class ZmqListener:
             self._send(route, answer)
 
     def client(self, task: Task) -> str:
-        """Return the client's identity, for the log; see `Listener`."""
         identity: bytes = task.route[0][0]
         return identity.hex()
 
     def owner(self, task: Task) -> bytes:
-        """Return the client's identity; see `Listener`."""
         return task.route[0][0]  # type: ignore[no-any-return]
 
     def look_after(self) -> None:
-        """Cut connections that send without end, and forget what nobody waits for any more; see `Listener`."""
         with self._guard:
             gone = self._flood.check()
         for client in gone:
@@ -172,21 +168,17 @@ class ZmqListener:
             self.glance()
 
     def wait(self) -> None:
-        """Wait for arrivals; see `Listener`."""
         if not self._more:
             self._waker.wait()
 
     def wake(self) -> None:
-        """Have `wait` return."""
         self._waker.wake()
 
     def answer(self, task: Task, outcome: Frames) -> None:
-        """Send an answer, then receive; see `Listener`."""
         self._outbox.append((task.route[0], outcome))
         self.glance()
 
     def answer_all(self, held: deque[tuple[Task, Frames]]) -> None:
-        """Send answers in one go, then receive; see `Listener`."""
         while held:
             with suppress(IndexError):  # another thread may take the last one meanwhile
                 task, outcome = held.popleft()
@@ -194,7 +186,6 @@ class ZmqListener:
         self.glance()
 
     def fail(self, task: Task, error: ServingError) -> None:
-        """Send a failure."""
         self.answer(task, wire.encode_failure(error, task.request_id, one_piece=task.route[1]))
 
     def _send(self, route: Route, frames: Sequence[Frame]) -> None:
@@ -208,11 +199,9 @@ class ZmqListener:
             log.warning("an answer could not be delivered: %s", error)
 
     def is_quiet(self) -> bool:
-        """Tell whether every answer was given to ZeroMQ, which sees to the rest when it is closed."""
         return not self._outbox
 
     def close(self) -> None:
-        """Close the socket, once what was answered has had a second to leave."""
         self.glance()
         with self._guard:
             self._flood.close()

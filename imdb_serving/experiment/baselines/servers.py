@@ -36,7 +36,6 @@ class BaselineClient(Client):
     timeout = 30.0
 
     def __init__(self, port: int) -> None:
-        """Take the server's port."""
         self._port = port
 
     def ask(self, words: Array) -> Array:
@@ -44,13 +43,11 @@ class BaselineClient(Client):
         raise NotImplementedError
 
     def call(self, request: Request) -> Reply:
-        """Send the request's review."""
         begun = perf_counter_ns()
         prediction = self.ask(request.feed["words"].values)
         return Reply({"prediction": prediction}, [Stage("exchange", begun, perf_counter_ns())])
 
     def hello(self) -> ServerInfo:
-        """Make sure that it answers."""
         self.ask(np.array([1], dtype=np.int64))
         return ServerInfo("baseline", "", "", "", 0, "", (), (), 0, os.getpid())
 
@@ -68,7 +65,6 @@ class ZmqEchoClient(BaselineClient):
         self._socket.connect(f"tcp://127.0.0.1:{port}")
 
     def ask(self, words: Array) -> Array:
-        """Have the ids sent back."""
         try:
             self._socket.send(words.tobytes())
             self._socket.recv()
@@ -77,7 +73,6 @@ class ZmqEchoClient(BaselineClient):
         return NOTHING
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
         self._context.term()
 
@@ -91,7 +86,6 @@ class SocketEchoClient(BaselineClient):
         self._socket = _connected(port, self.timeout)
 
     def ask(self, words: Array) -> Array:
-        """Have the ids sent back."""
         data = words.tobytes()
         self._socket.sendall(struct.pack("<I", len(data)) + data)
         missing = len(data) + 4
@@ -102,7 +96,6 @@ class SocketEchoClient(BaselineClient):
         return NOTHING
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
 
