@@ -78,7 +78,7 @@ def measure_and_show(
 
 @group.command()
 @click.option("--engine", default="none", shell_complete=complete_engines, help=f"{engines_in_words()}.")
-@click.option("--workers", type=click.IntRange(min=1, max=1024), default=2, help="Of every server.")
+@click.option("--workers", type=click.IntRange(min=1, max=1024), default=2, help="Workers of every server.")
 @click.option(
     "--clients",
     "client_threads",
@@ -88,7 +88,9 @@ def measure_and_show(
     help="Client processes; may be given several times.",
 )
 @click.option("--rounds", type=click.IntRange(min=2, max=1000), default=6, help="Shuffled passes over all systems.")
-@click.option("--requests", type=click.IntRange(min=1), default=2500, help="Of a block, shared by its clients.")
+@click.option(
+    "--requests", type=click.IntRange(min=1), default=2500, help="Requests of each block, shared by its clients."
+)
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
 def bench(client_threads: tuple[int, ...], **options: Any) -> None:
     """Measure our servers beside others in one interleaved run: raw echoes, raw ASGI, plain Flask on gunicorn.
@@ -106,14 +108,24 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
 
 
 @group.command()
-@click.option("--most-workers", type=click.IntRange(min=1, max=1024), default=48, help="Of the simulated engine.")
 @click.option(
-    "--most-clients", type=click.IntRange(min=1, max=10_000), default=500, help="Above 16, threads of 16 processes."
+    "--most-workers",
+    type=click.IntRange(min=1, max=1024),
+    default=48,
+    help="Greatest count of workers, of the simulated engine.",
+)
+@click.option(
+    "--most-clients",
+    type=click.IntRange(min=1, max=10_000),
+    default=500,
+    help="Greatest count of clients; above 16 they are threads of 16 processes.",
 )
 @click.option(
     "--rounds", type=click.IntRange(min=2, max=1000), default=3, help="Shuffled passes over all points and modes."
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About, of a block.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About how long a block takes."
+)
 def growth(most_workers: int, most_clients: int, **options: Any) -> None:
     """Measure how the cost of serving grows with workers, clients, review length and batch.
 

@@ -160,14 +160,14 @@ def _too_far(found: TooFar, rate: float) -> str:
 @group.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), required=True, help="Requests/s to serve.")
-@click.option("--p95", type=Milliseconds(), required=True, help="That 95 of 100 are to be answered within: 20ms, 1s.")
-@click.option("--mode", default="", help="Of cells of this mode; default: any.")
+@click.option("--p95", type=Milliseconds(), required=True, help="The p95 to hold, for example 20ms or 1s.")
+@click.option("--mode", default="", help="The cells' mode; default: any.")
 @click.option(
     "--engine", default="", shell_complete=complete_engines, callback=as_engine,
-    help="Of cells of this engine; default: any.",
+    help="The cells' engine; default: any.",
 )  # fmt: skip
 @click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
-@click.option("--extrapolate", is_flag=True, help="Tell of more than twice the nodes that were measured as well.")
+@click.option("--extrapolate", is_flag=True, help="Also extrapolate beyond twice the nodes that were measured.")
 def capacity(folder: Path, **options: Any) -> None:
     """Say how many nodes of which thread count a load takes, from a sweep's closed loops.
 

@@ -203,9 +203,9 @@ def _client_options(command: Command, endpoint: str = DEFAULT_ENDPOINT) -> Comma
                      help="Line format."),
         click.option("--vocab", type=click.Path(path_type=Path), help="For text: default imdb.vocab near CONF."),
         click.option("--wait", type=Seconds(0, MAX_TIMEOUT), default=WAIT_SECONDS,
-                     help="Seconds to wait for a server that starts; of those 10 for one that does not listen yet."),
+                     help="Seconds to wait for a server that starts, 10 of them for one that does not listen yet."),
         click.option("--timeout", type=Seconds(0, MAX_TIMEOUT, min_open=True), default=DEFAULT_TIMEOUT,
-                     help="Seconds a request may take."),
+                     help="Deadline of a request in seconds."),
         click.option("--endpoint", default=endpoint, help="Where the server listens."),
     ):  # fmt: skip
         command = option(command)
@@ -262,7 +262,7 @@ def client_batch(conf: Path, batch: int, **options: Any) -> None:
 @click.argument("data_file", metavar="DATA", type=click.Path(path_type=Path))
 @click.argument("clients", type=click.IntRange(1, MAX_CLIENTS))
 @functools.partial(_client_options, endpoint=DEFAULT_HTTP_ENDPOINT)
-@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples a request.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, help="Samples in each request.")
 @click.option(
     "--http-client",
     type=click.Choice(["keep-alive", "curl"]),

@@ -133,10 +133,13 @@ def _serving(row: Row) -> float:
     help="May be given several times.",
 )
 @click.option(
-    "--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers; clients are one, and as many."
+    "--server-threads",
+    type=click.IntRange(min=1, max=1024),
+    default=2,
+    help="Workers; measured with one client and with as many.",
 )
 @click.option("--rounds", type=click.IntRange(min=2, max=1000), default=8, help="Shuffled passes over all rungs.")
-@click.option("--requests", type=click.IntRange(min=1), default=40, help="Of each client, in each block.")
+@click.option("--requests", type=click.IntRange(min=1), default=40, help="Requests of each client in each block.")
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
 @click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
 def ladder(engines: tuple[str, ...], **options: Any) -> None:

@@ -77,7 +77,7 @@ def probe_options(command: Command) -> Command:
     """Add the options that commands share which start one server and probe it."""
     for option in (
         click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs."),
-        click.option("--seed", type=int, default=2020, help="Of reviews and arrivals."),
+        click.option("--seed", type=int, default=2020, help="Seed of reviews and arrivals."),
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers."),

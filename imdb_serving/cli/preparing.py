@@ -216,8 +216,10 @@ def data(samples: int, kind: Any, out: Path, source: str, seed: int, vocab: Path
 @click.option("--epochs", type=click.IntRange(min=1), default=2, help="Passes over the reviews; the best is kept.")
 @click.option("--seed", type=int, default=2020, help="Decides the first weights and the order of the reviews.")
 @click.option("--source", default="packaged", help="packaged, aclimdb:DIR, or a file of 'text | label' lines.")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="Where the bundle goes.")
-@click.option("--if-missing", is_flag=True, help="Do nothing when a sound bundle of that net is there already.")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default=Path(), help="The folder for the bundle."
+)
+@click.option("--if-missing", is_flag=True, help="Do nothing when the bundle exists already and is complete.")
 def train(net: str, epochs: int, seed: int, source: str, out: Path, if_missing: bool) -> None:
     """Train a net and write the bundle: serving_server_model, serving_client_conf and inference.conf.
 
@@ -252,7 +254,7 @@ def tune(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
 
 
 @group.command()
-@click.option("--net", default="cnn", help="Whose model's kernels are told.")
+@click.option("--net", default="cnn", help="The net whose model's engine variants are shown.")
 def doctor(net: str) -> None:
     """Print what this machine is, and what is wrong with it for measuring, with what to do.
 
@@ -269,7 +271,7 @@ def doctor(net: str) -> None:
     "--client", "clients", multiple=True, default=("client",), help="A client's name; may be given several times."
 )
 def keys(folder: Path, clients: tuple[str, ...]) -> None:
-    """Make keys in FOLDER, for a server that lets in those alone whom it knows, and print how they are used.
+    """Make keys in FOLDER, for a server that admits known clients only, and print how they are used.
 
     CURVE keys for RPC over ZeroMQ, which is encrypted then, and a token for HTTP. A folder may get more clients later.
 

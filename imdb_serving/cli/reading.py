@@ -106,11 +106,13 @@ def report(folder: Path) -> None:
 @group.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: trace.json in FOLDER.")
-@click.option("--requests", type=click.IntRange(min=1), default=200, help="How many, from the middle of the run.")
-@click.option("--mode", default="", help="Of a cell of this mode; default: any.")
+@click.option(
+    "--requests", type=click.IntRange(min=1), default=200, help="How many requests, from the middle of the run."
+)
+@click.option("--mode", default="", help="The cell's mode; default: any.")
 @click.option(
     "--engine", default="", shell_complete=complete_engines, callback=as_engine,
-    help="Of a cell of this engine; default: any.",
+    help="The cell's engine; default: any.",
 )  # fmt: skip
 @click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
 @click.option("--clients", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")

@@ -223,14 +223,16 @@ def _table(theirs: loadgen.Outcome, ours: Row) -> str:
     "--scenario",
     type=click.Choice(["SingleStream", "Server", "Offline"]),
     default="Server",
-    help="One at a time; at drawn times; all at once.",
+    help="One request at a time; at random times; all at once.",
 )
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Server: queries a second to offer.")
 @probe_options
 @click.option(
     "--clients", type=click.IntRange(min=1, max=1024), default=16, help="Threads under LoadGen, else processes."
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="Of each.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=10.0, help="How long each of the two runs."
+)
 def mlperf(**options: Any) -> None:
     """Have MLPerf's LoadGen drive our client, then our own load generator do the same, and print both.
 
@@ -245,18 +247,20 @@ def mlperf(**options: Any) -> None:
 
 @group.command()
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@click.option("--p50", type=Milliseconds(), help="What half of the requests have to take at most.")
-@click.option("--p90", type=Milliseconds(), help="90 % of them.")
-@click.option("--p95", type=Milliseconds(), help="95 %; give one of these.")
-@click.option("--p99", type=Milliseconds(), help="99 %.")
+@click.option("--p50", type=Milliseconds(), help="The median to hold, for example 20ms.")
+@click.option("--p90", type=Milliseconds(), help="The 90th percentile to hold.")
+@click.option("--p95", type=Milliseconds(), help="The 95th percentile to hold; give one of these.")
+@click.option("--p99", type=Milliseconds(), help="The 99th percentile to hold.")
 @click.option(
-    "--errors", type=click.FloatRange(0, 1), default=0.0, help="Share of requests without an answer, at most."
+    "--errors", type=click.FloatRange(0, 1), default=0.0, help="The greatest share of requests without an answer."
 )
 @probe_options
 @click.option(
     "--clients", type=click.IntRange(min=1, max=1024), default=16, help="Client processes, of the open loop at most."
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About, of a probe.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0, min_open=True), default=2.0, help="About how long a probe takes."
+)
 @click.option("--rounds", type=click.IntRange(min=1, max=1000), default=3, help="How often each load is probed.")
 def slo(**options: Any) -> None:
     """Find the highest rate (open loop) and the most clients (closed loop) that hold a limit of latency.

@@ -219,7 +219,7 @@ def look_around(params: SweepParams, folder: Path) -> ClusterDeployment:
         model = model_folder(part) if facts_of(part.engine).needs_model else None
         engines.setdefault(model_id(model), []).append(EngineSpec(part.engine, part.math_threads))
         models[model_id(model)] = model
-    _say(f"cluster {params.cluster}: looking at the nodes, which takes a minute the first time")
+    _say(f"cluster {params.cluster}: surveying the nodes, which takes a minute the first time")
     deployment.look(folder, engines, models)
     runs = plan(params, folder.name, "look", folder.parent)
     most = max(runs, key=lambda run: sum(run.nodes))

@@ -176,7 +176,7 @@ class _HttpExchange(Client):
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RemoteFailure(f"{self.endpoint} answered hello with something else: {error}") from error
         if info is None:
-            raise Unauthorized(f"{self.endpoint} says who it is to those alone that show its token")
+            raise Unauthorized(f"{self.endpoint} requires its bearer token")
         return info
 
     @abstractmethod

@@ -80,7 +80,7 @@ class Host:
             with zipfile.ZipFile(io.BytesIO(archive)) as files:
                 files.extractall(unfinished)
             if open_bundle(Path(unfinished)).card.checksum[:12] != checksum:
-                raise BundleError(f"the model that was sent is not {checksum}; was it trained anew meanwhile?")
+                raise BundleError(f"the model that was sent is not {checksum}; was it trained again meanwhile?")
             with contextlib.suppress(OSError):  # another host of this file system was quicker
                 Path(unfinished).rename(cache / checksum)
                 Path(unfinished).mkdir()

@@ -38,7 +38,7 @@ def read_survey(folder: Path) -> Survey:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Survey)
     except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged: {error}; remove it, and the nodes are looked at again") from error
+        raise DataError(f"{path} is damaged: {error}; remove it, and the nodes are surveyed again") from error
 
 
 def write_survey(folder: Path, survey: Survey) -> None:

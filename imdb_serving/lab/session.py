@@ -131,7 +131,7 @@ class LabSession:
                 if self.state in {State.FAILED, State.STOPPED}:
                     raise ServerUnavailable(self.message or "the lab was stopped")
                 if monotonic() > deadline:
-                    raise RequestTimeout(f"{cell.label()} has not landed in {timeout:g} s; hold it for longer")
+                    raise RequestTimeout(f"{cell.label()} has no dot after {timeout:g} s; hold it for longer")
                 self._lock.wait(0.5)
         return after[-1]
 

@@ -50,7 +50,7 @@ def make_app(
 ) -> Flask:
     """Return the application; `profile` has it write the published PROFILE lines to standard error.
 
-    With a `token` it answers those alone that show it (RFC 6750), but for whether it lives and is ready.
+    With a `token` it requires that bearer token (RFC 6750) for everything but liveness and readiness.
 
     Set `app.config["DRAINING"]` to the time (perf_counter_ns) from which on it refuses predictions that arrive, while
     those that had arrived are answered.
@@ -105,7 +105,7 @@ def _shows(token: bytes) -> bool:
 
 def _check_token(token: bytes) -> None:
     if request.path not in {LIVE_PATH, READY_PATH} and not _shows(token):
-        raise Unauthorized("this server answers those alone that show its token: Authorization: Bearer TOKEN")
+        raise Unauthorized("this server requires a bearer token: Authorization: Bearer TOKEN")
 
 
 def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:

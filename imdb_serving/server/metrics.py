@@ -167,7 +167,7 @@ class MetricsPort:
         try:
             self._server = HttpServer(_MetricsApp(registry), host, port, threads=1)
         except ServerStartError as error:
-            raise ServerStartError(f"cannot tell metrics on {host}:{port}: {error}") from error
+            raise ServerStartError(f"cannot serve metrics on {host}:{port}: {error}") from error
         self.url = f"{self._server.url}/metrics"
         self._thread = threading.Thread(target=self._server.run, name="metrics-port", daemon=True)
         self._thread.start()

@@ -212,5 +212,5 @@ def server_info(info: ServerInfo, pool: WorkerPool) -> ServerInfo:
     warnings = pool.quarantine.in_words()
     if not ready:
         why = "; ".join([*(given_up or [f"{pool.count} being replaced"]), *warnings])
-        raise ServerUnavailable(f"no worker is there: {why}")
+        raise ServerUnavailable(f"no worker is ready: {why}")
     return replace(info, ops=pool.stage_names, workers_ready=ready, given_up=tuple(given_up), warnings=warnings)

@@ -128,7 +128,7 @@ def test_a_taken_port_for_metrics_is_told(command: str) -> None:
     with http.socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, errors = run(command, "--engine", "none", "--port", "0", "--metrics-port", port)
-    assert (code, f"cannot tell metrics on 127.0.0.1:{port}" in errors) == (2, True)
+    assert (code, f"cannot serve metrics on 127.0.0.1:{port}" in errors) == (2, True)
 
 
 SECRET = "a-word-that-must-not-be-logged"

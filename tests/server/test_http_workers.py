@@ -124,7 +124,7 @@ def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
         with http.own_server(workers, 1) as server:
             http.assert_problem(http.post(server.url), 500, "internal")
             ready = http.ask(server.url, path="/health/ready")
-            assert http.assert_problem(ready, 503, "unavailable").startswith("no worker is there: 1 being replaced")
+            assert http.assert_problem(ready, 503, "unavailable").startswith("no worker is ready: 1 being replaced")
             assert int(ready.headers["Retry-After"]) > 0
             assert "cannot predict at the moment" in http.ask(server.url).body.decode()
             (tmp_path / "gate").touch()
