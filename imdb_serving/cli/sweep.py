@@ -108,7 +108,7 @@ def _deployment(params: SweepParams, folder: Path) -> Deployment:
     from imdb_serving.model.bundle import open_bundle
 
     if params.cluster != LOCAL:
-        return look_around(params, folder)
+        return survey_nodes(params, folder)
     for part in params.parts():
         if facts_of(part.engine).needs_model:
             tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
@@ -199,7 +199,7 @@ def _is_bad(row: Row) -> bool:
     return row.status == FAILED or any(finding.gate in {"errors", "answers"} for finding in row.findings)
 
 
-def look_around(params: SweepParams, folder: Path) -> ClusterDeployment:
+def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     """Join the cluster, look at its nodes, say which are left out, and have the bare engines' answers.
 
     Raises `ConfigError` without Ray, without a cluster, or without enough nodes.

@@ -47,13 +47,13 @@ def measure_comparison(params: ComparisonParams, folder: Path, progress: Callabl
     card = keep_card(folder, bundle_there(model) if model else None)
     who = identity([card["id"]], model_id(model), params.seed)
     reference = reference_answers(folder, spec, model, model_id(model), lines)
-    around = Round(params.run, 0, params.seed, card["id"], who, lines, reference)
+    base = Round(params.run, 0, params.seed, card["id"], who, lines, reference)
 
     def context(number: int, cell: Cell) -> Round:
         predicts = cell.mode not in BASELINES or BASELINES[cell.mode].predicts
-        return replace(around, number=number, reference=reference if predicts else None)
+        return replace(base, number=number, reference=reference if predicts else None)
 
-    blocks = _blocks(params, spec, around)
+    blocks = _blocks(params, spec, base)
     rows: list[Row] = []
     left = left_of(blocks, params.rounds, params.engine, context, ledger)
     with _systems(params, spec, model) as systems:
@@ -75,7 +75,7 @@ def require_sound(row: Row) -> None:
         raise DataError(f"{row.cell.mode}, {row.cell.label(['engine', 'client_threads'])}: {row.error or wrong[0]}")
 
 
-def _blocks(params: ComparisonParams, spec: EngineSpec, around: Round) -> list[Block]:
+def _blocks(params: ComparisonParams, spec: EngineSpec, base: Round) -> list[Block]:
     """Return every system with every client count, and the bare engine with a client for each worker."""
     blocks = []
     for name in WHAT:
@@ -90,7 +90,7 @@ def _blocks(params: ComparisonParams, spec: EngineSpec, around: Round) -> list[B
                 client_threads=clients,
                 samples=params.requests,
             )
-            parts = split_lines(around.lines, clients, 1)
+            parts = split_lines(base.lines, clients, 1)
             blocks.append(Block(cell, name, [ReviewWorkload(part, "ids", None, ("prediction",)) for part in parts]))
     return blocks
 

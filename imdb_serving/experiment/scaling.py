@@ -97,10 +97,10 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     """
     ledger = Ledger(folder)
     card = keep_card(folder, None)
-    around = Round(params.run, 0, params.seed, card["id"], identity([card["id"]], "", params.seed), lines=())
+    base = Round(params.run, 0, params.seed, card["id"], identity([card["id"]], "", params.seed), lines=())
 
     def context(number: int, _cell: Cell) -> Round:
-        return replace(around, number=number)
+        return replace(base, number=number)
 
     groups: dict[tuple[str, int], list[Cell]] = {}
     for cell in cells(params):

@@ -18,7 +18,7 @@ END_SECONDS = 60.0
 
 
 class State(Enum):
-    """What the operator is at."""
+    """What the controller is doing."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -63,7 +63,7 @@ class Controller:
             self._run = True
             if self._thread is None or not self._thread.is_alive():
                 self._say(State.STARTING, self._wanted.server_words)  # at once: what failed before is over
-                self._thread = threading.Thread(target=self._work, name="lab-operator", daemon=True)
+                self._thread = threading.Thread(target=self._work, name="lab-controller", daemon=True)
                 self._thread.start()
 
     def stop(self, wait: bool = False, why: str = "") -> None:

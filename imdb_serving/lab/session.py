@@ -172,7 +172,7 @@ class LabSession:
             return explain(client, vocabulary, review)
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` with `state`, `stretch` or `dot` whenever there is news, in the operator's thread."""
+        """Call `listener` with `state`, `stretch` or `dot` whenever there is news, in the controller's thread."""
         self._listeners.append(listener)
 
     def _tell(self, what: str) -> None:

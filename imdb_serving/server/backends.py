@@ -12,9 +12,8 @@ from imdb_serving.config import WorkerKind
 from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.protocol import wire
-from imdb_serving.server import worker
 from imdb_serving.server.rpc_requests import make_answer, telling
-from imdb_serving.server.worker import nothing_yet
+from imdb_serving.server.worker import nothing_yet, step_timer
 from imdb_serving.server.worker_pool import WorkerPool, server_info
 from imdb_serving.timing import Stage, Timeline
 
@@ -119,8 +118,8 @@ def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
         except BaseException:  # SystemExit as well: a request must not end a worker
             log.exception("a request failed")
             return RemoteFailure(UNFORESEEN)
-        if worker.here.asked:
-            worker.tell(reply.stages[1:])
+        if step_timer.wanted:
+            step_timer.record(reply.stages[1:])
         return reply
 
     return telling(answer, handler)

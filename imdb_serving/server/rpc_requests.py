@@ -20,10 +20,9 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import Frame, too_large
 from imdb_serving.protocol.headers import Predict, Tensors
 from imdb_serving.protocol.wire import UNREADABLE, decode_question
-from imdb_serving.server import worker
 from imdb_serving.server.channel import Frames
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.worker import Answer
+from imdb_serving.server.worker import Answer, step_timer
 from imdb_serving.timing import Stage, Timeline
 
 log = logging.getLogger(__name__)
@@ -73,8 +72,8 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
         try:
             reply = handler(wire.decode_request(header, parsed.tensors), timeline)
             stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
-            if worker.here.asked:
-                worker.tell(stages[1:])
+            if step_timer.wanted:
+                step_timer.record(stages[1:])
             if len(stages) > 1 and stages[1].start_ns != begun_ns:  # nothing of a request lies between two stages
                 stages[1] = Stage(stages[1].name, begun_ns, stages[1].end_ns)
             return wire.encode_reply(reply, header.id, one_piece=one_piece)

@@ -22,10 +22,10 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServingError
 from imdb_serving.protocol.outcome import FailedBytes, FailedFrames
-from imdb_serving.server import worker
 from imdb_serving.server.quarantine import WorkersDied
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import NO_HOPE, Listener, RequestQueue, Task
+from imdb_serving.server.worker import step_timer
 
 
 class ServerThread:
@@ -39,7 +39,7 @@ class ServerThread:
         self.retired = False
         self.call = threading.Lock()
         self.call.acquire()
-        self.thread = threading.Thread(target=work, args=(self,), name=f"crew-{number}", daemon=True)
+        self.thread = threading.Thread(target=work, args=(self,), name=f"server-thread-{number}", daemon=True)
 
 
 class Leadership:
@@ -209,7 +209,7 @@ class ServerThreads:
         self.taken += 1
         if looks := self._can_be_brief and not self.taken % LOOK_AT_EVERY:
             begun_ns = perf_counter_ns()
-            worker.ask()
+            step_timer.start()
         try:
             outcome = self._do(task)
         except WorkersDied as error:
@@ -268,7 +268,7 @@ class ServerThreads:
 
     def _learn(self, whole_ns: int) -> None:
         """Learn from a request how long one leaves the interpreter to others: all its time, if nobody knows better."""
-        longest_ns = worker.observed()
+        longest_ns = step_timer.longest_ns
         left_ns = whole_ns if longest_ns is None else longest_ns
         if self._typical_ns == NOT_KNOWN:
             self._typical_ns = float(left_ns)

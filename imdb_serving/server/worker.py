@@ -112,27 +112,24 @@ def not_ready(error: str) -> str:
     return f"could not start: {error}" if error else "was not ready in time"
 
 
-class _Asked(threading.local):
-    asked = False
+class StepTimer(threading.local):
+    """The longest step of a request that the calling thread is working on.
+
+    `start` asks for it; the handler, which knows the steps, calls `record` when it finds `wanted` set.
+    """
+
+    wanted = False
     longest_ns: int | None = None
 
+    def start(self) -> None:
+        """Ask for the longest step of the thread's next request."""
+        self.wanted, self.longest_ns = True, None
 
-here = _Asked()
-"""Whether this thread was asked, and what was told: who has nothing to tell looks at `asked` first."""
-
-
-def ask() -> None:
-    """Have the next `tell` of this thread be heard."""
-    here.asked, here.longest_ns = True, None
-
-
-def tell(steps: Sequence[Stage]) -> None:
-    """Say how long a request's steps took, if that was asked."""
-    if here.asked:
-        here.asked = False
-        here.longest_ns = max((step.end_ns - step.start_ns for step in steps), default=0)
+    def record(self, steps: Sequence[Stage]) -> None:
+        """Record how long a request's steps took, if that is wanted."""
+        if self.wanted:
+            self.wanted = False
+            self.longest_ns = max((step.end_ns - step.start_ns for step in steps), default=0)
 
 
-def observed() -> int | None:
-    """Return the longest step in nanoseconds, or None when nobody told."""
-    return here.longest_ns
+step_timer = StepTimer()

@@ -16,46 +16,46 @@ from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.rows import Row
 
 
-def held(visits: HeldSettings, count: int, **changes: object) -> list[Row]:
+def held(kept: HeldSettings, count: int, **changes: object) -> list[Row]:
     """The rows that come of so many stretches."""
-    found = [visits.add(stretch(**changes), AROUND) for _ in range(count)]  # type: ignore[arg-type]
+    found = [kept.add(stretch(**changes), AROUND) for _ in range(count)]  # type: ignore[arg-type]
     return [row for row in found if row is not None]
 
 
 def test_a_setting_lands_after_three_seconds_behind_its_warm_up() -> None:
-    visits = HeldSettings()
-    assert held(visits, 13) == []
-    (row,) = held(visits, 1)
+    kept = HeldSettings()
+    assert held(kept, 13) == []
+    (row,) = held(kept, 1)
     assert (row.status, row.cell.series, row.cell.client_threads, row.answered) == ("ok", "lab", 1, 1200)
     assert row.figures.throughput == pytest.approx(400)
     assert row.sums_s["total"] == pytest.approx(512 / 400)
-    (dot,) = visits.dots()
+    (dot,) = kept.dots()
     assert dot.throughput.mean == pytest.approx(400)
     assert dot.valid
 
 
 def test_what_was_under_way_when_a_control_moved_is_left_out() -> None:
-    visits = HeldSettings()
-    assert held(visits, 10) == []
-    assert held(visits, 13, batch=2) == []
-    (row,) = held(visits, 1, batch=2)
+    kept = HeldSettings()
+    assert held(kept, 10) == []
+    assert held(kept, 13, batch=2) == []
+    (row,) = held(kept, 1, batch=2)
     assert row.cell.batch == 2
-    assert [dot.cell.batch for dot in visits.dots()] == [2]
+    assert [dot.cell.batch for dot in kept.dots()] == [2]
 
 
 def test_a_slow_setting_is_held_until_its_tail_can_be_told() -> None:
-    visits = HeldSettings()
-    assert held(visits, 40, requests=3) == []  # 129 requests in 10 s
-    (row,) = held(visits, 10, requests=3)
+    kept = HeldSettings()
+    assert held(kept, 40, requests=3) == []  # 129 requests in 10 s
+    (row,) = held(kept, 10, requests=3)
     assert row.figures.p95_us is not None
 
 
 def test_a_setting_that_is_held_on_and_on_adds_a_row_each_time_up_to_a_limit() -> None:
-    visits = HeldSettings()
-    rows = held(visits, 300)
+    kept = HeldSettings()
+    rows = held(kept, 300)
     assert [row.round for row in rows] == list(range(1, MOST_BLOCKS + 1))
-    assert len(visits.rows()) == MOST_BLOCKS
-    assert len(visits.dots()) == 1
+    assert len(kept.rows()) == MOST_BLOCKS
+    assert len(kept.dots()) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,34 +67,34 @@ def test_a_setting_that_is_held_on_and_on_adds_a_row_each_time_up_to_a_limit() -
     ],
 )
 def test_a_dot_that_breaks_a_gate_is_hollow_and_says_why(changes: dict[str, float], gate: str) -> None:
-    visits = HeldSettings()
-    (row,) = held(visits, 14, **changes)
+    kept = HeldSettings()
+    (row,) = held(kept, 14, **changes)
     assert gate in [finding.gate for finding in row.findings]
-    (dot,) = visits.dots()
+    (dot,) = kept.dots()
     assert not dot.valid
     assert f"not to be believed: {row.why}" in words(dot)
     assert gate in trace_svg([dot], dot.cell)
 
 
 def test_a_sound_row_of_a_cell_counts_and_a_broken_one_does_not() -> None:
-    visits = HeldSettings()
-    held(visits, 14, foreign=0.2, requests=50)
-    visits.leave()
-    held(visits, 14)
-    (dot,) = visits.dots()
+    kept = HeldSettings()
+    held(kept, 14, foreign=0.2, requests=50)
+    kept.leave()
+    held(kept, 14)
+    (dot,) = kept.dots()
     assert dot.valid
     assert dot.throughput.mean == pytest.approx(400)
 
 
 def test_rows_are_saved_once_with_their_raw_samples(tmp_path: Path) -> None:
-    visits, ledger = HeldSettings(), Ledger(tmp_path)
-    held(visits, 26)
-    assert visits.save(ledger) == 2
-    assert visits.save(ledger) == 0
+    kept, ledger = HeldSettings(), Ledger(tmp_path)
+    held(kept, 26)
+    assert kept.save(ledger) == 2
+    assert kept.save(ledger) == 0
     rows = ledger.rows()
     assert [row.round for row in rows] == [1, 2]
     assert len(read_samples(tmp_path, rows[0].raw)) == rows[0].requests == 1200
-    assert not visits.full
+    assert not kept.full
 
 
 def test_live_numbers_are_of_the_present_setting_alone() -> None:

@@ -129,7 +129,7 @@ class ThreadedClients:
 
 
 @contextmanager
-def crowd(
+def clients_at_work(
     endpoint: str, clients: int, timeout: float = 30.0, answer: Sequence[float] = (0.5, 0.5)
 ) -> Iterator[ThreadedClients]:
     """Clients at work while the block lasts, each of whose answers is this one."""

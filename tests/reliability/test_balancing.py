@@ -32,7 +32,7 @@ def test_a_client_of_several_servers_leaves_a_dead_one_and_returns_to_it(mode: s
         port = urlsplit(second.endpoint).port
         with (
             connect([first.endpoint, second.endpoint], 20) as client,
-            load.crowd(f"{first.endpoint},{second.endpoint}", 3) as clients,
+            load.clients_at_work(f"{first.endpoint},{second.endpoint}", 3) as clients,
         ):
             assert pids(client) == {first.pid, second.pid}
             clients.more()
@@ -52,7 +52,7 @@ def test_what_one_server_refuses_another_answers(mode: str) -> None:
     with (
         load.simulated(mode, 300, 1, "thread", "--max-queue", "0") as busy,
         null_server(mode) as free,
-        load.crowd(busy.endpoint, 3),
+        load.clients_at_work(busy.endpoint, 3),
         connect([busy.endpoint, free.endpoint], 20) as client,
     ):
         for _ in range(20):

@@ -102,7 +102,7 @@ def test_clients_that_hold_large_messages_for_long_do_not_lock_others_out(mode: 
                 honest.predict_batch([{"words": [8] * 60_000}] * (4 if mode == "socket" else 12))
             except Overloaded as error:
                 pytest.fail(str(error))
-        with load.crowd(server.endpoint, 2) as others:
+        with load.clients_at_work(server.endpoint, 2) as others:
             others.more()
         assert set(others.outcomes) == {"answered"}
 

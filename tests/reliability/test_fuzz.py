@@ -129,7 +129,7 @@ def fuzz(mode: str, attack: Callable[[str, int, int], Counter[str]], kind: str, 
         attack(server.endpoint, 1, each // 10)  # warm up
         process = psutil.Process(server.pid)
         before = process.memory_info().rss, process.num_fds(), process.num_threads(), kit.descendants(server.pid)
-        with load.crowd(server.endpoint, 1, 30) as good, kit.side_by_side(3) as run:
+        with load.clients_at_work(server.endpoint, 1, 30) as good, kit.side_by_side(3) as run:
             seen = [run(attack, server.endpoint, seed, each) for seed in (2, 3)]
             seen.append(run(trickle, mode, server.endpoint, 4, each))
             total = sum((attacker.result() for attacker in seen), Counter())
@@ -189,7 +189,10 @@ CHECKS = [ checks.status_code_conformance, checks.content_type_conformance,
 
 
 def fuzz_from_the_description(examples: int) -> None:
-    with http.server("--engine", "none", "--server-threads", "2") as server, load.crowd(server.endpoint, 1) as good:
+    with (
+        http.server("--engine", "none", "--server-threads", "2") as server,
+        load.clients_at_work(server.endpoint, 1) as good,
+    ):
         schema = schemathesis.openapi.from_url(f"{server.endpoint}/openapi.json")
         count = 0
         for operation in schema.get_all_operations():

@@ -62,7 +62,7 @@ SHORT = [(endpoint, signal.SIGKILL) for endpoint in (ENDPOINTS[1], ENDPOINTS[4])
 @pytest.mark.parametrize(("endpoint", "number"), load.some(KILLED, SHORT))
 def test_nothing_of_a_server_stays_behind(folder: Path, endpoint: str, number: signal.Signals) -> None:
     arguments = ["serve", "--endpoint", endpoint.format(folder), *WORKERS]
-    with serving(folder, *arguments) as (process, where), load.crowd(where, 2, 5):
+    with serving(folder, *arguments) as (process, where), load.clients_at_work(where, 2, 5):
         with connect(where, 20) as client:
             client.predict(kit.SAMPLE)
         family = kit.descendants(process.pid)
@@ -140,7 +140,7 @@ def test_a_server_that_ends_answers_or_refuses_all_that_wait(mode: str) -> None:
 
 @pytest.mark.parametrize("workers", load.some([1, 5, 16], [5]))
 def test_a_server_ends_in_time_whatever_its_number_of_workers(workers: int) -> None:
-    with load.simulated("rpc", 30, workers) as server, load.crowd(server.endpoint, 8, 5) as clients:
+    with load.simulated("rpc", 30, workers) as server, load.clients_at_work(server.endpoint, 8, 5) as clients:
         clients.more()
         process = server._process
         assert process is not None

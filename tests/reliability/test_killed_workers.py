@@ -26,7 +26,7 @@ def kill_one(server: ServerProcess) -> None:
 
 
 def killed_so_many_times(mode: str, times: int) -> None:
-    with load.simulated(mode, 5, 3) as server, load.crowd(server.endpoint, 6) as clients:
+    with load.simulated(mode, 5, 3) as server, load.clients_at_work(server.endpoint, 6) as clients:
         clients.more()
         for _ in range(times):
             before = clients.answered
@@ -58,7 +58,7 @@ def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
     arguments = [*model, "--engine", engine, "--worker-kind", "process", "--server-threads", "3"]
     with ServerProcess(arguments) as server, connect(server.endpoint, 30) as client:
         answer = client.predict(kit.SAMPLE)["prediction"]
-        with load.crowd(server.endpoint, 4, answer=answer) as clients:
+        with load.clients_at_work(server.endpoint, 4, answer=answer) as clients:
             clients.more()
             for _ in range(20):
                 killed = time.perf_counter()
@@ -72,7 +72,7 @@ def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
 
 @pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> None:
-    with load.simulated(mode, 5, 3) as server, load.crowd(server.endpoint, 6, 2.0) as clients:
+    with load.simulated(mode, 5, 3) as server, load.clients_at_work(server.endpoint, 6, 2.0) as clients:
         clients.more()
         before = kit.workers(server.pid)
         hung = min(before)
@@ -106,7 +106,7 @@ def test_readiness_says_which_worker_was_given_up_and_why(mode: str, tmp_path, m
     arguments = ["--engine", "none", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "frail:make"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 30) as client:
         assert kit.wait_until(lambda: bool(client.hello().given_up), 60)
-        with load.crowd(server.endpoint, 3) as clients:
+        with load.clients_at_work(server.endpoint, 3) as clients:
             clients.more()
         info = client.hello()
         assert (info.server_threads, info.workers_ready) == (2, 1)

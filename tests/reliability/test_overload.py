@@ -53,7 +53,7 @@ def test_at_three_times_the_capacity_goodput_is_nearly_the_peak(mode: str, kind:
 def test_a_full_queue_refuses_at_once(mode: str) -> None:
     with (
         load.simulated(mode, 400, 1, "thread", "--max-queue", "1") as server,
-        load.crowd(server.endpoint, 6, 20) as clients,
+        load.clients_at_work(server.endpoint, 6, 20) as clients,
     ):
         assert kit.wait_until(lambda: clients.outcomes["overloaded"] > 20 and clients.answered > 2, 30)
     assert set(clients.outcomes) == {"answered", "overloaded"}

@@ -59,7 +59,7 @@ def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Pa
     """Have one client ask for so long what kills, while another asks good things; what readiness said."""
     said: list[str] = []
     killers = 0
-    with deadly(mode, folder, monkeypatch) as server, load.crowd(server.endpoint, 1, 30) as good:
+    with deadly(mode, folder, monkeypatch) as server, load.clients_at_work(server.endpoint, 1, 30) as good:
         good.more(5)
         with connect(server.endpoint, 30) as killer:
             until = time.monotonic() + seconds
@@ -103,7 +103,7 @@ def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeyp
             body = struct.pack("<2q", 13, number)
             words = {**kit.WORDS, "shape": [2], "lengths": [2]}
             killer.send_multipart([*kit.raw_message(id=number, feed=[words], deadline_ms=60_000)[:2], body])
-        with load.crowd(server.endpoint, 1, 10) as good:
+        with load.clients_at_work(server.endpoint, 1, 10) as good:
             good.more(50)
         assert set(good.outcomes) == {"answered"}, good.texts
 

@@ -68,7 +68,7 @@ def test_metrics_count_what_no_worker_saw() -> None:
     arguments = ["--max-queue", "1", "--metrics-port", "0"]
     with load.simulated("rpc", 300, 1, "thread", *arguments) as server, connect(server.endpoint, 20) as client:
         url = client.hello().metrics
-        with load.crowd(server.endpoint, 4, 20) as clients:
+        with load.clients_at_work(server.endpoint, 4, 20) as clients:
             assert kit.wait_until(lambda: clients.outcomes["overloaded"] > 3 and clients.answered > 1, 30)
         with kit.raw_socket(server.endpoint) as dealer:
             dealer.send_multipart([kit.VERSION, b"garbage"])

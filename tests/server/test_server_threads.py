@@ -12,13 +12,13 @@ import pytest
 import rpc_kit as kit
 
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
-from imdb_serving.server import server_threads as crews
+from imdb_serving.server import server_threads as module
 from imdb_serving.server import watchdog as keepers
-from imdb_serving.server import worker
 from imdb_serving.server.channel import Frames
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.server_threads import ServerThreads
 from imdb_serving.server.watchdog import Watchdog
+from imdb_serving.server.worker import step_timer
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Stage
 
@@ -114,18 +114,18 @@ class Gate:
 def running(
     gate: Gate, threads: int, *, watchdog: bool = True, **limits: int
 ) -> Iterator[tuple[ServerThreads, MemoryFront]]:
-    """A crew, with its keeper in a thread unless the test is the keeper."""
+    """Server threads, with a watchdog in a thread unless the test calls it."""
     listener = MemoryFront()
     pool = WorkerPool(lambda: gate, threads, "thread")
     pool.start()
     threads = ServerThreads(listener, threads, pool.call, trusted=False, **limits)
-    crew_keeper = Watchdog(threads, pool.replace_stuck)
+    own_watchdog = Watchdog(threads, pool.replace_stuck)
     threads.start()
     over = threading.Event()
 
     def keep() -> None:
         while not over.is_set():
-            crew_keeper.keep(0.05)
+            own_watchdog.keep(0.05)
 
     keeping = threading.Thread(target=keep)
     if watchdog:
@@ -270,7 +270,7 @@ class Told:
         self.threads.append(threading.current_thread().name)
         if frames[0] == b"gate":
             self.gate.wait(20)
-        worker.tell([Stage("op1", 0, self.nanoseconds)])
+        step_timer.record([Stage("op1", 0, self.nanoseconds)])
         return [b"done"]
 
 
@@ -315,11 +315,11 @@ def test_answers_of_brief_work_leave_together_when_more_waits() -> None:
     with running(Told(1000), 1, watchdog=False) as (_, listener):  # type: ignore[arg-type]
         one_after_another(listener, 20)
         assert not listener.batches
-        for number in range(20, 20 + 2 * crews.MAX_HELD + 5):
+        for number in range(20, 20 + 2 * module.MAX_HELD + 5):
             listener.come(number)
         listener.wake()
-        listener.results(25 + 2 * crews.MAX_HELD)
-        assert listener.batches == [crews.MAX_HELD, crews.MAX_HELD, 4]  # the last one waits for nobody
+        listener.results(25 + 2 * module.MAX_HELD)
+        assert listener.batches == [module.MAX_HELD, module.MAX_HELD, 4]  # the last one waits for nobody
 
 
 def test_answers_that_are_held_back_do_not_wait_for_a_slow_request() -> None:
@@ -340,7 +340,7 @@ def test_answers_that_are_held_back_leave_before_the_lead_is_passed_on() -> None
         one_after_another(listener, 20)
         assert threads.leadership.holder is not None
         threads._held.append((Task(None, 20, 0, time.monotonic() + 10, (b"20",), 2), [b"done"]))
-        threads._typical_ns = 2 * crews.BRIEF_NS
+        threads._typical_ns = 2 * module.BRIEF_NS
         listener.arrive(21, 10.0, b"gate")
         assert kit.wait_until(lambda: (20, "done") in listener.outcomes)
         observed.gate.set()

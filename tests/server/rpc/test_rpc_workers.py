@@ -120,7 +120,7 @@ def sleeper(request: Request, timeline: Timeline) -> Reply:
     """Sleep as many milliseconds as the first word id says, and return the worker's name as a number."""
     with timeline.stage("op0"):
         time.sleep(int(request.feed["words"].values[0]) / 1000)
-    worker = int(threading.current_thread().name.removeprefix("crew-"))
+    worker = int(threading.current_thread().name.removeprefix("server-thread-"))
     return Reply({"prediction": np.full((1, 1), worker, np.float32)}, timeline.stages)
 
 
