@@ -35,11 +35,11 @@ class Bounds(NamedTuple):
     cores: float
 
     def clients(self, count: float) -> float:
-        """Return what so many clients can send at most."""
+        """Return the most requests per second that this many clients can send."""
         return count * 1e6 / self.alone_us if self.alone_us else float("inf")
 
     def at(self, count: float) -> float:
-        """Return the least of all bounds for so many clients."""
+        """Return the lowest of all bounds for this many clients."""
         return min(self.clients(count), self.workers, self.cores)
 
 
@@ -69,7 +69,7 @@ def workers_of(cell: Any) -> int:
 
 
 def cores_us(cell: Any, cores: int) -> float:
-    """Return for how many microseconds a request keeps all cores of its machines, of so many cores each.
+    """Return the microseconds for which a request occupies all cores of its machines.
 
     Where clients are on other machines than servers, those count that are kept longer.
     """

@@ -79,7 +79,7 @@ class Answer(NamedTuple):
 
 
 class TooFar(NamedTuple):
-    """A way that would take more nodes than may be told of: how many, of how many that were measured."""
+    """A configuration that would need more nodes than can be extrapolated: how many, and how many were measured."""
 
     way: Way
     nodes: int
@@ -140,7 +140,7 @@ def _best_of_nodes(rows: Sequence[Row]) -> dict[int, list[float]]:
 
 
 def node_of(way: Way, clients: Rounds, share: float = 1.0) -> tuple[Node, usl.Law | str]:
-    """Return a node as these rounds have it, and the law behind it, or why there is none.
+    """Return a node and its fitted law from these rounds, or the reason why there is none.
 
     Up to the most clients that were measured its rates are the law's where that fits, else those between the means, and
     never more than the workers can give. With more under way they stay as they are: what waits in a server's queue
@@ -159,7 +159,7 @@ def node_of(way: Way, clients: Rounds, share: float = 1.0) -> tuple[Node, usl.La
 
 
 def share_of_nodes(way: Way, count: int) -> float:
-    """Return what each of so many nodes gives of what one gives alone: 1 where only one was measured."""
+    """Return the throughput of each of several nodes as a share of one node alone; 1 where only one was measured."""
     known = sorted(way.nodes)
     if len(known) < 2 or known[0] != 1:
         return 1.0
@@ -214,7 +214,7 @@ def slower(way: Way, node: Node, seed: int = 1) -> float:
 
 
 def _tries(way: Way, rate: float, p95_s: float, found: int, seed: int) -> Iterator[tuple[int, float]]:
-    """Yield how many nodes it would be, and the percentile of those told, had other rounds been measured."""
+    """Yield the number of nodes and the percentile for resampled rounds."""
     generator = np.random.default_rng(seed)
     for number in range(TRIES):
         drawn = {count: list(generator.choice(rates, len(rates))) for count, rates in way.clients.items()}

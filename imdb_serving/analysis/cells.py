@@ -136,7 +136,7 @@ UNKNOWN = 0.05
 
 
 class Noise(NamedTuple):
-    """The A/A pair's mean difference (a share), the floor under which nothing is told, and from how many pairs.
+    """The A/A pair's mean difference (a share), the noise floor, and the number of pairs.
 
     The floor is for the mean over the rounds of one cell, and `known` is false where it is a guess.
     """

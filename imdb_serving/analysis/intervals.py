@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
     @property
     def holds_zero(self) -> bool:
-        """True when 0 lies inside, or nobody can tell: the value is not distinguishable from nothing."""
+        """True when 0 lies inside the interval, or it is unknown: the value cannot be told from 0."""
         return not (self.low > 0 or self.high < 0)
 
 

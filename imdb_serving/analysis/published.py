@@ -77,7 +77,7 @@ def slips(table: pd.DataFrame) -> list[Slip]:
 
 
 def op1_ms(table: pd.DataFrame, samples: int = SAMPLES) -> float:
-    """Return the model's time a sample in milliseconds, if each run sent so many: the median over all cells."""
+    """Return the model's milliseconds per sample if each run sent this many: the median over all cells."""
     return float((table["op1_s"] * table["client_threads"]).median()) * 1000 / samples
 
 

@@ -41,12 +41,12 @@ class Node(NamedTuple):
         return float(self.rates.max())
 
     def rate(self, under_way: int) -> float:
-        """Return the requests a second with so many under way."""
+        """Return the requests per second with this many in progress."""
         return float(self.rates[min(under_way, len(self.rates)) - 1])
 
 
 class _Station:
-    """A node at work. Work is counted on a clock that runs as fast as each request in service is served."""
+    """A node in the simulation. Work is counted on a clock that runs at the speed of each request in service."""
 
     def __init__(self, world: simpy.Environment, node: Node, finished: Any) -> None:
         self._world, self._node, self._finished = world, node, finished
@@ -126,7 +126,7 @@ def simulate(node: Node, count: int, rate: float, requests: int, seed: int = 1) 
 
 
 def closed_loop(node: Node, clients: int, requests: int, seed: int = 1) -> float:
-    """Return the requests a second of so many clients that each send the next when the last is answered."""
+    """Return the requests per second of a closed loop of this many clients."""
     generator = np.random.default_rng(seed)
     demands = generator.choice(node.demands, requests + clients)
     world = simpy.Environment()

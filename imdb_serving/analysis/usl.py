@@ -103,7 +103,7 @@ NEAR = 0.95
 
 
 class Curve(NamedTuple):
-    """What is known of a curve: its bounds, the fitted law or why there is none, and the clients at its knee."""
+    """A curve's bounds, its fitted law or the reason why there is none, and the clients at its knee."""
 
     bounds: Bounds
     law: Law | str

@@ -111,7 +111,7 @@ def _await_server(make_client: Callable[[], Client], seconds: float) -> None:
 
 
 def _fetch(conf: ModelConf) -> tuple[str, ...]:
-    """Fetch what the published clients fetch, as far as the conf has it."""
+    """Return the fetch names of the published clients that the conf has."""
     labelled = "label" in conf.feed_names
     return tuple(
         name

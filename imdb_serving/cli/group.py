@@ -78,7 +78,7 @@ _REMEDIES = {
 
 
 class CommandGroup(click.Group):
-    """A group by intents, whose commands end with one line and exit code 2 for an error that the user can act on."""
+    """A group of commands by purpose. An error that the user can act on is one line and exit code 2."""
 
     command_class = ExampleCommand
 

@@ -68,7 +68,7 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
 
 
 def _let_wakers_finish() -> None:
-    """Have a thread of this server that is woken wait until the one that woke it rests, where Linux lets us ask for it.
+    """Ask Linux (SCHED_BATCH) not to preempt the waking thread for the one that it wakes.
 
     ZeroMQ wakes a thread of its own and one of ours for every message. Where cores are scarce, each would interrupt the
     other, or the client, in the middle of its work (docs/performance.md).
@@ -106,7 +106,7 @@ def stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def _wait_for_end_of_stdin(stop: Callable[[], None]) -> None:
-    """Stop when whoever started this server has gone: its end of our standard input closes with it."""
+    """Stop when the parent process has ended: its end of standard input closes with it."""
     # The descriptor, not the buffered stream: a thread that holds its lock would abort the interpreter's exit.
     while os.read(sys.stdin.fileno(), 4096):
         pass

@@ -99,7 +99,7 @@ class ServeOptions:
             settle(parse_cores(self.cores), self.server_threads, self.engine.math_threads)
 
     def make_pipeline(self) -> MakePipeline:
-        """Return what makes a worker's pipeline; raise `ConfigError` when there is no such function."""
+        """Return the function that makes a worker's pipeline; raise `ConfigError` when it does not exist."""
         from imdb_serving.pipeline.pipeline import Limits, imdb_pipeline
 
         if not self.pipeline:

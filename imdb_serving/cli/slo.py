@@ -30,7 +30,7 @@ SAMPLES = 5000
 
 
 def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -> GridParams:
-    """Return the parameters of a server to probe, its rows in the folder `sweep`; the model is there after this."""
+    """Return the parameters of a server to probe, with its rows in the folder `sweep`; train the model if missing."""
     from imdb_serving.measurement.folders import new_run
     from imdb_serving.measurement.inputs import require_model
     from imdb_serving.measurement.parameters import GridParams
@@ -50,7 +50,7 @@ def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -
 
 
 def with_requests(cell: Cell, requests: int) -> Cell:
-    """Return the cell with about so many requests, in whole passes over its reviews."""
+    """Return the cell with about this many requests, in whole passes over its reviews."""
     return msgspec.structs.replace(cell, samples=min(requests, SAMPLES), passes=-(-requests // SAMPLES))
 
 

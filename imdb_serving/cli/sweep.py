@@ -38,7 +38,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """How a sweep is run: where to, whether all is measured anew, how many rounds, or only told what would be done."""
+    """How a sweep is run: its folder, whether to measure all again, how many rounds, or a dry run."""
 
     outputs: Path | None = None
     fresh: bool = False
@@ -125,7 +125,7 @@ class _Notebooks:
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
-        """Show the progress of so many runs for the block."""
+        """Show the progress of `total` runs for the block."""
         from tqdm import tqdm
 
         self._numbers = itertools.count(1)
@@ -200,7 +200,7 @@ def _is_bad(row: Row) -> bool:
 
 
 def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
-    """Join the cluster, look at its nodes, say which are left out, and have the bare engines' answers.
+    """Join the cluster, survey its nodes, print which are left out, and compute the bare engines' answers.
 
     Raises `ConfigError` without Ray, without a cluster, or without enough nodes.
     """

@@ -39,7 +39,7 @@ class _Server:
         self.said: ServerUnavailable | None = None
 
     def answers(self, seconds: float) -> bool:
-        """Tell whether it is there, asking it when nothing was heard of it for a while."""
+        """Return whether it answers; ask it `hello` when it has been silent for a while."""
         if monotonic() - self.heard > SILENT_SECONDS or self.client.is_lost():
             self.client.timeout = min(PROBE_SECONDS, seconds)
             try:
@@ -73,7 +73,7 @@ class BalancedClient(ConnectedClient):
         return self._ask(lambda client: client.call(request))
 
     def _hello(self) -> ServerInfo:
-        """Ask the server whose turn it is."""
+        """Ask the server that is next."""
         return self._ask(lambda client: client.hello())
 
     def _after_fork(self) -> None:
@@ -115,7 +115,7 @@ class BalancedClient(ConnectedClient):
         )
 
     def _in_turn(self) -> list[_Server]:
-        """Return the live servers, the one whose turn it is first, or all when none is known to live."""
+        """Return the live servers, beginning with the next one, or all servers when none is known to be live."""
         self._turn += 1
         turn = self._turn % len(self._servers)
         ordered = [*self._servers[turn:], *self._servers[:turn]]

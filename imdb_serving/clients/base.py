@@ -31,7 +31,7 @@ class Client(ABC):
 
     @abstractmethod
     def hello(self) -> ServerInfo:
-        """Ask the server who it is; also a way to find out that it is there."""
+        """Ask the server for its `ServerInfo`; also a check that it answers."""
 
     @abstractmethod
     def close(self) -> None:

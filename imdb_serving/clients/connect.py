@@ -47,7 +47,7 @@ def connect(
 
 
 def wait_for(client: Client, seconds: float, tell: Callable[[str], None] = lambda _: None) -> None:
-    """Wait until the server says that it can answer, for so many seconds; raise what it said last when it does not.
+    """Wait up to so many seconds until the server is ready; raise its last error when it is not.
 
     One that does not listen is waited for `LISTEN_SECONDS` at most. `tell` is called once, with what is waited for.
     """

@@ -22,7 +22,7 @@ LONG = 1 << 16
 
 
 class KernelTimedSocket:
-    """A connected socket whose time-outs are the kernel's: with Python's every call would be two.
+    """A connected socket with the kernel's time-outs (SO_RCVTIMEO); Python's take a second system call each time.
 
     `send` and `recv` are the socket's own; they raise `BlockingIOError` when the limit has passed.
     """
@@ -56,12 +56,12 @@ class KernelTimedSocket:
                 sent += self.connection.send(memoryview(data)[sent:], socket.MSG_DONTWAIT)
 
     def await_more(self, deadline_ns: int) -> None:
-        """Wait until there is something to read; raise `TimeoutError` at the deadline (of `perf_counter_ns`)."""
+        """Wait for data; raise `TimeoutError` at the deadline (of `perf_counter_ns`)."""
         if not self._readable.poll(_left_ms(deadline_ns)):
             raise TimeoutError
 
     def is_readable(self) -> bool:
-        """Tell whether there is something to read, its end included."""
+        """Return whether data or the end of the stream can be read."""
         return bool(self._readable.poll(0))
 
     def has_ended(self) -> bool:

@@ -143,7 +143,7 @@ class RpcClient(MessageClient):
         return not self._connected
 
     def _look_at_monitor(self) -> bool:
-        """Read what the monitor has to say; tell whether the connection was lost."""
+        """Read the monitor's events; return whether the connection was lost."""
         lost = False
         while self._monitor.get(EVENTS) & POLLIN:  # type: ignore[operator]
             event = recv_monitor_message(self._monitor)["event"]
@@ -174,7 +174,7 @@ class RpcClient(MessageClient):
 
 
 def guard_client(dealer: zmq.Socket[bytes], shown: Credentials) -> None:
-    """Have a socket, before it connects, speak to the one server alone; raise `ConfigError` when a key is missing."""
+    """Configure a socket, before it connects, for one known server; raise `ConfigError` when a key is missing."""
     if shown.client_key is None or shown.server_key is None:
         raise ConfigError("a client needs both its own secret key and the server's public one")
     dealer.curve_publickey, dealer.curve_secretkey = read_pair(shown.client_key)

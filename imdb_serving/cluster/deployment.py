@@ -45,8 +45,8 @@ class ClusterDeployment:
         self._clients: list[RemoteHost] = []
 
     @contextmanager
-    def mine(self, folder: Path) -> Iterator[None]:
-        """Do nothing: a node is a cell's alone, and so several may measure at once."""
+    def locked_folder(self, folder: Path) -> Iterator[None]:
+        """Create the folder only: each cell has nodes to itself, so several runs may measure at once."""
         folder.mkdir(parents=True, exist_ok=True)
         yield
 
@@ -69,7 +69,7 @@ class ClusterDeployment:
         return Round(params.run, params.round, params.seed, card, who, lines=(), client_card=client_card)
 
     def look(self, folder: Path, engines: dict[str, list[EngineSpec]], models: dict[str, Path | None]) -> Survey:
-        """Return what is known of the nodes, after a look at those of which these models' cards are not.
+        """Return the survey of the nodes, after completing it for these models.
 
         `engines` are those that are to run each model, by its content, as are the `models`' folders.
         """
@@ -119,7 +119,7 @@ class ClusterDeployment:
         ]
 
     @contextmanager
-    def placed(self, params: GridParams) -> Iterator[None]:
+    def reserved(self, params: GridParams) -> Iterator[None]:
         servers, clients = params.nodes
         alive = {node.id for node in ray_nodes.nodes()}
         choices = [[node for node in chosen if node.id in alive] for chosen in self._chosen]

@@ -165,7 +165,7 @@ def archive_of(model: Path) -> bytes:
 
 
 def serve_calls(pipe: Connection) -> None:
-    """Carry out the calls that arrive, one after another, until nobody is there to make any."""
+    """Carry out the calls that arrive, one after another, until the caller has gone."""
     threading.Thread(target=end_with_peer, args=(pipe.fileno(),), name="peer", daemon=True).start()
     with ExitStack() as stack:
         host = Host(stack)

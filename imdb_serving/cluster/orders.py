@@ -20,7 +20,7 @@ from imdb_serving.server_process import end
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """Who a host is: its name, its cores that may be used, its clock, and what stands for its code."""
+    """A host's name, its usable cores, its clock, and the digest of its code."""
 
     name: str
     cores: tuple[int, ...]
@@ -102,7 +102,7 @@ class HostProcess:
         return self._process.pid
 
     def ask(self, call: Call, seconds: float) -> Outcome:
-        """Have it carry out a call, and return the outcome; raise `HostLost` when the process dies, or is late."""
+        """Send a call and return its outcome; raise `HostLost` when the process dies or is late."""
         deadline = monotonic() + seconds
         try:
             # `send` would leave a view on a BytesIO in the error's traceback, which the collector may finalise first.

@@ -125,7 +125,7 @@ def _init_in_time(address: str) -> None:
 
 
 def _init(address: str, tries: int) -> None:
-    """Join with so many tries: where a head starts a process for a client, that may end at once (Ray's issue 63202)."""
+    """Join with several tries: a process that the head starts for a client may end at once (Ray issue 63202)."""
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="imdb-serving")
     except (ConnectionAbortedError, RuntimeError):
@@ -142,7 +142,7 @@ def _first_and_last(text: str) -> str:
 
 
 def leave() -> None:
-    """Be a driver no more: what was started for this process ends."""
+    """Leave the cluster; everything that was started for this process ends."""
     ray.shutdown()
 
 
@@ -265,7 +265,7 @@ class NodesHere:
     """A cluster whose nodes are all on this machine, to see how a sweep runs on one; their figures mean little."""
 
     def __init__(self, count: int) -> None:
-        """Start so many nodes, with a CPU each; it takes some seconds a node."""
+        """Start this many nodes with one CPU each; it takes some seconds for each."""
         from ray.cluster_utils import Cluster  # noqa: PLC0415 - Ray's own tests have it, and nobody else
 
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

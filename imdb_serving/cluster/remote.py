@@ -32,7 +32,7 @@ Begin = Callable[[Call, float], Wait]
 
 
 class RemoteHost:
-    """A host that was asked who it is; `name` tells it from the others of its cluster."""
+    """A host whose facts are known; `name` is its address in the cluster."""
 
     def __init__(self, name: str, address: str, begin: Begin) -> None:
         """Ask it."""
@@ -41,11 +41,11 @@ class RemoteHost:
         self._clocks = ClockFilter()
 
     def ask(self, method: str, *arguments: Any, seconds: float = ASK_SECONDS) -> Any:
-        """Have it do something; raises what that raises, or `HostLost`."""
+        """Call it; raises what the call raises, or `HostLost`."""
         return self.begin(method, *arguments, seconds=seconds)()
 
     def begin(self, method: str, *arguments: Any, seconds: float) -> Wait:
-        """Have it begin to do something, and return what waits for that."""
+        """Begin a call, and return a function that waits for its result."""
         return self._begin(Call(method, arguments), seconds)
 
     def behind_ns(self) -> int:
@@ -60,7 +60,7 @@ class RemoteHost:
 
 
 def at_once(hosts: Sequence[RemoteHost], method: str, *arguments: Sequence[Any], seconds: float) -> list[Any]:
-    """Have several hosts do the same side by side, each with its own of every argument; return what each returned."""
+    """Call several hosts in parallel, each with its own arguments; return their results in order."""
     begun = [
         host.begin(method, *(own[place] for own in arguments), seconds=seconds) for place, host in enumerate(hosts)
     ]

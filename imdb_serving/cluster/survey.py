@@ -21,7 +21,7 @@ UNLIKE = ("cpu", "architecture", "cores", "cores_allowed", "cpu_quota", "memory_
 
 
 class Survey(msgspec.Struct):
-    """What is known of nodes: by id, the ids of their cards, one for each model, and the CPUs that Ray was told of.
+    """What is known of nodes, by id: the ids of their cards, one for each model, and the CPUs that Ray reports.
 
     The card of no model, under the empty name, is that of a machine for clients.
     """
@@ -31,7 +31,7 @@ class Survey(msgspec.Struct):
 
 
 def read_survey(folder: Path) -> Survey:
-    """Return what is known beside a ledger; nothing where there is none yet."""
+    """Return the survey beside a ledger; an empty one where there is none yet."""
     path = folder / FILE
     if not path.is_file():
         return Survey()
@@ -48,7 +48,7 @@ def write_survey(folder: Path, survey: Survey) -> None:
 
 
 def choose(survey: Survey, alive: Sequence[str], model: str, servers: int, clients: int) -> tuple[list[str], list[str]]:
-    """Return the nodes that may have servers, and those that may have clients alone.
+    """Return the nodes that may have servers, and those that may have clients only.
 
     All are alike where enough are. Else servers are alike, and so are clients. Raises `ConfigError` when there are not
     even so many.

@@ -35,7 +35,7 @@ class Engine(Protocol):
 
 
 def check_ids(review: Words, rows: int) -> None:
-    """Raise `BadRequest` for a word id that a table of so many rows does not have: looking it up ends the process."""
+    """Raise `BadRequest` for a word id beyond a table's rows; looking it up would end the process."""
     # Seen as unsigned, what is below 0 is above everything: one pass finds both.
     highest = review.item(review.view(UINT64).argmax())
     if not 0 <= highest < rows:
@@ -43,7 +43,7 @@ def check_ids(review: Words, rows: int) -> None:
 
 
 def no_such_word(word: int, rows: int) -> BadRequest:
-    """Return the refusal of a word id that a table of so many rows does not have."""
+    """Return the error for a word id beyond a table's rows."""
     return BadRequest(f"word id {word} is outside 0..{rows - 1}")
 
 

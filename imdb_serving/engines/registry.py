@@ -177,7 +177,7 @@ def check_net(name: str, net: str, where: str = "this model") -> None:
 
 
 def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
-    """Raise `ConfigError` when the engine needs a model and there is none, or cannot run the net that there is."""
+    """Raise `ConfigError` when the engine needs a model and has none, or cannot run its net."""
     facts = spec.facts
     if not facts.needs_model:
         return

@@ -93,7 +93,7 @@ def releases_lock(engine: Engine, review: Words) -> bool:
 
 
 def _long_enough(engine: Engine, review: Words) -> Words:
-    """Return a review that keeps the engine at work for a while, by doubling one."""
+    """Return a review that is long enough to keep the engine busy for a while."""
     while True:
         began = perf_counter()
         engine.run([review])
@@ -103,7 +103,7 @@ def _long_enough(engine: Engine, review: Words) -> Words:
 
 
 class _Stamps(threading.Thread):
-    """Stamps until told to stop."""
+    """A thread that takes stamps until it is stopped."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -170,7 +170,7 @@ Results = dict[str, Result]
 
 
 def processor() -> str:
-    """Return what tells this processor from another: its name, and a short sum of all that it can do."""
+    """Return an identity of this processor: its name, and a short hash of its features."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:

@@ -126,7 +126,7 @@ class GridRun:
         Clients are calibrated first, once for a folder. Raises `ServingError` or `OSError` when it does not start.
         """
         prepare_processes()
-        with self._deployment.mine(self.ledger.folder):
+        with self._deployment.locked_folder(self.ledger.folder):
             server = Server(self.params, self._deployment, self._calibrate)
             server.start_again_when_lost(self._progress)
             try:
@@ -248,7 +248,7 @@ class Server(_Started):
 
     def _start(self) -> None:
         with ExitStack() as stack:
-            stack.enter_context(self._deployment.placed(self._params))
+            stack.enter_context(self._deployment.reserved(self._params))
             self.ceilings = self._calibrate()
             self.target = self._deployment.start_server(self._params, stack)
             self._stack = stack.pop_all()
@@ -305,7 +305,7 @@ def shuffled(params: GridParams) -> list[Cell]:
 
 
 def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
-    """Return the reviews, and what the bare engine answers; a pipeline of one's own may answer as it likes."""
+    """Return the reviews, and the bare engine's answers; None for a pipeline of the user, which may differ."""
     lines = measurement_lines(params.samples, params.seed, vocabulary_of(params))
     if params.pipeline:
         return lines, None

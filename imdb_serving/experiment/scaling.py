@@ -125,7 +125,7 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
 def _cell(
     params: ScalingParams, engine: str, workers: int = WORKERS, clients: int = 1, words: int = WORDS, batch: int = 1
 ) -> Cell:
-    """Return a cell whose requests take about the wanted time: at least a few of each client."""
+    """Return a cell whose requests take about the wanted time, with at least a few for each client."""
     if engine == SIMULATED:
         count = workers * params.seconds * 1000 / params.service_time_ms
     else:

@@ -85,7 +85,7 @@ def write_plan(folder: Path, made: Plan) -> None:
 
 
 def read_plan(folder: Path) -> Plan | None:
-    """Return a sweep's plan; None when there is none, as beside a lone notebook's ledger."""
+    """Return a sweep's plan, or None where a single notebook has measured."""
     path = folder / FILE
     if not path.is_file():
         return None
@@ -97,7 +97,7 @@ def read_plan(folder: Path) -> Plan | None:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder for the block; raise `DataError` when another sweep is at work in it.
+    """Lock a sweep's folder for the block; raise `DataError` when another sweep has it.
 
     A sweep that was killed may have left a notebook that is still measuring: its last row is waited for.
     """
@@ -187,7 +187,7 @@ class Sweep:
         return unsettled(frame(rows)) if rows else {}
 
     def _plan_to(self, rounds: int) -> None:
-        """Plan so many rounds in all, write the plan down, and say what is left of it."""
+        """Plan rounds up to this number, write the plan down, and print what is left."""
         for _ in range(rounds - self.rounds):
             self._runs += next(self._planned)
         self.rounds = rounds
@@ -228,7 +228,7 @@ def run_plan(
     at_once: int = 1,
     interrupt: Callable[[], None] = lambda: None,
 ) -> None:
-    """Execute the runs in their order, so many `at_once`; one that fails is reported and the rest go on."""
+    """Execute the runs in order, `at_once` of them in parallel; report one that fails, and continue with the rest."""
 
     def one(run: GridParams) -> None:
         try:

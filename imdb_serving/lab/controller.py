@@ -58,7 +58,7 @@ class Controller:
             self._changed.notify_all()
 
     def start(self) -> None:
-        """Have a server started and loaded."""
+        """Ask for a server under load."""
         with self._changed:
             self._run = True
             if self._thread is None or not self._thread.is_alive():
@@ -67,7 +67,7 @@ class Controller:
                 self._thread.start()
 
     def stop(self, wait: bool = False, why: str = "") -> None:
-        """Have everything ended; `wait` until it is."""
+        """Ask for everything to be ended; `wait` until it is."""
         with self._changed:
             self._run, self._why = False, why
             thread = self._thread

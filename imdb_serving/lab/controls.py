@@ -33,7 +33,7 @@ Soon = Callable[[Callable[[], None]], object]
 
 
 def soon_in_kernel() -> Soon | None:
-    """Return what the kernel's loop calls when no cell keeps it; None in a script, whose loops hear no page."""
+    """Return a function that calls back from the kernel's event loop; None in a script, which has no page."""
     if getattr(get_ipython(), "kernel", None) is None:
         return None
     try:
@@ -43,7 +43,7 @@ def soon_in_kernel() -> Soon | None:
 
 
 class Heartbeat:
-    """Asks with every beat; the page echoes what was asked, for as long as there is a page: the links are its own.
+    """Sends a number with every beat; the page's own link echoes it for as long as the page exists.
 
     What counts is how long a question waits, not how long ago an answer came: none are asked while nothing runs. Nor
     does time count in which the kernel could not have listened, because it was busy with a cell.
@@ -78,7 +78,7 @@ class Heartbeat:
         self._waits_since = None
 
     def forget(self) -> None:
-        """Take it that there is no page, until one answers."""
+        """Assume that there is no page until one answers."""
         self._seen, self._waits_since = False, None
 
     def _answered(self, _change: object) -> None:
@@ -131,7 +131,7 @@ class Controls:
             getattr(self, name).observe(self._set, "value")
 
     def _set(self, _change: Any) -> None:
-        """Have the lab do what all controls say, or say why it cannot: what was refused comes true with the rest."""
+        """Set what all controls say, or show why that is refused."""
         self.rate.disabled = self.arrivals.value == CLOSED
         try:
             self._lab.set(**{name: getattr(self, name).value for name in SET_BY_HAND})

@@ -113,7 +113,7 @@ class HeldSettings:
 
     @property
     def full(self) -> bool:
-        """True when so many raw samples wait in memory that they should be saved."""
+        """True when enough raw samples are in memory that they should be saved."""
         return self._bytes > MOST_BYTES
 
     def rows(self) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def numbers(stretches: Sequence[Stretch]) -> Now:
 
 
 def request_rate(stretches: Sequence[Stretch]) -> float:
-    """Return the requests a second that were answered, over the time in which all clients were at work."""
+    """Return the requests per second answered while all clients were sending."""
     rates = [
         summary.closed_loop(stretch.records)
         if stretch.settings.arrivals == CLOSED

@@ -70,7 +70,7 @@ def _cpu(now: Now) -> str:
 
 
 def sparkline(points: Sequence[tuple[float, float]], colour: str, what: str) -> str:
-    """Return a small line of the last half minute, from 0 up, with its highest value told."""
+    """Return a sparkline of the last half minute, from 0 up, with its highest value."""
     if not points:
         return ""
     top = max(value for _, value in points) or 1.0

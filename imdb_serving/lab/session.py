@@ -48,7 +48,7 @@ os.register_at_fork(after_in_child=_LABS.clear)  # a forked process must not end
 
 @atexit.register
 def _stop_all() -> None:
-    """End what runs in order, while there is an interpreter."""
+    """End everything in order before the interpreter exits."""
     for lab in list(_LABS):
         lab.stop()
 
@@ -81,7 +81,7 @@ class LabSession:
 
     @property
     def message(self) -> str:
-        """What there is to say of the state: where the server answers, or what is in the way."""
+        """The state in words: the server's address, or what is wrong."""
         return self._controller.message
 
     @property
@@ -101,7 +101,7 @@ class LabSession:
         self._controller.stop(wait=True)
 
     def leave(self, why: str) -> None:
-        """Have everything ended without waiting, for a reason that is told."""
+        """End everything without waiting, and show the reason."""
         self._controller.stop(why=why)
 
     def set(self, **changes: Any) -> None:

@@ -76,5 +76,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cell(self) -> Cell:
-        """The cell that these settings stand for; raises `ConfigError` for what cannot be."""
+        """The cell of these settings; raises `ConfigError` for impossible ones."""
         return self.params.cells()[0]

@@ -27,7 +27,7 @@ from imdb_serving.processes import pin
 
 START_SECONDS = 60.0
 TOGETHER_NS = 5_000_000
-"""The clients are told a moment in the near future at which to start: the word reaches them one after another."""
+"""Clients start at a moment in the near future, because the message reaches them one after another."""
 
 PRELOAD = [
     "imdb_serving.load.client_processes",
@@ -42,14 +42,14 @@ Connect = Callable[[], Client]
 
 
 def prepare_processes() -> None:
-    """Start loading what client processes need, in the background; a session that starts later starts at once."""
+    """Start to load what client processes need, in the background, so that a later session starts at once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([processes.__name__, *PRELOAD])
     processes.prepare()
     forkserver.ensure_running()
 
 
 def end_processes() -> None:
-    """End what `prepare_processes` started, when no session is open: a kernel that lives on is to hold nothing of it.
+    """End what `prepare_processes` started, when no session is open, so that a long-lived kernel keeps nothing of it.
 
     Python has no public way; without it the process ends with this one.
     """
@@ -224,7 +224,7 @@ def run_load(connect: Connect, shares: Sequence[Share], request_timeout: float) 
 
 
 def _lost(share: Share, error: ServingError | None) -> ClientRecord:
-    """Return the record of a share of which nothing was sent, or whose process died with all it had measured."""
+    """Return the record of a share that was not sent, or whose process died with its samples."""
     code, why = (error.code, f"not sent: {error}") if error else ("internal", "the client process died")
     return ClientRecord(
         failures=[FailedRequest(share.position(number), code, why) for number in range(share.expected())]
@@ -232,7 +232,7 @@ def _lost(share: Share, error: ServingError | None) -> ClientRecord:
 
 
 def end_with_peer(descriptor: int) -> None:
-    """End this process once the other end of its pipe is closed: who made it and was killed wants no more requests."""
+    """End this process when the other end of its pipe is closed: its parent has ended, or was killed."""
     end = select.poll()
     end.register(descriptor, 0)  # asked for nothing, it tells of the end
     end.poll()

@@ -46,7 +46,7 @@ def run_loadgen(
     seconds: float = 10.0,
     seed: int = 0,
 ) -> Outcome:
-    """Have LoadGen issue requests of a workload to so many clients for some seconds; `rate` is Server's, Poisson.
+    """Have LoadGen issue a workload's requests to clients for some seconds; `rate` is for Server (Poisson arrivals).
 
     `seed` draws the order of requests and Server's times.
 

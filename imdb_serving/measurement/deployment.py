@@ -28,27 +28,27 @@ WAIT_SECONDS = 900.0
 
 
 class Deployment(Protocol):
-    """The machine, or the machines, of grid runs."""
+    """Where grid runs are measured: this machine, or nodes of a cluster."""
 
-    def mine(self, folder: Path) -> AbstractContextManager[None]:
-        """Have a sweep's folder for the block, where no two may measure at once."""
+    def locked_folder(self, folder: Path) -> AbstractContextManager[None]:
+        """Lock a sweep's folder for the block, so that no two runs measure at once; a cluster does not."""
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
-        """Return what the cells of a run share: cards, and what stands for machine, code and model."""
+        """Return what the cells of a run share: cards, and the identity of machine, code and model."""
 
-    def placed(self, params: GridParams) -> AbstractContextManager[None]:
-        """Have the machines that a run needs for the block; raise `HostLost` when there are none."""
+    def reserved(self, params: GridParams) -> AbstractContextManager[None]:
+        """Reserve the machines that a run needs for the block; raise `HostLost` when too few are left."""
 
     @property
     def client_cores(self) -> int:
-        """The cores that clients can use."""
+        """The number of cores that clients can use."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Which machines have servers and clients just now; none on one's own machine."""
+        """The machines that have servers and clients now; empty on this machine."""
 
     def at_once(self, runs: Sequence[GridParams]) -> int:
-        """Return how many of these runs have a place to be measured side by side."""
+        """Return how many of these runs can be measured at once."""
 
     def start_server(self, params: GridParams, stack: ExitStack) -> Target:
         """Start the server; raise `ServingError` or `OSError` when it does not start."""
@@ -67,7 +67,7 @@ class LocalDeployment:
         return len(allowed())
 
     @contextmanager
-    def mine(self, folder: Path) -> Iterator[None]:
+    def locked_folder(self, folder: Path) -> Iterator[None]:
         with exclusive(folder, MEASURING, WAIT_SECONDS, "another measurement"):
             yield
 
@@ -76,7 +76,7 @@ class LocalDeployment:
         who = identity([card["id"]], model_id(model_of(params)), params.seed)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())
 
-    def placed(self, _params: GridParams) -> AbstractContextManager[None]:
+    def reserved(self, _params: GridParams) -> AbstractContextManager[None]:
         """Do nothing: we are here."""
         return nullcontext()
 

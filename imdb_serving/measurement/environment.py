@@ -52,7 +52,7 @@ def environment_card(model: Bundle | None = None) -> Card:
 
 
 def keep_card(folder: Path, model: Bundle | None = None) -> Card:
-    """Write this machine's card below `folder`, unless one of the same id is there, and return the one there is."""
+    """Write this machine's card below `folder` unless it has one of the same id; return the card."""
     fixed = _fixed(model)
     return read_card(folder, fixed["id"]) or write_card(folder, _complete(fixed))
 
@@ -130,7 +130,7 @@ def git_state() -> str:
 
 
 def identity(cards: Sequence[str], model: str, seed: int) -> str:
-    """Return what stands for machines, software, code, model and inputs: the part of a row's key that is no cell.
+    """Return the identity of machines, software, code, model and inputs: the part of a row's key beside the cell.
 
     `cards` are the ids of the machines' cards, one where server and clients are on machines alike.
     """

@@ -27,7 +27,7 @@ def new_run() -> str:
 
 @contextmanager
 def exclusive(folder: Path, name: str, wait: float, what: str) -> Iterator[None]:
-    """Hold a folder's lock of that name for the block, waiting so many seconds for it.
+    """Hold a folder's lock `name` for the block; wait up to `wait` seconds for it.
 
     Raises `DataError`, which says `what` is at work there, when another process still holds it then.
     """

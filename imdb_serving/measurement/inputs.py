@@ -79,7 +79,7 @@ def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> 
 
 
 def ensure_model(folder: Path, net: str) -> None:
-    """Train the default model of `net` into `folder` when there is none; a damaged one is an error, not retrained."""
+    """Train the default model of `net` into `folder` when it has none; a damaged one is an error."""
     if find_server_dir(folder).is_dir() and any(folder.iterdir()):
         open_bundle(folder)
         return
@@ -91,7 +91,7 @@ def ensure_model(folder: Path, net: str) -> None:
 
 
 def require_model(params: GridParams | SweepParams | LadderParams | ComparisonParams) -> None:
-    """Make sure that the model is there: one that was named must exist, the project's own is trained when missing."""
+    """Require a model: a named one must exist, the project's default is trained when missing."""
     if params.model:
         open_bundle(model_folder(params))
     elif is_project(project_root()):
@@ -107,17 +107,17 @@ def opened(folder: Path) -> Bundle:
 
 
 def model_id(model: Path | None) -> str:
-    """Return what stands for a model's content, empty for none; raise `BundleError` when there is none or a damaged."""
+    """Return the identity of a model's content, empty for none; raise `BundleError` for a missing or damaged one."""
     return opened(model).card.checksum[:12] if model else ""
 
 
 def bundle_there(folder: Path) -> Bundle | None:
-    """Return the bundle of a folder, None when there is none."""
+    """Return the bundle in a folder, or None."""
     return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
 
 
 def vocabulary_of(params: GridParams | ComparisonParams) -> Path | None:
-    """Return the file with the words of the model, None where there is no model: engines without one read any ids."""
+    """Return the model's vocabulary file, or None without a model: engines without one accept any word ids."""
     file = find_server_dir(model_folder(params)) / VOCABULARY
     return file if file.is_file() else None
 

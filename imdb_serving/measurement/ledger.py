@@ -107,7 +107,7 @@ class Ledger:
         return row
 
     def read(self) -> Contents:
-        """Return all rows, and the lines that are none; raise `DataError` when there is no ledger.
+        """Return all rows, and the lines that cannot be read; raise `DataError` when there is no ledger.
 
         The file is parsed again only when it has changed.
         """
@@ -130,7 +130,7 @@ class Ledger:
         return Contents([row for row in rows if row.schema == SCHEMA], skipped)
 
     def rows(self) -> list[Row]:
-        """Return all rows in the order written, none when there is no ledger yet."""
+        """Return all rows in the order written; an empty list before the first."""
         return self.read().rows if self.path.is_file() else []
 
     def done(self, run: str) -> dict[tuple[str, int], Row]:

@@ -47,7 +47,7 @@ class InprocClient(Client):
 
 
 class BareClient(InprocClient):
-    """Runs the engine alone, on feeds laid out beforehand: of its stages, `op1` is all that is to be counted."""
+    """Runs the engine alone on feeds made beforehand. Only its stage `op1` counts."""
 
     def call(self, request: Request) -> Reply:
         begun = perf_counter_ns()

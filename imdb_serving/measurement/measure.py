@@ -33,7 +33,7 @@ Probabilities = NDArray[np.float64]
 
 
 class Session(Protocol):
-    """Clients that are there, on this machine or on others."""
+    """Connected clients, on this machine or on others."""
 
     @property
     def request_timeout(self) -> float:
@@ -41,7 +41,7 @@ class Session(Protocol):
 
     @property
     def pids(self) -> list[int]:
-        """Their processes' ids on this machine."""
+        """The ids of the client processes on this machine."""
 
     def run(self, target: str, shares: Sequence[Share]) -> list[ClientRecord]:
         """Have the first clients work through one share each; see `LoadSession.run`."""
@@ -49,7 +49,7 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How clients reach what is measured, and its server's process ids (none without a server)."""
+    """What is measured: how clients connect to it, and the process ids of its server, if it has one."""
 
     connect: Connect
     pids: tuple[int, ...] = ()

@@ -88,7 +88,7 @@ def graph_shapes(graph: Path) -> dict[str, Shape]:
 
 
 def program_shapes(program: Path) -> Iterator[Shape]:
-    """Yield the shapes of the weights that a Paddle program names (its JSON form); none where that is not told."""
+    """Yield the shapes of the weights in a Paddle program (JSON form); nothing for another form."""
     try:
         content: Any = msgspec.json.decode(program.read_bytes())
         blocks = [block for region in content["program"]["regions"] for block in region["blocks"]]
@@ -143,7 +143,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle: every file is there and is what the card says."""
+    """An opened bundle: every file exists and agrees with the card."""
 
     folder: Path
     card: ModelCard

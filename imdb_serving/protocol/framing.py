@@ -80,7 +80,7 @@ def unpack_whole(data: Frame, max_bytes: int = MAX_BYTES) -> Piece | None:
 
 
 def missing(begun: Frame) -> int:
-    """Return how many bytes the message is short of that `begun` begins with, as far as can be told."""
+    """Return how many bytes are missing of the message that begins with `begun`, as far as its prefix says."""
     if len(begun) < PREFIX_BYTES:
         return PREFIX_BYTES - len(begun)
     _, header_bytes, body_bytes = _unpack_prefix(begun)

@@ -40,7 +40,7 @@ class Predict(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="pred
 
 
 class Hello(msgspec.Struct, frozen=True, gc=False, tag_field="kind", tag="hello"):
-    """Header of the question who is there."""
+    """Header of a `hello`."""
 
     id: RequestId
 
@@ -96,7 +96,7 @@ Tensors = Sequence[Frame] | memoryview
 
 
 def cannot_send(name: str, values: Array) -> str:
-    """Say why values cannot be sent whose type has no name on the wire."""
+    """Return why values of a type that the protocol lacks cannot be sent."""
     return f"{name!r} is {values.dtype}; only {', '.join(DTYPES)} can be sent"
 
 

@@ -43,7 +43,7 @@ _decode = msgspec.json.Decoder().decode
 
 
 class MalformedBody(BadRequest):
-    """A body that is no JSON, or has not the form of a prediction: told apart from values that cannot be predicted."""
+    """A body that is not JSON, or not a prediction; values that cannot be predicted are `BadRequest`."""
 
 
 class Form(NamedTuple):

@@ -157,7 +157,7 @@ def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -
 
 
 def encode_failure(error: BaseException, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
-    """Return what tells a client of an error."""
+    """Return the message that reports an error to a client."""
     code = wire_code(error)
     failed = FailedFrames(_build(Failure(request_id, code, words_of(error)), one_piece=one_piece))
     failed.code = code

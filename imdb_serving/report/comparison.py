@@ -27,7 +27,7 @@ def load(folder: Path) -> pd.DataFrame:
 
 
 def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:
-    """Return a row a system, with so many clients: medians over the rounds, and its ratios with 95 % intervals.
+    """Return one row for each system with this many clients: medians over the rounds, and ratios with 95 % intervals.
 
     `of bare` is the throughput as a share of the bare loops' in the same round, `of RPC` of our RPC server's.
     """
@@ -76,7 +76,7 @@ def text(rows: pd.DataFrame) -> str:
 
 
 def figure(rows: pd.DataFrame, note: str) -> Figure:
-    """Draw requests a second of every system, a panel a client count, and whose CPU a request takes.
+    """Draw requests per second of every system, one panel for each client count, and the CPU time of a request.
 
     `note` says whose machine it was.
     """

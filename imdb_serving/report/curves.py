@@ -126,7 +126,7 @@ def stage_figure(rows: pd.DataFrame, folder: Path) -> Figure:
 
 
 class _Stages(NamedTuple):
-    """One plot of the stages: whose, and their means in milliseconds by client threads."""
+    """One plot of stages: its curve, and the means in milliseconds by client threads."""
 
     line: str
     panel: str
@@ -156,7 +156,7 @@ def _stage_rows(cells: pd.DataFrame) -> list[list[_Stages]]:
 
 
 def _panels(rows: pd.DataFrame, folder: Path, what: str, *, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
-    """Return a figure with a panel for each of what the panels stand for, and its title of two lines."""
+    """Return a figure with its panels, and its title of two lines."""
     names = frames.panels(measured(frames.grid(rows)))
     across = min(len(names), PANELS_A_ROW)
     down = -(-len(names) // across)
@@ -185,7 +185,7 @@ def _title(what: str, rows: pd.DataFrame, folder: Path, width: float) -> str:
 
 
 def _wrapped(words: str, width: int) -> str:
-    """Return words in lines that are no longer than so many letters."""
+    """Wrap text to lines of at most `width` letters."""
     return "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, width))
 
 
@@ -197,7 +197,7 @@ def _curves(panels: list[Axes], cells: pd.DataFrame, column: str) -> None:
 
 
 class Drawn(NamedTuple):
-    """One curve of a panel: what it stands for, its cells by client count, and its looks."""
+    """One curve of a panel: its line and threads, its cells by client count, and its style."""
 
     line: str
     threads: int

@@ -30,7 +30,7 @@ FOLLOWS = {"worker_kind", "endpoint", "net", "model", "service"}
 
 
 def rows_of(folder: Path) -> list[Row]:
-    """Return the rows of a sweep's newest run, each cell and round once, and without those that its plan has no more.
+    """Return the rows of a sweep's newest run, each cell and round once, without cells that its plan no longer has.
 
     Raises `DataError` when there is none.
     """
@@ -56,7 +56,7 @@ def load(folder: Path) -> pd.DataFrame:
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in order, with what a line and a panel stand for in words.
+    """Return the rows in order, with the names of their line and panel.
 
     Both say all in which the cells of the grid differ beside their thread counts, so that no two of them are averaged
     together or drawn as one. `threads` is 0 for what has no server: there each client runs the engine itself.
@@ -128,12 +128,12 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(rows: pd.DataFrame) -> list[str]:
-    """Return what the lines stand for, in order."""
+    """Return the names of the lines, in order."""
     return list(dict.fromkeys(grid(rows)["line"]))
 
 
 def panels(rows: pd.DataFrame) -> list[str]:
-    """Return what the panels stand for, in order: engines as their table has them."""
+    """Return the names of the panels, in order; engines in the order of their table."""
     first = rows.drop_duplicates("panel")
     order = sorted(zip(first["cell"], first["panel"], strict=True), key=lambda pair: _rank(pair[0])[3:-2])
     return list(dict.fromkeys(panel for _, panel in order))
@@ -189,7 +189,7 @@ def machine_note(rows: pd.DataFrame, folder: Path) -> str:
 
 
 def sharing(cores: Iterable[int]) -> str:
-    """Return in words that clients and server shared so many cores, on one machine or several."""
+    """Return in words how many cores clients and server shared."""
     counts = list(cores)
     return f"clients and server share {_any_of(counts)} cores" if counts else ""
 

@@ -52,7 +52,7 @@ def ladder_figure(rows: pd.DataFrame, folder: Path) -> Figure:
 
 
 def draw_case(axes: Axes, rows: pd.DataFrame, case: ladder.Case, number: int, of: int) -> list[tuple[Line2D, str]]:
-    """Draw the rungs of the `number`-th of so many client counts beside each other; return the dots and their rungs."""
+    """Draw the rungs of one client count, the `number`-th of `of`; return the dots and their rungs."""
     return _rungs(axes, ladder.additions(rows, case), case[1], number, (number - (of - 1) / 2) * 0.36)
 
 

@@ -94,7 +94,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any]) -> None:
 
 
 def interrupt_kernels() -> None:
-    """Have the notebooks that run in other threads stop, as Ctrl-C does one in the main thread."""
+    """Interrupt the notebooks that run in other threads, as Ctrl-C interrupts one in the main thread."""
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if any("ipykernel" in part for part in child.cmdline()):

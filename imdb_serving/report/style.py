@@ -55,7 +55,7 @@ STYLE: Any = {
 
 
 def own_style(style: Any = STYLE) -> AbstractContextManager[None]:
-    """Have matplotlib's defaults and `style` hold for the block, and nothing that a matplotlibrc says."""
+    """Use matplotlib's defaults and `style` for the block, and nothing of the user's matplotlibrc."""
     return plt.style.context(["default", style])
 
 

@@ -82,7 +82,7 @@ def _tell(group: ET.Element, tip: Tip) -> None:
 
 
 def _plain(text: str, style: str) -> str:
-    """Return the element alone, its style sheet kept to itself."""
+    """Return the element with its own style sheet."""
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return text.replace("*{stroke-linejoin", f"{style} svg *{{stroke-linejoin", 1)

@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class RequestTimeline(NamedTuple):
-    """One request: whose it was, which of its client's, and its stages in order."""
+    """One request: its client, its number among that client's, and its stages in order."""
 
     client: int
     position: int
@@ -72,7 +72,7 @@ def row_of(rows: pd.DataFrame, key: str) -> Any:
 
 
 def timelines(folder: Path, row: Any, count: int) -> list[RequestTimeline]:
-    """Return so many requests from the middle of a row's run, all clients', in the order in which they began.
+    """Return `count` requests from the middle of a row's run, of all clients, by their start.
 
     Raises `DataError` when the raw samples are gone.
     """

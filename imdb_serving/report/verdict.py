@@ -107,7 +107,7 @@ def _served(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refusal(found: Findings) -> list[str]:
-    """Return why nothing is recommended and what to do; nothing when there is no reason."""
+    """Return why nothing is recommended and what to do; empty when there is no reason."""
     served = _served(found.cells)
     sound = served[served["valid"].astype(bool)]
     rounds = found.rounds
@@ -160,7 +160,7 @@ def _alone(cell: Any) -> str:
 
 
 def _rounds(found: Findings) -> str:
-    """Return how many rounds were measured, and what one alone cannot say."""
+    """Return the reason against a verdict from one round, if there was only one."""
     if found.rounds < LEAST_ROUNDS:
         return f"One round alone does not tell chance from difference: `{found.command} --rounds 3`."
     return f"Sure: medians of {plural(found.rounds, 'round')}."
@@ -252,7 +252,7 @@ def _workers(cell: Any) -> str:
 
 
 def _neighbours(found: Findings, best: Any, column: str) -> tuple[Any, Any]:
-    """Return the valid cells that differ in one count alone, by the next smaller and the next greater."""
+    """Return the valid cells that differ in one count only, the next smaller and the next greater."""
     other = {"server_threads": "client_threads", "client_threads": "server_threads"}[column]
     cells = found.cells
     alike = cells[(cells["line"] == best["line"]) & (cells["panel"] == best["panel"]) & cells["valid"].astype(bool)]

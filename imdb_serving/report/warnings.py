@@ -80,7 +80,7 @@ def _clients(cells: pd.DataFrame) -> list[str]:
 
 
 def _load(rows: pd.DataFrame, cores: int) -> list[str]:
-    """Tell of a machine that was at work before the first cell of all."""
+    """Warn when the machine was busy before the first cell."""
     first = rows.sort_values("began")["load_before"].dropna()
     if first.empty or first.iloc[0] <= LOADED * cores:
         return []

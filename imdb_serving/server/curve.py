@@ -57,7 +57,7 @@ class AllowedClients:
         return known
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading the folder."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -149,7 +149,7 @@ class HttpListener(StreamListener[Connection]):
         self._settle(connection)
 
     def _begin(self, connection: Connection, request: HttpRequest) -> bool:
-        """Put a request to work; tell whether it is answered already."""
+        """Start a request; return whether it is answered already."""
         if request.refusal is not None:
             self.counts[code_of_refusal(request.refusal[0])] += 1
             connection.reply(refusal(request))

@@ -179,7 +179,7 @@ class MetricsPort:
             times.fold()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._over.set()
         self._server.stop()
         self._thread.join(CLOSE_SECONDS)

@@ -34,7 +34,7 @@ class Waker:
             return  # rung often enough already, or closed
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until rung, or another descriptor is readable, or the time is over; tell whether it was rung."""
+        """Wait until woken, another descriptor is readable, or the time is over; return whether it was woken."""
         ready = self._poll.poll(None if seconds is None else seconds * 1000)
         for descriptor, _ in ready:
             if descriptor == self.descriptor:
@@ -42,7 +42,7 @@ class Waker:
         return False
 
     def clear(self) -> bool:
-        """Forget that it was rung; tell whether it was."""
+        """Clear a wake-up; return whether there was one."""
         try:
             return bool(self._receiver.recv(4096))
         except BlockingIOError:

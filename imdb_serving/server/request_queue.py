@@ -133,7 +133,7 @@ class Listener(Protocol):
         """Wait until there may be something to receive, or `wake`."""
 
     def wake(self) -> None:
-        """Have `wait` return."""
+        """End a wait."""
 
     def look_after(self) -> None:
         """Do what must be done now and then, whether anything arrives or not; called by the watchdog every tick."""

@@ -87,7 +87,7 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
 
 
 def telling(answer: Answer, handler: Any) -> Answer:
-    """Have an answer tell the stages of what it answers with, for `hello`."""
+    """Attach a handler's stage names to its answer function, for `hello`."""
     answer.stage_names = getattr(handler, "stage_names", ())  # type: ignore[attr-defined]
     return answer
 

@@ -52,7 +52,7 @@ class Leadership:
         self._turn = threading.Lock()
 
     def take_or_park(self, server_thread: ServerThread) -> bool:
-        """Become the leader if there is none, else park until called; tell whether the member leads now."""
+        """Become the leader if there is none, else park until called; return whether the thread leads now."""
         with self._turn:
             if self.holder is None and not server_thread.retired:
                 self.holder = server_thread
@@ -64,7 +64,7 @@ class Leadership:
         return self.holder is server_thread
 
     def pass_on(self, server_thread: ServerThread) -> None:
-        """Have a parked member lead instead of this one, or nobody."""
+        """Pass the lead to a parked thread, or to nobody."""
         with self._turn:
             if self.holder is server_thread:
                 self.holder = self.parked.pop() if self.parked else None
@@ -246,7 +246,7 @@ class ServerThreads:
             self.listener.answer_all(self._held)
 
     def rouse_leader(self) -> None:
-        """Have whoever waits at the listener look at what has been taken in."""
+        """Wake the leader for queued requests."""
         if self._waiting and len(self.queue):
             self.listener.wake()
 
@@ -256,7 +256,7 @@ class ServerThreads:
         return sum(server_thread.retired and server_thread.thread.is_alive() for server_thread in self._ever)
 
     def replace(self, server_thread: ServerThread) -> None:
-        """Have another thread take the place of one that hangs; should it ever come back, it ends."""
+        """Replace a thread that hangs; should it ever return, it ends."""
         log.warning("%s hangs and is replaced", server_thread.thread.name)
         server_thread.retired = True
         self.leadership.pass_on(server_thread)
@@ -276,7 +276,7 @@ class ServerThreads:
             self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
 
     def fail(self, task: Task, error: ServingError) -> None:
-        """Have a request end with an error, unless it has ended."""
+        """End a request with an error, unless it has ended."""
         if task.try_finish():
             with self._failing:
                 self.failed[error.code] += 1
@@ -299,7 +299,7 @@ class ServerThreads:
         return dict(total)
 
     def at_work(self) -> int:
-        """Return how many requests are at work."""
+        """Return how many requests are in progress."""
         return len(self.members) - self._idle()
 
     def stop(self) -> None:

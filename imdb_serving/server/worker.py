@@ -44,7 +44,7 @@ class Worker(Protocol):
         """Tell, while nothing is asked, whether the worker is gone."""
 
     def settles(self, seconds: float) -> bool:
-        """Wait for the answer that came too late; tell whether it came, so that the worker can be used again."""
+        """Wait for a late answer; return whether it came, so that the worker can be used again."""
 
     def end(self, seconds: float) -> str:
         """Give back what it holds; what has not ended by itself in so many seconds is killed. Return how it ended."""
@@ -103,12 +103,12 @@ def nothing_yet() -> Answer:
 
 
 def stage_names_of(answer: Answer) -> tuple[str, ...]:
-    """Return the names of what it times, none where it does not tell."""
+    """Return the names of a handler's stages, if it has any."""
     return tuple(getattr(answer, "stage_names", ()))
 
 
 def not_ready(error: str) -> str:
-    """Say that a worker is not ready, and why where it told."""
+    """Return why a worker is not ready."""
     return f"could not start: {error}" if error else "was not ready in time"
 
 

@@ -80,7 +80,7 @@ _BROKEN_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def read_lines(data: bytes, source: str) -> list[Line]:
-    """Return a file's lines that are not blank, with their numbers; raise `DataError` when there is none.
+    """Return a file's non-blank lines with their numbers; raise `DataError` when there are none.
 
     Lines end in LF, CRLF or CR, and a byte-order mark says how the text is encoded; without one it is UTF-8.
     Bytes that are not UTF-8 are kept as lone surrogates, so that it is the parser who refuses that one line.

@@ -30,14 +30,14 @@ class Machines:
     def nodes(self) -> tuple[str, ...]:
         return (f"server and clients on node {self.asked}",)
 
-    def mine(self, folder: Path) -> Any:
+    def locked_folder(self, folder: Path) -> Any:
         return nullcontext()
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
         return THIS_MACHINE.start_round(params, ledger)
 
     @contextmanager
-    def placed(self, params: GridParams) -> Iterator[None]:
+    def reserved(self, params: GridParams) -> Iterator[None]:
         self.asked += 1
         if self.asked in self.absent_at:
             raise HostLost("no node is left that could be used")

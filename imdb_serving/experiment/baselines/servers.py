@@ -162,7 +162,7 @@ HERE = "imdb_serving.experiment.baselines"
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What it is, in words; how to start it with so many workers on a port; its client; whether it runs the engine."""
+    """A baseline: its description, its command by workers and port, its client, and whether it runs the engine."""
 
     what: str
     command: Callable[[int, int], Sequence[str]]

@@ -27,7 +27,7 @@ def main(port: str) -> None:
 
 
 def echo(connection: socket.socket) -> bool:
-    """Send one message back; tell whether there was one."""
+    """Send one message back; return False at the end of the stream."""
     data = connection.recv(1 << 16)
     while data and len(data) < 4 + struct.unpack_from("<I", data)[0]:
         data += connection.recv(1 << 16)

@@ -48,7 +48,7 @@ def check_choice(name: str, value: str, known: Collection[str]) -> None:
 
 
 def check_engine(params: msgspec.Struct) -> None:
-    """Refuse an engine that there is not; one that is given by a former name gets the present one."""
+    """Refuse an unknown engine; replace a former name by the present one."""
     name = engine_name(params.engine)  # type: ignore[attr-defined] # all that call this have one
     msgspec.structs.force_setattr(params, "engine", name)
     check_choice("engine", name, ENGINES)
@@ -124,13 +124,13 @@ LOCAL, AUTO = "local", "auto"
 
 
 def check_cluster(value: str) -> None:
-    """Refuse what is neither this machine alone, nor the cluster that it belongs to, nor a cluster's address."""
+    """Refuse a value that is neither `local`, nor `auto`, nor a cluster's address."""
     if value not in {LOCAL, AUTO} and not _ADDRESS.fullmatch(value):
         raise ConfigError(f"cluster: expected local, auto, ray://HOST:PORT or HOST:PORT, got {value!r}")
 
 
 def check_placement(cluster: str, placement: str, server_nodes: int, client_nodes: int) -> None:
-    """Refuse nodes where there is one machine, and counts that a placement has not."""
+    """Refuse nodes without a cluster, and counts that a placement does not allow."""
     if server_nodes < 1:
         raise ConfigError(f"server_nodes: must be at least 1, got {server_nodes}")
     if cluster == LOCAL and (placement != SHARED or server_nodes > 1):

@@ -101,7 +101,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     @property
     def nodes(self) -> tuple[int, int]:
-        """How many nodes of a cluster have servers, and how many others have clients alone."""
+        """The number of cluster nodes with servers, and of those with clients only."""
         if self.placement == SHARED or self.mode in LOCAL_MODES:
             return 1, 0
         return self.server_nodes, self.client_nodes if self.placement == SPREAD else 1

@@ -35,7 +35,7 @@ class Legend(NamedTuple):
 
     @property
     def markup(self) -> str:
-        """The key as HTML, empty when there is nothing to explain."""
+        """The legend as HTML, empty when there is nothing to explain."""
         entries = [f"<li>{_line(handle)}{_words(str(handle.get_label()))}</li>" for handle in self.handles]
         entries += [f'<li><i style="background:{colour}"></i>{_words(name)}</li>' for name, colour in self.swatches]
         return f'<ul class="chart-key">{"".join(entries)}</ul>' if entries else ""
@@ -173,7 +173,7 @@ class Sheet:
         self._tips: dict[str, Tip] = {}
 
     def tell(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
-        """Have an artist say these words on hover, one for all of it or one a marker, and carry `data-` attributes."""
+        """Give an artist tooltips, one for all of it or one for each marker, and `data-` attributes."""
         name = f"tip-{len(self._tips)}"
         artist.set_gid(name)
         self._tips[name] = Tip(tuple(words), data or {})

@@ -104,7 +104,7 @@ def _words(line: Line, cell: Any) -> str:
 
 
 def law_in_words(line: Line) -> str:
-    """Return what the law says of a line, or why there is none."""
+    """Return in words the law fitted to a line, or why there is none."""
     if isinstance(line.law, str):
         return f"{line.name}: no law, {line.law}"
     if not line.law.fits:
