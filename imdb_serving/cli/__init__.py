@@ -6,7 +6,6 @@ A command imports what it needs when it is called, so that --help is quick.
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
 import imdb_serving
 from imdb_serving.cli import (
@@ -53,6 +52,8 @@ def completion(shell: str) -> None:
       eval "$(imdb-serving completion bash)"
       imdb-serving completion fish > ~/.config/fish/completions/imdb-serving.fish
     """
+    from click.shell_completion import get_completion_class
+
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click knows all shells of the choice
     click.echo(kind(main, {}, "imdb-serving", VARIABLE).source())

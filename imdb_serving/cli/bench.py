@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-import msgspec
 
 from imdb_serving.cli import group
 from imdb_serving.cli.options import complete_engines
@@ -61,6 +60,8 @@ def measure_and_show(
     name: str, where: str, params: P, measure: Callable[[P, Path, Callable[[str], None]], object], shown: Any
 ) -> None:
     """Measure into a folder below outputs; save the figure and tables of `shown` there, and print the tables."""
+    import msgspec
+
     from imdb_serving.measurement.folders import new_run
     from imdb_serving.report import frames, style
 

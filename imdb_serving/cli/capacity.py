@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imdb_serving.cell import plural, varying
 from imdb_serving.cli import group
 from imdb_serving.cli.options import Milliseconds, as_engine, complete_engines
 from imdb_serving.errors import ConfigError, DataError
@@ -32,6 +31,7 @@ def run_capacity(
     Raises `DataError` without valid closed-loop cells, `ConfigError` when it is too far from what was measured.
     """
     from imdb_serving.analysis.capacity import Answer, TooFar, answer, ways
+    from imdb_serving.cell import varying
     from imdb_serving.report.frames import rows_of
 
     every = ways(rows_of(folder), lambda row: _times(folder, row))
@@ -72,10 +72,14 @@ def _cost(found: Answer) -> tuple[int, int, float]:
 
 
 def _name(way: Way, told: set[str]) -> str:
+    from imdb_serving.cell import plural
+
     return f"{plural(way.cell.server_threads, 'server thread')}, {way.cell.label(told)}"
 
 
 def _in_words(held: Sequence[Answer], rate: float, p95: float, told: set[str]) -> list[str]:
+    from imdb_serving.cell import plural
+
     best = held[0]
     nodes = best.nodes or 0
     share = rate / nodes / best.node.most
@@ -111,6 +115,8 @@ def _one_less(best: Answer) -> str:
 
 
 def _others(others: Sequence[Answer], told: set[str]) -> list[str]:
+    from imdb_serving.cell import plural
+
     words = [f"{plural(one.nodes or 0, 'node')} of {_name(one.way, told)}" for one in others[:SHOWN]]
     return [f"Or {'; '.join(words)}."] if words else []
 
@@ -129,6 +135,7 @@ def _rounds(way: Way) -> int:
 
 def _doubts(best: Answer) -> list[str]:
     from imdb_serving.analysis import usl
+    from imdb_serving.cell import plural
 
     doubts = []
     if best.way.open_loops:
@@ -148,6 +155,7 @@ def _doubts(best: Answer) -> list[str]:
 
 def _too_far(found: TooFar, rate: float) -> str:
     from imdb_serving.analysis import usl
+    from imdb_serving.cell import plural
 
     steps = [count for count in (1, 2, 4, 8, 16, 32) if count * usl.FURTHEST < 2 * found.nodes]
     return (

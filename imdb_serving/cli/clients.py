@@ -22,10 +22,10 @@ from imdb_serving.config import (
     number_ranges,
 )
 from imdb_serving.errors import BadRequest, DataError, RequestTimeout, ServerUnavailable, Unauthorized
-from imdb_serving.keys import NOBODY, Credentials
 
 if TYPE_CHECKING:
     from imdb_serving.clients.base import Client
+    from imdb_serving.keys import Credentials
     from imdb_serving.load.closed_loop import ClientRecord
     from imdb_serving.load.workload import Result, ReviewWorkload
     from imdb_serving.model.conf import ModelConf
@@ -60,7 +60,7 @@ def predict_stream(
     kind: str,
     vocab: Path | None,
     http_client: str = "keep-alive",
-    credentials: Credentials = NOBODY,
+    credentials: Credentials,
 ) -> int:
     """Predict every line of `stream`; results to standard output, everything else to standard error.
 

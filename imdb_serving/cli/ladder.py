@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from imdb_serving.cli import group
 from imdb_serving.engines.registry import engines_for
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
     """Measure the overhead ladder with the sweep's engines and `none`; return whether its notebook ran through."""
+    import msgspec
+
     from imdb_serving.measurement.parameters import LadderParams
     from imdb_serving.report.notebooks import execute
 
@@ -47,6 +48,8 @@ def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
 
 def run_ladder_notebook(params: LadderParams) -> None:
     """Measure the overhead ladder through its notebook, write its page, and print its table."""
+    import msgspec
+
     from imdb_serving.measurement.folders import new_run, outputs_folder
     from imdb_serving.report import ladder
     from imdb_serving.report.notebooks import execute

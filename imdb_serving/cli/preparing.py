@@ -13,7 +13,6 @@ from imdb_serving.cli.options import complete_engines
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import EngineSpec, engines_for
 from imdb_serving.errors import BundleError, ConfigError, DataError
-from imdb_serving.keys import PUBLIC, SECRET, make_token, write_secret
 
 if TYPE_CHECKING:
     from imdb_serving.engines.tuning import Result
@@ -132,6 +131,7 @@ SERVER, CLIENTS, TOKEN = "server", "clients", "http.token"
 
 def make_keys(folder: Path, clients: tuple[str, ...]) -> None:
     """Make what is missing of a server's keys, and a pair for each client; print how they are used."""
+    from imdb_serving.keys import SECRET, make_token, write_secret
     from imdb_serving.server.curve import make_key_pair
 
     known = folder / CLIENTS
@@ -157,6 +157,8 @@ def _check(name: str) -> None:
 
 
 def _usage(folder: Path, client: str) -> str:
+    from imdb_serving.keys import PUBLIC, SECRET
+
     return f"""{folder} holds the keys; what ends in {SECRET} or .token is secret and stays with its owner.
 server:  imdb-serving serve MODEL --host 0.0.0.0 --server-key {folder / SERVER}{SECRET} --client-keys {folder / CLIENTS}
 client:  imdb-serving client ... --client-key {folder / client}{SECRET} --server-public-key {folder / SERVER}{PUBLIC}

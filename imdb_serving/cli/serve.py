@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import signal
 import sys
@@ -25,14 +24,12 @@ from imdb_serving.cli.serve_options import (
     server_options,
     warn_strangers,
 )
-from imdb_serving.protocol.endpoints import is_socket
-
-log = logging.getLogger(__name__)
 
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     from imdb_serving.protocol import wire
+    from imdb_serving.protocol.endpoints import is_socket
     from imdb_serving.server.rpc_requests import answer_maker
     from imdb_serving.server.rpc_server import RpcServer
     from imdb_serving.server.worker import nothing_yet
@@ -87,7 +84,9 @@ def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
 
 def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "") -> None:
     """Print the one line that says the server is ready, and where; its third word is the endpoint."""
-    log.info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
+    import logging
+
+    logging.getLogger(__name__).info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
     print(
         f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
         f"worker_kind={options.kind} pid={os.getpid()}{f' metrics={metrics}' if metrics else ''}",

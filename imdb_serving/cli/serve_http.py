@@ -24,12 +24,11 @@ from imdb_serving.cli.serve_options import (
 )
 from imdb_serving.config import WAIT_SECONDS
 from imdb_serving.errors import ConfigError, ServerStartError
-from imdb_serving.keys import NOBODY, Credentials
-from imdb_serving.server_process import KeptServer
 
 if TYPE_CHECKING:
     from flask import Flask
 
+    from imdb_serving.keys import Credentials
     from imdb_serving.server.http_server import HttpServer
     from imdb_serving.server.startup import Starter
 
@@ -90,7 +89,7 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
         raise broken[0]
 
 
-def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentials = NOBODY) -> None:
+def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentials) -> None:
     """Serve over HTTP by asking the RPC server at `rpc`, or one started for this; N threads, each with a client."""
     _serve_listener(options, rpc, "flask-gateway", lambda app: _http_server(app, options), credentials=credentials)
 
@@ -124,13 +123,14 @@ def _serve_listener(
     make_server: Callable[[Flask], _Server],
     *,
     profile: bool = False,
-    credentials: Credentials = NOBODY,
+    credentials: Credentials | None = None,
 ) -> None:
     from imdb_serving.clients.connect import wait_for
     from imdb_serving.clients.zeromq import RpcClient
     from imdb_serving.gateway import Gateway
     from imdb_serving.server.app import make_app
     from imdb_serving.server.startup import Starter
+    from imdb_serving.server_process import KeptServer
 
     options.set_up_log()
     options.settle()
@@ -138,6 +138,9 @@ def _serve_listener(
     if not rpc:
         options.open_bundle()  # what is wrong with the model is said here, not by the process below
         options.make_pipeline()
+    from imdb_serving.keys import NOBODY
+
+    credentials = credentials or NOBODY
     gateway = Gateway(rpc or "", credentials)
     app = make_app(gateway, max_body_bytes=options.max_message_bytes, profile=profile, token=options.token())
     server = make_server(app)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 import imdb_serving
-from imdb_serving import logs
 from imdb_serving.cli.options import Command, complete_engines
 from imdb_serving.config import (
     DEFAULT_ENDPOINT,
@@ -29,8 +26,6 @@ from imdb_serving.config import (
 )
 from imdb_serving.engines.registry import EngineSpec, check_model, engines_in_words
 from imdb_serving.errors import ConfigError
-from imdb_serving.keys import read_token
-from imdb_serving.server_process import server_arguments
 
 if TYPE_CHECKING:
     from imdb_serving.messages import Handler, ServerInfo
@@ -135,6 +130,8 @@ class ServeOptions:
 
     def arguments(self) -> list[str]:
         """Return the options of a server like this one, for a process of its own."""
+        from imdb_serving.server_process import server_arguments
+
         limits = ("max_queue", "max_message_bytes", "max_samples", "max_review_words")
         return [
             *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
@@ -157,12 +154,16 @@ class ServeOptions:
 
     def token(self) -> str:
         """Return the token for HTTP, or an empty text; raise `ConfigError` when it cannot be read."""
+        from imdb_serving.keys import read_token
+
         if self.server_key is not None or self.client_keys is not None:
             raise ConfigError("--server-key and --client-keys are for RPC; HTTP has --token-file")
         return read_token(self.token_file) if self.token_file else ""
 
     def set_up_log(self) -> None:
         """Log as asked; without a word, as logging does by itself."""
+        from imdb_serving import logs
+
         if self.log:
             logs.set_up(self.log, self.log_level)
 
@@ -171,13 +172,14 @@ class ServeOptions:
         return ["imdb_serving.pipeline.pipeline", *self.engine.facts.preload]
 
 
-log = logging.getLogger(__name__)
-
 TIMING = b"\r\nServer-Timing: "
 
 
 def warn_strangers(endpoint: str, *, guarded: bool) -> None:
     """Warn of a server that others than this host's users can reach, and that asks nobody who they are."""
+    import logging
+    from ipaddress import ip_address
+
     scheme, _, rest = endpoint.partition("://")
     host = rest.partition("/")[0].rpartition(":")[0].strip("[]")
     if guarded or scheme in {"ipc", "socket+unix"} or host == "localhost":
@@ -188,6 +190,7 @@ def warn_strangers(endpoint: str, *, guarded: bool) -> None:
     remedy = {"http": "--token-file", "socket": "tcp:// with keys (imdb-serving keys)"}.get(
         scheme, "--server-key and --client-keys (imdb-serving keys)"
     )
+    log = logging.getLogger(__name__)
     log.warning("anybody who can reach %s can use this server; to choose who, see %s", endpoint, remedy)
 
 

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from imdb_serving.cell import CLOSED, OFFLINE, POISSON, SEARCH, Cell, plural
 from imdb_serving.cli import group
 from imdb_serving.cli.options import Milliseconds, probe_options
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
 
 if TYPE_CHECKING:
+    from imdb_serving.cell import Cell
     from imdb_serving.experiment import slo as loads
     from imdb_serving.load import mlperf as loadgen
     from imdb_serving.measurement.parameters import GridParams
@@ -31,6 +30,7 @@ SAMPLES = 5000
 
 def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -> GridParams:
     """Return the parameters of a server to probe, with its rows in the folder `sweep`; train the model if missing."""
+    from imdb_serving.cell import SEARCH
     from imdb_serving.measurement.folders import new_run
     from imdb_serving.measurement.inputs import require_model
     from imdb_serving.measurement.parameters import GridParams
@@ -51,6 +51,8 @@ def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -
 
 def with_requests(cell: Cell, requests: int) -> Cell:
     """Return the cell with about this many requests, in whole passes over its reviews."""
+    import msgspec
+
     return msgspec.structs.replace(cell, samples=min(requests, SAMPLES), passes=-(-requests // SAMPLES))
 
 
@@ -111,7 +113,9 @@ class _Search:
 
     def at_rate(self, rate: float) -> loads.Probe:
         """Probe an offered rate."""
-        params = msgspec.structs.replace(self._params, arrivals=POISSON, rates=[rate])
+        import msgspec
+
+        params = msgspec.structs.replace(self._params, arrivals="poisson", rates=[rate])
         return self._probe(params.cell(max(params.client_threads), rate), rate, rate * self._seconds)
 
     def with_clients(self, clients: float) -> loads.Probe:
@@ -147,6 +151,8 @@ class _Search:
 
 def _in_words(what: str, unit: str, edge: loads.Edge, limit: loads.Limit) -> str:
     """Say where the edge is, how sure that is, and what it looks like."""
+    from imdb_serving.cell import plural
+
     if edge.holds is None:
         return f"{what}: not reached: {edge.probes[0].load:,.4g} {unit} do not hold {limit} ({edge.probes[0].why})"
     if edge.breaks is None and edge.probes[-1].load == edge.holds:
@@ -166,7 +172,7 @@ def _in_words(what: str, unit: str, edge: loads.Edge, limit: loads.Limit) -> str
     )
 
 
-OURS = {"SingleStream": CLOSED, "Server": POISSON, "Offline": OFFLINE}
+OURS = {"SingleStream": "closed", "Server": "poisson", "Offline": "offline"}
 """Our arrivals that are what a scenario's are."""
 
 

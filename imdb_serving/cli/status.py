@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
-from urllib.request import ProxyHandler, build_opener
 
 import click
 
 from imdb_serving.cli import group
 from imdb_serving.cli.options import Seconds, shows_credentials
 from imdb_serving.errors import ServerUnavailable
-from imdb_serving.keys import NOBODY, Credentials
 
 if TYPE_CHECKING:
+    from imdb_serving.keys import Credentials
     from imdb_serving.messages import ServerInfo
 
 
@@ -23,7 +21,7 @@ MAX_BYTES = 16 << 20
 SHARES = (0.5, 0.99)
 
 
-def print_status(endpoint: str, timeout: float, credentials: Credentials = NOBODY) -> None:
+def print_status(endpoint: str, timeout: float, credentials: Credentials) -> None:
     """Print it; `endpoint` is a server's, or that of its metrics."""
     from imdb_serving.clients.connect import connect
 
@@ -48,6 +46,9 @@ def _print_info(info: ServerInfo) -> None:
 
 
 def _print_metrics(url: str, timeout: float) -> None:
+    from urllib.error import URLError
+    from urllib.request import ProxyHandler, build_opener
+
     from prometheus_client.parser import text_string_to_metric_families
 
     try:

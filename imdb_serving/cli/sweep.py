@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
-from imdb_serving.cell import plural
 from imdb_serving.cli import group
 from imdb_serving.cli.ladder import measure_ladder
 from imdb_serving.cli.reading import write_report
@@ -49,6 +45,11 @@ class SweepOptions:
 
 def run_sweep(path: Path, options: SweepOptions) -> int:
     """Run a whole sweep; returns the exit code: 0, or 1 when a cell failed."""
+    import logging
+    import shlex
+
+    import msgspec
+
     from imdb_serving.experiment import sweep
     from imdb_serving.measurement.parameters import load_sweep
     from imdb_serving.report.notebooks import interrupt_kernels, notebook_path
@@ -135,6 +136,7 @@ class _Notebooks:
 
     def execute(self, params: GridParams) -> None:
         """Execute the notebook of one run."""
+        from imdb_serving.cell import plural
         from imdb_serving.experiment.sweep import run_name
         from imdb_serving.report.notebooks import execute_grid
 
@@ -161,6 +163,9 @@ class _Notebooks:
 
 def _tell(params: SweepParams, folder: Path) -> int:
     """Print how many cells a sweep has, and about how long it takes; start nothing, write nothing."""
+    import msgspec
+
+    from imdb_serving.cell import plural
     from imdb_serving.experiment.sweep import about, plan
     from imdb_serving.measurement.ledger import Ledger
 

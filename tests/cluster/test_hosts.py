@@ -158,7 +158,7 @@ def test_a_model_is_sent_once_and_is_then_in_the_hosts_cache(
         assert Path(place).is_relative_to(tmp_path)
         assert host.ask("find_model", "/not/here", checksum) == place
         assert host.ask("take_model", archive_of(bundle), checksum) == place
-        with pytest.raises(BundleError, match="was it trained anew"):
+        with pytest.raises(BundleError, match="was it trained again"):
             host.ask("take_model", archive_of(bundle), "another")
         assert [path.name for path in Path(place).parent.iterdir()] == [checksum]
 

@@ -168,7 +168,7 @@ def test_a_server_that_is_killed_is_told_and_can_be_started_again(make_lab: Make
 
 def test_a_setting_that_does_not_land_in_time_is_told(make_lab: MakeLab) -> None:
     lab = make_lab()
-    with pytest.raises(RequestTimeout, match=r"has not landed in 0\.1 s"):
+    with pytest.raises(RequestTimeout, match=r"has no dot after 0\.1 s"):
         lab.hold(timeout=0.1)
 
 
