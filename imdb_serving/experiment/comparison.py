@@ -53,14 +53,14 @@ def measure_comparison(params: ComparisonParams, folder: Path, progress: Callabl
         predicts = cell.mode not in BASELINES or BASELINES[cell.mode].predicts
         return replace(base, number=number, reference=reference if predicts else None)
 
-    blocks = _blocks(params, spec, base)
+    blocks, order = _blocks(params, spec, base), f"{params.seed}/{params.engine}"
     rows: list[Row] = []
-    left = left_of(blocks, params.rounds, params.engine, context, ledger)
+    left = left_of(blocks, params.rounds, order, context, ledger)
     with _systems(params, spec, model) as systems:
         targets = {name: system.connect for name, system in systems.items()}
         with LoadSession(targets, max(*params.client_threads, params.workers), params.timeout) as session:
             progress(f"{params.engine}: {len(systems)} systems, {params.workers} workers")
-            for row in measure_rounds(blocks, left, params.engine, context, systems, session, ledger):
+            for row in measure_rounds(blocks, left, order, context, systems, session, ledger):
                 require_sound(row)
                 if not rows or rows[-1].round != row.round:
                     progress(f"round {row.round} of {params.rounds}")

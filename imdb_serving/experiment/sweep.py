@@ -130,16 +130,19 @@ class Sweep:
         fresh: bool = False,
         progress: Callable[[int], AbstractContextManager[object]] = nullcontext,
         interrupt: Callable[[], None] = lambda: None,
+        in_turn: bool = False,
     ) -> None:
         """Plan the first rounds: of the newest run that has any of the cells, or of a new run when `fresh`.
 
-        `progress` is called with a number of runs, and entered while these are executed.
+        `progress` is called with a number of runs, and entered while these are executed. Runs are executed `in_turn`,
+        or as many at once as the deployment has places for.
         """
         self.params, self.folder, self.deployment = params, folder, deployment
         self.ledger = Ledger(folder)
         self._execute, self._interrupt, self._progress, self._say, self._file = execute, interrupt, progress, say, file
         self._planned = planned_rounds(params, folder.name, new_run(), folder.parent)
         self._runs = next(self._planned)
+        self._in_turn = in_turn
         self._contexts: dict[tuple[object, ...], Round] = {}
         self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
         self.run = (None if fresh else self._resumed()) or self._runs[0].run
@@ -204,7 +207,8 @@ class Sweep:
     def _measure_left(self) -> None:
         left = [one for one, _ in self.left()]
         with self._progress(len(left)):
-            run_plan(left, self._execute, self._fail, self.deployment.at_once(left), self._interrupt)
+            at_once = 1 if self._in_turn else self.deployment.at_once(left)
+            run_plan(left, self._execute, self._fail, at_once, self._interrupt)
 
     def _fail(self, one: GridParams, error: Exception) -> None:
         """Report a run that failed, and append a failed row for every cell that it left without one."""
@@ -262,8 +266,8 @@ def require_models(params: SweepParams, say: Say = print) -> None:
 def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = print) -> Path:
     """Measure a whole sweep in this process, always anew, and return its folder; for notebooks.
 
-    `outputs` is the folder in which the sweep's is made, empty for the project's. Raises `ConfigError` as a grid run
-    does; a cell that fails is a row with its reason.
+    `outputs` is the folder in which the sweep's is made, empty for the project's. Raises `ConfigError` for a model or a
+    cluster that is not there; a run that fails is reported, and its cells are rows with the reason.
     """
     folder = check_output(at_home(outputs) if outputs else project_root() / "outputs") / sweep
 
@@ -278,7 +282,7 @@ def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = pr
 
     require_models(params, lambda _line: None)
     deployment = deployment_of(next(planned_rounds(params, sweep, "", folder.parent))[0])
-    Sweep(params, folder, execute, deployment, say=say, fresh=True).measure()
+    Sweep(params, folder, execute, deployment, say=say, fresh=True, in_turn=True).measure()
     return folder
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn")
 
 from imdb_serving.errors import ConfigError, DataError, ServerStartError, ServerUnavailable
+from imdb_serving.experiment import comparison
 from imdb_serving.experiment.baselines import servers
 from imdb_serving.experiment.baselines.servers import JsonClient, SocketEchoClient, ZmqEchoClient
 from imdb_serving.experiment.comparison import BARE, WHAT, measure_comparison, require_sound
@@ -43,6 +44,25 @@ def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[Row]
     assert all((folder / row.raw).is_file() for row in rows)
     assert {row.difference is None for row in rows if row.cell.mode.endswith("echo")} == {True}
     assert all(row.difference < 1e-4 for row in rows if not row.cell.mode.endswith("echo"))
+
+
+def test_the_seed_decides_the_order_within_a_round(
+    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = []
+
+    def planned(blocks: object, rounds: int, order: str, *others: object) -> None:
+        orders.append(order)
+        raise InterruptedError
+
+    monkeypatch.setattr(comparison, "left_of", planned)
+    for seed in (1, 1, 2):
+        params = ComparisonParams(
+            engine="folded", model=str(bundle), workers=1, client_threads=[1], seed=seed, run="one"
+        )
+        with pytest.raises(InterruptedError):
+            measure_comparison(params, tmp_path, lambda words: None)
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tuple[Path, list[Row]]) -> None:
