@@ -1,4 +1,4 @@
-"""What the grid notebook shows of one run: each function returns a table, a figure, or a line that says why not."""
+"""What the grid notebook shows of one run: each function returns a table, a figure, or a line in their place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from imdb_serving.report import frames, style, tables
+from imdb_serving.report import frames, page, style, tables
 from imdb_serving.report import open_loop as loops
 from imdb_serving.rows import Row, frame
 
@@ -18,9 +18,10 @@ def table(rows: Sequence[Row]) -> pd.DataFrame:
     return frames.named(frame(rows))
 
 
-def failures(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells that failed, or whose numbers cannot be believed, with the reasons."""
-    return tables.failures(rows)
+def failures(rows: pd.DataFrame) -> Any:
+    """Return the cells that failed, or whose numbers cannot be believed, with the reasons; a line when none did."""
+    found = tables.failures(rows)
+    return found if len(found) else page.text(f"{tables.failures_in_words(rows)}.")
 
 
 def published(rows: pd.DataFrame) -> Any:
@@ -34,8 +35,8 @@ def figure(rows: pd.DataFrame, folder: Path) -> Any:
 
 
 def open_loop(rows: pd.DataFrame) -> Any:
-    """Return latency at each offered rate; None for a closed loop."""
-    return loops.show(rows) if loops.any_measured(rows) else None
+    """Return latency at each offered rate; a line for a closed loop."""
+    return loops.show(rows) if loops.any_measured(rows) else page.text("Not an open loop: set `arrivals` and `rates`.")
 
 
 def open_loop_figure(rows: pd.DataFrame, folder: Path) -> Any:

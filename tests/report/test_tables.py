@@ -14,7 +14,7 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import Plan, write_plan
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.messages import Reply
-from imdb_serving.report import frames, tables
+from imdb_serving.report import frames, grid_report, tables
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
 PUBLISHED = ["prepro", "client infer", "op0", "op1", "op2", "postpro", "total"]
@@ -215,3 +215,10 @@ def test_answers_are_compared_within_what_decides_them() -> None:
     said = tables.answers(table(rows))
     assert said.count("All 2 measurements of engine") == 2
     assert said.count("at most 1e-08 from the bare engine's") == 2
+
+
+def test_a_grid_report_says_so_when_there_is_nothing_to_show() -> None:
+    rows = table([row(1, 1)])
+    assert "1 measurement, none of which failed" in grid_report.failures(rows)._repr_html_()
+    assert "Not an open loop" in grid_report.open_loop(rows)._repr_html_()
+    assert len(grid_report.failures(table([row(1, 1), failed(2, 4)]))) == 1
