@@ -27,7 +27,7 @@ from imdb_serving.errors import ConfigError
 
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
-_of_worker: list[list[int]] = []
+_cores_of_workers: list[list[int]] = []
 
 
 def parse_cores(words: str) -> list[int]:
@@ -47,25 +47,25 @@ def parse_cores(words: str) -> list[int]:
     return sorted(cores)
 
 
-def shared_out(cores: Sequence[int], workers: int, each: int) -> list[list[int]]:
+def split_cores(cores: Sequence[int], workers: int, each: int) -> list[list[int]]:
     """Give each worker so many cores of its own; none where there are not enough for all."""
     if workers * each > len(cores):
         return []
     return [list(cores[number * each : (number + 1) * each]) for number in range(workers)]
 
 
-def settle(cores: Sequence[int], workers: int, each: int) -> None:
+def pin_server(cores: Sequence[int], workers: int, each: int) -> None:
     """Keep this process, and what it starts from now on, on these cores, and give workers theirs."""
     pin(cores)
     for thread in Path("/proc/self/task").glob("*"):  # libraries have started some of theirs when loaded
         with suppress(OSError):
             os.sched_setaffinity(int(thread.name), cores)
-    _of_worker[:] = shared_out(cores, workers, each)
+    _cores_of_workers[:] = split_cores(cores, workers, each)
 
 
-def of_worker(number: int) -> list[int]:
+def cores_of_worker(number: int) -> list[int]:
     """Return the cores of a worker; none when it has none of its own."""
-    return _of_worker[number] if number < len(_of_worker) else []
+    return _cores_of_workers[number] if number < len(_cores_of_workers) else []
 
 
 def pin(cores: Sequence[int]) -> None:
@@ -75,28 +75,30 @@ def pin(cores: Sequence[int]) -> None:
             os.sched_setaffinity(0, cores)
 
 
-PREFIX = "imdb-serving-fork-"
-LONGEST = 65
+FORK_FOLDER_PREFIX = "imdb-serving-fork-"
+LONGEST_FOLDER_BYTES = 65
 """Bytes of a folder for temporary files in which a socket still has a name that is short enough (108 bytes in all)."""
 
 ORPHANED_SECONDS = 5.0
 """A process that is killed closes its files some time before it leaves its children."""
 
-SHORT = "/tmp"  # noqa: S108 - a folder of our own is made in it
+SHORT_FOLDER = "/tmp"  # noqa: S108 - a folder of our own is made in it
 
 
-def prepare() -> None:
+def prepare_fork_server() -> None:
     """Make the folder of the fork server that is started next, if none runs; called before a process is started."""
     resource_tracker.ensure_running()  # its start unblocks signals, which who starts a process has blocked
     config = process.current_process()._config  # type: ignore[attr-defined] # there is no other way
     running = multiprocessing.forkserver._forkserver._forkserver_pid is not None  # type: ignore[attr-defined]
     folder = config.get("tempdir")
-    ours = bool(folder) and Path(folder).name.startswith(PREFIX)
+    ours = bool(folder) and Path(folder).name.startswith(FORK_FOLDER_PREFIX)
     if not folder or (ours and not (running and Path(folder).is_dir())):
         if ours:
             shutil.rmtree(folder, ignore_errors=True)
         usual = tempfile.gettempdir()
-        config["tempdir"] = tempfile.mkdtemp(prefix=PREFIX, dir=usual if len(usual.encode()) <= LONGEST else SHORT)
+        config["tempdir"] = tempfile.mkdtemp(
+            prefix=FORK_FOLDER_PREFIX, dir=usual if len(usual.encode()) <= LONGEST_FOLDER_BYTES else SHORT_FOLDER
+        )
 
 
 _parent = os.getppid()
@@ -116,7 +118,7 @@ def _remove() -> None:
     address = multiprocessing.forkserver._forkserver._forkserver_address  # type: ignore[attr-defined]
     config = process.current_process()._config  # type: ignore[attr-defined]
     there = Path(address).parent if isinstance(address, str) and address[:1] != "\0" else config.get("tempdir")
-    if there and Path(there).name.startswith(PREFIX):
+    if there and Path(there).name.startswith(FORK_FOLDER_PREFIX):
         shutil.rmtree(there, ignore_errors=True)
 
 
@@ -172,7 +174,7 @@ class Cleanup:
 
 
 @contextmanager
-def fleeting_folder() -> Iterator[str]:
+def temporary_folder() -> Iterator[str]:
     """Give a folder for temporary files that is gone with the block, or with this process if that is killed."""
     folder = tempfile.mkdtemp(prefix="imdb-serving-")
     cleanup = Cleanup(folder)

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import rpc_kit as kit
 
-from imdb_serving.processes import Cleanup, fleeting_folder
+from imdb_serving.processes import Cleanup, temporary_folder
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from imdb_serving.processes import fleeting_folder
-with fleeting_folder() as folder:
+from imdb_serving.processes import temporary_folder
+with temporary_folder() as folder:
     (Path(folder) / "below").mkdir()
     (Path(folder) / "below" / "file").write_text("x")
     print(folder, flush=True)
@@ -26,7 +26,7 @@ with fleeting_folder() as folder:
 
 
 def test_a_folder_is_gone_with_its_block() -> None:
-    with fleeting_folder() as folder:
+    with temporary_folder() as folder:
         (Path(folder) / "file").write_text("x")
     assert not Path(folder).exists()
 

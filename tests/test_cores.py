@@ -17,7 +17,7 @@ from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.local_clients import InprocClient
-from imdb_serving.processes import parse_cores, shared_out
+from imdb_serving.processes import parse_cores, split_cores
 from imdb_serving.server_process import ServerProcess
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
@@ -41,9 +41,9 @@ def test_cores_that_are_not_to_be_had_are_named_with_those_that_are() -> None:
 
 
 def test_each_worker_has_as_many_cores_as_math_threads_or_none_has_its_own() -> None:
-    assert shared_out([4, 5, 6, 7], 2, 1) == [[4], [5]]
-    assert shared_out([4, 5, 6, 7], 2, 2) == [[4, 5], [6, 7]]
-    assert shared_out([4, 5, 6, 7], 3, 2) == []
+    assert split_cores([4, 5, 6, 7], 2, 1) == [[4], [5]]
+    assert split_cores([4, 5, 6, 7], 2, 2) == [[4, 5], [6, 7]]
+    assert split_cores([4, 5, 6, 7], 3, 2) == []
 
 
 def affinity(task: Path) -> str:

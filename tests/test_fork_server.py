@@ -16,7 +16,7 @@ import multiprocessing, os, signal, time
 from multiprocessing import forkserver
 from imdb_serving import processes
 
-processes.prepare()
+processes.prepare_fork_server()
 multiprocessing.set_forkserver_preload(["imdb_serving.processes"])
 one = multiprocessing.get_context("forkserver").Process(target=print)
 one.start()

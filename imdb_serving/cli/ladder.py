@@ -76,10 +76,10 @@ def run_flask_benchmark(model: Path | None, samples: int, server_threads: int) -
     from imdb_serving.experiment.grid import describe, run_grid
     from imdb_serving.measurement.inputs import require_model
     from imdb_serving.measurement.parameters import GridParams
-    from imdb_serving.processes import fleeting_folder
+    from imdb_serving.processes import temporary_folder
 
     rows = {}
-    with fleeting_folder() as folder:
+    with temporary_folder() as folder:
         for way, mode, http_client in WAYS:
             params = GridParams(
                 mode=mode,

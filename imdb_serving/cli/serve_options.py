@@ -88,10 +88,10 @@ class ServeOptions:
 
     def settle(self) -> None:
         """Stay on the cores that were named, if any; raise `ConfigError` for those that cannot be used."""
-        from imdb_serving.processes import parse_cores, settle
+        from imdb_serving.processes import parse_cores, pin_server
 
         if self.cores:
-            settle(parse_cores(self.cores), self.server_threads, self.engine.math_threads)
+            pin_server(parse_cores(self.cores), self.server_threads, self.engine.math_threads)
 
     def make_pipeline(self) -> MakePipeline:
         """Return the function that makes a worker's pipeline; raise `ConfigError` when it does not exist."""

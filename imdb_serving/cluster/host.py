@@ -36,7 +36,7 @@ from imdb_serving.measurement.inputs import bundle_there, model_id
 from imdb_serving.measurement.machine import allowed
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.model.files import SERVER_DIR
-from imdb_serving.processes import fleeting_folder
+from imdb_serving.processes import temporary_folder
 from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.timing import CLOCK_ID
 
@@ -54,7 +54,7 @@ class Host:
         self._session: LoadSession | None = None
         self._pids: list[int] = []
         self._watch: tuple[ExitStack, Usage] | None = None
-        self._tickets = Path(stack.enter_context(fleeting_folder()))
+        self._tickets = Path(stack.enter_context(temporary_folder()))
 
     def who(self) -> HostFacts:
         """Tell who this is."""

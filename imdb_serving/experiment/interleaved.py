@@ -29,6 +29,10 @@ class Block:
     workloads: Sequence[Workload] | None = None
 
 
+Plan = dict[int, list[tuple[int, Block]]]
+"""By round, the blocks that are left to measure, each with its place in the round's order."""
+
+
 def left_of(blocks: Sequence[Block], rounds: int, seed: str, context: Context, ledger: Ledger) -> Plan:
     """Return the blocks, with their places, that each round has still to measure: all, unless a run was interrupted."""
     done: dict[str, set[tuple[str, int]]] = {}
@@ -41,9 +45,6 @@ def left_of(blocks: Sequence[Block], rounds: int, seed: str, context: Context, l
             if (row.key, number) not in done[row.run]:
                 left.setdefault(number, []).append((place, block))
     return left
-
-
-Plan = dict[int, list[tuple[int, Block]]]
 
 
 def measure_rounds(

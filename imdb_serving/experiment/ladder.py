@@ -30,7 +30,7 @@ from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.parameters import LadderParams, model_folder
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
-from imdb_serving.processes import fleeting_folder
+from imdb_serving.processes import temporary_folder
 from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerProcess, server_arguments
 
@@ -166,7 +166,7 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Target]]:
     spec, model = _engine_and_model(params, engine)
     arguments = server_arguments(model, spec, params.server_threads)
     with ExitStack() as stack:
-        place = stack.enter_context(fleeting_folder())
+        place = stack.enter_context(temporary_folder())
         start = functools.partial(_start, stack)
         with ThreadPoolExecutor() as pool:
             plain = pool.submit(start, "socket", [*arguments, "--endpoint", f"socket+unix://{place}/plain"])

@@ -44,7 +44,7 @@ Connect = Callable[[], Client]
 def prepare_processes() -> None:
     """Start to load what client processes need, in the background, so that a later session starts at once."""
     multiprocessing.get_context("forkserver").set_forkserver_preload([processes.__name__, *PRELOAD])
-    processes.prepare()
+    processes.prepare_fork_server()
     forkserver.ensure_running()
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.load.share import Workload
-from imdb_serving.processes import fleeting_folder
+from imdb_serving.processes import temporary_folder
 
 SCENARIOS = ("SingleStream", "Server", "Offline")
 SUMMARY = "mlperf_log_summary.txt"
@@ -56,7 +56,7 @@ def run_loadgen(
     if scenario not in SCENARIOS:
         raise ConfigError(f"there is no scenario {scenario!r}; expected {', '.join(SCENARIOS)}")
     with (
-        fleeting_folder() as place,
+        temporary_folder() as place,
         _answering(loadgen, connect, workload, clients) as loader,
     ):
         settings, logs = _settings(loadgen, scenario, rate, seconds, len(workload)), _logs(loadgen, place)

@@ -24,7 +24,7 @@ from imdb_serving.load.open_loop import arrival_times
 from imdb_serving.load.share import Share, Workload
 from imdb_serving.load.workload import Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
-from imdb_serving.processes import fleeting_folder
+from imdb_serving.processes import temporary_folder
 from imdb_serving.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.text.formats import Line
 from imdb_serving.timing import WAYS
@@ -197,7 +197,7 @@ def _shares(
     due = arrival_times(cell.arrivals, cell.rate, len(whole), context.seed + context.number)
     # All at once, the last is overdue by as long as the whole takes.
     patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
-    with fleeting_folder() as place:
+    with temporary_folder() as place:
         clients = cell.client_threads
         one = Share(
             whole, len(whole), due_ns=due, tickets=Path(place) / "tickets", clients=clients, patience_ns=patience

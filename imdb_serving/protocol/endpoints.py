@@ -7,7 +7,6 @@ from typing import NamedTuple
 from imdb_serving.errors import BadRequest
 
 SOCKET, UNIX = "socket", "socket+unix"
-SCHEMES = ("tcp", "ipc", SOCKET, UNIX)
 
 
 class Address(NamedTuple):

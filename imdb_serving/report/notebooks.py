@@ -24,7 +24,7 @@ from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.measurement.parameters import GridParams, from_notebook
 from imdb_serving.measurement.parameters.checks import Params
-from imdb_serving.processes import fleeting_folder
+from imdb_serving.processes import temporary_folder
 
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
@@ -117,7 +117,7 @@ class _Apart:
                 self._stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("ignore")
                 self._stack.callback(_set_temporary, os.environ.get("TMPDIR"))
-                _set_temporary(self._stack.enter_context(fleeting_folder()))
+                _set_temporary(self._stack.enter_context(temporary_folder()))
             self._inside += 1
 
     def __exit__(self, *_error: object) -> None:

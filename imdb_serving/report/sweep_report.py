@@ -59,7 +59,7 @@ class Report:
 
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
-        return latency.life(self.rows, self.folder, self._verdict.key).save(self.figures)
+        return latency.timeline(self.rows, self.folder, self._verdict.key).save(self.figures)
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
@@ -107,7 +107,7 @@ class Report:
 
     def published(self) -> Part:
         """Return what the published RPC table says when it is analysed as ours."""
-        return _markdown(tables.in_words())
+        return _markdown(tables.published_in_words())
 
     def published_tables(self) -> Part:
         """Ours in the published columns, and the published tables, over RPC and over Flask."""

@@ -244,7 +244,7 @@ def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Seq
     return [int(count) for count in chosen["client_threads"]], chosen
 
 
-def in_words() -> str:
+def published_in_words() -> str:
     """Return what the published RPC table says when it is read as ours are, a line a finding."""
     table = table_of("rpc")
     place, total = published.best_cell(table)

@@ -82,7 +82,7 @@ def timelines(folder: Path, row: Any, count: int) -> list[RequestTimeline]:
     first = max(0, (len(samples) - count) // 2)
     names = ["prepro", *row["stages"], "postpro"]
     chosen: Any = samples.iloc[first : first + count]
-    return [_life(sample, names) for sample in chosen.to_dict("records")]
+    return [_timeline_of(sample, names) for sample in chosen.to_dict("records")]
 
 
 def median_timeline(folder: Path, row: Any) -> RequestTimeline:
@@ -90,10 +90,10 @@ def median_timeline(folder: Path, row: Any) -> RequestTimeline:
     samples = read_samples(folder, str(row["raw"])).sort_values("total_ns").reset_index(drop=True)
     if samples.empty:
         raise DataError(f"{folder / str(row['raw'])} holds no request")
-    return _life(samples.iloc[len(samples) // 2].to_dict(), ["prepro", *row["stages"], "postpro"])
+    return _timeline_of(samples.iloc[len(samples) // 2].to_dict(), ["prepro", *row["stages"], "postpro"])
 
 
-def _life(sample: Any, names: Sequence[str]) -> RequestTimeline:
+def _timeline_of(sample: Any, names: Sequence[str]) -> RequestTimeline:
     # An open loop's stamp is when a request was sent, so its prepro lies before.
     now = int(sample["start_ns"]) - (int(sample["prepro_ns"]) if "intended_ns" in sample else 0)
     parts = []
@@ -133,29 +133,35 @@ def write_trace(timelines: Sequence[RequestTimeline], path: Path, about: dict[st
 
 def events(timelines: Sequence[RequestTimeline]) -> Iterator[Event]:
     """Yield all events; times are microseconds since the first request began."""
-    begin = min(life.start_ns for life in timelines)
-    lanes = in_lanes((life.served[0].start_ns, life.served[-1].end_ns) if life.served else (0, 0) for life in timelines)
-    waits = [next((part for part in life.parts if part.name == QUEUE), None) for life in timelines]
+    begin = min(timeline.start_ns for timeline in timelines)
+    lanes = in_lanes(
+        (timeline.served[0].start_ns, timeline.served[-1].end_ns) if timeline.served else (0, 0)
+        for timeline in timelines
+    )
+    waits = [next((part for part in timeline.parts if part.name == QUEUE), None) for timeline in timelines]
     waiting = in_lanes((part.start_ns, part.end_ns) if part else (0, 0) for part in waits)
     yield from _names(timelines, lanes, waiting)
-    for number, (life, lane, wait, place) in enumerate(zip(timelines, lanes, waits, waiting, strict=True)):
-        whole = Part(f"request {life.position}", life.start_ns, life.end_ns)
-        yield _slice(whole, CLIENTS, life.client, begin, {"client": life.client, "position": life.position})
-        for part in life.parts:
+    for number, (timeline, lane, wait, place) in enumerate(zip(timelines, lanes, waits, waiting, strict=True)):
+        whole = Part(f"request {timeline.position}", timeline.start_ns, timeline.end_ns)
+        yield _slice(whole, CLIENTS, timeline.client, begin, {"client": timeline.client, "position": timeline.position})
+        for part in timeline.parts:
             if part.name in {*CLIENT_STAGES, *WAYS, NETWORK}:
-                yield _slice(part, CLIENTS, life.client, begin)
+                yield _slice(part, CLIENTS, timeline.client, begin)
         if wait and wait.end_ns > wait.start_ns:
             yield _slice(wait, WAITING, place, begin, {"request": number})
-        for part in life.served:
+        for part in timeline.served:
             yield _slice(part, WORKERS, lane, begin, {"request": number})
-        yield from _arrows(life, lane, number, begin)
+        yield from _arrows(timeline, lane, number, begin)
 
 
 def _names(timelines: Sequence[RequestTimeline], lanes: Sequence[int], waiting: Sequence[int]) -> Iterator[Event]:
     for pid, name in NAMES.items():
         yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_name", "args": {"name": name}}
         yield {"ph": "M", "pid": pid, "tid": 0, "name": "process_sort_index", "args": {"sort_index": pid}}
-    rows = [(CLIENTS, "client", sorted({life.client for life in timelines})), (WAITING, "place", sorted(set(waiting)))]
+    rows = [
+        (CLIENTS, "client", sorted({timeline.client for timeline in timelines})),
+        (WAITING, "place", sorted(set(waiting))),
+    ]
     for pid, name, numbers in [*rows, (WORKERS, "lane", sorted(set(lanes)))]:
         for number in numbers:
             yield {
@@ -180,18 +186,18 @@ def _slice(part: Part, pid: int, tid: int, begin: int, more: dict[str, Any] | No
     }
 
 
-def _arrows(life: RequestTimeline, lane: int, number: int, begin: int) -> Iterator[Event]:
+def _arrows(timeline: RequestTimeline, lane: int, number: int, begin: int) -> Iterator[Event]:
     """Lead from the client's send to its worker, and from there to its reply."""
-    by_name = {part.name: part for part in life.parts}
-    if not life.served or not set(WAYS) <= set(by_name):
+    by_name = {part.name: part for part in timeline.parts}
+    if not timeline.served or not set(WAYS) <= set(by_name):
         return
     send, reply = (by_name[name] for name in WAYS)
-    first, last = life.served[0], life.served[-1]
+    first, last = timeline.served[0], timeline.served[-1]
     steps = [
-        ("s", "there", CLIENTS, life.client, send.start_ns, 2 * number),
+        ("s", "there", CLIENTS, timeline.client, send.start_ns, 2 * number),
         ("f", "there", WORKERS, lane, first.start_ns, 2 * number),
         ("s", "back", WORKERS, lane, last.start_ns, 2 * number + 1),
-        ("f", "back", CLIENTS, life.client, reply.start_ns, 2 * number + 1),
+        ("f", "back", CLIENTS, timeline.client, reply.start_ns, 2 * number + 1),
     ]
     for kind, name, pid, tid, at, flow in steps:
         yield {

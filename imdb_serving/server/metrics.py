@@ -25,7 +25,7 @@ from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Stage
 
 SAMPLE = 1024
-TOLD = ("version", "engine", "net", "worker_kind", "protocol")
+INFO_FIELDS = ("version", "engine", "net", "worker_kind", "protocol")
 FOLD_SECONDS = 0.5
 CLOSE_SECONDS = 2.0
 BUCKETS = (
@@ -101,9 +101,7 @@ class ServerCollector(Collector):
     def collect(self) -> Iterator[Any]:
         """Yield all families; called at each scrape."""
         threads, counts = self._threads, self._threads.queue.counts
-        info = {
-            name: str(getattr(self._info, name)) for name in ("version", "engine", "net", "worker_kind", "protocol")
-        }
+        info = {name: str(getattr(self._info, name)) for name in INFO_FIELDS}
         yield InfoMetricFamily("imdb_serving", "What is served", value=info)
         yield _counters("imdb_serving_requests", "Requests by how they ended", "outcome", threads.outcomes())
         dropped = {why: counts[why] for why in ("refused", "shed", "late", "abandoned")}

@@ -39,10 +39,13 @@ class ProcessWorker:
         _need_descriptors()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([processes.__name__, *preload])
-        processes.prepare()
+        processes.prepare_fork_server()
         ours, theirs = socket.socketpair()
         self._process: Any = context.Process(
-            target=_work, args=(theirs, make_answer, processes.of_worker(number)), name=f"worker-{number}", daemon=True
+            target=_work,
+            args=(theirs, make_answer, processes.cores_of_worker(number)),
+            name=f"worker-{number}",
+            daemon=True,
         )
         # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
         # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.

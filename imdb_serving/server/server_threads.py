@@ -158,7 +158,7 @@ class ServerThreads:
 
     def _work(self, server_thread: ServerThread) -> None:
         if self._can_be_brief:  # it is a worker itself
-            processes.pin(processes.of_worker(server_thread.number))
+            processes.pin(processes.cores_of_worker(server_thread.number))
         queue, behind = self._queue, self.queue.behind
         while not (self._stopping or server_thread.retired):
             try:

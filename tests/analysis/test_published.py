@@ -6,7 +6,7 @@ import pytest
 
 from imdb_serving.analysis import published, usl
 from imdb_serving.analysis.published import published_table as table_of
-from imdb_serving.report.tables import in_words
+from imdb_serving.report.tables import published_in_words
 
 TABLE = table_of("rpc")
 
@@ -37,7 +37,7 @@ def test_where_the_law_does_not_fit_it_says_so() -> None:
     laws = published.laws(TABLE)
     assert set(laws) == {4, 8, 12, 16, 20, 24}
     assert {servers for servers, law in laws.items() if isinstance(law, usl.Law) and not law.fits} >= {16, 20}
-    said = in_words()
+    said = published_in_words()
     assert "does not fit" in said
     assert "12 server x 12 client threads (3.45 s)" in said
     assert "27% to 89%" in said

@@ -113,11 +113,11 @@ def test_a_distribution_marks_what_is_certified(tmp_path: Path) -> None:
 
 def test_without_raw_samples_it_says_so() -> None:
     assert "raw samples are not here" in latency.ecdf(BOTH, THIS_MACHINE)._repr_html_()
-    assert "No request can be drawn" in latency.life(BOTH, THIS_MACHINE)._repr_html_()
+    assert "No request can be drawn" in latency.timeline(BOTH, THIS_MACHINE)._repr_html_()
 
 
 def test_one_request_is_drawn_stage_by_stage(tmp_path: Path) -> None:
-    (drawing,) = drawings(latency.life(with_samples(tmp_path), tmp_path))
+    (drawing,) = drawings(latency.timeline(with_samples(tmp_path), tmp_path))
     said = titles(drawing)
     assert [words.split("\n")[0] for words in said] == ["prepro", *row(1, 1).stages, "postpro"]
     assert said[0] == "prepro\n0.1 µs, from 0.0 µs on"

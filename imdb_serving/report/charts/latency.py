@@ -105,7 +105,7 @@ def _chart(panel: str, clients: int, own: list[tuple[Drawn, NDArray[np.float64]]
 ROWS = ("client", "on its way", "waiting", "worker")
 
 
-def life(rows: pd.DataFrame, folder: Path, key: str = "") -> Charts:
+def timeline(rows: pd.DataFrame, folder: Path, key: str = "") -> Charts:
     """Return the life of a request of median length of a cell, by its key; of the fastest where none is given."""
     try:
         row = row_of(rows, key)
