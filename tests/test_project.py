@@ -77,6 +77,17 @@ def test_the_lock_pins_every_package_with_hashes_and_names_no_host() -> None:
     assert not re.search(r"://|--index-url|--extra-index-url|--find-links|--trusted-host|^-i\b", text, re.MULTILINE)
 
 
+def test_every_data_file_is_part_of_the_installed_package() -> None:
+    declared = {
+        (package, pattern): set((ROOT / package.replace(".", "/")).glob(pattern))
+        for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
+        for pattern in patterns
+    }
+    assert [entry for entry, files in declared.items() if not files] == []
+    there = run("git", "ls-files", "imdb_serving").stdout.split()
+    assert {ROOT / name for name in there if not name.endswith(".py")} == set().union(*declared.values())
+
+
 def test_imports_point_one_way() -> None:
     done = run("lint-imports", "--no-cache")
     assert done.returncode == 0, done.stdout + done.stderr
