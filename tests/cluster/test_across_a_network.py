@@ -28,7 +28,7 @@ import json, sys
 from pathlib import Path
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.clients.connect import connect
-from imdb_serving.protocol.http import json_wire
+from imdb_serving.protocol import json_bodies
 from imdb_serving.keys import Credentials
 
 endpoint, ahead, *keys = sys.argv[1:]
@@ -37,8 +37,8 @@ with connect(endpoint, 5.0, credentials=Credentials(*map(Path, keys))) as client
     for _ in range(60):
         reply = client.call(make_request(({"words": [1, 2, 3]},), ("prediction",)))
         stages, record = {stage.name: stage for stage in reply.stages}, reply.record
-        rpc = not hasattr(record, "timing")
-        server, clock = (record.answer.stages(), record.answer.clock) if rpc else json_wire.parse_timing(record.timing)
+        answer = getattr(record, "answer", None)
+        server, clock = (answer.stages(), answer.clock) if answer else json_bodies.parse_timing(record.timing)
         arrived, left = (stamp - int(ahead) * 10**9 for stamp in (server[0].start_ns, server[-1].end_ns))
         send, back = stages["send"], stages["reply"]
         found.append({
