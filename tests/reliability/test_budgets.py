@@ -116,8 +116,9 @@ def large(request: Request, timeline: Timeline) -> Reply:
 def test_answers_that_are_not_read_are_charged_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_listener, "MAX_HELD_BYTES", 800_000)
     with load.in_process("socket", large) as endpoint, kit.raw_socket(endpoint) as deaf:
-        for number in range(100):
-            deaf.send_multipart(kit.raw_message(id=number))
+        with suppress(ConnectionError):  # it may be closed before the last request is sent
+            for number in range(100):
+                deaf.send_multipart(kit.raw_message(id=number))
         time.sleep(1)
         assert everything(deaf.socket) < 20_000_000  # of 40; the system's own buffers hold some megabytes
 
@@ -131,9 +132,9 @@ def test_a_client_that_reads_its_answers_byte_by_byte_is_closed(mode: str, monke
         message = kit.in_one_piece(kit.raw_message()) if mode == "socket" else http.message()
         slow.sendall(message * 60)
         until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            slow.recv(50)
-            time.sleep(0.05)
+        with suppress(ConnectionError):
+            while time.monotonic() < until and slow.recv(50):
+                time.sleep(0.05)
         assert everything(slow) < 20_000_000  # of 24; the system's own buffers hold some megabytes
 
 
