@@ -63,7 +63,7 @@ def measure_and_show(
     import msgspec
 
     from imdb_serving.measurement.folders import new_run
-    from imdb_serving.report import frames, style
+    from imdb_serving.report import frames
 
     params = msgspec.structs.replace(params, run=params.run or new_run())
     folder = check_output(project_root() / "outputs" / where)
@@ -71,7 +71,8 @@ def measure_and_show(
     measure(params, folder, lambda words: print(words, file=sys.stderr))
     rows = shown.load(folder)
     words = shown.text(rows)
-    style.save(shown.figure(rows, frames.sharing([frames.cores(rows, folder)])), folder, name)
+    charts = shown.charts(rows, frames.sharing([frames.cores(rows, folder)]))
+    charts.save(folder, name, charts.note)
     (folder / f"{name}.txt").write_text(words + "\n", encoding="utf-8")
     print(words)
     print(f"figure: {folder / name}.png", file=sys.stderr)

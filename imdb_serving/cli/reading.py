@@ -36,13 +36,13 @@ def run_compare(first: Path, second: Path) -> int:
 
     0 same or better, 1 worse, 2 not comparable.
     """
-    from imdb_serving.report import compare, style
+    from imdb_serving.report import compare
 
     made = compare.compare(first.resolve(), second.resolve())
     print(compare.text(made))
     if made.code != compare.NOT_COMPARABLE:
         name = f"compared-with-{first.resolve().name}"
-        style.save(compare.figure(made), second.resolve() / "figures", name)
+        compare.changes(made).save(second.resolve() / "figures", name)
         print(f"figure: {second.resolve() / 'figures' / name}.png", file=sys.stderr)
     return made.code
 

@@ -1,15 +1,15 @@
-"""Two sweeps beside each other, in words and in one figure. Knows the analysis of pairs; measures nothing."""
+"""Two sweeps beside each other, in words and in one chart. Knows the analysis of pairs; measures nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from imdb_serving.analysis.cells import Noise, noise_of
@@ -24,11 +24,13 @@ from imdb_serving.analysis.compare import (
 )
 from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
-from imdb_serving.report.style import COLOURS, GREY, own_style
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.style import COLOURS, GREY
 
 SAME_OR_BETTER, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
 """Exit codes of the command."""
 
+FLOOR = "#e9e9e9"
 COLOUR = {SAME: GREY, BETTER: COLOURS[0], WORSE: COLOURS[1]}
 
 
@@ -92,27 +94,27 @@ def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
     return [(one.cell.label(fields), one) for one in found]
 
 
-def figure(made: Comparison) -> Figure:
-    """Draw each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
-    named = _named(made.found)
-    floor = max(one.floor for one in made.noise)
-    with own_style():
-        drawn, axes = plt.subplots(figsize=(9.6, 1.6 + 0.3 * len(named)), layout="constrained")
-        axes.axvspan(-floor, floor, color="#e9e9e9", lw=0, label=f"noise floor, {floor:.1%}")
-        axes.axvline(0, color="#666666", lw=0.9)
-        for place, (_, one) in enumerate(named):
-            axes.plot([one.change.low, one.change.high], [place, place], color=COLOUR[one.called], lw=1.8)
-            axes.plot(one.change.mean, place, "o", color=COLOUR[one.called], ms=6)
-        for called, colour in COLOUR.items():
-            axes.plot([], [], "o-", color=colour, label=called)
-        axes.set_yticks(np.arange(len(named)), [name for name, _ in named])
-        axes.invert_yaxis()
-        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_xlabel("change of throughput from A to B")
-        axes.grid(visible=False, axis="y")
-        axes.set_title(f"A {made.folders[0].name} · B {made.folders[1].name}", loc="left")
-        drawn.legend(loc="outside lower center", ncols=4, fontsize=9.5)
-    return drawn
+def changes(made: Comparison) -> Charts:
+    """Return each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
+    named, floor = _named(made.found), max(one.floor for one in made.noise)
+    title = f"A {made.folders[0].name} · B {made.folders[1].name}"
+    handles = [Line2D([], [], color=colour, marker="o", label=called) for called, colour in COLOUR.items()]
+    key = Legend(handles, [(f"noise floor, {floor:.1%}", FLOOR)])
+    return Charts([Chart(title, partial(_changes, named, floor), (9.6, 1.2 + 0.3 * len(named)))], key)
+
+
+def _changes(named: list[tuple[str, Difference]], floor: float, sheet: Sheet) -> None:
+    axes = sheet.axes
+    axes.axvspan(-floor, floor, color=FLOOR, lw=0)
+    axes.axvline(0, color="#666666", lw=0.9)
+    for place, (_, one) in enumerate(named):
+        axes.plot([one.change.low, one.change.high], [place, place], color=COLOUR[one.called], lw=1.8)
+        axes.plot(one.change.mean, place, "o", color=COLOUR[one.called], ms=6)
+    axes.set_yticks(np.arange(len(named)), [name for name, _ in named])
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("change of throughput from A to B")
+    axes.grid(visible=False, axis="y")
 
 
 def table(made: Comparison) -> pd.DataFrame:

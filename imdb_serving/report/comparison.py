@@ -1,21 +1,20 @@
-"""The comparison's table and figure: our servers beside the limits and the smallest servers of others."""
+"""The comparison's table and charts: our servers beside the limits and the smallest servers of others."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.analysis.intervals import estimate
 from imdb_serving.cell import COMPARISON, plural
 from imdb_serving.experiment.comparison import BARE, OURS, WHAT
 from imdb_serving.report import frames
-from imdb_serving.report.style import COLOURS, GREY, own_style
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.style import COLOURS, GREY
 
 BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
 """With what each of ours is compared first: ZeroMQ's limit, the best of others, and the same framework."""
@@ -75,32 +74,24 @@ def text(rows: pd.DataFrame) -> str:
     return "\n\n".join(blocks)
 
 
-def figure(rows: pd.DataFrame, note: str) -> Figure:
-    """Draw requests per second of every system, one panel for each client count, and the CPU time of a request.
+def charts(rows: pd.DataFrame, note: str) -> Charts:
+    """Return requests per second of every system, a chart a client count, and the CPU time of a request.
 
     `note` says whose machine it was.
     """
     counts = [int(count) for count in sorted(rows.loc[rows["mode"] != BARE, "client_threads"].unique())]
-    with own_style():
-        size = (5.6 * len(counts) + 4.6, 4.9)
-        drawn, panels = plt.subplots(1, len(counts) + 1, figsize=size, sharey=True, layout="constrained")
-        for panel, count in zip(panels, counts, strict=False):
-            _rates(panel, rows, count)
-        _cpu(panels[-1], _to_draw(rows, counts[-1]))
-        panels[-1].set_title(f"CPU of a request, {plural(counts[-1], 'client')}", loc="left")
-        workers, rounds = (
-            plural(int(rows["server_threads"].iloc[0]), "worker"),
-            plural(rows["round"].nunique(), "round"),
-        )
-        drawn.suptitle(
-            f"Our servers beside others · engine {rows['engine'].iloc[0]}, {workers}, {rounds}, bars: medians, lines: "
-            f"least to greatest\n{note}",
-            fontsize=11,
-        )
-    return drawn
+    drawn = [Chart(plural(count, "client"), partial(_rates, rows, count)) for count in counts]
+    drawn.append(Chart(f"CPU of a request, {plural(counts[-1], 'client')}", partial(_cpu, _to_draw(rows, counts[-1]))))
+    workers = plural(int(rows["server_threads"].iloc[0]), "worker")
+    words = (
+        f"Our servers beside others · engine {rows['engine'].iloc[0]}, {workers}, "
+        f"{plural(rows['round'].nunique(), 'round')}, bars: medians, lines: least to greatest\n{note}"
+    )
+    return Charts(drawn, Legend([], [("server", COLOURS[1]), ("clients", COLOURS[4])]), words)
 
 
-def _rates(axes: Axes, rows: pd.DataFrame, clients: int) -> None:
+def _rates(rows: pd.DataFrame, clients: int, sheet: Sheet) -> None:
+    axes = sheet.axes
     table = _to_draw(rows, clients)
     places = np.arange(len(table))
     chosen = rows[rows["client_threads"] == clients]
@@ -114,23 +105,22 @@ def _rates(axes: Axes, rows: pd.DataFrame, clients: int) -> None:
             f"{rate:,.0f}", place_of_number, xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
         )
     axes.set_yticks(places, list(table.index))
-    if not axes.yaxis_inverted():
-        axes.invert_yaxis()
+    axes.invert_yaxis()
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value else "0"))
     axes.set_xlabel("requests/s")
-    axes.set_title(plural(clients, "client"), loc="left")
 
 
-def _cpu(axes: Axes, table: pd.DataFrame) -> None:
-    places = np.arange(len(table))
-    axes.barh(places, table["server_cpu_us"], 0.66, color=COLOURS[1], label="server")
-    axes.barh(places, table["client_cpu_us"], 0.66, left=table["server_cpu_us"], color=COLOURS[4], label="clients")
-    axes.set_xlabel("µs, all processes")
+def _cpu(table: pd.DataFrame, sheet: Sheet) -> None:
+    axes, places = sheet.axes, np.arange(len(table))
+    axes.barh(places, table["server_cpu_us"], 0.66, color=COLOURS[1])
+    axes.barh(places, table["client_cpu_us"], 0.66, left=table["server_cpu_us"], color=COLOURS[4])
+    axes.set_yticks(places, list(table.index))
+    axes.invert_yaxis()
+    axes.set_xlabel("CPU of all processes [µs]")
     axes.grid(visible=False, axis="y")
-    axes.legend(loc="lower right")
 
 
 def _to_draw(rows: pd.DataFrame, clients: int) -> pd.DataFrame:

@@ -1,21 +1,21 @@
-"""Open loops: latency against the offered rate, as a table and a figure. Closed loops stand in neither."""
+"""Open loops: latency against the offered rate, as a table and a chart. Closed loops stand in neither."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.analysis import cells as analysis
 from imdb_serving.analysis.intervals import needed
 from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
-from imdb_serving.report.style import own_style, style_of
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.style import style_of
 from imdb_serving.report.tables import styled
 
 THREADS = ("server_threads", "client_threads")
@@ -100,40 +100,49 @@ def _tail(cell: Any) -> str:
     return words if words.startswith("not") else f"{words} ms"
 
 
-def figure(rows: pd.DataFrame, folder: Path) -> Figure:
-    """Draw latency and service time against the offered rate, a colour a thread count; hollow: not valid."""
+def latency(rows: pd.DataFrame, folder: Path) -> Charts:
+    """Return latency and service time against the offered rate, a colour a thread count; hollow: not valid."""
     cells = _cells(rows)
     cells = cells[cells["offered"].notna()]
-    curves = cells.groupby(["mode", "panel", *THREADS], sort=False)
     several = len(set(cells["client_threads"])) > 1
-    with own_style():
-        drawn, axes = plt.subplots(figsize=(9.6, 5.4), layout="constrained")
-        for number, ((mode, panel, servers, count), own) in enumerate(curves):
-            clients = plural(int(str(count)), "client") if several else ""
-            threads = plural(int(str(servers)), "server thread")
-            name = ", ".join(filter(None, [str(mode), str(panel), threads, clients]))
-            _curve(axes, own.sort_values("offered"), name, *style_of(number))
-        for column, dashes in LINES.items():
-            axes.plot([], [], ls=dashes, color="#444444", label=WORDS[column])
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        axes.set_ylim(low / 1.5, high * 1.5)  # so that there are numbers on the axis where all times are alike
-        axes.set_xlim(left=0)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else ""))
-        axes.set_xlabel("offered [requests/s]")
-        axes.set_ylabel("time of a request [ms]")
-        axes.set_title(f"Open loop · latency at an offered rate · {frames.machine_note(rows, folder)}", loc="left")
-        drawn.legend(loc="outside lower center", ncols=2, fontsize=9.5)
-    return drawn
+    curves, handles = [], []
+    for number, (name, own) in enumerate(cells.groupby(["mode", "panel", *THREADS], sort=False)):
+        mode, panel, servers, count = map(str, name)
+        clients = plural(int(count), "client") if several else ""
+        label = ", ".join(filter(None, [mode, panel, plural(int(servers), "server thread"), clients]))
+        colour, marker = style_of(number)
+        handles.append(Line2D([], [], color=colour, marker=marker, lw=1.7, label=label))
+        curves.append((label, own.sort_values("offered"), colour, marker))
+    handles += [Line2D([], [], ls=dashes, color="#444444", label=WORDS[name]) for name, dashes in LINES.items()]
+    chart = Chart("Latency at an offered rate", partial(_latency, curves), (8.4, 4.4))
+    return Charts([chart], Legend(handles), frames.machine_note(rows, folder))
 
 
-def _curve(axes: Axes, own: pd.DataFrame, name: str, colour: str, marker: str) -> None:
+def _latency(curves: list[tuple[str, pd.DataFrame, str, str]], sheet: Sheet) -> None:
+    axes = sheet.axes
+    for curve in curves:
+        _curve(sheet, *curve)
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low / 1.5, high * 1.5)  # so that there are numbers on the axis where all times are alike
+    axes.set_xlim(left=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if f"{value:e}"[0] in "25" else ""))
+    axes.set_xlabel("offered [requests/s]")
+    axes.set_ylabel("time of a request [ms]")
+
+
+def _curve(sheet: Sheet, label: str, own: pd.DataFrame, colour: str, marker: str) -> None:
+    bad = own[~own["valid"].astype(bool)]
+    inside = sheet.axes.get_facecolor()
     for column, dashes in LINES.items():
-        label = name if column == "p50_us" else None
-        axes.plot(
-            own["offered"], own[column] / 1000, ls=dashes, marker=marker, color=colour, label=label, lw=1.7, ms=5.5
+        (line,) = sheet.axes.plot(
+            own["offered"], own[column] / 1000, ls=dashes, marker=marker, color=colour, lw=1.7, ms=5.5
         )
-        bad = own[~own["valid"].astype(bool)]
-        axes.plot(bad["offered"], bad[column] / 1000, marker, mfc="white", mec=colour, mew=1.4, ms=5.5, ls="", zorder=4)
+        times = zip(own["offered"], own[column] / 1000, strict=True)
+        told = [f"{label}\n{rate:,.0f} requests/s: {time:.3g} ms\n{WORDS[column]}" for rate, time in times]
+        sheet.tell(line, told, {"mode": label.partition(",")[0]})
+        sheet.axes.plot(
+            bad["offered"], bad[column] / 1000, marker, mfc=inside, mec=colour, mew=1.4, ms=5.5, ls="", zorder=4
+        )

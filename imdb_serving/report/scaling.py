@@ -1,24 +1,23 @@
-"""The tables and the figure of how cost grows with workers, clients, review length and batch."""
+"""The tables and the charts of how cost grows with workers, clients, review length and batch."""
 
 from __future__ import annotations
 
-import functools
 import math
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from imdb_serving.cell import SCALING, plural
 from imdb_serving.experiment.comparison import OURS
 from imdb_serving.experiment.scaling import AXES, MAX_PROCESSES, WORDS, WORKERS, value_on
 from imdb_serving.report import frames
-from imdb_serving.report.style import COLOURS, GREY, MARKERS, own_style
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.style import COLOURS, GREY, MARKERS
 
 
 class Axis(NamedTuple):
@@ -67,7 +66,7 @@ def load(folder: Path) -> pd.DataFrame:
     rows = frames.of_series(folder, SCALING)
     parts = []
     for axis in AXES:
-        values = rows["cell"].map(functools.partial(value_on, axis))
+        values = rows["cell"].map(partial(value_on, axis))
         parts.append(rows[values.notna()].assign(axis=axis, value=values.dropna().astype(int)))
     table = pd.concat(parts, ignore_index=True)
     table["service_time_ms"] = table["service"].str.extract(r"([\d.]+) ms", expand=False).astype(float)
@@ -115,32 +114,23 @@ def condition(rows: pd.DataFrame, axis: str) -> str:
     return f"{words} of {rows['service_time_ms'].max():g} ms" if axis == "workers" else words
 
 
-def figure(rows: pd.DataFrame, note: str) -> Figure:
-    """Draw an axis a panel and a line a mode: medians, and the least and greatest of the rounds."""
-    axes = axes_of(rows)
-    with own_style():
-        drawn, panels = plt.subplots(
-            (len(axes) + 1) // 2,
-            min(len(axes), 2),
-            figsize=(11, 4.2 * ((len(axes) + 1) // 2)),
-            layout="constrained",
-            squeeze=False,
-        )
-        for panel, axis in zip(panels.flat, axes, strict=False):
-            _panel(panel, rows, axis)
-        for panel in panels.flat[len(axes) :]:
-            panel.set_visible(False)
-        panels.flat[0].legend(loc="lower left")
-        rounds = plural(rows["round"].nunique(), "round")
-        drawn.suptitle(
-            f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{note}",
-            fontsize=11,
-        )
-    return drawn
+def charts(rows: pd.DataFrame, note: str) -> Charts:
+    """Return a chart an axis, a line a mode: medians, and the least and greatest of the rounds."""
+    drawn = [Chart(f"{condition(rows, axis)}", partial(_panel, rows, axis), (5.2, 4.0)) for axis in axes_of(rows)]
+    handles = [
+        Line2D([], [], color=COLOURS[number], marker=MARKERS[number], lw=1.6, label=mode)
+        for number, mode in enumerate(OURS)
+    ]
+    rounds = plural(rows["round"].nunique(), "round")
+    return Charts(
+        drawn,
+        Legend(handles),
+        f"How the cost of serving grows · {rounds}, points: medians, bars: least to greatest\n{note}",
+    )
 
 
-def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:
-    shown = SHOWN[axis]
+def _panel(rows: pd.DataFrame, axis: str, sheet: Sheet) -> None:
+    panel, shown = sheet.axes, SHOWN[axis]
     chosen = rows[rows["axis"] == axis]
     for number, mode in enumerate(OURS):
         grouped = chosen[chosen["mode"] == mode].groupby("value")[shown.column]
@@ -164,7 +154,6 @@ def _panel(panel: Axes, rows: pd.DataFrame, axis: str) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.set_xlabel(shown.label)
     panel.set_ylabel(shown.drawn)
-    panel.set_title(condition(rows, axis), loc="left", fontsize=10.5)
     if axis == "workers":
         panel.axhline(1, color=GREY, lw=1)
         panel.set_ylim(0, 1.08)

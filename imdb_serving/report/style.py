@@ -7,17 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from imdb_serving.cell import plural
-from imdb_serving.messages import Reply
-from imdb_serving.report import frames, tables
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
@@ -76,63 +72,6 @@ def stage_colours(names: Iterable[str]) -> Mapping[str, str]:
     return {**STAGE_COLOURS, **{name: OWN_COLOURS[number % len(OWN_COLOURS)] for number, name in enumerate(own)}}
 
 
-def grid_figure(rows: pd.DataFrame, folder: Path) -> Figure:
-    """Draw one server-thread count: stages stacked, and the total on log-log axes with the ideal line."""
-    cells = frames.cells(rows)
-    threads = int(cells["threads"].iloc[0])
-    with own_style():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
-        sums = cells.set_index("client_threads")[[f"{name}_s" for name in tables.stage_order(cells)]]
-        stack(left, used(sums.rename(columns=lambda name: name.removesuffix("_s"))), "time per client [s]")
-        left.set_title("Where a client's time goes", loc="left")
-        clients = [int(count) for count in cells["client_threads"]]
-        right.plot(clients, cells["total_s"], "o-", color=COLOURS[0], label=cells["line"].iloc[0], lw=1.8, ms=6)
-        hollow(right, cells, "total_s", "o", COLOURS[0])
-        right.plot(
-            clients,
-            cells["total_s"].iloc[0] * clients[0] / np.array(clients),
-            "--",
-            color=GREY,
-            label="ideal: halves with each doubling",
-        )
-        log_axes(right, clients, "total time per client [s]")
-        right.legend()
-        right.set_title("Time against client threads", loc="left")
-        note = frames.machine_note(rows, folder)
-        figure.suptitle(f"{threads_label(threads)} · {frames.setting(rows)}\n{note}", fontsize=11)
-    return figure
-
-
-def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: str) -> Line2D:
-    """Mark the cells that are not valid: empty inside, over the curve's own markers."""
-    bad = cells[~cells["valid"].astype(bool)]
-    inside = axes.get_facecolor()
-    (drawn,) = axes.plot(
-        bad["client_threads"], bad[column], marker, mfc=inside, mec=colour, mew=1.4, ms=6, ls="", zorder=4
-    )
-    return drawn
-
-
-def timeline_figure(reply: Reply) -> Figure:
-    """Draw the stages of one request on a time axis, one row a stage."""
-    table = tables.stages(reply)
-    with own_style():
-        figure, axes = plt.subplots(figsize=(8.4, 3.4), layout="constrained")
-        colours = [stage_colours(table["stage"])[name] for name in table["stage"]]
-        rows = np.arange(len(table))
-        axes.barh(rows, table["time [us]"], left=table["start [us]"], color=colours, height=0.7)
-        for row, (start, time) in enumerate(zip(table["start [us]"], table["time [us]"], strict=True)):
-            axes.text(start + time, row, f" {time:,.0f} µs", va="center", fontsize=9)
-        axes.set_yticks(rows, list(table["stage"]))
-        axes.invert_yaxis()
-        axes.grid(visible=False, axis="y")
-        axes.margins(x=0.1)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("time since the request began [µs]")
-        axes.set_title("One request", loc="left")
-    return figure
-
-
 FORMATS = ("png", "svg", "pdf")
 
 
@@ -155,23 +94,6 @@ def shown_once(figure: Figure) -> Figure:
 def used(stages: pd.DataFrame) -> pd.DataFrame:
     """Return the stages that took any time: RPC has no parse and no handover."""
     return stages.loc[:, (stages != 0).any()]
-
-
-def stack(axes: Axes, stages: pd.DataFrame, ylabel: str, *, legend: bool = True) -> None:
-    """Draw stages as stacked bars, a bar a client count."""
-    positions, colours = np.arange(len(stages)), stage_colours(stages.columns)
-    bottom = np.zeros(len(stages))
-    for name in stages.columns:
-        values = stages[name].to_numpy()
-        axes.bar(positions, values, 0.7, bottom, label=name, color=colours[name], edgecolor="white", lw=0.4)
-        bottom += values
-    axes.set_xticks(positions, [str(count) for count in stages.index])
-    axes.grid(visible=False, axis="x")
-    axes.set_xlabel("client threads")
-    axes.set_ylabel(ylabel)
-    if legend:
-        handles, labels = axes.get_legend_handles_labels()
-        axes.legend(handles[::-1], labels[::-1], fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def log_axes(axes: Axes, clients: Sequence[int], ylabel: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from IPython.display import Markdown
 
-from imdb_serving.report import costs, curves, frames, ladder, ladder_plots, open_loop, page, style, tables, verdict
-from imdb_serving.report.charts import bars, latency, nodes, threads
-from imdb_serving.report.charts.chart import Charts
+from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, verdict
+from imdb_serving.report.chart import Charts
+from imdb_serving.report.charts import bars, latency, nodes, rungs, threads
 from imdb_serving.report.page import Markup
 from imdb_serving.report.verdict import Verdict
 
@@ -23,7 +23,6 @@ class Report:
     def __init__(self, folder: str | Path) -> None:
         """Read the newest run in a sweep's folder; raise `DataError` when there is none."""
         self.folder = Path(str(folder))
-        self.figures = self.folder / "figures"
         self.rows = frames.load(self.folder)
         self.cells = frames.cells(self.rows)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
@@ -38,36 +37,45 @@ class Report:
     def setting(self) -> Markup:
         """Return what was measured, on which machine, and whether answers were right."""
         rows = self.rows
-        first = f"{frames.setting(rows)} · {frames.machine_note(rows, self.folder)}"
-        return page.text(first, tables.answers(rows))
+        return page.text(self._setting(), tables.answers(rows))
+
+    def _setting(self) -> str:
+        return f"{frames.setting(self.rows)} · {frames.machine_note(self.rows, self.folder)}"
+
+    def _saved(self, charts: Charts, name: str, title: str) -> Charts:
+        """Write a figure for papers of the charts, and return them."""
+        return charts.save(self.folder / "figures", name, f"{title} · {self._setting()}")
 
     def time(self) -> Part:
         """Return the time of a client's share against threads."""
-        return threads.time(self.rows, self.folder)
+        return self._saved(threads.time(self.rows, self.folder), "time-vs-threads", "Time against threads")
 
     def throughput(self) -> Part:
         """Throughput against threads, with bounds and the law."""
-        return threads.throughput(self.rows, self.folder)
+        charts = threads.throughput(self.rows, self.folder)
+        return self._saved(charts, "throughput-vs-threads", "Throughput against threads")
 
     def heat_map(self) -> Part:
         """Throughput by server threads and client threads."""
-        return threads.heat(self.rows, self.folder).save(self.figures, "heat-map")
+        return self._saved(threads.heat(self.rows, self.folder), "heat-map", "Throughput by threads")
 
     def stages(self) -> Part:
         """Return the mean time of each stage of a request."""
-        return bars.stages(self.rows, self.folder)
+        return self._saved(bars.stages(self.rows, self.folder), "stages", "Where a request's time goes")
 
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
-        return latency.timeline(self.rows, self.folder, self._verdict.key).save(self.figures)
+        charts = latency.timeline(self.rows, self.folder, self._verdict.key)
+        return self._saved(charts, "one-request", "A request of median length")
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
-        return latency.ecdf(self.rows, self.folder).save(self.figures, "latency")
+        return self._saved(latency.ecdf(self.rows, self.folder), "latency", "Requests answered by when")
 
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""
-        return bars.rungs(self._rungs, self.folder, self._no_rungs)
+        charts = rungs.additions(self._rungs, self.folder, self._no_rungs)
+        return charts.save(self.folder / "figures", "ladder", charts.note)
 
     def ladder_table(self) -> Part:
         """Return the same as a table."""
@@ -85,7 +93,7 @@ class Report:
 
     def cost(self) -> Part:
         """Return the CPU time of a request by who took it."""
-        return bars.cost(self.rows).save(self.figures)
+        return self._saved(bars.cost(self.rows), "cpu-time", "The best cell of each mode and engine")
 
     def open_loop(self) -> Any:
         """Latency at each offered rate."""
@@ -93,17 +101,17 @@ class Report:
             return page.text("Not measured: set `arrivals` and `rates`.")
         return open_loop.show(self.rows)
 
-    def open_loop_figure(self) -> Any:
+    def open_loop_chart(self) -> Part:
         """Latency against the offered rate."""
         if not open_loop.any_measured(self.rows):
             return None
-        return style.save(open_loop.figure(self.rows, self.folder), self.figures, "open-loop")
+        return self._saved(open_loop.latency(self.rows, self.folder), "open-loop", "Open loop")
 
     def nodes(self) -> Part:
         """Throughput against the nodes that have servers."""
         if not nodes.any_measured(self.rows):
             return page.text("Not measured: set `cluster`, `placement` and `server_nodes` (docs/cluster.md).")
-        return nodes.nodes(self.rows, self.folder).save(self.figures)
+        return self._saved(nodes.nodes(self.rows, self.folder), "nodes", "Throughput against nodes")
 
     def published(self) -> Part:
         """Return what the published RPC table says when it is analysed as ours."""
@@ -147,10 +155,7 @@ class Report:
         return page.joined(parts)
 
     def data(self) -> Part:
-        """Links to the ledger, raw samples, executed notebooks, and the figures for papers, which are drawn here."""
-        curves.save_all(self.rows, self.folder, self.figures)
-        if self._rungs is not None:
-            style.save(ladder_plots.ladder_figure(self._rungs, self.folder), self.figures, "ladder")
+        """Return links to the ledger, the raw samples, the executed notebooks, and the figures drawn so far."""
         return page.data_links(self.folder)
 
 

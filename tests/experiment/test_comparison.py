@@ -77,7 +77,8 @@ def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tup
     table = shown.figures(rows, 3)
     assert table.loc["rpc", "of rpc"] == pytest.approx(1)
     assert table.loc[BARE, "of bare"] == pytest.approx(1)
-    figure = shown.figure(rows, "")
+    charts = shown.charts(rows, "")
+    figure = charts.figure(charts.note)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["1 client", "3 clients", "CPU of a request, 3 clients"]
     assert "engine folded" in figure.get_suptitle()

@@ -58,7 +58,7 @@ def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -
         assert values == [str(value) for value in sorted({*getattr(SMALL, axis), *usual})]
         assert ("of ideal" in table) == (axis == "workers")
         assert ("µs/review" in table) == (axis == "batch")
-    figure = shown.figure(rows, "")
+    figure = shown.charts(rows, "").figure()
     assert [axes.get_xlabel() for axes in figure.axes] == [shown.SHOWN[axis].label for axis in AXES]
 
 

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
+from imdb_serving.report.chart import Charts, Legend
 from imdb_serving.report.charts import bars, latency, threads
-from imdb_serving.report.charts.chart import Charts, Legend
-from imdb_serving.report.curves import curves_legend
+from imdb_serving.report.charts.curves import curves_legend
 from imdb_serving.report.frames import cells
 from imdb_serving.report.svg import svg_of
 from imdb_serving.rows import Finding
@@ -133,15 +133,16 @@ def test_the_key_explains_lines_and_colours() -> None:
     assert "stroke-dasharray" in markup
 
 
-def test_a_chart_saved_twice_has_one_title_and_one_key(tmp_path: Path) -> None:
-    charts = threads.time(BOTH, THIS_MACHINE)
-    figure = charts.charts[0].figure
-    charts.save(tmp_path)
-    once = figure.get_figheight()
-    charts.save(tmp_path, "again")
-    assert (figure.get_figheight(), len(figure.legends)) == (once, 1)
-    assert figure.get_suptitle() == charts.charts[0].title
-    assert {path.suffix for path in tmp_path.glob("again-time*")} == {".pdf", ".png", ".svg"}
+def test_charts_are_saved_as_one_figure_with_heading_and_legend(tmp_path: Path) -> None:
+    rows = table([row(1, clients, engine=engine) for engine in ("paddle", "none") for clients in (1, 2)])
+    charts = threads.time(rows, THIS_MACHINE)
+    figure = charts.figure("two engines")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Time, engine paddle", "Time, engine none"]
+    assert (figure.get_suptitle(), len(figure.legends)) == ("two engines", 1)
+    assert charts.save(tmp_path, "time") is charts
+    assert {path.name for path in tmp_path.iterdir()} == {"time.pdf", "time.png", "time.svg"}
+    assert not Charts([]).save(tmp_path, "none").charts
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_letters_drawn_as_outlines_keep_their_size() -> None:

@@ -112,7 +112,7 @@ def test_other_machines_and_other_cells_are_not_compared(tmp_path: Path, capsys:
 
 def test_the_figure_has_an_interval_a_cell_and_the_floor(tmp_path: Path) -> None:
     made = compare.compare(write(tmp_path / "a", sweep(1)), write(tmp_path / "b", sweep(2, 0.7)))
-    figure = compare.figure(made)
+    figure = compare.changes(made).figure()
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == list(compare.table(made)["cell"])
     labels = [text.get_text() for text in figure.legends[0].get_texts()]

@@ -14,7 +14,8 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import FILE, append_line, store_samples
-from imdb_serving.report import ladder, ladder_plots, style
+from imdb_serving.report import ladder, style
+from imdb_serving.report.charts import rungs as charts
 from imdb_serving.rows import Figures, Finding, Row
 
 CASES = [("paddle", 1), ("paddle", 2), ("none", 1), ("none", 2)]
@@ -119,13 +120,13 @@ def test_an_addition_that_may_be_nothing_is_said_to_be_so(tmp_path: Path) -> Non
     assert added["adds low"] < 0 < added["adds high"]
     assert f"{ladder.NOT_DISTINGUISHABLE})" in ladder.text(found)
     assert ladder.NOT_DISTINGUISHABLE in ladder.show(found).to_html()
-    figure = ladder_plots.ladder_figure(found, tmp_path)
+    figure = charts.additions(found, tmp_path).figure()
     assert "not distinguishable" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_the_figure_draws_the_additions_with_their_intervals(tmp_path: Path) -> None:
     found = rows(tmp_path)
-    axes = ladder_plots.ladder_figure(found, tmp_path).axes[0]
+    axes = charts.additions(found, tmp_path).figure().axes[0]
     table = ladder.additions(found, ("paddle", 1))
     drawn = [
         list(line.get_xdata()) for line in axes.lines if line.get_marker() == "None" and len(line.get_xdata()) == 2
@@ -135,10 +136,10 @@ def test_the_figure_draws_the_additions_with_their_intervals(tmp_path: Path) -> 
 
 
 def test_the_figures_are_saved(tmp_path: Path) -> None:
-    figure = style.save(ladder_plots.ladder_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "ladder")
+    figure = charts.additions(rows(tmp_path), tmp_path).figure()
     assert all(axes.get_xlabel() == "added to a request [µs]" for axes in figure.axes)
-    style.save(ladder_plots.latency_figure(rows(tmp_path), tmp_path), tmp_path / "figures", "latency")
-    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(style.FORMATS)
+    charts.spread(rows(tmp_path), tmp_path).save(tmp_path / "figures", "latency")
+    assert len(list((tmp_path / "figures").iterdir())) == len(style.FORMATS)
 
 
 def test_the_newest_ladder_is_loaded(tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ def test_the_best_client_count_of_each_number_of_nodes_is_drawn_with_the_law(tmp
     assert [chart.title for chart in charts.charts] == ["Throughput against nodes"]
     assert "contention 0.050 [0.050, 0.050]" in charts.note
     assert "perfect scaling" in charts._repr_html_()
-    charts.save(tmp_path)
-    assert (tmp_path / "throughput-against-nodes.png").is_file()
+    charts.save(tmp_path, "nodes")
+    assert (tmp_path / "nodes.png").is_file()
 
 
 def test_too_few_numbers_of_nodes_have_no_law_and_say_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from ledger_rows import row, rows_of, table
 
-from imdb_serving.report import costs, curves, frames, open_loop, verdict
+from imdb_serving.report import costs, frames, open_loop, verdict
 from imdb_serving.report.charts import bars, latency, threads
 from imdb_serving.report.charts import threads as charts
 from imdb_serving.rows import Figures, Row
@@ -32,7 +32,7 @@ ROWS = [*rows_of(), *(offered(rate, number) for rate in (100.0, 200.0, 300.0) fo
 def test_open_loops_stand_in_no_plot_with_closed_ones() -> None:
     rows = table(ROWS)
     assert set(frames.cells(rows)["arrivals"]) == {"closed"}
-    axes = curves.throughput_figure(rows, THIS_MACHINE).axes[0]
+    axes = charts.throughput(rows, THIS_MACHINE).figure().axes[0]
     assert len([line for line in axes.lines if "server thread" in str(line.get_label())]) == 2
     assert open_loop.any_measured(rows)
     assert not open_loop.any_measured(table(rows_of()))
@@ -55,7 +55,7 @@ def test_open_loops_alone_have_a_verdict_of_their_own(tmp_path: Path) -> None:
 
 def test_rates_of_several_client_counts_are_curves_of_their_own() -> None:
     more = [offered(rate, number, 4) for rate in (100.0, 200.0, 300.0) for number in (1, 2, 3)]
-    figure = open_loop.figure(table([*ROWS[-9:], *more]), THIS_MACHINE)
+    figure = open_loop.latency(table([*ROWS[-9:], *more]), THIS_MACHINE).figure()
     (axes,) = figure.axes
     drawn = [line for line in axes.lines if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"]
     assert [list(line.get_xdata()) for line in drawn] == [[100, 200, 300]] * 2
@@ -80,7 +80,6 @@ def test_what_was_not_measured_is_said_in_place_of_a_chart(chart: Any, sort: str
         assert drawn.note.startswith("Not measured: ")
         assert "chart-none" in drawn._repr_html_()
     assert bars.cost(rows).note.startswith("Not measured: ")
-    curves.save_all(rows, tmp_path, tmp_path)
     assert costs.of_cells(frames.cells(rows), 2).data.empty
     assert verdict.verdict(rows, tmp_path).lines[0].startswith("No verdict")
 
@@ -89,8 +88,7 @@ def test_a_panel_of_which_every_cell_failed_is_left_out(tmp_path: Path) -> None:
     failed = [msgspec.structs.replace(one, status="failed", error="no server") for one in
               (row(2, 1, number, engine="simulated") for number in (1, 2, 3))]  # fmt: skip
     rows = table([*rows_of(), *failed])
-    curves.save_all(rows, tmp_path, tmp_path)
-    assert (tmp_path / "throughput-vs-threads.png").is_file()
+    assert [chart.title for chart in charts.throughput(rows, tmp_path).charts] == ["Throughput, engine none"]
 
 
 def test_the_table_says_what_was_offered_and_what_cannot_be_told() -> None:
@@ -102,7 +100,7 @@ def test_the_table_says_what_was_offered_and_what_cannot_be_told() -> None:
 
 
 def test_the_figure_has_latency_and_service_time_apart() -> None:
-    figure = open_loop.figure(table(ROWS), THIS_MACHINE)
+    figure = open_loop.latency(table(ROWS), THIS_MACHINE).figure()
     (axes,) = figure.axes
     assert axes.get_xlabel() == "offered [requests/s]"
     assert axes.get_ylabel() == "time of a request [ms]"

@@ -14,7 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from imdb_serving.messages import Reply
-from imdb_serving.report import curves, frames, style, tables
+from imdb_serving.report import frames, grid_report, style, tables
+from imdb_serving.report.charts import bars, curves, latency, threads
 from imdb_serving.rows import Finding
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
@@ -27,25 +28,25 @@ def reply() -> Reply:
 
 
 def time_figure(rows: pd.DataFrame) -> Figure:
-    return curves.time_figure(rows, THIS_MACHINE, tables.published_rpc(), tables.published_flask())
+    return threads.time(rows, THIS_MACHINE).figure()
 
 
 def throughput_figure(rows: pd.DataFrame) -> Figure:
-    return curves.throughput_figure(rows, THIS_MACHINE)
+    return threads.throughput(rows, THIS_MACHINE).figure()
 
 
 def stage_figure(rows: pd.DataFrame) -> Figure:
-    return curves.stage_figure(rows, THIS_MACHINE)
+    return bars.stages(rows, THIS_MACHINE).figure()
 
 
 BOTH = grid(modes=("rpc", "flask"))
 
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "grid": lambda: style.grid_figure(grid(servers=(2,)), THIS_MACHINE),
+    "grid": lambda: grid_report.figure(grid(servers=(2,)), THIS_MACHINE),
     "time": lambda: time_figure(BOTH),
     "throughput": lambda: throughput_figure(grid()),
     "stage": lambda: stage_figure(BOTH),
-    "timeline": lambda: style.timeline_figure(reply()),
+    "timeline": lambda: latency.of_reply(reply()).figure(),
 }
 
 
@@ -126,7 +127,7 @@ def test_ops_of_ones_own_have_colours_of_their_own() -> None:
 
 def test_stacked_stages_reach_the_total(tmp_path: Path) -> None:
     rows = grid(servers=(2,), rounds=1, stages=(*CLIENT_STAGES[:-2], "round", *CLIENT_STAGES[-2:]))
-    figure = style.save(style.grid_figure(rows, THIS_MACHINE), tmp_path, "grid")
+    figure = style.save(grid_report.figure(rows, THIS_MACHINE), tmp_path, "grid")
     stacks = zip(*figure.axes[0].containers, strict=True)
     tops = [max(bar.get_y() + bar.get_height() for bar in stack) for stack in stacks]
     assert tops == pytest.approx(list(rows["total_s"]))
@@ -166,10 +167,12 @@ def several() -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("draw", [time_figure, throughput_figure])
-def test_each_engine_has_a_panel_and_each_mode_a_line(draw: Callable[[pd.DataFrame], Figure]) -> None:
+@pytest.mark.parametrize(("draw", "what"), [(time_figure, "Time"), (throughput_figure, "Throughput")])
+def test_each_engine_has_a_panel_and_each_mode_a_line(draw: Callable[[pd.DataFrame], Figure], what: str) -> None:
     figure = draw(several())
-    assert [axes.get_title(loc="left") for axes in figure.axes] == ["engine paddle", "engine folded"]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [
+        f"{what}, engine {name}" for name in ("paddle", "folded")
+    ]
     for axes in figure.axes:
         ours = [line for line in axes.lines if "server thread" in str(line.get_label())]
         assert len(ours) == 6
@@ -191,7 +194,7 @@ def test_the_stages_of_several_engines_have_rows_of_one_engine_and_one_scale(tmp
     titles = [axes.get_title(loc="left").replace("\n", " ") for axes in drawn]
     counts = ("1 server thread", "2 server threads")
     assert titles == [
-        f"{mode}, engine {engine}, {count}"
+        f"{mode}, {count}, engine {engine}"
         for engine in ("paddle", "folded")
         for mode in ("rpc", "socket", "flask")
         for count in counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from imdb_serving.analysis import usl
 from imdb_serving.analysis.cells import valid
 from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
-from imdb_serving.report.charts.chart import Chart, Charts, Legend, Sheet, sheet
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import GREY, style_of
 
 NODES = "server_nodes"
@@ -38,7 +39,7 @@ def any_measured(rows: pd.DataFrame) -> bool:
 def lines(rows: pd.DataFrame) -> list[Line]:
     """Return every way of serving that was measured on different numbers of nodes.
 
-    Of each number of nodes the client count counts that gave most; the law is fitted to its rounds.
+    For each number of nodes the best client count is kept; the law is fitted to its rounds.
     """
     cells = frames.cells(rows)
     cells = cells[cells["valid"].astype(bool)]
@@ -62,36 +63,39 @@ def _law(rows: pd.DataFrame, best: pd.DataFrame) -> usl.Law | str:
 def nodes(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return samples a second against server nodes, with 95 % intervals, the law, and perfect scaling."""
     every = lines(rows)
-    charts: list[Chart] = []
-    for panel in dict.fromkeys(line.panel for line in every):
-        with sheet() as page:
-            for number, line in enumerate(every):
-                if line.panel == panel:
-                    _draw(page, line, number)
-            page.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-            page.axes.set_ylim(bottom=0)
-            page.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            page.axes.set_xlabel("server nodes, each with its server threads")
-            page.axes.set_ylabel("throughput [samples/s]")
-            charts.append(page.chart(f"Throughput against nodes{', ' if panel else ''}{panel}"))
+    charts = [
+        Chart(f"Throughput against nodes{', ' if panel else ''}{panel}", partial(_nodes, every, panel))
+        for panel in dict.fromkeys(line.panel for line in every)
+    ]
     note = frames.machine_note(rows, folder) if every else "No two numbers of nodes have a valid cell."
     return Charts(charts, Legend(_key(every)), " · ".join(filter(None, [note, *map(law_in_words, every)])))
 
 
-def _draw(page: Sheet, line: Line, number: int) -> None:
+def _nodes(every: list[Line], panel: str, sheet: Sheet) -> None:
+    for number, line in enumerate(every):
+        if line.panel == panel:
+            _draw(sheet, line, number)
+    sheet.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    sheet.axes.set_ylim(bottom=0)
+    sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    sheet.axes.set_xlabel("server nodes, each with its server threads")
+    sheet.axes.set_ylabel("throughput [samples/s]")
+
+
+def _draw(sheet: Sheet, line: Line, number: int) -> None:
     colour, marker = style_of(number)
     counts, rates = line.cells[NODES].to_numpy(float), line.cells["throughput"].to_numpy(float)
     low, high = line.cells["throughput_low"].to_numpy(float), line.cells["throughput_high"].to_numpy(float)
-    (drawn,) = page.axes.plot(counts, rates, marker, color=colour, ms=6, label=line.name)
-    page.tell(drawn, [_words(line, cell) for _, cell in line.cells.iterrows()])
+    (drawn,) = sheet.axes.plot(counts, rates, marker, color=colour, ms=6, label=line.name)
+    sheet.tell(drawn, [_words(line, cell) for _, cell in line.cells.iterrows()])
     if np.isfinite(low).all() and np.isfinite(high).all():
-        page.axes.vlines(counts, low, high, color=colour, lw=1.2)
-    page.axes.plot(counts, rates[0] * counts / counts[0], ":", color=GREY, lw=1.2)
+        sheet.axes.vlines(counts, low, high, color=colour, lw=1.2)
+    sheet.axes.plot(counts, rates[0] * counts / counts[0], ":", color=GREY, lw=1.2)
     if isinstance(line.law, usl.Law) and line.law.fits:
         whole = np.linspace(counts.min(), counts.max(), 100)
-        page.axes.plot(whole, [line.law.at(count) for count in whole], "-", color=colour, lw=1.6)
+        sheet.axes.plot(whole, [line.law.at(count) for count in whole], "-", color=colour, lw=1.6)
     else:
-        page.axes.plot(counts, rates, "--", color=colour, lw=1.0)
+        sheet.axes.plot(counts, rates, "--", color=colour, lw=1.0)
 
 
 def _words(line: Line, cell: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from matplotlib.colors import Normalize
 from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.analysis.published import SAMPLES
-from imdb_serving.report import costs, curves, frames, tables
-from imdb_serving.report.charts.chart import Chart, Charts, Legend, Sheet, sheet
-from imdb_serving.report.curves import Drawn, curves_of
+from imdb_serving.analysis.usl import Curve
+from imdb_serving.report import costs, frames, tables
+from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.charts import curves
+from imdb_serving.report.charts.curves import Drawn, curves_of, data_of
 from imdb_serving.report.style import client_axis, log_axes
 
 PUBLISHED = "published"
@@ -28,17 +31,22 @@ def time(rows: pd.DataFrame, folder: Path) -> Charts:
     cells = frames.cells(rows)
     if cells.empty:
         return Charts([], note=NO_CLOSED_LOOP)
-    rpc, flask, samples = tables.published_rpc(), tables.published_flask(), int(cells["samples"].iloc[0])
-    clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
-    charts, grey = [], []
-    for panel in frames.panels(cells):
-        with sheet() as page:
-            grey = curves.draw_published(page.axes, rpc, flask, samples)
-            _tell_published(page, samples)
-            _draw(page, cells, panel, "total_s")
-            log_axes(page.axes, clients, "total time per client [s]")
-            charts.append(page.chart(_title("Time", panel)))
+    samples = int(cells["samples"].iloc[0])
+    charts = [Chart(_title("Time", panel), partial(_time, cells, panel, samples)) for panel in frames.panels(cells)]
+    grey = curves.published_legend(tables.published_rpc(), samples)
     return Charts(charts, Legend([*curves.curves_legend(cells), *grey]), frames.machine_note(rows, folder))
+
+
+def _time(cells: pd.DataFrame, panel: str, samples: int, sheet: Sheet) -> None:
+    rpc, flask = tables.published_rpc(), tables.published_flask()
+    scaled = "" if samples == SAMPLES else f", scaled to {samples:,} samples"
+    for line in curves.draw_published(sheet.axes, rpc, flask, samples):
+        places: Any = line.get_xydata()
+        told = [f"{line.get_label()!s}, {clients:.0f} clients: {time:.3g} s{scaled}" for clients, time in places]
+        sheet.tell(line, told, {"mode": PUBLISHED})
+    _draw(sheet, cells, panel, "total_s")
+    clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
+    log_axes(sheet.axes, clients, "total time per client [s]")
 
 
 def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
@@ -46,39 +54,34 @@ def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
     cells = frames.cells(rows)
     if cells.empty:
         return Charts([], note=NO_CLOSED_LOOP)
-    found = costs.curves(rows, cells, folder)
-    charts: list[Chart] = []
-    fitted = False
-    for panel in frames.panels(cells):
-        with sheet() as page:
-            _draw(page, cells, panel, "throughput")
-            fitted |= curves.draw_bounds(page.axes, cells, panel, found)
-            page.axes.set_xscale("log", base=2)
-            client_axis(page.axes, sorted(set(cells["client_threads"])))
-            page.axes.set_ylim(bottom=0)
-            page.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-            page.axes.set_ylabel("throughput [samples/s]")
-            charts.append(page.chart(_title("Throughput", panel)))
+    found, panels = costs.curves(rows, cells, folder), frames.panels(cells)
+    charts = [Chart(_title("Throughput", panel), partial(_throughput, cells, panel, found)) for panel in panels]
+    best = [curves.best_curve(cells, panel, found) for panel in panels]
+    fitted = any(one is not None and curves.has_law(one[1]) for one in best)
     handles = [*curves.curves_legend(cells), *curves.bounds_legend(fitted=fitted)]
     return Charts(charts, Legend(handles), frames.machine_note(rows, folder))
+
+
+def _throughput(cells: pd.DataFrame, panel: str, found: dict[tuple[str, str, int], Curve], sheet: Sheet) -> None:
+    _draw(sheet, cells, panel, "throughput")
+    curves.draw_bounds(sheet.axes, cells, panel, found)
+    sheet.axes.set_xscale("log", base=2)
+    client_axis(sheet.axes, sorted(set(cells["client_threads"])))
+    sheet.axes.set_ylim(bottom=0)
+    sheet.axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    sheet.axes.set_ylabel("throughput [samples/s]")
 
 
 def _title(what: str, panel: str) -> str:
     return f"{what}, {panel}" if panel else what
 
 
-def _draw(page: Sheet, cells: pd.DataFrame, panel: str, column: str) -> None:
+def _draw(sheet: Sheet, cells: pd.DataFrame, panel: str, column: str) -> None:
     for curve in curves.curves_of(cells, panel):
-        line, *others = curves.draw_curve(page.axes, curve, column)
-        page.tell(line, [words(curve, cell) for _, cell in curve.cells.iterrows()], data_of(curve))
+        line, *others = curves.draw_curve(sheet.axes, curve, column)
+        sheet.tell(line, [words(curve, cell) for _, cell in curve.cells.iterrows()], data_of(curve))
         for other in others:
-            page.tell(other, (), data_of(curve))
-
-
-def data_of(curve: Drawn) -> dict[str, str]:
-    """Return by what a reader can hide a curve."""
-    first = curve.cells.iloc[0]
-    return {"mode": str(first["mode"]), "engine": str(first["engine"])}
+            sheet.tell(other, (), data_of(curve))
 
 
 def words(curve: Drawn, cell: Any) -> str:
@@ -95,14 +98,6 @@ def words(curve: Drawn, cell: Any) -> str:
         "" if cell["valid"] else f"not valid: {cell['why']}",
     ]
     return "\n".join(filter(None, told))
-
-
-def _tell_published(page: Sheet, samples: int) -> None:
-    scaled = "" if samples == SAMPLES else f", scaled to {samples:,} samples"
-    for line in page.axes.get_lines():
-        places: Any = line.get_xydata()
-        told = [f"{line.get_label()!s}, {clients:.0f} clients: {time:.3g} s{scaled}" for clients, time in places]
-        page.tell(line, told, {"mode": PUBLISHED})
 
 
 MAP = "cividis"
@@ -133,30 +128,33 @@ def heat(rows: pd.DataFrame, folder: Path) -> Charts:
 
 def _map(panel: str, line: str, own: list[Drawn]) -> Chart:
     clients = sorted({count for curve in own for count in curve.clients})
+    title = ", ".join(filter(None, [f"{line}: samples/s", panel]))
+    return Chart(title, partial(_draw_map, own, clients), (1.3 + 0.62 * len(clients), 1.0 + 0.52 * len(own)))
+
+
+def _draw_map(own: list[Drawn], clients: list[int], sheet: Sheet) -> None:
+    axes = sheet.axes
     highest = max(float(curve.cells["throughput"].max()) for curve in own)
     colours, scale = mpl.colormaps[MAP], Normalize(0, highest)
-    with sheet((1.3 + 0.62 * len(clients), 1.0 + 0.52 * len(own))) as page:
-        axes = page.axes
-        for row, curve in enumerate(own):
-            for _, cell in curve.cells.iterrows():
-                column, value = clients.index(int(cell["client_threads"])), float(cell["throughput"])
-                (field,) = axes.bar(
-                    [column], [1], 1, [row - 0.5], color=colours(scale(value)), edgecolor=axes.get_facecolor()
-                )
-                if not cell["valid"]:
-                    field.set_hatch("///")
-                page.tell(field, [words(curve, cell)], data_of(curve))
-                ink = "white" if value < DARK * highest else "black"
-                mark = "*" if value == highest else ""
-                axes.text(column, row, f"{_short(value)}{mark}", ha="center", va="center", color=ink, fontsize=9)
-        axes.set_xticks(np.arange(len(clients)), [str(count) for count in clients])
-        axes.set_yticks(np.arange(len(own)), [str(curve.threads) for curve in own])
-        axes.set_xlim(-0.5, len(clients) - 0.5)
-        axes.set_ylim(-0.5, len(own) - 0.5)
-        axes.grid(visible=False)
-        axes.set_xlabel("client threads")
-        axes.set_ylabel("server threads")
-        return page.chart(", ".join(filter(None, [f"{line}: samples/s", panel])))
+    for row, curve in enumerate(own):
+        for _, cell in curve.cells.iterrows():
+            column, value = clients.index(int(cell["client_threads"])), float(cell["throughput"])
+            (field,) = axes.bar(
+                [column], [1], 1, [row - 0.5], color=colours(scale(value)), edgecolor=axes.get_facecolor()
+            )
+            if not cell["valid"]:
+                field.set_hatch("///")
+            sheet.tell(field, [words(curve, cell)], data_of(curve))
+            ink = "white" if value < DARK * highest else "black"
+            mark = "*" if value == highest else ""
+            axes.text(column, row, f"{_short(value)}{mark}", ha="center", va="center", color=ink, fontsize=9)
+    axes.set_xticks(np.arange(len(clients)), [str(count) for count in clients])
+    axes.set_yticks(np.arange(len(own)), [str(curve.threads) for curve in own])
+    axes.set_xlim(-0.5, len(clients) - 0.5)
+    axes.set_ylim(-0.5, len(own) - 0.5)
+    axes.grid(visible=False)
+    axes.set_xlabel("client threads")
+    axes.set_ylabel("server threads")
 
 
 def _short(value: float) -> str:

@@ -1,16 +1,19 @@
-"""A chart: a small figure as a still image that a page's script makes interactive, and its legend as markup."""
+"""A chart: a function that draws on axes. A page shows it as an image with tooltips; papers get it as a file.
+
+Every figure of the project is drawn here, but for the live one of the lab.
+"""
 
 from __future__ import annotations
 
 import html
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
@@ -88,7 +91,6 @@ def _outline(marker: Any) -> str:
 
 
 SIZE = 5.2, 3.5
-KEY_COLUMNS, LINE_INCHES = 3, 0.22
 BROAD = 6.0
 PAGE: Any = {
     **STYLE,
@@ -105,19 +107,40 @@ PAGE: Any = {
 }
 
 
+class Sheet:
+    """The axes that a chart is drawn on, and what its artists say on hover."""
+
+    def __init__(self, axes: Axes, prefix: str = "tip") -> None:
+        """Take empty axes, and what the names of artists begin with, which must differ within a figure."""
+        self.axes = axes
+        self.tips: dict[str, Tip] = {}
+        self._prefix = prefix
+
+    def tell(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
+        """Give an artist tooltips, one for all of it or one for each marker, and `data-` attributes."""
+        name = f"{self._prefix}-{len(self.tips)}"
+        artist.set_gid(name)
+        self.tips[name] = Tip(tuple(words), data or {})
+
+
 class Chart(NamedTuple):
-    """One chart: its figure, and the same as markup."""
+    """One chart: its title, the function that draws it, and its width and height in inches."""
 
     title: str
-    svg: str
-    figure: Figure
+    draw: Callable[[Sheet], object]
+    size: tuple[float, float] = SIZE
 
     @property
     def markup(self) -> str:
         """The chart as HTML: its title and its image."""
-        source = f"data:image/svg+xml,{quote(self.svg, safe=SAFE)}"
+        with own_style(PAGE):
+            figure = Figure(figsize=self.size, layout="constrained")
+            sheet = Sheet(figure.add_subplot())
+            self.draw(sheet)
+            svg = svg_of(figure, sheet.tips, self.title, style=OWN_STYLE)
+        source = f"data:image/svg+xml,{quote(svg, safe=SAFE)}"
         label = html.escape(self.title)
-        kind = "chart broad" if self.figure.get_figwidth() > BROAD else "chart"  # it takes the place of two
+        kind = "chart broad" if self.size[0] > BROAD else "chart"  # it takes the place of two
         return f'<figure class="{kind}"><figcaption>{label}</figcaption><img alt="{label}" src="{source}"></figure>'
 
 
@@ -126,34 +149,44 @@ SAFE = " !$()*+,-./:;=@_~?&|[]{}^"
 
 
 class Charts(NamedTuple):
-    """Charts side by side, as many as the page is wide for, with the key that explains them."""
+    """Charts side by side, as many as the page is wide for, with the legend that explains them."""
 
     charts: Sequence[Chart]
     key: Legend = Legend()
     note: str = ""
 
-    def save(self, folder: Path, name: str = "") -> Charts:
-        """Write each chart's figure for papers, with its title and key, and return the charts for showing.
+    def figure(self, heading: str = "") -> Figure:
+        """Draw the charts as the panels of one figure on white, with its heading and legend; for papers."""
+        across = max(1, min(len(self.charts), int(PAPER_WIDTH // self.charts[0].size[0])))
+        down = math.ceil(len(self.charts) / across)
+        widths = [chart.size[0] for chart in self.charts[:across]]
+        width, artists = max(sum(widths), LEAST_WIDTH), self.key.artists
+        columns = max(1, int(width / _entry_inches(artists)))
+        words = _wrapped(" · ".join(filter(None, [self._common_title, heading])), int(width * LETTERS_AN_INCH))
+        height = max(chart.size[1] for chart in self.charts) * down
+        height += LINE_INCHES * (2 + words.count("\n") + 1.3 * math.ceil(len(artists) / columns))
+        with own_style():
+            figure = plt.figure(figsize=(width, height), layout="constrained")
+            grid = figure.add_gridspec(down, across, width_ratios=widths)
+            for number, chart in enumerate(self.charts):
+                axes = figure.add_subplot(grid[divmod(number, across)])
+                chart.draw(Sheet(axes, f"panel-{number}"))
+                if len(self.charts) > 1:
+                    axes.set_title(_wrapped(chart.title, int(chart.size[0] * LETTERS_AN_INCH)), loc="left", fontsize=10)
+            figure.suptitle(words, fontsize=11, x=0.01, ha="left")
+            if artists:
+                figure.legend(handles=artists, loc="outside lower left", ncols=columns, fontsize=9.5)
+        return figure
 
-        A file is called by the chart's title, behind `name`.
-        """
-        for chart in self.charts:
-            with own_style(PAGE):
-                if not chart.figure.get_suptitle():  # else it was saved before
-                    self._complete(chart)
-                save(chart.figure, folder, re.sub(r"[^a-z0-9]+", "-", f"{name} {chart.title}".lower()).strip("-"))
+    @property
+    def _common_title(self) -> str:
+        return self.charts[0].title if len(self.charts) == 1 else ""
+
+    def save(self, folder: Path, name: str, heading: str = "") -> Charts:
+        """Write the charts as one figure, as PNG, SVG and PDF, if there are any; return them for showing."""
+        if self.charts:
+            save(self.figure(heading), folder, name)
         return self
-
-    def _complete(self, chart: Chart) -> None:
-        """Give a chart's figure its title and key, and the room for them: the axes keep theirs."""
-        artists = self.key.artists
-        lines = 1.5 + math.ceil(len(artists) / KEY_COLUMNS)
-        chart.figure.set_figheight(chart.figure.get_figheight() + lines * LINE_INCHES)
-        chart.figure.suptitle(chart.title, fontsize=11)
-        if artists:
-            chart.figure.legend(
-                handles=artists, loc="outside lower center", ncols=KEY_COLUMNS, fontsize=9, frameon=False
-            )
 
     def _repr_html_(self) -> str:
         if not self.charts:
@@ -163,28 +196,18 @@ class Charts(NamedTuple):
         return f'<div class="charts">{drawn}</div>{self.key.markup}{note}'
 
 
-class Sheet:
-    """A figure that is being drawn, and what its artists will say."""
+PAPER_WIDTH, LEAST_WIDTH = 16.0, 7.6
+"""The most inches of panels side by side in a figure for papers, and the least of a figure."""
 
-    def __init__(self, figure: Figure) -> None:
-        """Take an empty figure."""
-        self.figure = figure
-        self.axes: Axes = figure.add_subplot()
-        self._tips: dict[str, Tip] = {}
-
-    def tell(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
-        """Give an artist tooltips, one for all of it or one for each marker, and `data-` attributes."""
-        name = f"tip-{len(self._tips)}"
-        artist.set_gid(name)
-        self._tips[name] = Tip(tuple(words), data or {})
-
-    def chart(self, title: str) -> Chart:
-        """Return what was drawn."""
-        return Chart(title, svg_of(self.figure, self._tips, title, style=OWN_STYLE), self.figure)
+LETTERS_AN_INCH, LINE_INCHES = 12, 0.2
 
 
-@contextmanager
-def sheet(size: tuple[float, float] = SIZE) -> Iterator[Sheet]:
-    """Give an empty figure in the page's style for the block."""
-    with own_style(PAGE):
-        yield Sheet(Figure(figsize=size, layout="constrained"))
+def _wrapped(words: str, width: int) -> str:
+    """Wrap text to lines of at most `width` letters."""
+    return "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, width))
+
+
+def _entry_inches(artists: Sequence[Artist]) -> float:
+    """Return how broad the entries of a legend are."""
+    lines = [line for artist in artists for line in str(artist.get_label()).split("\n")]
+    return 0.8 + max(map(len, lines), default=0) / LETTERS_AN_INCH
