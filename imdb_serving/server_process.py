@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -37,20 +38,40 @@ MODES: dict[str, tuple[str, ...]] = {
 the same as published."""
 
 
-def server_arguments(
-    model: Path | None, engine: EngineSpec, server_threads: int, worker_kind: str = "", pipeline: str = ""
-) -> list[str]:
-    """Return a serving command's arguments; an empty worker kind leaves it to the engine, as does an empty pipeline."""
-    return [
-        *([str(model)] if model else []),
-        *(["--worker-kind", worker_kind] if worker_kind else []),
-        *(["--pipeline", pipeline] if pipeline else []),
-        *("--engine", engine.name),
-        *("--server-threads", str(server_threads)),
-        *("--math-threads", str(engine.math_threads)),
-        *("--service-time-ms", str(engine.service_time_ms)),
-        *("--distribution", engine.distribution),
-    ]
+@dataclass(frozen=True, slots=True)
+class ServerSpec:
+    """A server to start: its mode, one of `MODES`, and what its workers run.
+
+    `model` is a bundle's folder, None for an engine without a model. An empty `worker_kind` leaves it to the engine; an
+    empty `pipeline` is the IMDB pipeline.
+    """
+
+    mode: str
+    engine: EngineSpec
+    model: Path | None = None
+    server_threads: int = 4
+    worker_kind: str = ""
+    pipeline: str = ""
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of a serving command."""
+        return [
+            *([str(self.model)] if self.model else []),
+            *(["--worker-kind", self.worker_kind] if self.worker_kind else []),
+            *(["--pipeline", self.pipeline] if self.pipeline else []),
+            *("--engine", self.engine.name),
+            *("--server-threads", str(self.server_threads)),
+            *("--math-threads", str(self.engine.math_threads)),
+            *("--service-time-ms", str(self.engine.service_time_ms)),
+            *("--distribution", self.engine.distribution),
+        ]
+
+    def process(
+        self, *more: str, port: int = 0, host: str = "", environment: Mapping[str, str] | None = None
+    ) -> ServerProcess:
+        """Return the server, not started, with more arguments; the rest is as in `ServerProcess.of_mode`."""
+        return ServerProcess.of_mode(self.mode, [*self.arguments, *more], port, host, environment)
 
 
 def end(process: subprocess.Popen[Any], seconds: float) -> None:

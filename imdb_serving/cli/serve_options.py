@@ -130,11 +130,12 @@ class ServeOptions:
 
     def arguments(self) -> list[str]:
         """Return the options of a server like this one, for a process of its own."""
-        from imdb_serving.server_process import server_arguments
+        from imdb_serving.server_process import ServerSpec
 
         limits = ("max_queue", "max_message_bytes", "max_samples", "max_review_words")
+        spec = ServerSpec("rpc", self.engine, self.model, self.server_threads, self.kind, self.pipeline)
         return [
-            *server_arguments(self.model, self.engine, self.server_threads, self.kind, self.pipeline),
+            *spec.arguments,
             *(("--log", self.log, "--log-level", self.log_level) if self.log else ()),
             *(("--cores", self.cores) if self.cores else ()),
             *(part for name in limits for part in (f"--{name.replace('_', '-')}", str(getattr(self, name)))),

@@ -212,7 +212,6 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     from imdb_serving.cluster.deployment import ClusterDeployment
     from imdb_serving.experiment.grid import inputs
     from imdb_serving.experiment.sweep import plan
-    from imdb_serving.measurement.deployment import engine_of, model_of
     from imdb_serving.measurement.inputs import model_id
     from imdb_serving.measurement.parameters import model_folder
 
@@ -230,7 +229,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     most = max(runs, key=lambda run: sum(run.nodes))
     for line in deployment.unlike(folder, next(iter(models)), most):
         _say(line)
-    for run in {(engine_of(run), model_of(run), run.pipeline): run for run in runs}.values():
+    for run in {(run.server.engine, run.server.model, run.pipeline): run for run in runs}.values():
         inputs(run, folder)  # or the first notebooks would compute them, beside a node that measures
     return deployment
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from imdb_serving.cell import LOCAL_MODES
@@ -17,7 +18,7 @@ from imdb_serving.cluster.survey import Survey, choose, difference, read_survey,
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.load.client_processes import Connect
-from imdb_serving.measurement.deployment import engine_of, local_client, model_of
+from imdb_serving.measurement.deployment import local_client
 from imdb_serving.measurement.environment import code_digest, identity, read_card, write_card
 from imdb_serving.measurement.folders import exclusive
 from imdb_serving.measurement.inputs import model_id
@@ -51,8 +52,9 @@ class ClusterDeployment:
         yield
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
-        model = model_id(model_of(params))
-        survey = self.look(ledger.folder, {model: [engine_of(params)]}, {model: model_of(params)})
+        spec = params.server
+        model = model_id(spec.model)
+        survey = self.look(ledger.folder, {model: [spec.engine]}, {model: spec.model})
         nodes = {node.id: node for node in ray_nodes.nodes() if node.cpus >= params.node_cores}
         if not nodes:
             raise ConfigError(
@@ -172,21 +174,13 @@ class ClusterDeployment:
 
     def _reach(self, params: GridParams, cores: Sequence[tuple[int, ...]], *, alone: bool) -> Connect:
         """Start the servers, if the mode has any, and return how a client reaches them."""
-        models = [_model_at(host, model_of(params)) for host in self._servers]
+        models = [_model_at(host, params.server.model) for host in self._servers]
+        specs = [replace(params.server, model=Path(model) if model else None) for model in models]
         if params.mode in LOCAL_MODES:
-            return local_client(params, Path(models[0]) if models[0] else None)
+            return local_client(specs[0])
         orders = [
-            ServerOrder(
-                mode=params.mode,
-                model=model,
-                engine=engine_of(params),
-                server_threads=params.server_threads,
-                worker_kind=params.worker_kind,
-                pipeline=params.pipeline,
-                address=host.address if alone else "",
-                cores=own,
-            )
-            for host, model, own in zip(self._servers, models, cores, strict=True)
+            ServerOrder(spec, host.address if alone else "", own)
+            for host, spec, own in zip(self._servers, specs, cores, strict=True)
         ]
         endpoints = at_once(self._servers, "serve", orders, seconds=READY_SECONDS + MODEL_SECONDS)
         return functools.partial(connect, endpoints, params.timeout, params.http_client)

@@ -37,7 +37,6 @@ from imdb_serving.measurement.machine import allowed
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.model.files import SERVER_DIR
 from imdb_serving.processes import temporary_folder
-from imdb_serving.server_process import ServerProcess, server_arguments
 from imdb_serving.timing import CLOCK_ID
 
 MATH_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -96,11 +95,8 @@ class Host:
 
     def serve(self, order: ServerOrder) -> str:
         """Start a server, and return its endpoint; raise `ServerStartError` with its own words."""
-        model = Path(order.model) if order.model else None
-        arguments = server_arguments(model, order.engine, order.server_threads, order.worker_kind, order.pipeline)
-        arguments += ["--cores", number_ranges(order.cores)]
-        environment = _environment(order.engine.math_threads)
-        server = ServerProcess.of_mode(order.mode, arguments, host=order.address, environment=environment)
+        environment = _environment(order.spec.engine.math_threads)
+        server = order.spec.process("--cores", number_ranges(order.cores), host=order.address, environment=environment)
         self._running.enter_context(server)
         self._pids.append(server.pid)
         return server.endpoint

@@ -12,10 +12,9 @@ from multiprocessing.reduction import ForkingPickler
 from time import monotonic
 from typing import Any
 
-from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import HostLost
 from imdb_serving.load.client_processes import Connect
-from imdb_serving.server_process import end
+from imdb_serving.server_process import ServerSpec, end
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +30,9 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServerOrder:
-    """A server to start: as `server_arguments` has it, at an address of the host, on these cores."""
+    """A server to start at an address of the host, on these cores; its model's folder is the host's."""
 
-    mode: str
-    model: str
-    engine: EngineSpec
-    server_threads: int
-    worker_kind: str
-    pipeline: str
+    spec: ServerSpec
     address: str
     cores: tuple[int, ...]
 

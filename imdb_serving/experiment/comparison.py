@@ -23,7 +23,7 @@ from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ComparisonParams, model_folder
 from imdb_serving.rows import Row
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerSpec
 
 OURS = {"rpc": "ours: RPC over ZeroMQ", "socket": "ours: RPC over a plain socket", "flask": "ours: Flask"}
 BARE = "bare"
@@ -98,13 +98,12 @@ def _blocks(params: ComparisonParams, spec: EngineSpec, base: Round) -> list[Blo
 @contextmanager
 def _systems(params: ComparisonParams, spec: EngineSpec, model: Path | None) -> Iterator[dict[str, Target]]:
     """Start all servers, ours and the others', with as many workers each."""
-    arguments = server_arguments(model, spec, params.workers)
     with ExitStack() as stack:
         systems = {BARE: Target(functools.partial(BareClient, spec, model))}
         for name, baseline in BASELINES.items():
             pid, port = stack.enter_context(running(baseline, params.workers, params.engine, model))
             systems[name] = Target(functools.partial(baseline.client, port), (pid,))
         for name in OURS:
-            server = stack.enter_context(ServerProcess.of_mode(name, arguments))
+            server = stack.enter_context(ServerSpec(name, spec, model, params.workers).process())
             systems[name] = Target(functools.partial(connect, server.endpoint, params.timeout), (server.pid,))
         yield systems

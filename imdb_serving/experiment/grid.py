@@ -23,7 +23,7 @@ from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment, engine_of, model_of
+from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.folders import new_run, outputs_folder
 from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
@@ -110,7 +110,7 @@ class GridRun:
 
     def __init__(self, params: GridParams, progress: Progress = print) -> None:
         """Find what the run's cells have in common, and train the model if it is missing."""
-        if model_of(params):
+        if params.server.model:
             require_model(params)
         if not params.run:  # a lone notebook: its rows and raw samples must not mix with those of another
             params = msgspec.structs.replace(params, run=new_run())
@@ -309,8 +309,8 @@ def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities 
     lines = measurement_lines(params.samples, params.seed, vocabulary_of(params))
     if params.pipeline:
         return lines, None
-    model = model_of(params)
-    return lines, reference_answers(folder, engine_of(params), model, model_id(model), lines)
+    spec = params.server
+    return lines, reference_answers(folder, spec.engine, spec.model, model_id(spec.model), lines)
 
 
 def run_words(params: GridParams) -> str:

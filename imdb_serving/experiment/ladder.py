@@ -7,7 +7,7 @@ rows of the sweep's ledger.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,7 +32,7 @@ from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
 from imdb_serving.processes import temporary_folder
 from imdb_serving.rows import Row
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerProcess, ServerSpec
 
 if TYPE_CHECKING:
     from imdb_serving.text.formats import Line
@@ -164,19 +164,24 @@ def _targets(params: LadderParams, engine: str) -> Iterator[dict[str, Target]]:
     The gateway and the development server stand in front of the very RPC server that is a rung of its own.
     """
     spec, model = _engine_and_model(params, engine)
-    arguments = server_arguments(model, spec, params.server_threads)
     with ExitStack() as stack:
         place = stack.enter_context(temporary_folder())
-        start = functools.partial(_start, stack)
+
+        def start(mode: str, *more: str) -> ServerProcess:
+            return stack.enter_context(ServerSpec(mode, spec, model, params.server_threads).process(*more))
+
+        def start_before(mode: str, rpc: ServerProcess) -> ServerProcess:
+            web_server = ServerSpec(mode, EngineSpec("none"), None, params.server_threads)
+            return stack.enter_context(web_server.process("--rpc", rpc.endpoint))
+
         with ThreadPoolExecutor() as pool:
-            plain = pool.submit(start, "socket", [*arguments, "--endpoint", f"socket+unix://{place}/plain"])
-            rpc_ipc = pool.submit(start, "rpc", [*arguments, "--endpoint", f"ipc://{place}/zeromq"])
-            rpc_tcp = pool.submit(start, "rpc", arguments)
-            flask = pool.submit(start, "flask", arguments)
+            plain = pool.submit(start, "socket", "--endpoint", f"socket+unix://{place}/plain")
+            rpc_ipc = pool.submit(start, "rpc", "--endpoint", f"ipc://{place}/zeromq")
+            rpc_tcp = pool.submit(start, "rpc")
+            flask = pool.submit(start, "flask")
             tcp = rpc_tcp.result()
-            web_server = [*server_arguments(None, EngineSpec("none"), params.server_threads), "--rpc", tcp.endpoint]
-            gateway = pool.submit(start, "flask-gateway", web_server)
-            dev = pool.submit(start, "flask-dev", web_server)
+            gateway = pool.submit(start_before, "flask-gateway", tcp)
+            dev = pool.submit(start_before, "flask-dev", tcp)
         servers = {
             "socket": (plain.result(),),
             "rpc-ipc": (rpc_ipc.result(),),
@@ -198,7 +203,3 @@ def _reached(rung: str, timeout: float, web_server: ServerProcess, *behind: Serv
     kind = ALL[rung][2]
     pids = tuple(server.pid for server in (web_server, *behind))
     return Target(functools.partial(connect, web_server.endpoint, timeout, kind), pids)
-
-
-def _start(stack: ExitStack, mode: str, arguments: Sequence[str]) -> ServerProcess:
-    return stack.enter_context(ServerProcess.of_mode(mode, arguments))

@@ -31,7 +31,7 @@ from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.rows import Row
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerSpec
 
 AXES = ("workers", "clients", "words", "batch")
 MAX_PROCESSES = 16
@@ -155,6 +155,6 @@ def _systems(spec: EngineSpec, workers: int, timeout: float) -> Iterator[dict[st
     with ExitStack() as stack:
         systems = {}
         for mode in OURS:
-            server = stack.enter_context(ServerProcess.of_mode(mode, server_arguments(None, spec, workers)))
+            server = stack.enter_context(ServerSpec(mode, spec, None, workers).process())
             systems[mode] = Target(functools.partial(connect, server.endpoint, timeout), (server.pid,))
         yield systems

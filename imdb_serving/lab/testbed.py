@@ -25,7 +25,7 @@ from imdb_serving.load.open_loop import arrival_times
 from imdb_serving.load.share import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import CpuMeter, Usage
-from imdb_serving.measurement.deployment import MEASURING, model_of, server_for, start_round
+from imdb_serving.measurement.deployment import MEASURING, start_round
 from imdb_serving.measurement.folders import exclusive, new_run, outputs_folder
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round
@@ -124,7 +124,7 @@ def open_testbed(settings: Settings, most_clients: int) -> Iterator[tuple[Testbe
         context = start_round(params, ledger)
         with ThreadPoolExecutor(1) as reader:
             reading = reader.submit(inputs, params, ledger.folder)
-            server = stack.enter_context(server_for(params, settings.port))
+            server = stack.enter_context(params.server.process(port=settings.port))
             lines, reference = reading.result()
         targets = {"": functools.partial(connect, server.endpoint, TIMEOUT)}
         workloads = {batch: ReviewWorkload(lines, "ids", None, batch=batch) for batch in BATCHES}
@@ -137,7 +137,7 @@ def open_testbed(settings: Settings, most_clients: int) -> Iterator[tuple[Testbe
 
 
 def _require_model(settings: Settings) -> None:
-    folder = model_of(settings.params)
+    folder = settings.params.server.model
     if folder and not find_server_dir(folder).is_dir():
         raise BundleError(
             f"no model at {folder}; train it, which takes some minutes: "

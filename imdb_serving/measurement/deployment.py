@@ -10,7 +10,6 @@ from typing import Protocol
 
 from imdb_serving.cell import LOCAL_MODES
 from imdb_serving.clients.connect import connect
-from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.folders import exclusive
@@ -20,7 +19,7 @@ from imdb_serving.measurement.local_clients import BareClient, InprocClient
 from imdb_serving.measurement.machine import allowed
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerSpec
 
 MEASURING = "measuring"
 WAIT_SECONDS = 900.0
@@ -73,7 +72,7 @@ class LocalDeployment:
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
         card = keep_card(ledger.folder, bundle_there(model_folder(params)))
-        who = identity([card["id"]], model_id(model_of(params)), params.seed)
+        who = identity([card["id"]], model_id(params.server.model), params.seed)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())
 
     def reserved(self, _params: GridParams) -> AbstractContextManager[None]:
@@ -86,8 +85,8 @@ class LocalDeployment:
 
     def start_server(self, params: GridParams, stack: ExitStack) -> Target:
         if params.mode in LOCAL_MODES:
-            return Target(local_client(params, model_of(params)))
-        server = stack.enter_context(server_for(params))
+            return Target(local_client(params.server))
+        server = stack.enter_context(params.server.process())
         return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 
     def start_clients(self, params: GridParams, target: Target, stack: ExitStack) -> Session:
@@ -98,24 +97,6 @@ THIS_MACHINE = LocalDeployment()
 start_round = THIS_MACHINE.start_round
 
 
-def engine_of(params: GridParams) -> EngineSpec:
-    """Return the engine that a grid run measures."""
-    return EngineSpec(params.engine, params.math_threads, params.service_time_ms, params.distribution)  # type: ignore[arg-type]
-
-
-def model_of(params: GridParams) -> Path | None:
-    """Return the model's folder, None for an engine that needs no model."""
-    return model_folder(params) if engine_of(params).facts.needs_model else None
-
-
-def server_for(params: GridParams, port: int = 0) -> ServerProcess:
-    """Return the server that a grid run measures, on a free port or on this one."""
-    arguments = server_arguments(
-        model_of(params), engine_of(params), params.server_threads, params.worker_kind, params.pipeline
-    )
-    return ServerProcess.of_mode(params.mode, arguments, port)
-
-
-def local_client(params: GridParams, model: Path | None) -> functools.partial[BareClient | InprocClient]:
-    """Return how a client without a server is made, with a model that is at this place."""
-    return functools.partial(BareClient if params.mode == "bare" else InprocClient, engine_of(params), model)
+def local_client(spec: ServerSpec) -> functools.partial[BareClient | InprocClient]:
+    """Return how a client without a server is made."""
+    return functools.partial(BareClient if spec.mode == "bare" else InprocClient, spec.engine, spec.model)

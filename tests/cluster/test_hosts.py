@@ -26,6 +26,7 @@ from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BundleError, HostLost, ServerStartError, ServingError
 from imdb_serving.measurement.inputs import model_id
 from imdb_serving.measurement.measure import Round, measure
+from imdb_serving.server_process import ServerSpec
 from imdb_serving.timing import CLOCK_ID
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,8 @@ def three() -> Iterator[Hosts]:
 
 
 def order(host: RemoteHost, mode: str = "rpc", **changes: object) -> ServerOrder:
-    values = {
-        "mode": mode, "model": "", "engine": EngineSpec("simulated", service_time_ms=1.0), "server_threads": 2,
-        "worker_kind": "", "pipeline": "", "address": "127.0.0.1", "cores": host.facts.cores,
-    }  # fmt: skip
-    return ServerOrder(**(values | changes))  # type: ignore[arg-type]
+    values = {"engine": EngineSpec("simulated", service_time_ms=1.0), "server_threads": 2}
+    return ServerOrder(ServerSpec(mode, **(values | changes)), "127.0.0.1", host.facts.cores)  # type: ignore[arg-type]
 
 
 def start(hosts: list[RemoteHost], servers: int, clients: int, mode: str = "rpc") -> tuple[RemoteSession, HostsTarget]:

@@ -16,7 +16,7 @@ from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.measure import Round, Target, measure
 from imdb_serving.rows import Row
-from imdb_serving.server_process import ServerProcess, server_arguments
+from imdb_serving.server_process import ServerSpec
 
 SIMULATED = EngineSpec("simulated", service_time_ms=5.0)
 
@@ -33,8 +33,7 @@ def served(
     kind: str = "",
 ) -> Iterator[Any]:
     """Give a function that measures a cell against a live server: changes are the cell's, `number` is the round."""
-    arguments = server_arguments(None, spec, workers, pipeline=pipeline)
-    with ServerProcess.of_mode(mode, arguments) as server:
+    with ServerSpec(mode, spec, None, workers, pipeline=pipeline).process() as server:
         target = Target(functools.partial(connect, server.endpoint, timeout, kind or "keep-alive"), (server.pid,))
         with LoadSession({"": target.connect}, clients, timeout) as session:
 

@@ -19,14 +19,13 @@ from imdb_serving.experiment import grid
 from imdb_serving.experiment.grid import run_grid, shuffled
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.measurement import deployment
 from imdb_serving.measurement.inputs import ensure_model
 from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.measure import Round, Target, measure
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report import frames, tables
 from imdb_serving.rows import Row, frame
-from imdb_serving.server_process import ServerProcess
+from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line
 
 
@@ -155,7 +154,7 @@ def test_a_server_that_cannot_start_leaves_a_row_a_cell_with_its_reason(tmp_path
 def quick_grid(null_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grid runs neither read the packaged reviews nor start a server of their own."""
     monkeypatch.setattr(grid, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
-    monkeypatch.setattr(deployment, "server_for", lambda params: nullcontext(null_server))
+    monkeypatch.setattr(ServerSpec, "process", lambda spec: nullcontext(null_server))
 
 
 @pytest.mark.usefixtures("quick_grid")

@@ -10,12 +10,13 @@ import math
 import re
 import types
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from imdb_serving.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
-from imdb_serving.config import MAX_TIMEOUT, engine_name
+from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.server_process import MODES
@@ -146,6 +147,11 @@ def check_pipeline(value: str) -> None:
     """Refuse what does not name a function."""
     if value and not _PIPELINE.fullmatch(value):
         raise ConfigError(f"pipeline: expected MODULE:FUNCTION or FILE.py:FUNCTION, got {value!r}")
+
+
+def model_folder(params: Any) -> Path:
+    """Return where the bundle of parameters with `model` and `net` is, or will be once it is trained."""
+    return at_home(params.model) if params.model else project_root() / "outputs" / "models" / params.net
 
 
 Params = TypeVar("Params", bound=msgspec.Struct)

@@ -10,7 +10,7 @@ import msgspec
 
 from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home
-from imdb_serving.engines.registry import check_net, facts_of
+from imdb_serving.engines.registry import EngineSpec, check_net, facts_of
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import (
     CHOICES,
@@ -29,7 +29,9 @@ from imdb_serving.measurement.parameters.checks import (
     check_rates,
     check_timeout,
     make,
+    model_folder,
 )
+from imdb_serving.server_process import ServerSpec
 
 
 class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +100,13 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_counts("server_threads", [self.server_threads])
         check_names(self.sweep, self.run)
         check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
+
+    @property
+    def server(self) -> ServerSpec:
+        """The server that this run measures; without a server, the engine and the model of its clients."""
+        engine = EngineSpec(self.engine, self.math_threads, self.service_time_ms, self.distribution)  # type: ignore[arg-type]
+        model = model_folder(self) if engine.facts.needs_model else None
+        return ServerSpec(self.mode, engine, model, self.server_threads, self.worker_kind, self.pipeline)
 
     @property
     def nodes(self) -> tuple[int, int]:

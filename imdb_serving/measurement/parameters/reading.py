@@ -8,11 +8,9 @@ from typing import Any
 
 import yaml
 
-from imdb_serving.config import at_home, project_root
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, make
-from imdb_serving.measurement.parameters.comparisons import ComparisonParams, LadderParams
-from imdb_serving.measurement.parameters.grids import GridParams, SweepParams
+from imdb_serving.measurement.parameters.grids import SweepParams
 from imdb_serving.text import formats
 
 ON_CLUSTER = "on_cluster"
@@ -85,8 +83,3 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     if on_cluster and values.get("cluster", LOCAL) != LOCAL:
         return on_cluster
     return make(SweepParams, values, str(path))
-
-
-def model_folder(params: GridParams | SweepParams | LadderParams | ComparisonParams) -> Path:
-    """Return where the bundle of these parameters is, or will be once it is trained."""
-    return at_home(params.model) if params.model else project_root() / "outputs" / "models" / params.net
