@@ -8,20 +8,7 @@ from __future__ import annotations
 import click
 
 import imdb_serving
-from imdb_serving.cli import (
-    bench,
-    capacity,
-    clients,
-    group,
-    ladder,
-    preparing,
-    reading,
-    serve,
-    serve_http,
-    slo,
-    status,
-    sweep,
-)
+from imdb_serving.cli import capacity, clients, group, overhead, preparing, reading, serve, serve_http, slo, sweep
 
 VARIABLE = "_IMDB_SERVING_COMPLETE"
 
@@ -60,7 +47,7 @@ def completion(shell: str) -> None:
 
 
 main.add_command(completion)
-for module in (preparing, serve, serve_http, clients, status, sweep, ladder, bench, slo, reading, capacity):
+for module in (preparing, serve, serve_http, clients, reading, sweep, overhead, overhead, slo, reading, capacity):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

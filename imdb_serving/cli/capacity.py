@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.options import Milliseconds, as_engine, complete_engines
+from imdb_serving.cli.group import Milliseconds, as_engine, complete_engines
 from imdb_serving.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

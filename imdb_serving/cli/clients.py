@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.options import Command, Seconds, shows_credentials
+from imdb_serving.cli.group import Command, Seconds, shows_credentials
 from imdb_serving.config import (
     DEFAULT_ENDPOINT,
     DEFAULT_HTTP_ENDPOINT,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from imdb_serving.load.workload import Result, ReviewWorkload
     from imdb_serving.model.conf import ModelConf
     from imdb_serving.text.formats import Line, LineFormat
-    from imdb_serving.text.vocabulary import Vocabulary
+    from imdb_serving.text.reviews import Vocabulary
 
 
 SHOWN_FAILURES = 20
@@ -122,7 +122,7 @@ def _fetch(conf: ModelConf) -> tuple[str, ...]:
 
 def _find_vocabulary(conf: Path, given: Path | None) -> Vocabulary:
     from imdb_serving.model.files import SERVER_DIR, VOCABULARY
-    from imdb_serving.text.vocabulary import Vocabulary
+    from imdb_serving.text.reviews import Vocabulary
 
     places = [given] if given else [folder / VOCABULARY for folder in (conf.parent, conf.parent / SERVER_DIR, Path())]
     for path in places:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.options import complete_engines
+from imdb_serving.cli.group import complete_engines
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import EngineSpec, engines_for
 from imdb_serving.errors import BundleError, ConfigError, DataError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imdb_serving.engines.tuning import Result
     from imdb_serving.text import reviews
     from imdb_serving.text.formats import LineFormat
-    from imdb_serving.text.vocabulary import Vocabulary
+    from imdb_serving.text.reviews import Vocabulary
 
 
 def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int, vocab: Path | None) -> None:
@@ -43,7 +43,7 @@ def _vocabulary(given: Path | None, source: reviews.Reviews) -> Vocabulary:
     """Return the vocabulary asked for, else the one of a model nearby, else the one that training would make."""
     from imdb_serving.measurement.inputs import training_vocabulary
     from imdb_serving.model.files import SERVER_DIR, VOCABULARY
-    from imdb_serving.text.vocabulary import Vocabulary
+    from imdb_serving.text.reviews import Vocabulary
 
     nearby = [Path(SERVER_DIR) / VOCABULARY, project_root() / "outputs" / "models" / "cnn" / SERVER_DIR / VOCABULARY]
     found = given or next((path for path in nearby if path.is_file()), None)

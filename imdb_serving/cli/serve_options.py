@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 import imdb_serving
-from imdb_serving.cli.options import Command, complete_engines
+from imdb_serving.cli.group import Command, complete_engines
 from imdb_serving.config import (
     DEFAULT_ENDPOINT,
     MAX_MESSAGE_BYTES,

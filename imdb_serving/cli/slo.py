@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.options import Milliseconds, probe_options
+from imdb_serving.cli.group import Milliseconds, probe_options
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
 
@@ -31,8 +31,8 @@ SAMPLES = 5000
 def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -> GridParams:
     """Return the parameters of a server to probe, with its rows in the folder `sweep`; train the model if missing."""
     from imdb_serving.cell import SEARCH
-    from imdb_serving.measurement.folders import new_run
     from imdb_serving.measurement.inputs import require_model
+    from imdb_serving.measurement.ledger import new_run
     from imdb_serving.measurement.parameters import GridParams
 
     params = GridParams(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.ladder import measure_ladder
+from imdb_serving.cli.overhead import measure_ladder
 from imdb_serving.cli.reading import write_report
 from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of

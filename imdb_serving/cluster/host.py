@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter_ns
 
-from imdb_serving.cluster.orders import Call, ClientsOrder, HostFacts, Outcome, ServerOrder
+from imdb_serving.cluster.remote import Call, ClientsOrder, HostFacts, Outcome, ServerOrder
 from imdb_serving.config import number_ranges
 from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec

@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any, NamedTuple
 
-from imdb_serving.cluster.orders import Call, HostProcess, Outcome
-from imdb_serving.cluster.remote import ASK_SECONDS, RemoteHost, Wait
+from imdb_serving.cluster.remote import ASK_SECONDS, Call, HostProcess, Outcome, RemoteHost, Wait
 from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.measurement.parameters.checks import AUTO
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words, check_ids, one_by_one
 from imdb_serving.errors import BundleError
-from imdb_serving.model.framework import inference, pad
+from imdb_serving.model.nets import inference, pad
 
 if TYPE_CHECKING:
     from imdb_serving.engines.registry import EngineSpec

@@ -25,9 +25,8 @@ from imdb_serving.load.client_processes import prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
-from imdb_serving.measurement.folders import new_run, outputs_folder
 from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
-from imdb_serving.measurement.ledger import Ledger, newest
+from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import Probabilities, Round, Session, Target, client_ceiling, measure, row_key
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL

@@ -22,9 +22,8 @@ from imdb_serving.errors import ServingError
 from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
-from imdb_serving.measurement.folders import new_run, outputs_folder
 from imdb_serving.measurement.inputs import bundle_there, measurement_lines, model_id, reference_answers, require_model
-from imdb_serving.measurement.ledger import Ledger, newest
+from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.parameters import LadderParams, model_folder

@@ -24,9 +24,8 @@ from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
 from imdb_serving.measurement.deployment import MEASURING, Deployment
-from imdb_serving.measurement.folders import exclusive, new_run
 from imdb_serving.measurement.inputs import require_model
-from imdb_serving.measurement.ledger import Ledger, newest
+from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import GridParams, SweepParams, model_folder
 from imdb_serving.rows import Row, frame

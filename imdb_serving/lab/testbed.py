@@ -26,8 +26,7 @@ from imdb_serving.load.share import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import CpuMeter, Usage
 from imdb_serving.measurement.deployment import MEASURING, start_round
-from imdb_serving.measurement.folders import exclusive, new_run, outputs_folder
-from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, outputs_folder
 from imdb_serving.measurement.measure import Round
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.server_process import ServerProcess

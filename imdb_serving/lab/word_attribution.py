@@ -15,7 +15,7 @@ from imdb_serving.clients.base import Client
 from imdb_serving.errors import DataError
 from imdb_serving.messages import Reply
 from imdb_serving.protocol.requests import make_request
-from imdb_serving.text.vocabulary import Vocabulary, tokenise
+from imdb_serving.text.reviews import Vocabulary, tokenise
 
 MOST_WORDS = 512
 """So many words are told apart; of a longer review the first."""

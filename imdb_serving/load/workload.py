@@ -12,7 +12,7 @@ from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.text.formats import Line, LineFormat, parse
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,7 @@ from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
 from imdb_serving.model.files import VOCABULARY
 from imdb_serving.text import reviews
 from imdb_serving.text.formats import Line, LineFormat, format_ids, format_text
-from imdb_serving.text.reviews import sample_by_length
-from imdb_serving.text.vocabulary import Vocabulary, tokenise
+from imdb_serving.text.reviews import Vocabulary, sample_by_length, tokenise
 
 MINIMUM_COUNT = 2
 

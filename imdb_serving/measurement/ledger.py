@@ -1,25 +1,62 @@
-"""The ledger: the append-only record of a sweep, one JSON line per cell and round, raw samples in Parquet files."""
+"""The ledger: the append-only record of a sweep, one JSON line per cell and round, raw samples in Parquet files.
+
+Also the folder of a sweep, the name of a run, and the lock that lets one process at a time measure in a folder.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from imdb_serving.config import whole_file
+from imdb_serving.config import at_home, check_output, project_root, whole_file
 from imdb_serving.errors import DataError
 from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.measurement.parameters import GridParams, LadderParams
 from imdb_serving.rows import FAILED, SCHEMA, Row
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def outputs_folder(params: GridParams | LadderParams) -> Path:
+    """Return the sweep's folder below the outputs folder."""
+    outputs = at_home(params.outputs) if params.outputs else project_root() / "outputs"
+    return check_output(outputs / params.sweep)
+
+
+def new_run() -> str:
+    """Return a name that no other run has: the time, to the microsecond."""
+    return datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S%fZ")
+
+
+@contextmanager
+def exclusive(folder: Path, name: str, wait: float, what: str) -> Iterator[None]:
+    """Hold a folder's lock `name` for the block; wait up to `wait` seconds for it.
+
+    Raises `DataError`, which says `what` is at work there, when another process still holds it then.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f".{name}.lock", timeout=wait, poll_interval=0.2)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise DataError(f"{what} is at work in {folder}; wait for it, or write elsewhere") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
 
 FOLDER = "samples"
 

@@ -28,7 +28,7 @@ from imdb_serving.model.files import (
     VOCABULARY,
     WEIGHTS,
 )
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Vocabulary
 
 EMBEDDING = "embedding.weight"
 LAST = "out.weight"

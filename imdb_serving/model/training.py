@@ -27,10 +27,9 @@ from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
 from imdb_serving.model.conf import IMDB_CONF
 from imdb_serving.model.export import to_onnx
 from imdb_serving.model.files import ONNX
-from imdb_serving.model.framework import functional, pad, paddle
+from imdb_serving.model.nets import functional, pad, paddle
 from imdb_serving.text.formats import Example
-from imdb_serving.text.reviews import Reviews
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Reviews, Vocabulary
 
 Encoded = tuple[Sequence[NDArray[np.int64]], NDArray[np.int64]]
 

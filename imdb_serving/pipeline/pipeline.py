@@ -22,7 +22,7 @@ from imdb_serving.engines.registry import EngineSpec, make_engine
 from imdb_serving.errors import BadRequest, RequestTimeout, did_you_mean
 from imdb_serving.messages import Array, Reply, Request, Tensor
 from imdb_serving.model.bundle import Bundle
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.timing import Stage, Timeline
 
 

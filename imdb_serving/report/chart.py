@@ -1,17 +1,22 @@
-"""A chart: a function that draws on axes. A page shows it as an image with tooltips; papers get it as a file.
+"""A chart: a function that draws on axes. A page shows it as an SVG with tooltips; papers get it as a file.
 
-Every figure of the project is drawn here, but for the live one of the lab.
+Every figure of the project is drawn here, except the live one of the lab. A chart knows no cell. On a page, artists
+with a `gid` become groups that the page's script finds again; without a script the image is a still one. Its colours
+follow the page's, light or dark.
 """
 
 from __future__ import annotations
 
 import html
+import io
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
+from xml.etree import ElementTree as ET
 
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
@@ -23,7 +28,84 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
 
 from imdb_serving.report.style import STYLE, own_style, save
-from imdb_serving.report.svg import COLOURS, FAINT, INK, OWN_STYLE, PAPER, Tip, inline_markup, svg_of
+
+SVG = "http://www.w3.org/2000/svg"
+INK, FAINT, PAPER = "#2f3437", "#dcdfe1", "#fdfdfe"
+"""What is drawn in these colours takes the page's: text and axes, the grid, and what is empty inside."""
+
+COLOURS = {INK: f"var(--ink, {INK})", FAINT: f"var(--faint, {FAINT})", PAPER: f"var(--paper, {PAPER})"}
+DARK_INKS = "--ink: #dfe3e6; --faint: #41474b; --paper: #1b1e20"
+OWN_STYLE = (
+    f":root {{ --ink: {INK}; --faint: {FAINT}; --paper: {PAPER} }} "
+    f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK_INKS} }} }}"
+)
+
+GEOMETRY = ("d", "transform", "x", "y", "points", "width", "height")
+LONG_NUMBER = re.compile(r"([1-9]\d*\.\d\d)\d+")
+"""A coordinate with more digits than a screen shows; what is below one may be a scale, which needs its digits."""
+
+ET.register_namespace("", SVG)
+ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+
+
+class Tip(NamedTuple):
+    """What a group says on hover: one text, or one for each of its markers in order; and `data-` attributes of it."""
+
+    words: tuple[str, ...]
+    data: Mapping[str, str] = {}
+
+
+def svg_of(
+    figure: Figure, tips: Mapping[str, Tip], label: str, colours: Mapping[str, str] = COLOURS, style: str = ""
+) -> str:
+    """Return a figure as one `svg` element, as wide as its place, which a screen reader calls `label`.
+
+    The group of each `gid` in `tips` gets its words as titles, which browsers show on hover. `colours` replaces colours
+    by what a style sheet may say; `style` is the figure's own sheet. Whether letters are text or outlines is
+    matplotlib's setting at the moment, which is not changed here: other threads may be drawing.
+    """
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    root = ET.fromstring(_plain(stream.getvalue(), style))  # noqa: S314 - drawn a moment ago
+    for name in ("width", "height"):
+        root.attrib.pop(name, None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    for element in root.iter():
+        for name in GEOMETRY:
+            if value := element.get(name):
+                element.set(name, LONG_NUMBER.sub(r"\1", value).replace("\n", " "))
+        if element.tag == f"{{{SVG}}}g" and (tip := tips.get(element.get("id", ""))):
+            _tell(element, tip)
+    text = ET.tostring(root, encoding="unicode")
+    for colour, instead in colours.items():
+        text = text.replace(colour, instead)
+    return re.sub(r">\s+<", "><", text)
+
+
+def _tell(group: ET.Element, tip: Tip) -> None:
+    for name, value in tip.data.items():
+        group.set(f"data-{name}", value)
+    markers = list(group.iter(f"{{{SVG}}}use"))
+    places = [group] if len(tip.words) == 1 else markers
+    if len(places) == len(tip.words):
+        for place, words in zip(places, tip.words, strict=True):
+            title = ET.Element(f"{{{SVG}}}title")
+            title.text = words
+            place.insert(0, title)
+
+
+def _plain(text: str, style: str) -> str:
+    """Return the element with its own style sheet."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    return text.replace("*{stroke-linejoin", f"{style} svg *{{stroke-linejoin", 1)
+
+
+def inline_markup(text: str) -> str:
+    """Return one line of text as HTML."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
 
 WIDTH, HEIGHT, MARKER = 34.0, 12.0, 4.0
 DARK = {"#444444": INK, "#000000": INK}

@@ -12,14 +12,15 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from imdb_serving.analysis.cells import Noise, noise_of
-from imdb_serving.analysis.compare import (
+from imdb_serving.analysis.cells import (
     BETTER,
     SAME,
     WORSE,
     Difference,
+    Noise,
     differences,
     machine_differences,
+    noise_of,
     software_differences,
 )
 from imdb_serving.cell import plural, varying

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, Template
 
 from imdb_serving.measurement import ledger
-from imdb_serving.report.svg import inline_markup
+from imdb_serving.report.chart import inline_markup
 
 HEADING = re.compile(r"<h2 id=\"([^\"]+)\">(.*?)<a ", re.DOTALL)
 

@@ -22,7 +22,7 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import costs, frames, open_loop
-from imdb_serving.report.svg import inline_markup
+from imdb_serving.report.chart import inline_markup
 from imdb_serving.report.warnings import warnings_of
 from imdb_serving.rows import FAILED
 

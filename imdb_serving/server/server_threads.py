@@ -22,9 +22,9 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServingError
 from imdb_serving.protocol.outcome import FailedBytes, FailedFrames
-from imdb_serving.server.quarantine import WorkersDied
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import NO_HOPE, Listener, RequestQueue, Task
+from imdb_serving.server.supervisor import WorkersDied
 from imdb_serving.server.worker import step_timer
 
 

@@ -3,7 +3,8 @@
 A worker is replaced in the background while the others go on. A try fails when the worker does not start, or dies idle
 before it has answered anything; after several failed tries in a row its place is given up, and when the last place is,
 the pool is broken. A worker that dies or hangs at a request does not count, because any client could send such
-requests, and neither does a shortage of the machine (descriptors, processes, memory).
+requests, and neither does a shortage of the machine (descriptors, processes, memory). Requests that killed workers are
+in quarantine for a while, by their fingerprints: they are refused, and what their senders send waits behind the rest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,74 @@ from multiprocessing.connection import wait
 from time import monotonic, sleep
 
 from imdb_serving.config import WorkerKind
-from imdb_serving.errors import ServerStartError
+from imdb_serving.errors import RemoteFailure, ServerStartError
 from imdb_serving.server.process_worker import ProcessWorker
 from imdb_serving.server.worker import STOP_SECONDS, MakeAnswer, ThreadWorker, Worker
+
+QUARANTINE_SECONDS = 60.0
+"""How long a request that killed two workers is refused."""
+
+MAX_FINGERPRINTS = 1000
+KILLS = 2
+
+
+class WorkersDied(RemoteFailure):
+    """Two workers died while working on one request, or did so lately on the same one."""
+
+
+class Quarantine:
+    """The requests that killed `KILLS` workers lately. Used by all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kills: dict[bytes, tuple[int, float]] = {}  # fingerprint: workers killed, end of the quarantine
+        self._deaths: deque[float] = deque(maxlen=MAX_FINGERPRINTS)
+        self.active = False
+        """True while a request is refused: only then must requests be compared."""
+
+    def note_death(self) -> None:
+        """Count a worker that died or hung while working on a request."""
+        with self._lock:
+            self._deaths.append(monotonic())
+
+    def add(self, fingerprint: bytes, kills: int) -> None:
+        """Note that a request killed so many workers (more)."""
+        with self._lock:
+            known = self._kills.pop(fingerprint, (0, 0.0))[0]
+            if len(self._kills) >= MAX_FINGERPRINTS:
+                del self._kills[next(iter(self._kills))]
+            self._kills[fingerprint] = known + kills, monotonic() + QUARANTINE_SECONDS
+            self._forget_old()
+
+    def seconds_left(self, fingerprint: bytes) -> float:
+        """Return for how many more seconds a request is refused: 0 when it is not."""
+        with self._lock:
+            self._forget_old()
+            kills, until = self._kills.get(fingerprint, (0, 0.0))
+        return until - monotonic() if kills >= KILLS else 0.0
+
+    def _forget_old(self) -> None:
+        now = monotonic()
+        for fingerprint in [each for each, (_, until) in self._kills.items() if until < now]:
+            del self._kills[fingerprint]
+        self.active = any(kills >= KILLS for kills, _ in self._kills.values())
+
+    def in_words(self) -> tuple[str, ...]:
+        """Return what readiness says of it: nothing while all is well."""
+        with self._lock:
+            self._forget_old()
+            now = monotonic()
+            deaths = sum(at > now - QUARANTINE_SECONDS for at in self._deaths)
+            refused = sum(kills >= KILLS for kills, _ in self._kills.values())
+        words = []
+        if deaths:
+            words.append(
+                f"workers that died or hung while working on a request, last {QUARANTINE_SECONDS:.0f} s: {deaths}"
+            )
+        if refused:
+            words.append(f"requests refused because they killed {KILLS} workers: {refused}")
+        return tuple(words)
+
 
 MAX_TRIES = 5
 PAUSE_SECONDS = 0.1

@@ -20,9 +20,8 @@ from imdb_serving.errors import UNFORESEEN, RemoteFailure, RequestTimeout, Serve
 from imdb_serving.messages import ServerInfo
 from imdb_serving.protocol.framing import fingerprint_of
 from imdb_serving.server.channel import NotSent
-from imdb_serving.server.quarantine import KILLS, Quarantine, WorkersDied
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.supervisor import Supervisor
+from imdb_serving.server.supervisor import KILLS, Quarantine, Supervisor, WorkersDied
 from imdb_serving.server.worker import MakeAnswer, ThreadWorker, Worker
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
-from imdb_serving.cluster.orders import Call, HostProcess
-from imdb_serving.cluster.remote import RemoteHost, Wait
+from imdb_serving.cluster.remote import Call, HostProcess, RemoteHost, Wait
 
 
 @contextmanager

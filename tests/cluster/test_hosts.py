@@ -20,8 +20,17 @@ from loads import lines_of
 from imdb_serving.cell import Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.cluster.host import archive_of
-from imdb_serving.cluster.orders import Call, HostFacts, HostProcess, ServerOrder, shared_cores
-from imdb_serving.cluster.remote import HostsTarget, RemoteHost, RemoteSession, at_once
+from imdb_serving.cluster.remote import (
+    Call,
+    HostFacts,
+    HostProcess,
+    HostsTarget,
+    RemoteHost,
+    RemoteSession,
+    ServerOrder,
+    at_once,
+    shared_cores,
+)
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BundleError, HostLost, ServerStartError, ServingError
 from imdb_serving.measurement.inputs import model_id

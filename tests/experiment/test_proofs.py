@@ -16,8 +16,7 @@ import pytest
 from live import SIMULATED, gates_of, served
 
 from imdb_serving.analysis.bounds import CLIENTS, WORKERS, utilisation
-from imdb_serving.analysis.cells import noise_of
-from imdb_serving.analysis.compare import SAME, differences
+from imdb_serving.analysis.cells import SAME, differences, noise_of
 from imdb_serving.clients.connect import CURL
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.rows import Row, frame

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from stretches import AROUND, stretch
 
-from imdb_serving.lab.held_settings import MOST_BLOCKS, HeldSettings
-from imdb_serving.lab.live import LiveStatistics, numbers
+from imdb_serving.lab.live import MOST_BLOCKS, HeldSettings, LiveStatistics, numbers
 from imdb_serving.lab.testbed import Stretch
 from imdb_serving.lab.trace import APART, lifts, trace_svg, words
 from imdb_serving.measurement.ledger import Ledger, read_samples

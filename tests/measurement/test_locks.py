@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from imdb_serving.errors import DataError
-from imdb_serving.measurement.folders import exclusive
+from imdb_serving.measurement.ledger import exclusive
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from imdb_serving.measurement.folders import exclusive
+from imdb_serving.measurement.ledger import exclusive
 with exclusive(Path(sys.argv[1]), "x", 0.0, "this"):
     print("held", flush=True)
     time.sleep(60)

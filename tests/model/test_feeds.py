@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.model.framework import MASKED, pad
+from imdb_serving.model.nets import MASKED, pad
 
 PAD = 99
 

@@ -14,8 +14,7 @@ from imdb_serving.model.bundle import open_bundle
 from imdb_serving.model.nets import NETS
 from imdb_serving.model.training import Encoded, Trainer, TrainingPlan, accuracy, train_bundle
 from imdb_serving.text.formats import Example, format_ids
-from imdb_serving.text.reviews import Reviews, load
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Reviews, Vocabulary, load
 
 WORDS = 30
 VOCABULARY = Vocabulary([f"word{number}" for number in range(WORDS)])

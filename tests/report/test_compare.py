@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from ledger_rows import row, table
 
-from imdb_serving.analysis.cells import noise_of
-from imdb_serving.analysis.compare import BETTER, SAME, WORSE, differences
+from imdb_serving.analysis.cells import BETTER, SAME, WORSE, differences, noise_of
 from imdb_serving.cli.reading import run_compare
 from imdb_serving.measurement.ledger import FILE, append_line
 from imdb_serving.report import compare

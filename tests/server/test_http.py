@@ -18,8 +18,7 @@ import imdb_serving
 from imdb_serving.clients.connect import connect
 from imdb_serving.clients.http import CurlClient, HttpClient
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.text.reviews import Reviews
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Reviews, Vocabulary
 
 FETCH = ["prediction", "acc", "cost"]
 

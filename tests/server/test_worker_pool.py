@@ -23,12 +23,12 @@ from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError,
 from imdb_serving.messages import Handler, Reply, Request, Tensor
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.headers import Predict
-from imdb_serving.server import channel, quarantine, supervisor
+from imdb_serving.server import channel, supervisor
 from imdb_serving.server import worker_pool as pools
 from imdb_serving.server.channel import Frames
 from imdb_serving.server.process_worker import ProcessWorker
-from imdb_serving.server.quarantine import WorkersDied
 from imdb_serving.server.rpc_requests import Parsed, answer_maker, make_answer
+from imdb_serving.server.supervisor import WorkersDied
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Timeline
 
@@ -288,7 +288,7 @@ def test_a_request_that_killed_two_workers_is_not_given_to_a_third_for_a_while(
         assert pool.replaced == 2
         assert pool.quarantine.in_words()[0].endswith(": 2")
         assert pool.quarantine.in_words()[1].endswith(": 1")
-        monkeypatch.setattr(quarantine, "monotonic", lambda: time.monotonic() + quarantine.QUARANTINE_SECONDS)
+        monkeypatch.setattr(supervisor, "monotonic", lambda: time.monotonic() + supervisor.QUARANTINE_SECONDS)
         with pytest.raises(WorkersDied, match="two workers died while working on this request;"):
             ask(pool, 13, seconds=30)
         assert pool.replaced == 4
@@ -310,7 +310,7 @@ def test_a_request_that_hangs_two_workers_is_not_given_to_a_third_for_a_while(
 
 def test_the_last_worker_is_kept_from_suspects_while_a_request_is_refused() -> None:
     with running(2) as pool, kit.side_by_side(1) as run:
-        pool.quarantine.add(b"another", quarantine.KILLS)
+        pool.quarantine.add(b"another", supervisor.KILLS)
         killed = run(ask, pool, 13)
         assert kit.wait_until(lambda: pool.replaced == 1)
         while not killed.done():

@@ -13,8 +13,7 @@ from imdb_serving.measurement.parameters.reading import load_sweep
 from imdb_serving.model.conf import load_conf
 from imdb_serving.text import formats
 from imdb_serving.text.formats import detect_format, has_label, parse, read_lines
-from imdb_serving.text.reviews import load
-from imdb_serving.text.vocabulary import Vocabulary, tokenise
+from imdb_serving.text.reviews import Vocabulary, load, tokenise
 
 ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r"}
 MARKED = {

@@ -18,7 +18,7 @@ from imdb_serving.text.formats import (
     parse,
     read_lines,
 )
-from imdb_serving.text.vocabulary import tokenise
+from imdb_serving.text.reviews import tokenise
 
 LABELS = st.sampled_from([0, 1])
 

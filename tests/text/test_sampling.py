@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.text.reviews import STRATA, Reviews, sample_by_length
-from imdb_serving.text.vocabulary import tokenise
+from imdb_serving.text.reviews import STRATA, Reviews, sample_by_length, tokenise
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(1, 250), st.integers(0, 5))

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imdb_serving.errors import DataError
-from imdb_serving.text import vocabulary
-from imdb_serving.text.vocabulary import Vocabulary, tokenise
+from imdb_serving.text import reviews
+from imdb_serving.text.reviews import Vocabulary, tokenise
 
 PUNCTUATION = ";,.?!()"
 
@@ -113,6 +113,6 @@ def test_a_vocabulary_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: p
     path = tmp_path / "imdb.vocab"
     path.write_text("word\n" * 20)
     assert len(Vocabulary.load(path)) == 20
-    monkeypatch.setattr(vocabulary, limit, 19)
+    monkeypatch.setattr(reviews, limit, 19)
     with pytest.raises(DataError, match="is too large: at most"):
         Vocabulary.load(path)

@@ -21,7 +21,7 @@ import zmq
 
 from imdb_serving.clients.base import Client
 from imdb_serving.errors import RemoteFailure, ServerStartError, ServerUnavailable, ServingError
-from imdb_serving.experiment.baselines import engine
+from imdb_serving.experiment.baselines import ENGINE, MODEL
 from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.server_process import end
 from imdb_serving.timing import Stage
@@ -53,7 +53,7 @@ class BaselineClient(Client):
 
 
 class ZmqEchoClient(BaselineClient):
-    """Of `zeromq_echo`."""
+    """The client of ZeroMQ's echo."""
 
     def __init__(self, port: int) -> None:
         """Connect."""
@@ -78,7 +78,7 @@ class ZmqEchoClient(BaselineClient):
 
 
 class SocketEchoClient(BaselineClient):
-    """Of `socket_echo`."""
+    """The client of the plain socket's echo."""
 
     def __init__(self, port: int) -> None:
         """Connect."""
@@ -103,7 +103,7 @@ POST = b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\
 
 
 class JsonClient(BaselineClient):
-    """Of `asgi_plain` and `flask_plain`: HTTP/1.1 by hand. Connects again where the server closes."""
+    """The client of the JSON servers: HTTP/1.1 by hand. Connects again where the server closes."""
 
     _socket: socket.socket | None = None
 
@@ -173,20 +173,20 @@ class Baseline:
 BASELINES: Mapping[str, Baseline] = {
     "zmq-echo": Baseline(
         "raw ZeroMQ, one process that sends back what it receives",
-        lambda _workers, port: ["-m", f"{HERE}.zeromq_echo", str(port)],
+        lambda _workers, port: ["-m", f"{HERE}.echoes", "zeromq", str(port)],
         ZmqEchoClient,
         predicts=False,
     ),
     "socket-echo": Baseline(
         "a plain socket, one process that sends back what it receives",
-        lambda _workers, port: ["-m", f"{HERE}.socket_echo", str(port)],
+        lambda _workers, port: ["-m", f"{HERE}.echoes", "socket", str(port)],
         SocketEchoClient,
         predicts=False,
     ),
     "asgi-uvicorn": Baseline(
         "raw ASGI on uvicorn, JSON, a process a worker",
         lambda workers, port: [
-            *("-m", "uvicorn", f"{HERE}.asgi_plain:app", "--port", str(port), "--workers", str(workers)),
+            *("-m", "uvicorn", f"{HERE}.json_apps:asgi", "--port", str(port), "--workers", str(workers)),
             *("--no-access-log", "--log-level", "warning", "--timeout-keep-alive", "600"),
         ],
         JsonClient,
@@ -195,7 +195,15 @@ BASELINES: Mapping[str, Baseline] = {
     "flask-gunicorn": Baseline(
         "plain Flask on gunicorn, JSON, a synchronous process a worker",
         lambda workers, port: [
-            *("-m", "gunicorn", f"{HERE}.flask_plain:app", "--bind", f"127.0.0.1:{port}", "--workers", str(workers)),
+            *(
+                "-m",
+                "gunicorn",
+                f"{HERE}.json_apps:flask_app()",
+                "--bind",
+                f"127.0.0.1:{port}",
+                "--workers",
+                str(workers),
+            ),
             *("--log-level", "warning"),
         ],
         JsonClient,
@@ -208,7 +216,7 @@ BASELINES: Mapping[str, Baseline] = {
 def running(baseline: Baseline, workers: int, engine_name: str, model: Path | None) -> Iterator[tuple[int, int]]:
     """Start a baseline and give its process id and port; raise `ServerStartError` with its own words if it fails."""
     port = _free_port()
-    environment = {**os.environ, engine.ENGINE: engine_name, engine.MODEL: str(model or "")}
+    environment = {**os.environ, ENGINE: engine_name, MODEL: str(model or "")}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         process = subprocess.Popen(
             [sys.executable, *baseline.command(workers, port)],

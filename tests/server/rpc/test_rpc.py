@@ -19,8 +19,7 @@ from imdb_serving.messages import Request, Tensor
 from imdb_serving.server.rpc_requests import RequestDecoder
 from imdb_serving.server.rpc_server import open_listener
 from imdb_serving.server_process import ServerProcess
-from imdb_serving.text.reviews import Reviews
-from imdb_serving.text.vocabulary import Vocabulary
+from imdb_serving.text.reviews import Reviews, Vocabulary
 
 FETCH = ["prediction", "acc", "cost"]
 
