@@ -169,7 +169,17 @@ def steps(block: Block) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-@pytest.mark.parametrize("block", [block for block in blocks() if is_run(block)], ids=name_of)
+MEASURING = re.compile(r"^imdb-serving (sweep|ladder|bench|growth|slo|capacity|train|tune)|^papermill", re.MULTILINE)
+"""What takes long."""
+
+RUN = [
+    pytest.param(block, id=name_of(block), marks=[pytest.mark.slow] if MEASURING.search(block.text) else [])
+    for block in blocks()
+    if is_run(block)
+]
+
+
+@pytest.mark.parametrize("block", RUN)
 def test_command_blocks_run(block: Block, project: Path) -> None:
     """Every command runs, on fewer reviews; `make`, which would set up and measure, says what it would do."""
     ports = [int(port) for port in re.findall(r"(?:--port |127\.0\.0\.1:)(\d+)", block.text)]

@@ -9,27 +9,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from imdb_serving.cell import SCALING, Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.errors import RemoteFailure
 from imdb_serving.experiment.comparison import OURS, require_sound
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.load.workload import UniformWorkload
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ScalingParams
-from imdb_serving.messages import Reply, Request
-from imdb_serving.protocol.requests import make_request
 from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerSpec
 
@@ -46,27 +42,6 @@ REQUESTS_A_SECOND = 3000
 """About how many of the smallest are answered in a second: it sets how many are sent, and nothing else."""
 
 REVIEWS_LIKE_A_REQUEST, WORDS_LIKE_A_REQUEST = 16, 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Alike:
-    """Requests that are all alike: `batch` reviews of `words` word ids."""
-
-    count: int
-    words: int
-    batch: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def prepare(self, _position: int) -> Request:
-        review = np.arange(self.words, dtype=np.int64)
-        return make_request([{"words": review}] * self.batch, ("prediction",))
-
-    def finish(self, _position: int, reply: Reply) -> NDArray[Any]:
-        if reply.outputs["prediction"].shape != (self.batch, 2):
-            raise RemoteFailure(f"expected a prediction of shape [{self.batch}, 2]")
-        return reply.outputs["prediction"]
 
 
 def cells(params: ScalingParams) -> list[Cell]:
@@ -144,10 +119,10 @@ def _cell(
     )
 
 
-def _workloads(cell: Cell) -> list[Alike]:
+def _workloads(cell: Cell) -> list[UniformWorkload]:
     """Cut a cell's requests into its clients' shares: none dropped, sizes even."""
     edges = np.linspace(0, cell.samples // cell.batch, cell.client_threads + 1).astype(int)
-    return [Alike(count, cell.words, cell.batch) for count in np.diff(edges).tolist()]
+    return [UniformWorkload(count, cell.words, cell.batch) for count in np.diff(edges).tolist()]
 
 
 @contextmanager

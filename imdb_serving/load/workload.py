@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imdb_serving.errors import RemoteFailure
 from imdb_serving.messages import Reply, Request
@@ -77,3 +79,24 @@ def split_lines(lines: Sequence[Line], clients: int, batch: int) -> list[Sequenc
     batches = -(-len(lines) // batch)
     edges = [round(number * batches / clients) * batch for number in range(clients + 1)]
     return [lines[start:end] for start, end in pairwise(edges)]
+
+
+@dataclass(frozen=True, slots=True)
+class UniformWorkload:
+    """Requests that are all alike: `batch` reviews of `words` word ids."""
+
+    count: int
+    words: int
+    batch: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def prepare(self, _position: int) -> Request:
+        review = np.arange(self.words, dtype=np.int64)
+        return make_request([{"words": review}] * self.batch, ("prediction",))
+
+    def finish(self, _position: int, reply: Reply) -> NDArray[Any]:
+        if reply.outputs["prediction"].shape != (self.batch, 2):
+            raise RemoteFailure(f"expected a prediction of shape [{self.batch}, 2]")
+        return reply.outputs["prediction"]

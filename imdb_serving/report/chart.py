@@ -258,6 +258,7 @@ class Charts(NamedTuple):
             figure.suptitle(words, fontsize=11, x=0.01, ha="left")
             if artists:
                 figure.legend(handles=artists, loc="outside lower left", ncols=columns, fontsize=9.5)
+            plt.close(figure)  # so that a notebook shows it once, as a cell's result
         return figure
 
     @property

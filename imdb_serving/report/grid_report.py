@@ -16,7 +16,7 @@ from imdb_serving.report import open_loop as loops
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.charts.bars import stack, stages_legend
 from imdb_serving.report.charts.curves import Drawn, curves_legend, curves_of, draw_curve
-from imdb_serving.report.style import GREY, log_axes, shown_once, threads_label, used
+from imdb_serving.report.style import GREY, log_axes, threads_label, used
 from imdb_serving.rows import Row, frame
 
 
@@ -52,7 +52,7 @@ def figure(rows: pd.DataFrame, folder: Path) -> Any:
     ideal = Line2D([], [], ls="--", color=GREY, label="ideal: halves with each doubling")
     key = Legend([*curves_legend(cells), ideal], stages_legend(names).swatches)
     heading = f"{threads_label(curve.threads)} · {frames.setting(rows)}\n{frames.machine_note(rows, folder)}"
-    return shown_once(Charts(charts, key).figure(heading))
+    return Charts(charts, key).figure(heading)
 
 
 def _stages(stages: pd.DataFrame, sheet: Sheet) -> None:
@@ -77,4 +77,4 @@ def open_loop_figure(rows: pd.DataFrame, folder: Path) -> Any:
     if not loops.any_measured(rows):
         return None
     charts = loops.latency(rows, folder)
-    return shown_once(charts.figure(charts.note))
+    return charts.figure(charts.note)

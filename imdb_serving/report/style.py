@@ -76,18 +76,12 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def save(figure: Figure, folder: Path, name: str) -> Figure:
-    """Write a figure as PNG, SVG and PDF, close it, and return it for showing."""
+    """Write a figure as PNG, SVG and PDF, and return it for showing."""
     folder.mkdir(parents=True, exist_ok=True)
     with own_style():
         for suffix in FORMATS:
             # White behind the axes: a transparent figure cannot be read on a dark page.
             figure.savefig(folder / f"{name}.{suffix}", facecolor="white")
-    return shown_once(figure)
-
-
-def shown_once(figure: Figure) -> Figure:
-    """Close a figure and return it: as a cell's result a notebook shows it once, and does not keep it open."""
-    plt.close(figure)
     return figure
 
 

@@ -46,9 +46,7 @@ def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[Row]
     assert all(row.difference < 1e-4 for row in rows if not row.cell.mode.endswith("echo"))
 
 
-def test_the_seed_decides_the_order_within_a_round(
-    tmp_path: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_seed_decides_the_order_within_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     orders = []
 
     def planned(blocks: object, rounds: int, order: str, *others: object) -> None:
@@ -57,9 +55,7 @@ def test_the_seed_decides_the_order_within_a_round(
 
     monkeypatch.setattr(comparison, "left_of", planned)
     for seed in (1, 1, 2):
-        params = ComparisonParams(
-            engine="folded", model=str(bundle), workers=1, client_threads=[1], seed=seed, run="one"
-        )
+        params = ComparisonParams(workers=1, client_threads=[1], seed=seed, run="one")
         with pytest.raises(InterruptedError):
             measure_comparison(params, tmp_path, lambda words: None)
     assert orders[0] == orders[1] != orders[2]

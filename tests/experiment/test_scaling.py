@@ -12,9 +12,10 @@ pytest.importorskip("psutil")
 from imdb_serving.cell import Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError, DataError
-from imdb_serving.experiment.scaling import AXES, Alike, _workloads, cells, measure_scaling, value_on
+from imdb_serving.experiment.scaling import AXES, _workloads, cells, measure_scaling, value_on
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.share import Share
+from imdb_serving.load.workload import UniformWorkload
 from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.report import scaling as shown
@@ -91,12 +92,14 @@ def test_clients_in_few_processes_send_all_requests_and_report_failures() -> Non
         with LoadSession(targets, 5, 10.0, processes=2) as session:
             assert len(session.pids) == 2
             counts = [4, 3, 6, 2, 5]
-            records = session.run("rpc", [Share.whole(Alike(count, 5, 1)) for count in counts])
+            records = session.run("rpc", [Share.whole(UniformWorkload(count, 5, 1)) for count in counts])
             assert [len(record.positions) for record in records] == counts
             assert [len(record.durations) for record in records] == counts
             assert not any(record.failures for record in records)
             assert records[0].cpu_s == records[2].cpu_s > 0  # of one process
-            refused = session.run("rpc", [Share.whole(Alike(2, 1 << 17, 1)), Share.whole(Alike(2, 5, 1))])
+            refused = session.run(
+                "rpc", [Share.whole(UniformWorkload(2, 1 << 17, 1)), Share.whole(UniformWorkload(2, 5, 1))]
+            )
             assert [failure.code for failure in refused[0].failures] == ["bad_request"] * 2
             assert [len(record.positions) for record in refused] == [0, 2]
 

@@ -59,6 +59,7 @@ def test_papermill_from_the_library(bundle: Path, tmp_path: Path) -> None:
     check_grid(tmp_path / "library", tmp_path / "deep" / "out.ipynb", 1, [2])
 
 
+@pytest.mark.slow
 def test_papermill_measures_flask_too(bundle: Path, tmp_path: Path) -> None:
     given = {"mode": "flask", "server_threads": "2", "client_threads": "1,2", "samples": "40", "model": str(bundle)}
     done = papermill("grid.ipynb", tmp_path / "out.ipynb", **given, outputs=str(tmp_path), sweep="shell")

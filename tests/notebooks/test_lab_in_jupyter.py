@@ -134,6 +134,7 @@ class LabPage:
         return float(self.numbers.first.inner_text().replace(",", ""))
 
 
+@pytest.mark.slow
 def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     try:

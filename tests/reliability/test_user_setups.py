@@ -52,6 +52,7 @@ def odd_set_up(home: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_sweep_is_as_ever_in_an_odd_set_up(tmp_path: Path) -> None:
     also = "also:\n  - http_client: curl\n" if shutil.which("curl") else ""
     sweep = write(
