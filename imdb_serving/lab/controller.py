@@ -32,7 +32,7 @@ Seen = Callable[[Stretch, Round], None]
 
 
 class Controller:
-    """Runs one stand at a time. `said` hears of every change of state, `seen` of every stretch; both in its thread."""
+    """Runs one testbed at a time. Its thread calls `said` at each change of state and `seen` after each stretch."""
 
     def __init__(self, settings: Settings, most_clients: int, said: Said, seen: Seen) -> None:
         """Take the first settings; nothing runs until `start`."""
@@ -48,17 +48,17 @@ class Controller:
 
     @property
     def settings(self) -> Settings:
-        """What is wanted."""
+        """The wanted settings."""
         return self._wanted
 
     def want(self, settings: Settings) -> None:
-        """Change what is wanted; under load it comes true with the next stretch, or with another server."""
+        """Set the wanted settings. They take effect with the next stretch, or with a new server."""
         with self._changed:
             self._wanted = settings
             self._changed.notify_all()
 
     def start(self) -> None:
-        """Ask for a server under load."""
+        """Start the server and the load, in the controller's thread."""
         with self._changed:
             self._run = True
             if self._thread is None or not self._thread.is_alive():
@@ -67,7 +67,7 @@ class Controller:
                 self._thread.start()
 
     def stop(self, wait: bool = False, why: str = "") -> None:
-        """Ask for everything to be ended; `wait` until it is."""
+        """Stop server and clients; with `wait`, return when they have ended."""
         with self._changed:
             self._run, self._why = False, why
             thread = self._thread
@@ -97,7 +97,7 @@ class Controller:
                 return
 
     def _goes_on(self) -> bool:
-        """Tell whether something is to run; if not, the thread is over, and the next `start` makes another."""
+        """Return whether the thread should go on. If not it ends, and the next `start` makes another."""
         with self._changed:
             if not self._run:
                 self._thread = None
@@ -110,7 +110,7 @@ class Controller:
             self._say(State.FAILED, str(error))
 
     def _load(self, testbed: Testbed, context: Round) -> None:
-        """Load the server until another one is wanted, or none."""
+        """Load the server until it should stop, or another server is wanted."""
         while self._run and (wanted := self._wanted).server == testbed.settings.server:
             stretch = testbed.load(wanted)
             if not testbed.server.running:

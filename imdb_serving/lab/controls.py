@@ -43,10 +43,10 @@ def soon_in_kernel() -> Soon | None:
 
 
 class Heartbeat:
-    """Sends a number with every beat; the page's own link echoes it for as long as the page exists.
+    """Tells whether a page still shows the widgets: it sends numbers, which the page's own link echoes.
 
-    What counts is how long a question waits, not how long ago an answer came: none are asked while nothing runs. Nor
-    does time count in which the kernel could not have listened, because it was busy with a cell.
+    A page is gone when a number has waited too long for its echo. Time in which nothing was sent does not count, nor
+    time in which the kernel could not listen because it was running a cell.
     """
 
     def __init__(self, soon: Soon | None, clock: Callable[[], float] = monotonic) -> None:
@@ -61,7 +61,7 @@ class Heartbeat:
         self._listens = True
 
     def beat(self) -> bool:
-        """Ask once more; return whether a page that was there has not answered for `AWAY_SECONDS`. Any thread may."""
+        """Send the next number. Return whether a page that was there has been silent too long. Thread-safe."""
         now = self._clock()
         since = self._waits_since  # an answer may come at any line from here on
         if since is None or not self._listens:
@@ -74,7 +74,7 @@ class Heartbeat:
         return self._seen and now - since > AWAY_SECONDS
 
     def rest(self) -> None:
-        """Forget the question that waits: none was asked for a while, and a page that was reloaded cannot know it."""
+        """Drop the number that waits for its echo: none was sent for a while, and a reloaded page cannot know it."""
         self._waits_since = None
 
     def forget(self) -> None:
@@ -131,7 +131,7 @@ class Controls:
             getattr(self, name).observe(self._set, "value")
 
     def _set(self, _change: Any) -> None:
-        """Set what all controls say, or show why that is refused."""
+        """Apply the values of all controls, or show why they are refused."""
         self.rate.disabled = self.arrivals.value == CLOSED
         try:
             self._lab.set(**{name: getattr(self, name).value for name in SET_BY_HAND})

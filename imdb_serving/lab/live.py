@@ -35,10 +35,10 @@ NOW_SECONDS = 2.0
 
 
 class Now(NamedTuple):
-    """The live numbers. Latencies in milliseconds are None where too few requests stand behind.
+    """The live numbers. Latencies are in milliseconds, None where too few requests were measured.
 
-    `throughput` in reviews a second, `stages_us` a request's mean time in each, in order; `queue` is how many requests
-    wait for a worker on average (Little's law); `server` and `clients` are shares of all `cores`.
+    `throughput` is in reviews a second, `stages_us` a request's mean time in each stage, in order; `queue` is the mean
+    number of requests that wait for a worker (Little's law); `server` and `clients` are shares of all `cores`.
     """
 
     throughput: float
@@ -93,7 +93,7 @@ class LiveStatistics:
         return [point._replace(age_s=now - point.age_s) for point in self._history]
 
     def clear(self) -> None:
-        """Forget what was: another server is not the same curve."""
+        """Drop all stretches: the server has changed."""
         self._recent.clear()
 
 
@@ -152,7 +152,7 @@ MOST_BYTES = 256 << 20
 
 
 class Dot(NamedTuple):
-    """One cell as it landed: reviews a second with their 95 % interval, the newest row, and what is wrong, if so."""
+    """One cell: reviews a second with their 95 % interval, the newest row, and what is wrong with it, if anything."""
 
     cell: Cell
     throughput: Estimate
@@ -161,12 +161,12 @@ class Dot(NamedTuple):
 
     @property
     def valid(self) -> bool:
-        """False when a gate was broken: drawn hollow."""
+        """False when a gate was not passed; drawn hollow."""
         return not self.why
 
 
 class Block(NamedTuple):
-    """What one row stands on."""
+    """The stretches that one row is made of."""
 
     row: Row
     rates: tuple[float, ...]
@@ -174,7 +174,7 @@ class Block(NamedTuple):
 
 
 class HeldSettings:
-    """All that was held long enough since the lab was opened."""
+    """The rows of all settings that were held long enough since the lab was opened."""
 
     def __init__(self) -> None:
         self._blocks: list[Block] = []
@@ -185,11 +185,11 @@ class HeldSettings:
         self._bytes = 0
 
     def leave(self) -> None:
-        """Forget what is under way: the setting, or the server, is another from here on."""
+        """Drop the current setting's stretches: the setting or the server has changed."""
         self._held, self._warm, self._taken = [], 0.0, 0
 
     def add(self, stretch: Stretch, context: Round) -> Row | None:
-        """Take a stretch; return the row when its setting has been held long enough for one."""
+        """Take a stretch. Return a row when its setting has been held long enough."""
         if self._held and self._held[-1].settings != stretch.settings:
             self.leave()
         if self._warm < WARM_UP_SECONDS:
@@ -222,7 +222,7 @@ class HeldSettings:
 
     @property
     def judged(self) -> list[Row]:
-        """All rows, in the order in which they landed."""
+        """All rows, in the order measured."""
         return [block.row for block in self._blocks]
 
     @property
@@ -235,12 +235,12 @@ class HeldSettings:
         return frame(self.judged)
 
     def dots(self) -> list[Dot]:
-        """Return a dot a cell, in the order first visited."""
+        """Return a dot a cell, in the order measured."""
         cells = dict.fromkeys(block.row.cell for block in self._blocks)
         return [_dot(cell, [block for block in self._blocks if block.row.cell == cell]) for cell in cells]
 
     def save(self, ledger: Ledger) -> int:
-        """Append to a ledger what is not there yet, raw samples included; return how many rows that were."""
+        """Append the rows that are not in the ledger yet, with their raw samples. Return their number."""
         places, self._unsaved, self._bytes = self._unsaved, [], 0
         for place in places:
             block = self._blocks[place]

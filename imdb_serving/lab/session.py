@@ -52,10 +52,10 @@ def _stop_all() -> None:
 
 
 class LabSession:
-    """A server under load that reacts to a hand.
+    """A server under load, controlled by widgets or by calls.
 
-    Takes the first `Settings` by name, and `most_clients`, how many client processes stand ready. Nothing runs before
-    `start`, or `show`; nothing is left running after `stop`, or the kernel's end, or the page's.
+    Takes the first `Settings` by name, and `most_clients`, the number of client processes that are started. Nothing
+    runs before `start` or `show`. Nothing is left running after `stop`, or when the kernel or the page ends.
     """
 
     def __init__(self, *, most_clients: int = MOST_CLIENTS, **settings: Any) -> None:
@@ -69,12 +69,12 @@ class LabSession:
 
     @property
     def settings(self) -> Settings:
-        """What the controls say."""
+        """The settings that the controls show."""
         return self._controller.settings
 
     @property
     def state(self) -> State:
-        """What the lab is at."""
+        """The controller's state."""
         return self._controller.state
 
     @property
@@ -99,7 +99,7 @@ class LabSession:
         self._controller.stop(wait=True)
 
     def leave(self, why: str) -> None:
-        """End everything without waiting, and show the reason."""
+        """Stop server and clients without waiting, and show the reason."""
         self._controller.stop(why=why)
 
     def set(self, **changes: Any) -> None:
@@ -116,7 +116,7 @@ class LabSession:
         return wanted
 
     def hold(self, timeout: float = 60.0) -> Row:
-        """Wait until the present setting has landed, and return its row; start the server if none runs.
+        """Wait until the present setting has been held long enough, and return its row; start the server if none runs.
 
         Raises `RequestTimeout` when that takes longer than `timeout` seconds, `ServerUnavailable` with the reason when
         the lab fails or is stopped meanwhile.
@@ -143,7 +143,7 @@ class LabSession:
             return self._held.rows()
 
     def dots(self) -> list[Dot]:
-        """Return where each setting landed."""
+        """Return a dot for each setting that was held long enough."""
         with self._lock:
             return self._held.dots()
 
@@ -170,7 +170,7 @@ class LabSession:
             return explain(client, vocabulary, review)
 
     def listen(self, listener: Listener) -> None:
-        """Call `listener` with `state`, `stretch` or `dot` whenever there is news, in the controller's thread."""
+        """Call `listener` with `state`, `stretch` or `dot` at every change, in the controller's thread."""
         self._listeners.append(listener)
 
     def _tell(self, what: str) -> None:

@@ -42,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server(self) -> tuple[object, ...]:
-        """What a running server cannot change."""
+        """The settings that need a new server when they change."""
         return self.mode, self.engine, self.net, self.model, self.server_threads, self.port
 
     @property

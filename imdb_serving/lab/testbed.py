@@ -42,7 +42,7 @@ LOCK_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What the clients of one stretch saw, under which settings, and who used the CPU."""
+    """One stretch of load: its settings, the clients' records, and the CPU usage."""
 
     settings: Settings
     records: list[ClientRecord]
@@ -60,7 +60,7 @@ class Testbed:
     def __init__(
         self, settings: Settings, server: ServerProcess, session: LoadSession, workloads: Workloads, most_clients: int
     ) -> None:
-        """Take what runs already, and the reviews as a workload for each batch size."""
+        """Take a running server, its clients, and the reviews as a workload for each batch size."""
         self.settings = settings
         self.most_clients = most_clients
         self._workloads = workloads
@@ -76,7 +76,7 @@ class Testbed:
         return self.server.endpoint
 
     def load(self, settings: Settings) -> Stretch:
-        """Run one stretch of load under these settings, which must be of the same server."""
+        """Run one stretch of load under these settings, whose server must be this one."""
         self._meter.read()
         workload = self._workloads[settings.batch]
         if settings.arrivals == CLOSED:

@@ -45,7 +45,7 @@ Titles = dict[str, Tip]
 
 
 class Name(NamedTuple):
-    """What a curve is called, where it ends, and its colour."""
+    """A curve's name, where it ends, and its colour."""
 
     words: str
     place: tuple[float, float]
@@ -53,7 +53,7 @@ class Name(NamedTuple):
 
 
 def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
-    """Return the figure that belongs to the present load, as SVG with words on hover."""
+    """Return the figure for the present kind of load as SVG, with tooltips."""
     figure = Figure(figsize=SIZE, layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -82,7 +82,7 @@ def trace_svg(dots: Sequence[Dot], now: Cell) -> str:
 
 
 def curve_of(cell: Cell) -> Cell:
-    """Return what the dots of one curve have in common: all but the load."""
+    """Return what the dots of one curve have in common: everything but the load."""
     return cell.without("client_threads", "rate") if cell.arrivals != CLOSED else cell.without("client_threads")
 
 
@@ -93,7 +93,7 @@ def label_of(cell: Cell) -> str:
 
 
 def words(dot: Dot) -> str:
-    """Return what a dot says on hover."""
+    """Return a dot's tooltip."""
     low, high = dot.throughput.low, dot.throughput.high
     between = f" ({low:,.0f} to {high:,.0f})" if math.isfinite(low) else ""
     told = [
@@ -150,7 +150,7 @@ def _dot(axes: Axes, dot: Dot, place: tuple[float, float], colour: str, marker: 
 
 
 def _name(figure: Figure, axes: Axes, names: Sequence[Name]) -> None:
-    """Write each curve's name at its end, or a little above where another one stands."""
+    """Write each curve's name at its end, lifted where names would overlap."""
     figure.draw_without_rendering()  # now its places are known
     heights = [float(axes.transData.transform(name.place)[1]) * 72 / figure.dpi for name in names]
     for name, lift in zip(names, lifts(heights), strict=True):
@@ -161,7 +161,7 @@ def _name(figure: Figure, axes: Axes, names: Sequence[Name]) -> None:
 
 
 def lifts(heights: Sequence[float]) -> list[float]:
-    """Return by how much to lift words at these heights, so that each stands clear of those below it."""
+    """Return how far to lift labels at these heights so that none overlaps the one below."""
     lifted = [0.0] * len(heights)
     least = -math.inf
     for place in sorted(range(len(heights)), key=heights.__getitem__):

@@ -24,7 +24,7 @@ SAMPLES_A_REQUEST = 64
 
 
 class Word(NamedTuple):
-    """A word as the model saw it: whether it knows it, and by how much the word raised the probability of positive."""
+    """A word of a review: whether the model knows it, and by how much it raised the probability of positive."""
 
     word: str
     known: bool
@@ -48,7 +48,7 @@ class Explained(NamedTuple):
 def explain(client: Client, vocabulary: Vocabulary, review: str) -> Explained:
     """Ask the server for a review's class, then for the same review without each of its words.
 
-    Raises `DataError` for a review without words, and what the client raises.
+    Raises `DataError` for a review without words, and the errors of the client.
     """
     words = tokenise(review)
     if not words:

@@ -49,7 +49,7 @@ ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
 class Tip(NamedTuple):
-    """What a group says on hover: one text, or one for each of its markers in order; and `data-` attributes of it."""
+    """A group's tooltips, one text or one for each of its markers in order, and its `data-` attributes."""
 
     words: tuple[str, ...]
     data: Mapping[str, str] = {}
@@ -113,7 +113,7 @@ DARK = {"#444444": INK, "#000000": INK}
 
 
 class Legend(NamedTuple):
-    """What explains lines with their labels, and patches of colour with their names."""
+    """What explains a chart: lines with their labels, and colours with their names."""
 
     handles: Sequence[Line2D] = ()
     swatches: Sequence[tuple[str, str]] = ()
@@ -129,6 +129,12 @@ class Legend(NamedTuple):
     def artists(self) -> list[Artist]:
         """The same for a figure's own legend."""
         return [*self.handles, *(Patch(color=colour, label=name) for name, colour in self.swatches)]
+
+    @property
+    def size(self) -> tuple[float, int]:
+        """The width of a figure's own legend of one column, in inches, and its number of lines."""
+        lines = [line for artist in self.artists for line in str(artist.get_label()).split("\n")]
+        return 0.8 + max(map(len, lines), default=0) / LETTERS_AN_INCH, len(lines)
 
 
 def _words(label: str) -> str:
@@ -238,17 +244,22 @@ class Charts(NamedTuple):
     note: str = ""
 
     def figure(self, heading: str = "") -> Figure:
-        """Draw the charts as the panels of one figure on white, with its heading and legend; for papers."""
+        """Draw the charts as the panels of one figure on white, with its heading and legend; for papers.
+
+        The legend is beside the panels, or below them where it is too long for that.
+        """
         across = max(1, min(len(self.charts), int(PAPER_WIDTH // self.charts[0].size[0])))
         down = math.ceil(len(self.charts) / across)
         widths = [chart.size[0] for chart in self.charts[:across]]
-        width, artists = max(sum(widths), LEAST_WIDTH), self.key.artists
-        columns = max(1, int(width / _entry_inches(artists)))
+        width, height = max(sum(widths), LEAST_WIDTH), max(chart.size[1] for chart in self.charts) * down
+        artists, (inches, lines) = self.key.artists, self.key.size
+        beside = lines * LINE_INCHES <= height and inches <= width / 2
+        columns = 1 if beside else max(1, int(width / inches))
         words = _wrapped(" · ".join(filter(None, [self._common_title, heading])), int(width * LETTERS_AN_INCH))
-        height = max(chart.size[1] for chart in self.charts) * down
-        height += LINE_INCHES * (2 + words.count("\n") + 1.3 * math.ceil(len(artists) / columns))
+        height += LINE_INCHES * (1.5 + words.count("\n") + (0 if beside else math.ceil(lines / columns)))
         with own_style():
-            figure = plt.figure(figsize=(width, height), layout="constrained")
+            size = (width + (inches if beside and artists else 0), height)
+            figure = plt.figure(figsize=size, layout="constrained")
             grid = figure.add_gridspec(down, across, width_ratios=widths)
             for number, chart in enumerate(self.charts):
                 axes = figure.add_subplot(grid[divmod(number, across)])
@@ -257,7 +268,8 @@ class Charts(NamedTuple):
                     axes.set_title(_wrapped(chart.title, int(chart.size[0] * LETTERS_AN_INCH)), loc="left", fontsize=10)
             figure.suptitle(words, fontsize=11, x=0.01, ha="left")
             if artists:
-                figure.legend(handles=artists, loc="outside lower left", ncols=columns, fontsize=9.5)
+                place: Any = "outside right upper" if beside else "outside lower left"
+                figure.legend(handles=artists, loc=place, ncols=columns, fontsize=9.5)
             plt.close(figure)  # so that a notebook shows it once, as a cell's result
         return figure
 
@@ -282,15 +294,9 @@ class Charts(NamedTuple):
 PAPER_WIDTH, LEAST_WIDTH = 16.0, 7.6
 """The most inches of panels side by side in a figure for papers, and the least of a figure."""
 
-LETTERS_AN_INCH, LINE_INCHES = 12, 0.2
+LETTERS_AN_INCH, LINE_INCHES = 12, 0.24
 
 
 def _wrapped(words: str, width: int) -> str:
     """Wrap text to lines of at most `width` letters."""
     return "\n".join(line for part in words.split("\n") for line in textwrap.wrap(part, width))
-
-
-def _entry_inches(artists: Sequence[Artist]) -> float:
-    """Return how broad the entries of a legend are."""
-    lines = [line for artist in artists for line in str(artist.get_label()).split("\n")]
-    return 0.8 + max(map(len, lines), default=0) / LETTERS_AN_INCH

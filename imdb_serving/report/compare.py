@@ -70,7 +70,7 @@ def compare(first: Path, second: Path) -> Comparison:
 
 
 def text(made: Comparison) -> str:
-    """Return the comparison for a terminal: what differs between the sweeps, then a line a cell, then the sum of it."""
+    """Return the comparison for a terminal: how the sweeps differ, a line a cell, and the counts."""
     lines = [f"A {made.folders[0]}", f"B {made.folders[1]}"]
     if made.machines:
         return "\n".join([*lines, "not comparable: " + "; ".join(made.machines), "measure both on one machine"])

@@ -133,7 +133,7 @@ def show(rows: pd.DataFrame) -> Any:
 
 
 def _adds(row: Any) -> str:
-    """Return an addition with its interval; one that may be nothing is said to be so."""
+    """Return an addition with its interval, and whether it can be told from 0."""
     words = _interval(row["adds"], row["adds low"], row["adds high"])
     added = Estimate(row["adds"], row["adds low"], row["adds high"])
     return f"{words}, {NOT_DISTINGUISHABLE}" if added.holds_zero else words
@@ -165,7 +165,7 @@ def text(rows: pd.DataFrame) -> str:
 
 
 def slow_requests(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Return a row a rung: its requests, and how many took as long as a delayed acknowledgement makes them take."""
+    """Return a row a rung: its requests, and how many took about as long as a delayed acknowledgement."""
     table = []
     for rung in list(RUNGS)[1:]:
         times = latencies(rows, folder, rung)
@@ -186,8 +186,8 @@ def latencies(rows: pd.DataFrame, folder: Path, rung: str, engine: str | None = 
 def published_gap(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Return what makes up the time that the published arrangement adds to the bare model, a row a part.
 
-    JSON is measured by itself, beside the ladder, and taken out of the rung it belongs to; with the engine that
-    answers at once, where there is one, since a model's own spread would hide it.
+    JSON is measured beside the ladder and taken out of the rung it belongs to. It is measured with the engine `none`
+    where there is one, because a model's own spread would hide it.
     """
     times = by_round(rows, case)
     quiet = by_round(rows, ("none", case[1])) if "none" in set(rows["engine"]) else times
@@ -224,10 +224,10 @@ def show_gap(rows: pd.DataFrame) -> Any:
 
 
 def outside_serving(rows: pd.DataFrame, case: Case) -> tuple[float, float, float]:
-    """Return what the published arrangement spends outside its serving time here, and curl's and JSON's shares of it.
+    """Return what the published arrangement spends outside its serving time here, and curl's and JSON's shares of that.
 
-    The first in milliseconds a request. Serving time is what the published table calls so: the ops and the way to them.
-    So the shares are of the very quantity that the published run has as total less serving time.
+    The first is in milliseconds a request. Serving time is defined as in the published table: the ops and the way to
+    them.
     """
     times = by_round(rows, case)
     engine, clients = case

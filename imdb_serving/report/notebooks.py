@@ -47,8 +47,9 @@ def notebook_path(name: str) -> Path:
 def params_of(kind: type[Params], notebook: str, namespace: Mapping[str, Any]) -> Params:
     """Check a notebook's parameters, as found in its `globals()`.
 
-    papermill injects a mistyped parameter without a word, and the notebook would run with the default. So the cell
-    that papermill injected is read: every name it sets is taken along, to be refused with the nearest name.
+    papermill injects a mistyped parameter without a warning, and the notebook would run with the default. So the cell
+    that papermill injected is read, and each name that it sets is checked; an unknown one is refused with the nearest
+    name.
     """
     values = {name: namespace[name] for name in kind.__struct_fields__ if name in namespace}
     for source in namespace.get("In", []):
@@ -102,10 +103,10 @@ def interrupt_kernels() -> None:
 
 
 class _Apart:
-    """What is so for a whole process while notebooks run in it, however many at once.
+    """The process-wide state while notebooks run, however many at once.
 
-    Kernels have a temporary folder of their own, as they do not always tidy up theirs, and the Jupyter libraries' notes
-    to their own developers are not shown.
+    Kernels get a temporary folder of their own, because they do not always delete their files. Warnings that the
+    Jupyter libraries address to their own developers are not shown.
     """
 
     def __init__(self) -> None:
@@ -151,7 +152,7 @@ ARGUMENTS = [
 
 
 class OwnKernel(AsyncKernelManager):
-    """Starts `sys.executable`'s kernel, whatever kernels JUPYTER_PATH has.
+    """Starts the kernel of `sys.executable`, whatever kernels JUPYTER_PATH has.
 
     Its IPython profile and its matplotlibrc are empty ones in the folder for temporary files.
     """

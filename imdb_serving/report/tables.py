@@ -186,7 +186,7 @@ def published_flask() -> pd.DataFrame:
 def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Return the cards of the machines that measured these rows as two columns; empty when there are none.
 
-    What a machine does not tell is left out.
+    Facts that a machine does not report are left out.
     """
     table = []
     for found in frames.cards(rows, folder):
@@ -245,7 +245,7 @@ def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Seq
 
 
 def published_in_words() -> str:
-    """Return what the published RPC table says when it is read as ours are, a line a finding."""
+    """Return what the published RPC table shows when it is analysed as ours are, a line a finding."""
     table = table_of("rpc")
     place, total = published.best_cell(table)
     shares = published.unexplained(table)

@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class RequestTimeline(NamedTuple):
-    """One request: its client, its number among that client's, and its stages in order."""
+    """One request: its client, its number among that client's requests, and its stages in order."""
 
     client: int
     position: int
@@ -42,17 +42,17 @@ class RequestTimeline(NamedTuple):
 
     @property
     def start_ns(self) -> int:
-        """When it began."""
+        """When the request began."""
         return self.parts[0].start_ns
 
     @property
     def end_ns(self) -> int:
-        """When it was over."""
+        """When the request ended."""
         return self.parts[-1].end_ns
 
     @property
     def served(self) -> tuple[Part, ...]:
-        """The stages in a worker's hands."""
+        """The stages in a worker."""
         return tuple(part for part in self.parts if part.name not in {*CLIENT_STAGES, *WAYS, NETWORK, QUEUE})
 
 
@@ -125,7 +125,7 @@ Event = dict[str, Any]
 
 
 def write_trace(timelines: Sequence[RequestTimeline], path: Path, about: dict[str, Any]) -> None:
-    """Write the lives as JSON; `about` says what was traced."""
+    """Write timelines as a JSON trace; `about` says what was traced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     trace = {"traceEvents": list(events(timelines)), "displayTimeUnit": "ns", "otherData": about}
     path.write_text(json.dumps(trace) + "\n", encoding="utf-8")
@@ -187,7 +187,7 @@ def _slice(part: Part, pid: int, tid: int, begin: int, more: dict[str, Any] | No
 
 
 def _arrows(timeline: RequestTimeline, lane: int, number: int, begin: int) -> Iterator[Event]:
-    """Lead from the client's send to its worker, and from there to its reply."""
+    """Yield the arrows from a client's send to the worker, and from the worker to the reply."""
     by_name = {part.name: part for part in timeline.parts}
     if not timeline.served or not set(WAYS) <= set(by_name):
         return

@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """What a verdict is made of."""
+    """The figures that a verdict is made of."""
 
     rows: pd.DataFrame
     cells: pd.DataFrame
@@ -134,7 +134,7 @@ def _refusal(found: Findings) -> list[str]:
 
 
 def _without_served(found: Findings) -> list[str]:
-    """Return what can be said where no closed loop with a server has figures."""
+    """Return what can be said when no closed loop with a server was measured."""
     failed = found.rows.loc[found.rows["status"] == FAILED, "why"]
     if open_loop.any_measured(found.rows):
         return [
@@ -155,7 +155,7 @@ def _without_served(found: Findings) -> list[str]:
 
 
 def _alone(cell: Any) -> str:
-    """Return what a cell without a server gave."""
+    """Return what a cell without a server reached."""
     return f"{_way(cell)}, {plural(int(cell['client_threads']), 'client')}: {cell['throughput']:,.0f} reviews/s."
 
 

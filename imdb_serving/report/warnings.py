@@ -67,7 +67,7 @@ def _noise(noise: Noise) -> list[str]:
 
 
 def _clients(cells: pd.DataFrame) -> list[str]:
-    """Tell where the clients took most of the CPU: then the load generator was measured as much as the server."""
+    """Warn when the clients took most of the CPU: then the load generator was measured as much as the server."""
     served = cells[~cells["mode"].isin(LOCAL_MODES)]
     share = served["client_cpu_us"] / (served["client_cpu_us"] + served["server_cpu_us"])
     if share.empty or not share.max() > CLIENTS_CPU:

@@ -125,7 +125,7 @@ def bounds_legend(*, fitted: bool) -> list[Line2D]:
 
 
 def _bound(axes: Axes, curve: Curve, clients: list[int], batch: float, best: Any) -> None:
-    """Draw the least of a curve's bounds, and no further up than the measured curve needs."""
+    """Draw the least of a curve's bounds, no higher than the measured curve needs."""
     counts = np.geomspace(clients[0], clients[-1], 60)
     bound = np.array([curve.bounds.at(count) for count in counts]) * batch
     shown = bound <= max(1.6 * best["throughput"], bound.min())
@@ -178,6 +178,6 @@ def curves_legend(cells: pd.DataFrame) -> list[Line2D]:
 
 
 def data_of(curve: Drawn) -> dict[str, str]:
-    """Return by what a reader can hide a curve."""
+    """Return a curve's `data-` attributes, by which a page can hide it."""
     first = curve.cells.iloc[0]
     return {"mode": str(first["mode"]), "engine": str(first["engine"])}

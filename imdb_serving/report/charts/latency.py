@@ -33,7 +33,7 @@ WHOLE = "client_infer_ns"
 
 
 def ecdf(rows: pd.DataFrame, folder: Path) -> Charts:
-    """Return how latencies are spread, a chart an engine and client count: the fewest, and where most was given."""
+    """Return how latencies are distributed, a chart an engine and client count: the fewest, and the best cell's."""
     cells = frames.cells(rows)
     if not tables.any_measured(rows, served=True):
         return Charts([], note=NO_SERVER)
@@ -62,7 +62,7 @@ def _counts(curves: list[Drawn]) -> list[int]:
 
 
 def _times(rows: pd.DataFrame, folder: Path, curve: Drawn, clients: int) -> NDArray[np.float64]:
-    """Return the latencies of a curve's cell in milliseconds; none where it, or its samples, are not there."""
+    """Return the latencies of a curve's cell in milliseconds; empty where the cell or its samples are missing."""
     found: Any = curve.cells[curve.cells["client_threads"] == clients]
     own = measured(rows[rows["key"].isin(found["key"])])
     own = valid(own) if len(valid(own)) else own
@@ -107,7 +107,7 @@ ROWS = ("client", "on its way", "waiting", "worker")
 
 
 def timeline(rows: pd.DataFrame, folder: Path, key: str = "") -> Charts:
-    """Return the life of a request of median length of a cell, by its key; of the fastest where none is given."""
+    """Return the timeline of a request of median length, of the cell with this key, by default of the fastest cell."""
     try:
         row = row_of(rows, key)
         one = median_timeline(folder, row)

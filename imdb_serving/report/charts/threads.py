@@ -85,7 +85,7 @@ def _draw(sheet: Sheet, cells: pd.DataFrame, panel: str, column: str) -> None:
 
 
 def words(curve: Drawn, cell: Any) -> str:
-    """Return what a cell says on hover."""
+    """Return a cell's tooltip."""
     low, high = cell["throughput_low"], cell["throughput_high"]
     between = f" ({low:,.0f} to {high:,.0f})" if math.isfinite(low) else ""
     tails = {"p50": cell["p50_us"], "p95": cell["p95_us"], "p99": cell["p99_us"]}
