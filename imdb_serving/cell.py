@@ -15,8 +15,8 @@ import msgspec
 from imdb_serving.config import FORMER_NAMES, engine_name
 
 GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
-COMPARISON, SCALING = "bench", "growth"
-SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB, COMPARISON, SCALING)
+BENCH, SCALING = "bench", "growth"
+SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB, BENCH, SCALING)
 """In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
 servers side by side, all but one idle; against the engine that answers at once, to know the clients; as a step of a
 search for a limit; by hand, in the lab; beside servers of others; and with one value changed at a time."""

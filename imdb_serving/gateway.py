@@ -10,7 +10,7 @@ from imdb_serving.clients.zeromq import RpcClient
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.keys import NOBODY, Credentials
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server.backends import Refusing, refuse_while_starting
+from imdb_serving.server.app import Refusing, refuse_while_starting
 from imdb_serving.timing import Stage
 
 

@@ -18,10 +18,10 @@ from imdb_serving.engines.registry import engines_for, engines_in_words, facts_o
 from imdb_serving.errors import ConfigError, ServingError
 
 if TYPE_CHECKING:
-    from imdb_serving.measurement.parameters import ComparisonParams, LadderParams, ScalingParams, SweepParams
+    from imdb_serving.measurement.parameters import BenchParams, LadderParams, ScalingParams, SweepParams
     from imdb_serving.rows import Row
 
-P = TypeVar("P", "ComparisonParams", "ScalingParams")
+P = TypeVar("P", "BenchParams", "ScalingParams")
 
 
 @contextmanager
@@ -35,17 +35,17 @@ def needs_extra() -> Iterator[None]:
         ) from error
 
 
-def run_bench(params: ComparisonParams) -> None:
+def run_bench(params: BenchParams) -> None:
     """Compare, write ledger, raw samples and figure to outputs/bench/ENGINE, and print the tables."""
     from imdb_serving.measurement.inputs import require_model
 
     with needs_extra():
-        from imdb_serving.experiment.comparison import measure_comparison
-        from imdb_serving.report import comparison as shown
+        from imdb_serving.experiment.bench import measure_bench
+        from imdb_serving.report import bench as shown
 
     if facts_of(params.engine).needs_model:
         require_model(params)
-    measure_and_show("bench", f"bench/{params.engine}", params, measure_comparison, shown)
+    measure_and_show("bench", f"bench/{params.engine}", params, measure_bench, shown)
 
 
 def run_growth(params: ScalingParams) -> None:
@@ -105,9 +105,9 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
     Example:
       imdb-serving bench --engine onnxruntime --rounds 6
     """
-    from imdb_serving.measurement.parameters import ComparisonParams
+    from imdb_serving.measurement.parameters import BenchParams
 
-    run_bench(ComparisonParams(client_threads=list(client_threads), **options))
+    run_bench(BenchParams(client_threads=list(client_threads), **options))
 
 
 @group.command()

@@ -45,8 +45,7 @@ class _Server(Protocol):
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
-    from imdb_serving.server.app import PROTOCOL, make_app
-    from imdb_serving.server.backends import Workers
+    from imdb_serving.server.app import PROTOCOL, Workers, make_app
     from imdb_serving.server.startup import Starter
 
     options.set_up_log()

@@ -18,7 +18,7 @@ import numpy as np
 from imdb_serving.cell import SCALING, Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.experiment.comparison import OURS, require_sound
+from imdb_serving.experiment.bench import OURS, require_sound
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.workload import UniformWorkload

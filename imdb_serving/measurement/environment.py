@@ -39,7 +39,7 @@ FOLDER = "cards"
 
 NOT_MEASURING = (
     *(("report",), ("cli",), ("lab",), ("analysis",), ("__main__.py",), ("rows.py",)),
-    *(("measurement", name) for name in ("ledger.py", "environment.py", "folders.py", "machine.py")),
+    *(("measurement", name) for name in ("ledger.py", "environment.py", "machine.py")),
 )
 """Rooms and files, as path parts, whose code cannot change a measurement: it parses, records, judges or draws."""
 

@@ -18,7 +18,7 @@ from imdb_serving.load.share import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Probabilities
-from imdb_serving.measurement.parameters import ComparisonParams, GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.measurement.parameters import BenchParams, GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
 from imdb_serving.model.files import VOCABULARY
 from imdb_serving.text import reviews
@@ -89,7 +89,7 @@ def ensure_model(folder: Path, net: str) -> None:
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
-def require_model(params: GridParams | SweepParams | LadderParams | ComparisonParams) -> None:
+def require_model(params: GridParams | SweepParams | LadderParams | BenchParams) -> None:
     """Require a model: a named one must exist, the project's default is trained when missing."""
     if params.model:
         open_bundle(model_folder(params))
@@ -115,7 +115,7 @@ def bundle_there(folder: Path) -> Bundle | None:
     return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
 
 
-def vocabulary_of(params: GridParams | ComparisonParams) -> Path | None:
+def vocabulary_of(params: GridParams | BenchParams) -> Path | None:
     """Return the model's vocabulary file, or None without a model: engines without one accept any word ids."""
     file = find_server_dir(model_folder(params)) / VOCABULARY
     return file if file.is_file() else None

@@ -19,8 +19,7 @@ from time import monotonic, sleep
 
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import RemoteFailure, ServerStartError
-from imdb_serving.server.process_worker import ProcessWorker
-from imdb_serving.server.worker import STOP_SECONDS, MakeAnswer, ThreadWorker, Worker
+from imdb_serving.server.worker import STOP_SECONDS, MakeAnswer, ProcessWorker, ThreadWorker, Worker
 
 QUARANTINE_SECONDS = 60.0
 """How long a request that killed two workers is refused."""

@@ -1,17 +1,31 @@
-"""A worker: what it must do, and the one that answers in the calling thread; and the step timer of its requests.
+"""A worker: what it must do, one that answers in the calling thread, one that is a process, and their step timer.
 
 A step that computes without Python's lock, or sleeps, is where a second thread is of use; the rest of a request holds
 the lock. The timer tells the longest such step of the request that a thread is working on.
+
+A process is started from the fork server, which has the engine loaded, so that it starts at once and shares the
+server's memory. It is spoken to over a socket pair, which has no name that could be left behind; when one side dies,
+the other reads end of file at once.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
+import os
+import signal
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
+from imdb_serving import logs, processes
 from imdb_serving.errors import ServerStartError
+from imdb_serving.processes import HeapTrimmer
+from imdb_serving.protocol.framing import Frame
+from imdb_serving.protocol.outcome import marked, number_of
+from imdb_serving.server.channel import Channel, Frames
 from imdb_serving.timing import Stage
 
 Answer = Callable[[int, Any], Any]
@@ -133,3 +147,148 @@ class StepTimer(threading.local):
 
 
 step_timer = StepTimer()
+
+
+log = logging.getLogger(__name__)
+
+FAILED, READY = 0, 1
+STARTS_WITH = 16
+"""How many descriptors there must be to start a process: it takes seven, and others take some at the same time."""
+
+
+class ProcessWorker:
+    """Has a process answer."""
+
+    def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
+        self.number, self.made, self.proven = number, monotonic(), False
+        self.stage_names: tuple[str, ...] = ()
+        _need_descriptors()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([processes.__name__, *preload])
+        processes.prepare_fork_server()
+        ours, theirs = socket.socketpair()
+        self._process: Any = context.Process(
+            target=_work,
+            args=(theirs, make_answer, processes.cores_of_worker(number)),
+            name=f"worker-{number}",
+            daemon=True,
+        )
+        # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
+        # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._process.start()
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+            theirs.close()
+        self._channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        pid: int = self._process.pid
+        return pid
+
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended."""
+        sentinel: int = self._process.sentinel
+        return sentinel
+
+    def await_ready(self, deadline: float) -> None:
+        try:
+            code, words = self._channel.receive(deadline)
+        except TimeoutError:
+            raise ServerStartError(f"worker {self.number} {not_ready('')}") from None
+        except (EOFError, OSError) as error:
+            raise ServerStartError(f"worker {self.number} died while starting") from error
+        if code != READY:
+            raise ServerStartError(f"worker {self.number} {not_ready(bytes(words[0]).decode('utf-8', 'replace'))}")
+        self.stage_names = tuple(bytes(word).decode() for word in words)
+
+    def ask(self, received_ns: int, message: Frames, deadline: float) -> Frames:
+        self._channel.send(received_ns, message, deadline)
+        number, answer = self._channel.receive(deadline)
+        self.proven = True
+        return marked(answer, number) if number else answer
+
+    def is_dead(self) -> bool:
+        """Tell whether the process said anything unasked: that can only be its end."""
+        return self._channel.has_word()
+
+    def settles(self, seconds: float) -> bool:
+        """Read the late answer. A request that was not taken whole is not answered: then this is the end of it."""
+        try:
+            self._channel.receive(monotonic() + seconds)
+        except (TimeoutError, EOFError, OSError):
+            return False
+        return True
+
+    def end(self, seconds: float) -> str:
+        process = self._process
+        self._channel.close()
+        process.join(seconds)
+        if hung := process.is_alive():
+            process.kill()
+            process.join(STOP_SECONDS)
+        code = process.exitcode
+        process.close()
+        return "hung" if hung else f"died ({_exit_words(code)})"
+
+
+def _need_descriptors() -> None:
+    """Raise `OSError` unless there are enough descriptors left to start a process.
+
+    If they run out while the fork server is asked, it ends, and knows no more what becomes of the others.
+    """
+    spare: list[int] = []
+    try:
+        while len(spare) < STARTS_WITH:
+            spare.append(os.dup(2))
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
+
+
+def _exit_words(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _work(connection: socket.socket, make_answer: MakeAnswer, own_cores: Sequence[int]) -> None:
+    """Make the handler, say so, then answer requests until the server closes the conversation or dies."""
+    processes.pin(own_cores)
+    channel = Channel(connection)
+    try:
+        answer = make_answer()
+    except Exception as error:
+        _say(channel, FAILED, [f"{type(error).__name__}: {error}".encode()])
+        return
+    logs.set_up_as_told()
+    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    _say(channel, READY, [name.encode() for name in stage_names_of(answer)])
+    heap = HeapTrimmer(monotonic())
+    while True:
+        try:
+            received_ns, frames = channel.receive()
+        except (EOFError, OSError):
+            return
+        outcome = answer(received_ns, frames)
+        _say(channel, number_of(outcome), outcome)
+        heap.tidy(monotonic())
+
+
+def _say(channel: Channel, number: int, frames: Sequence[Frame]) -> None:
+    try:
+        channel.send(number, frames)
+    except OSError:
+        log.debug("the server closed the conversation before an answer was sent")

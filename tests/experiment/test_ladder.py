@@ -19,7 +19,7 @@ from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.parameters import LadderParams
-from imdb_serving.server_process import ServerProcess
+from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line
 
 NULL = EngineSpec("none")
@@ -75,7 +75,7 @@ def test_an_engine_that_cannot_be_served_fails_all_its_rungs(
     def refuse(*_: object) -> ServerProcess:
         raise ServerStartError("no port is left")
 
-    monkeypatch.setattr(ladder, "_start", refuse)
+    monkeypatch.setattr(ServerSpec, "process", refuse)
     params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
     rows = run_ladder(params, lambda text: None)
     assert len(rows) == (len(RUNGS) + 1) * 2

@@ -19,7 +19,7 @@ from imdb_serving.config import project_root
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, load_sweep, make, model_folder
-from imdb_serving.measurement.parameters.grids import Axes
+from imdb_serving.measurement.parameters.kinds import Axes
 
 ROOT = Path(__file__).parents[2]
 PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))

@@ -20,7 +20,7 @@ import rpc_kit as kit
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server.backends import Workers
+from imdb_serving.server.app import Workers
 from imdb_serving.server.rpc_requests import make_parsed_answer
 from imdb_serving.server.rpc_server import RpcServer
 from imdb_serving.server.worker_pool import WorkerPool

@@ -18,8 +18,7 @@ import rpc_kit as kit
 
 from imdb_serving.clients.base import Client
 from imdb_serving.messages import Request, Tensor
-from imdb_serving.server.app import make_app
-from imdb_serving.server.backends import Backend
+from imdb_serving.server.app import Backend, make_app
 from imdb_serving.server.http_server import HttpServer
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Stage

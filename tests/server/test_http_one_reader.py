@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server import backends
+from imdb_serving.server import app
 
 SPELLINGS = [
     http.PREDICTION,
@@ -35,7 +35,7 @@ OTHERS = [
 class Naming:
     """A backend that notes which threads ask it, and how long they give it."""
 
-    refusing: backends.Refusing = None
+    refusing: app.Refusing = None
 
     def __init__(self) -> None:
         self.threads: list[str] = []

@@ -26,7 +26,7 @@ from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTi
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.server import stream_listener
 from imdb_serving.server import watchdog as keepers
-from imdb_serving.server.backends import Workers
+from imdb_serving.server.app import Workers
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.timing import Stage, Timeline
 

@@ -26,9 +26,9 @@ from imdb_serving.protocol.headers import Predict
 from imdb_serving.server import channel, supervisor
 from imdb_serving.server import worker_pool as pools
 from imdb_serving.server.channel import Frames
-from imdb_serving.server.process_worker import ProcessWorker
 from imdb_serving.server.rpc_requests import Parsed, answer_maker, make_answer
 from imdb_serving.server.supervisor import WorkersDied
+from imdb_serving.server.worker import ProcessWorker
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Timeline
 

@@ -10,7 +10,7 @@ import yaml
 
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, make
-from imdb_serving.measurement.parameters.grids import SweepParams
+from imdb_serving.measurement.parameters.kinds import SweepParams
 from imdb_serving.text import formats
 
 ON_CLUSTER = "on_cluster"

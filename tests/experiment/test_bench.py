@@ -13,13 +13,13 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn")
 
 from imdb_serving.errors import ConfigError, DataError, ServerStartError, ServerUnavailable
-from imdb_serving.experiment import comparison
+from imdb_serving.experiment import bench
 from imdb_serving.experiment.baselines import servers
 from imdb_serving.experiment.baselines.servers import JsonClient, SocketEchoClient, ZmqEchoClient
-from imdb_serving.experiment.comparison import BARE, WHAT, measure_comparison, require_sound
+from imdb_serving.experiment.bench import BARE, WHAT, measure_bench, require_sound
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.measurement.parameters import ComparisonParams
-from imdb_serving.report import comparison as shown
+from imdb_serving.measurement.parameters import BenchParams
+from imdb_serving.report import bench as shown
 from imdb_serving.rows import Finding, Row
 
 
@@ -27,10 +27,10 @@ from imdb_serving.rows import Finding, Row
 def measured(tmp_path_factory: pytest.TempPathFactory, bundle: Path) -> tuple[Path, list[Row]]:
     """A small comparison with a real engine."""
     folder = tmp_path_factory.mktemp("bench")
-    params = ComparisonParams(
+    params = BenchParams(
         engine="folded", model=str(bundle), workers=2, client_threads=[1, 3], rounds=2, requests=12, run="one"
     )
-    return folder, measure_comparison(params, folder, lambda words: None)
+    return folder, measure_bench(params, folder, lambda words: None)
 
 
 def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[Row]]) -> None:
@@ -53,11 +53,11 @@ def test_the_seed_decides_the_order_within_a_round(tmp_path: Path, monkeypatch: 
         orders.append(order)
         raise InterruptedError
 
-    monkeypatch.setattr(comparison, "left_of", planned)
+    monkeypatch.setattr(bench, "left_of", planned)
     for seed in (1, 1, 2):
-        params = ComparisonParams(workers=1, client_threads=[1], seed=seed, run="one")
+        params = BenchParams(workers=1, client_threads=[1], seed=seed, run="one")
         with pytest.raises(InterruptedError):
-            measure_comparison(params, tmp_path, lambda words: None)
+            measure_bench(params, tmp_path, lambda words: None)
     assert orders[0] == orders[1] != orders[2]
 
 
@@ -129,4 +129,4 @@ def test_a_baseline_that_is_gone_is_told(kind: type, monkeypatch: pytest.MonkeyP
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        ComparisonParams(**wrong)
+        BenchParams(**wrong)

@@ -1,4 +1,4 @@
-"""The comparison's table and charts: our servers beside the limits and the smallest servers of others."""
+"""The tables and charts of `bench`: our servers beside the limits and the smallest servers of others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
 from imdb_serving.analysis.intervals import estimate
-from imdb_serving.cell import COMPARISON, plural
-from imdb_serving.experiment.comparison import BARE, OURS, WHAT
+from imdb_serving.cell import BENCH, plural
+from imdb_serving.experiment.bench import BARE, OURS, WHAT
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import COLOURS, GREY
@@ -21,8 +21,8 @@ BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"
 
 
 def load(folder: Path) -> pd.DataFrame:
-    """Return the rows of the newest comparison in a folder; raise `DataError` when there is none."""
-    return frames.of_series(folder, COMPARISON)
+    """Return the rows of the newest `bench` in a folder; raise `DataError` when there is none."""
+    return frames.of_series(folder, BENCH)
 
 
 def figures(rows: pd.DataFrame, clients: int) -> pd.DataFrame:

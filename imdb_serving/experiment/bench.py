@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from imdb_serving.cell import COMPARISON, Cell
+from imdb_serving.cell import BENCH, Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
@@ -21,7 +21,7 @@ from imdb_serving.measurement.inputs import bundle_there, measurement_lines, mod
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Round, Target
-from imdb_serving.measurement.parameters import ComparisonParams, model_folder
+from imdb_serving.measurement.parameters import BenchParams, model_folder
 from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerSpec
 
@@ -35,7 +35,7 @@ WHAT = {
 """All systems, in the order in which tables and figures have them."""
 
 
-def measure_comparison(params: ComparisonParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
+def measure_bench(params: BenchParams, folder: Path, progress: Callable[[str], None] = print) -> list[Row]:
     """Measure all systems, append every block to the ledger in `folder`, and return the rows.
 
     Raises `DataError` when a request fails or an answer is not the bare engine's: wrong answers are no speed.
@@ -75,13 +75,13 @@ def require_sound(row: Row) -> None:
         raise DataError(f"{row.cell.mode}, {row.cell.label(['engine', 'client_threads'])}: {row.error or wrong[0]}")
 
 
-def _blocks(params: ComparisonParams, spec: EngineSpec, base: Round) -> list[Block]:
+def _blocks(params: BenchParams, spec: EngineSpec, base: Round) -> list[Block]:
     """Return every system with every client count, and the bare engine with a client for each worker."""
     blocks = []
     for name in WHAT:
         for clients in [params.workers] if name == BARE else params.client_threads:
             cell = Cell(
-                series=COMPARISON,
+                series=BENCH,
                 mode=name,
                 engine=params.engine,
                 net=params.net if spec.facts.needs_model else "",
@@ -96,7 +96,7 @@ def _blocks(params: ComparisonParams, spec: EngineSpec, base: Round) -> list[Blo
 
 
 @contextmanager
-def _systems(params: ComparisonParams, spec: EngineSpec, model: Path | None) -> Iterator[dict[str, Target]]:
+def _systems(params: BenchParams, spec: EngineSpec, model: Path | None) -> Iterator[dict[str, Target]]:
     """Start all servers, ours and the others', with as many workers each."""
     with ExitStack() as stack:
         systems = {BARE: Target(functools.partial(BareClient, spec, model))}
