@@ -143,14 +143,14 @@ class ServeOptions:
 
     def keys(self) -> ServerKeys | None:
         """Return the keys for RPC, or None; raise `ConfigError` when one of the two options is missing."""
-        from imdb_serving.server.curve import ServerKeys
-
         if self.token_file is not None:
             raise ConfigError("--token-file is for HTTP; RPC has --server-key and --client-keys")
         if (self.server_key is None) != (self.client_keys is None):
             raise ConfigError("--server-key and --client-keys go together: a key alone would let anybody in")
         if self.server_key is None or self.client_keys is None:
             return None
+        from imdb_serving.server.curve import ServerKeys
+
         return ServerKeys(self.server_key, self.client_keys)
 
     def token(self) -> str:

@@ -6,12 +6,11 @@ conf that Paddle Serving reads is read here too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 
 from imdb_serving.errors import BundleError, did_you_mean
 from imdb_serving.text import formats
@@ -66,21 +65,23 @@ IMDB_CONF = ModelConf(
 )
 """The conf of the published IMDB models."""
 
-_FIELD = descriptor_pb2.FieldDescriptorProto
 
-
+@functools.cache
 def _message_type() -> Any:
     """Build the message class from a descriptor, so that no generated code ties us to one protobuf version."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - slow, and only models
+
+    field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="imdb_serving/model_conf.proto", package="imdb_serving", syntax="proto2"
     )
     for message, kind in (("FeedVar", "feed_type"), ("FetchVar", "fetch_type")):
         fields = (
-            ("name", _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL),
-            ("alias_name", _FIELD.TYPE_STRING, _FIELD.LABEL_OPTIONAL),
-            ("is_lod_tensor", _FIELD.TYPE_BOOL, _FIELD.LABEL_OPTIONAL),
-            (kind, _FIELD.TYPE_INT32, _FIELD.LABEL_OPTIONAL),
-            ("shape", _FIELD.TYPE_INT32, _FIELD.LABEL_REPEATED),
+            ("name", field.TYPE_STRING, field.LABEL_OPTIONAL),
+            ("alias_name", field.TYPE_STRING, field.LABEL_OPTIONAL),
+            ("is_lod_tensor", field.TYPE_BOOL, field.LABEL_OPTIONAL),
+            (kind, field.TYPE_INT32, field.LABEL_OPTIONAL),
+            ("shape", field.TYPE_INT32, field.LABEL_REPEATED),
         )
         entry = file.message_type.add(name=message)
         for number, (name, type_, label) in enumerate(fields, start=1):
@@ -90,8 +91,8 @@ def _message_type() -> Any:
         conf.field.add(
             name=name,
             number=number,
-            type=_FIELD.TYPE_MESSAGE,
-            label=_FIELD.LABEL_REPEATED,
+            type=field.TYPE_MESSAGE,
+            label=field.LABEL_REPEATED,
             type_name=f".imdb_serving.{type_name}",
         )
     pool = descriptor_pool.DescriptorPool()
@@ -101,6 +102,8 @@ def _message_type() -> Any:
 
 def load_conf(path: Path) -> ModelConf:
     """Read a conf; raise `BundleError` naming the file when it is missing, malformed or has no variables."""
+    from google.protobuf import text_format  # noqa: PLC0415 - as above
+
     try:
         # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
         parsed = text_format.Parse(formats.decode(path.read_bytes()), _message_type()(), allow_unknown_field=True)
@@ -122,6 +125,8 @@ def _variables(entries: Sequence[Any], kind: str) -> tuple[Variable, ...]:
 
 def save_conf(conf: ModelConf, path: Path) -> None:
     """Write a conf in protobuf's text format."""
+    from google.protobuf import text_format  # noqa: PLC0415 - as above
+
     message = _message_type()()
     for variables, entries, kind in (
         (conf.feed, message.feed_var, "feed_type"),

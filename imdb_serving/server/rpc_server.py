@@ -6,14 +6,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from imdb_serving.config import MAX_MESSAGE_BYTES
 from imdb_serving.errors import BadRequest, ConfigError, ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.protocol.endpoints import Address, check_zeromq, is_socket, socket_address, socket_endpoint
 from imdb_serving.protocol.framing import PROTOCOL
-from imdb_serving.server.curve import ServerKeys
 from imdb_serving.server.request_queue import Listener
 from imdb_serving.server.rpc_requests import RequestDecoder
 from imdb_serving.server.server_threads import ServerThreads
@@ -21,6 +20,9 @@ from imdb_serving.server.startup import Starter
 from imdb_serving.server.supervisor import START_SECONDS
 from imdb_serving.server.watchdog import Watchdog
 from imdb_serving.server.worker_pool import WorkerPool, server_info
+
+if TYPE_CHECKING:
+    from imdb_serving.server.curve import ServerKeys
 
 DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5

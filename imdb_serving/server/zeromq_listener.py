@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
 
@@ -17,12 +18,14 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.endpoints import ipc_path
 from imdb_serving.protocol.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.server.channel import Frames
-from imdb_serving.server.curve import Authenticator, ServerKeys, guard_server
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
 from imdb_serving.server.startup import advice, unix_path_lock
 from imdb_serving.server.zeromq_limits import MessageLimit
+
+if TYPE_CHECKING:
+    from imdb_serving.server.curve import Authenticator, ServerKeys
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class ZmqListener:
         self._authenticator: Authenticator | None = None
         try:
             if keys is not None:
+                from imdb_serving.server.curve import guard_server  # noqa: PLC0415 - loads asyncio
+
                 self._authenticator = guard_server(self._router, self._context, keys)
             self._bind(endpoint)
         except ServingError:
