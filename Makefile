@@ -11,8 +11,8 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
 # Of the pages that the tests open in a browser.
 SHOTS := IMDB_SERVING_SCREENSHOTS=outputs/screenshots
-# One test more at once than there are cores, up to four: each has servers and clients of its own, and often waits for them.
-AT_ONCE := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 4 ? n + 1 : 4)))
+# Twice as many tests at once as there are cores, up to four: each has servers and clients of its own, and often waits for them.
+AT_ONCE := $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2); echo $$((n < 2 ? 2 : 4)))
 PYTEST := $(SHOTS) $(BIN)/python -m pytest
 TOGETHER := --numprocesses $(AT_ONCE) --dist worksteal
 COVERAGE := --cov --cov-append --cov-report

@@ -95,7 +95,7 @@ def ways(rows: Sequence[Row], raw: Callable[[Row], Sequence[float]]) -> list[Way
 
 
 def _kind(cell: Cell) -> Cell:
-    """Return what a way of serving is: a cell but for its load and its number of nodes."""
+    """Return a cell without its load and its number of nodes: the way of serving."""
     return cell.without("client_threads", "server_nodes", "arrivals", "rate", "samples", "passes")
 
 
@@ -214,7 +214,7 @@ def slower(way: Way, node: Node, seed: int = 1) -> float:
 
 
 def _tries(way: Way, rate: float, p95_s: float, found: int, seed: int) -> Iterator[tuple[int, float]]:
-    """Yield the number of nodes and the percentile for resampled rounds."""
+    """Yield the number of nodes and the percentile for each resampling of the rounds."""
     generator = np.random.default_rng(seed)
     for number in range(TRIES):
         drawn = {count: list(generator.choice(rates, len(rates))) for count, rates in way.clients.items()}

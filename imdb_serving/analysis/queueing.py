@@ -69,13 +69,13 @@ class _Station:
         return self._node.rate(len(self._serving) + len(self._waiting)) / len(self._serving)
 
     def _pass(self) -> None:
-        """Have the clock of work catch up with the world's."""
+        """Advance the work clock to the present time."""
         if self._serving:
             self._work += (self._world.now - self._then) * self._speed()
         self._then = self._world.now
 
     def _plan(self) -> None:
-        """Have the next request end when it will, unless another arrives before."""
+        """Schedule the end of the next request, unless another arrives before."""
         self._version += 1
         if self._serving:
             left = max(0.0, self._serving[0][0] - self._work) / self._speed()

@@ -67,7 +67,7 @@ def _times(folder: Path, row: Row) -> list[float]:
 
 
 def _cost(found: Answer) -> tuple[int, int, float]:
-    """Return by what answers are put in order: fewer nodes, then fewer threads, then the shorter tail."""
+    """Return the order of answers: fewer nodes, then fewer threads, then the shorter tail."""
     return found.nodes or 0, found.way.cell.server_threads, found.p95_s
 
 

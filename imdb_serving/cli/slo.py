@@ -91,7 +91,7 @@ def _limit(errors: float, percentiles: dict[str, float | None]) -> loads.Limit:
 
 
 class _Search:
-    """A server and clients that stay, and probes against them; every probe is a row of the ledger."""
+    """A server and clients that are kept, and probes against them; each probe is a row of the ledger."""
 
     def __init__(self, params: GridParams, limit: loads.Limit, seconds: float, rounds: int, stack: ExitStack) -> None:
         from imdb_serving.analysis.gates import ACHIEVED
@@ -150,7 +150,7 @@ class _Search:
 
 
 def _in_words(what: str, unit: str, edge: loads.Edge, limit: loads.Limit) -> str:
-    """Say where the edge is, how sure that is, and what it looks like."""
+    """Return where the limit is, how sure that is, and how latency grows there."""
     from imdb_serving.cell import plural
 
     if edge.holds is None:

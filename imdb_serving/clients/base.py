@@ -145,4 +145,4 @@ class ConnectedClient(Client):
 
     @abstractmethod
     def _after_fork(self) -> None:
-        """Give up the connection of the process that this one was forked from, without a word to its server."""
+        """Drop the connection of the parent process, without a message to its server."""

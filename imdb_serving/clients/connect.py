@@ -72,11 +72,11 @@ class BalancedClient(ConnectedClient):
         self._closed = threading.Event()
 
     def _call(self, request: Request) -> Reply:
-        """Have one of the servers answer. Raises what the last one asked said."""
+        """Call one of the servers; raise the error of the last one tried."""
         return self._ask(lambda client: client.call(request))
 
     def _hello(self) -> ServerInfo:
-        """Ask the server that is next."""
+        """Ask the next server."""
         return self._ask(lambda client: client.hello())
 
     def _after_fork(self) -> None:

@@ -283,7 +283,7 @@ class ClusterDeployment:
 
 
 def _clear(hosts: Sequence[RemoteHost], kind: type[BaseException] | None, *_error: object) -> None:
-    """End servers and clients; behind an error their hosts end, and they with them, without waiting for anything."""
+    """End servers and clients. After an error their hosts end, and they with them; that is not waited for."""
     if kind is None:
         for host in hosts:
             with suppress(HostLost):

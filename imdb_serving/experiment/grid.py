@@ -215,7 +215,7 @@ class GridRun:
 
 
 class _Started:
-    """What is started for a run, and ended."""
+    """The server and clients of a run, from start to end."""
 
     def __init__(self, params: GridParams, deployment: Deployment) -> None:
         self._params, self._deployment = params, deployment

@@ -65,7 +65,7 @@ def write_card(folder: Path, card: Card) -> Card:
 
 
 def _fixed(model: Bundle | None) -> Card:
-    """Return what stays as it is until machine, software, code or the choice of a kernel change, and its id."""
+    """Return the facts that stay until machine, software, code or the choice of a kernel change, and their id."""
     engines = msgspec.to_builtins(all_known(model)) if model else {}
     packages = {"imdb-serving": imdb_serving.__version__, **{name: _version(name) for name in PACKAGES}}
     fixed = {**machine_facts(), "packages": packages, "code": code_digest()}
@@ -74,7 +74,7 @@ def _fixed(model: Bundle | None) -> Card:
 
 
 def _complete(fixed: Card) -> Card:
-    """Add what is as it is just now."""
+    """Add the facts of the moment, such as the load."""
     program = Path(sys.argv[0]).name
     notebook = "ipykernel" in sys.argv[0]  # its arguments are files of this run alone
     return {

@@ -116,7 +116,7 @@ log = logging.getLogger(__name__)
 
 
 class _Schema(msgspec.Struct):
-    """What every version's row says of itself."""
+    """The fields that rows of every version have."""
 
     schema: int = 0
 
@@ -216,7 +216,7 @@ def _lines(path: Path) -> list[tuple[int, bytes]]:
 
 
 def _why_not(line: bytes, error: Exception) -> str:
-    """Return why a line is not one of this version's rows."""
+    """Return why a line is not a row of this version."""
     try:
         schema = msgspec.json.decode(line, type=_Schema).schema
     except (msgspec.MsgspecError, UnicodeDecodeError):

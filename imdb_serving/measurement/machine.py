@@ -66,7 +66,7 @@ def _plain(text: str) -> str:
 
 
 def _up(mount: Mount, path: str) -> Iterator[Path]:
-    """Yield the folders of a group and of all above it that can be seen; of one that cannot be, the mount's own."""
+    """Yield the folders of a group and of all above it that can be seen; otherwise the mount's own."""
     try:
         inner = PurePosixPath(path).relative_to(mount.root)
     except ValueError:

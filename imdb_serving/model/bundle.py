@@ -107,7 +107,7 @@ SCHEMA = 2
 
 
 class _Schema(msgspec.Struct):
-    """What every version's card says of itself."""
+    """The fields that cards of every version have."""
 
     schema: int
 

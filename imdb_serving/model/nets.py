@@ -83,7 +83,7 @@ def _pool_over_time(steps: Tensor, mask: Tensor) -> Tensor:
 
 
 class _Net(nn.Layer):  # type: ignore[misc]
-    """What all nets end in."""
+    """The layers that all nets end in."""
 
     def _answer(self, logits: Tensor) -> Tensor:
         return logits if self.training else functional.softmax(logits, axis=-1)

@@ -90,7 +90,7 @@ def _change(one: Difference) -> str:
 
 
 def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
-    """Name each cell by what it differs in from the others."""
+    """Return the differences with their cells' names: the fields in which cells differ."""
     fields = {"mode", "engine", "server_threads", "client_threads", *varying([one.cell for one in found])}
     return [(one.cell.label(fields), one) for one in found]
 

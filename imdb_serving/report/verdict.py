@@ -181,7 +181,7 @@ def _name(cell: Any) -> str:
 
 
 def _way(cell: Any) -> str:
-    """Return mode and what differs."""
+    """Return a cell's mode and the fields that differ."""
     return ", ".join([cell["line"], cell["panel"] or f"engine {cell['engine']}"])
 
 

@@ -216,7 +216,7 @@ def make_app(
 
 
 def _shows(token: bytes) -> bool:
-    """Tell whether the request shows the token, if there is one."""
+    """Return whether the request has the token, or needs none."""
     shown = request.headers.get("Authorization", "").encode("latin-1", "replace")
     return not token or hmac.compare_digest(shown, b"Bearer " + token)
 
@@ -279,7 +279,7 @@ def _problem(error: Exception) -> Response:
 
 
 def _http_problem(error: HTTPException) -> Response:
-    """Answer what Flask refuses: unknown path, wrong method, body too large."""
+    """Return Flask's own refusals as problems: unknown path, wrong method, body too large."""
     detail = error.description or ""
     headers = {name: value for name, value in error.get_headers() if name.lower() not in {"content-type"}}
     if error.code == HTTPStatus.NOT_FOUND:

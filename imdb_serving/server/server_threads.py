@@ -178,7 +178,7 @@ class ServerThreads:
         self.release_held()
 
     def _look_out(self, server_thread: ServerThread) -> None:
-        """Look for what has just arrived; if there is nothing, lead until there is, or be parked until called."""
+        """Check for arrivals. If there are none, lead until there are, or park until called."""
         if self.leadership.holder is not server_thread:
             self.listener.glance()
             if self._queue or not self.leadership.take_or_park(server_thread):
@@ -285,7 +285,7 @@ class ServerThreads:
             self.listener.fail(task, error)
 
     def _fields(self, task: Task, code: str) -> dict[str, Any]:
-        """Return what the log says of a request: never what it holds."""
+        """Return a request's fields for the log, without its content."""
         waited_ms = (perf_counter_ns() - task.received_ns) / 1e6
         client = self.listener.client(task)
         return {"event": "request_failed", "request_id": task.request_id, "client": client, "code": code,

@@ -88,7 +88,7 @@ class Watchdog:
         threads.rouse_leader()
 
     def _relieve_leader(self) -> None:
-        """Pass the lead on when the leader is still at what it was at when we looked last."""
+        """Pass the lead on when the leader is still at the step it was at when last checked."""
         leader = self._threads.leadership.holder
         if leader is not None and leader.task is not None and leader.task is self._leaders_task:
             self._threads.leadership.pass_on(leader)
@@ -96,7 +96,7 @@ class Watchdog:
         self._leaders_task = None if leader is None else leader.task
 
     def _fail_late(self, now: float) -> None:
-        """Fail what is past its deadline at work, and replace the threads that hang in it."""
+        """Fail requests at work that are past their deadline, and replace the threads that hang in them."""
         for server_thread in list(self._threads.members):
             late = server_thread.task
             if late is not None and late.deadline < now:

@@ -183,7 +183,7 @@ class MessageLimit:
         self.saw = self._seen.add  # takes note that a message of a client was whole
 
     def _hear(self) -> None:
-        """Learn which connections came and went. A descriptor's new owner is not mistaken for the one before."""
+        """Read which connections opened and closed. The new owner of a descriptor is not mistaken for the old one."""
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor)
             descriptor = int(event["value"])

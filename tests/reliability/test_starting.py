@@ -172,7 +172,7 @@ def started_together(mode: str, command: list[str], clients: list[str], bundle: 
         kit.kill_group(server.pid)
 
 
-@pytest.mark.parametrize(("mode", "command", "clients"), CLIENTS)
+@pytest.mark.parametrize(("mode", "command", "clients"), load.some(CLIENTS, [CLIENTS[0], CLIENTS[2]]))
 def test_a_server_and_a_client_started_together(mode, command, clients, bundle: Path, tmp_path: Path) -> None:
     started_together(mode, command, clients, bundle, tmp_path)
 

@@ -132,7 +132,7 @@ def sleep_at(endpoint: str, milliseconds: int) -> float:
 
 def test_a_slow_request_holds_up_nobody_while_a_worker_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(7) as run:
-        slow = run(sleep_at, endpoint, 5000)
+        slow = run(sleep_at, endpoint, 3000)
         assert not kit.wait_until(slow.done, 0.2)
         for answer in [run(sleep_at, endpoint, 20) for _ in range(6)]:
             answer.result(20)
@@ -141,7 +141,7 @@ def test_a_slow_request_holds_up_nobody_while_a_worker_is_free(own_server: OwnSe
 
 def test_a_request_that_waits_goes_to_the_first_worker_that_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(3) as run:
-        slow = run(sleep_at, endpoint, 5000)
+        slow = run(sleep_at, endpoint, 3000)
         assert not kit.wait_until(slow.done, 0.1)
         run(sleep_at, endpoint, 300)
         run(sleep_at, endpoint, 10).result(20)
