@@ -17,15 +17,7 @@ import msgspec
 from imdb_serving.clients.base import Client, ConnectedClient
 from imdb_serving.clients.sockets import LONG, RESTED_NS, KernelTimedSocket
 from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, DEFAULT_TIMEOUT, MAX_ANSWER_BYTES, MAX_TIMEOUT
-from imdb_serving.errors import (
-    BadRequest,
-    RemoteFailure,
-    RequestTimeout,
-    ServerUnavailable,
-    ServingError,
-    Unauthorized,
-    from_code,
-)
+from imdb_serving.errors import BadRequest, RemoteFailure, RequestTimeout, ServerUnavailable, Unauthorized, from_code
 from imdb_serving.keys import read_token
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.protocol import json_bodies
@@ -35,7 +27,7 @@ from imdb_serving.timing import ClockFilter, Stage, client_stages
 RECEIVE_BYTES = 1 << 14
 CURL_TOO_LONG = 63
 CURL_NO_HTTP = (1, 8)  # curl's numbers for an answer that is no HTTP, or of an ancient version
-_BY_STATUS: dict[int, type[ServingError]] = {401: Unauthorized, 503: ServerUnavailable, 504: RequestTimeout}
+_BY_STATUS = {401: Unauthorized, 503: ServerUnavailable, 504: RequestTimeout}
 
 
 class Answer(NamedTuple):
@@ -119,7 +111,6 @@ class _Record(msgspec.Struct, frozen=True, gc=False):
         return client_stages(sent, server, received, clock, self.clocks)
 
     def clock_bound_ns(self) -> int:
-        """Return how far `send` and `reply` can be from the truth."""
         return self.clocks.bound_ns(self.arrived_ns)
 
 
@@ -156,7 +147,6 @@ class _HttpExchange(Client):
         self._clocks = ClockFilter()
 
     def _call(self, request: Request) -> Reply:
-        """Send `request` and return the reply with the stages of `client_infer`."""
         start = perf_counter_ns()
         body = json_bodies.encode_request(request)
         encoded = perf_counter_ns()
@@ -316,7 +306,6 @@ class CurlClient(_HttpExchange):
         return self._call(request)
 
     def hello(self) -> ServerInfo:
-        """Ask the server who it is: engine, worker count, feed and fetch names."""
         return self._hello()
 
     def close(self) -> None:
@@ -327,8 +316,8 @@ class CurlClient(_HttpExchange):
         if curl is None:
             raise BadRequest("there is no curl here; install it, or leave out --http-client curl")
         command = [curl, "--disable", "--noproxy", "*"]  # neither a curlrc, for which this must come first, nor a proxy
-        command += ["--silent", "--show-error", "--include", "--raw", "--max-time", f"{self.timeout:.3f}"]
-        command += ["--max-filesize", str(self.max_answer_bytes)]
+        command += ["--silent", "--show-error", "--include", "--raw", "--max-filesize", str(self.max_answer_bytes)]
+        command += ["--max-time", f"{self.timeout:.3f}"]
         command += ["-X", method, "-H", f"Content-Type:{JSON}", "-H", f"{TIMEOUT_HEADER}: {self.timeout:g}"]
         if self._authorizing:
             raise BadRequest("curl would show the token to all users of this machine; use the keep-alive client")

@@ -43,7 +43,6 @@ class Verdict(NamedTuple):
         return "\n".join(self.lines + [f"  warning: {line}" for line in self.warnings])
 
     def _repr_html_(self) -> str:
-        """Return verdict and warnings for a page."""
         lines = "".join(f"<p>{inline_markup(line)}</p>" for line in self.lines)
         warned = "".join(f"<li>{inline_markup(line)}</li>" for line in self.warnings)
         kind = "verdict" if self.key else "verdict refused"
@@ -155,19 +154,16 @@ def _without_served(found: Findings) -> list[str]:
 
 
 def _alone(cell: Any) -> str:
-    """Return what a cell without a server reached."""
     return f"{_way(cell)}, {plural(int(cell['client_threads']), 'client')}: {cell['throughput']:,.0f} reviews/s."
 
 
 def _rounds(found: Findings) -> str:
-    """Return the reason against a verdict from one round, if there was only one."""
     if found.rounds < LEAST_ROUNDS:
         return f"One round alone does not tell chance from difference: `{found.command} --rounds 3`."
     return f"Sure: medians of {plural(found.rounds, 'round')}."
 
 
 def _never_measured(found: Findings) -> int:
-    """Return how many cells of the grid failed in every round."""
     return int(frames.grid(found.rows)["key"].nunique()) - len(found.cells)
 
 
@@ -176,12 +172,10 @@ def _first(why: str) -> str:
 
 
 def _name(cell: Any) -> str:
-    """Return a cell in words: mode, what differs, threads and clients."""
     return f"{_way(cell)}, {_counts(cell)}"
 
 
 def _way(cell: Any) -> str:
-    """Return a cell's mode and the fields that differ."""
     return ", ".join([cell["line"], cell["panel"] or f"engine {cell['engine']}"])
 
 
