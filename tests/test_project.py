@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -117,24 +116,6 @@ def test_public_names_are_there(name: str) -> None:
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'RpcCleint'"):
         _ = imdb_serving.RpcCleint
-
-
-def dangerous(node: ast.AST) -> bool:
-    if isinstance(node, ast.Import):
-        return any(alias.name.split(".")[0] in {"pickle", "marshal", "shelve", "dill"} for alias in node.names)
-    if isinstance(node, ast.ImportFrom):
-        return (node.module or "").split(".")[0] in {"pickle", "marshal", "shelve", "dill"}
-    if not isinstance(node, ast.Call):
-        return False
-    named = isinstance(node.func, ast.Name) and node.func.id in {"eval", "exec", "compile", "__import__"}
-    flags = {keyword.arg: keyword.value for keyword in node.keywords if isinstance(keyword.value, ast.Constant)}
-    return named or any(name in flags and flags[name].value for name in ("shell", "allow_pickle"))
-
-
-@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT / "imdb_serving")))
-def test_no_module_unpickles_evaluates_or_calls_a_shell(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not [ast.unparse(node) for node in ast.walk(tree) if dangerous(node)]
 
 
 def test_what_a_client_sends_is_read_without_pickle() -> None:

@@ -1,4 +1,4 @@
-"""The overhead ladder: the same requests over ever longer ways, from the bare model to curl and a one-threaded Flask.
+"""The overhead ladder: the same requests, one layer more on each rung, from the bare model to curl and Werkzeug.
 
 All servers of a ladder run at once, and rungs are measured in interleaved rounds. A rung is a cell, and its blocks are
 rows of the sweep's ledger.
