@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imdb_serving.cluster.deployment import FILE, Survey, choose, difference, read_survey, write_survey
+from imdb_serving.cluster.survey import FILE, Survey, choose, difference, read_survey, write_survey
 from imdb_serving.errors import ConfigError, DataError
 
 

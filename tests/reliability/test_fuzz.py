@@ -153,7 +153,7 @@ def test_fuzzed_messages_over_a_plain_socket() -> None:
 
 
 def test_fuzzed_requests_over_http() -> None:
-    fuzz("flask", over_http, "thread", 800)
+    fuzz("flask", over_http, "thread", 500)
 
 
 ATTACKS = {"rpc": over_zeromq, "socket": over_socket, "flask": over_http}

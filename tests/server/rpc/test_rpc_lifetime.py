@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlparse
 
+import load_kit as load
 import pytest
 import rpc_kit as kit
 
@@ -38,8 +39,10 @@ def test_the_ready_line_says_where_and_what(carrier: kit.Carrier) -> None:
         assert predict(carrier.endpoint(int(match[1]))) == [0.5, 0.5]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("kind", ["thread", "process"])
+@pytest.mark.parametrize(("kind", "number"), load.some(
+    [(kind, number) for kind in ("thread", "process") for number in (signal.SIGTERM, signal.SIGINT)],
+    [("thread", signal.SIGTERM), ("process", signal.SIGINT)],
+))  # fmt: skip
 def test_a_signal_lets_the_request_in_flight_be_answered(
     tmp_path: Path, kind: str, number: signal.Signals, carrier: kit.Carrier
 ) -> None:
