@@ -263,7 +263,9 @@ def test_neither_a_rest_nor_a_busy_kernel_is_taken_for_a_closed_page(jupyter: Ju
     away = 4.0
     notebook = jupyter.notebooks / "explore.ipynb"
     content = json.loads(notebook.read_text(encoding="utf-8"))
-    content["cells"][1]["source"] += f"\nimport imdb_serving.lab.controls\nimdb_serving.lab.pulse.AWAY_SECONDS = {away}"
+    content["cells"][1]["source"] += (
+        f"\nimport imdb_serving.lab.controls\nimdb_serving.lab.controls.AWAY_SECONDS = {away}"
+    )
     busy = f"import time; time.sleep({3 * away}); print('no longer busy' + '.')"
     content["cells"].append(
         {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": busy}
