@@ -109,6 +109,7 @@ def test_one_limit_is_asked_for() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(600)
 def test_a_simulated_engine_holds_what_its_workers_can(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two workers of 5 ms: 400 requests a second at most; with eight clients a request takes 20 ms."""
