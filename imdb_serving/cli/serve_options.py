@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import click
 
@@ -39,8 +38,7 @@ if TYPE_CHECKING:
 MakePipeline: TypeAlias = "Callable[[EngineSpec, Bundle | None], Handler]"
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(NamedTuple):
     """Everything that decides what is served and how. `endpoint` is RPC's; HTTP servers listen on `host` and `port`.
 
     `pipeline` names one's own as `module:function`, in place of the IMDB pipeline.
