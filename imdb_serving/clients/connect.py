@@ -20,9 +20,13 @@ from imdb_serving.errors import BadRequest, Overloaded, RequestTimeout, ServerUn
 from imdb_serving.keys import NOBODY, Credentials
 from imdb_serving.messages import Reply, Request, ServerInfo
 
-FIRST_PAUSE_SECONDS = 0.1
+PAUSE_SECONDS = 0.1
+"""Between two probes of a server that does not answer. Where there are others to ask, the first of growing pauses."""
+
 MAX_PAUSE_SECONDS = 5.0
-PROBE_TIMEOUT = 0.5
+OTHERS_PROBE_SECONDS = 0.5
+"""The time-out of a probe where there are other servers to ask."""
+
 SILENT_SECONDS = 1.0
 
 Connect = Callable[[str, float], Client]
@@ -44,7 +48,7 @@ class _Server:
     def answers(self, seconds: float) -> bool:
         """Return whether it answers; ask it `hello` when it has been silent for a while."""
         if monotonic() - self.heard > SILENT_SECONDS or self.client.is_lost():
-            self.client.timeout = min(PROBE_TIMEOUT, seconds)
+            self.client.timeout = min(OTHERS_PROBE_SECONDS, seconds)
             try:
                 self.client.hello()
             except ServingError as error:
@@ -130,16 +134,14 @@ class BalancedClient(ConnectedClient):
             self._watch.start()
 
     def _look_for_those_left(self) -> None:
-        pauses = dict.fromkeys(self._servers, FIRST_PAUSE_SECONDS)
-        due = dict.fromkeys(self._servers, monotonic() + FIRST_PAUSE_SECONDS)
-        while (left := [server for server in self._servers if server.left]) and not self._closed.wait(
-            FIRST_PAUSE_SECONDS
-        ):
+        pauses = dict.fromkeys(self._servers, PAUSE_SECONDS)
+        due = dict.fromkeys(self._servers, monotonic() + PAUSE_SECONDS)
+        while (left := [server for server in self._servers if server.left]) and not self._closed.wait(PAUSE_SECONDS):
             for server in left:
                 if monotonic() < due[server]:
                     continue
                 try:
-                    with self._connect(server.endpoint, PROBE_TIMEOUT) as client:
+                    with self._connect(server.endpoint, OTHERS_PROBE_SECONDS) as client:
                         client.hello()
                 except ServingError:
                     pauses[server] = min(2 * pauses[server], MAX_PAUSE_SECONDS)
@@ -154,7 +156,6 @@ LISTEN_SECONDS = 10.0
 """How long one is waited for that does not listen yet."""
 
 PROBE_SECONDS = 1.0
-PAUSE_SECONDS = 0.1
 
 
 def connect(

@@ -21,7 +21,7 @@ from imdb_serving.analysis.published import HARDWARE, SAMPLES, published_table
 from imdb_serving.cell import CLOSED, Cell, plural
 from imdb_serving.lab.live import Dot
 from imdb_serving.measurement.machine import allowed
-from imdb_serving.report.chart import FAINT, INK, PAPER, Tip, svg_of
+from imdb_serving.report.chart import FAINT, INK, PAPER, Tooltip, svg_of
 from imdb_serving.report.style import COLOURS, MARKERS
 from imdb_serving.rows import frame
 
@@ -41,7 +41,7 @@ HALO = [patheffects.withStroke(linewidth=2.5, foreground=PAPER)]
 APART = 9.5
 """Points between the names of two curves."""
 
-Titles = dict[str, Tip]
+Titles = dict[str, Tooltip]
 
 
 class Name(NamedTuple):
@@ -146,7 +146,7 @@ def _dot(axes: Axes, dot: Dot, place: tuple[float, float], colour: str, marker: 
     (drawn,) = axes.plot([place[0]], [place[1]], marker, ms=5.5, mec=colour, mfc=face, zorder=4)
     name = f"{prefix}-{dot.cell.key}"
     drawn.set_gid(name)
-    return {name: Tip((words(dot),))}
+    return {name: Tooltip((words(dot),))}
 
 
 def _name(figure: Figure, axes: Axes, names: Sequence[Name]) -> None:

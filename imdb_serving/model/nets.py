@@ -31,8 +31,7 @@ _root.handlers[:] = _handlers
 # Paddle would answer SIGTERM with a page of C++ frames; ending cleanly is this package's own business.
 paddle.disable_signal_handler()
 
-__all__ = ["functional", "inference", "nn", "paddle"]
-
+__all__ = ["MASKED", "NETS", "Feed", "functional", "inference", "nn", "pad", "paddle"]
 
 MASKED = -1e9
 

@@ -48,7 +48,7 @@ ET.register_namespace("", SVG)
 ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
 
 
-class Tip(NamedTuple):
+class Tooltip(NamedTuple):
     """A group's tooltips, one text or one for each of its markers in order, and its `data-` attributes."""
 
     words: tuple[str, ...]
@@ -56,12 +56,12 @@ class Tip(NamedTuple):
 
 
 def svg_of(
-    figure: Figure, tips: Mapping[str, Tip], label: str, colours: Mapping[str, str] = COLOURS, style: str = ""
+    figure: Figure, tooltips: Mapping[str, Tooltip], label: str, colours: Mapping[str, str] = COLOURS, style: str = ""
 ) -> str:
     """Return a figure as one `svg` element, as wide as its place, which a screen reader calls `label`.
 
-    The group of each `gid` in `tips` gets its words as titles, which browsers show on hover. `colours` replaces colours
-    by what a style sheet may say; `style` is the figure's own sheet. Whether letters are text or outlines is
+    The group of each `gid` in `tooltips` gets its words as titles, which browsers show on hover. `colours` replaces
+    colours by what a style sheet may say; `style` is the figure's own sheet. Whether letters are text or outlines is
     matplotlib's setting at the moment, which is not changed here: other threads may be drawing.
     """
     stream = io.StringIO()
@@ -75,21 +75,21 @@ def svg_of(
         for name in GEOMETRY:
             if value := element.get(name):
                 element.set(name, LONG_NUMBER.sub(r"\1", value).replace("\n", " "))
-        if element.tag == f"{{{SVG}}}g" and (tip := tips.get(element.get("id", ""))):
-            _tell(element, tip)
+        if element.tag == f"{{{SVG}}}g" and (tooltip := tooltips.get(element.get("id", ""))):
+            _add_titles(element, tooltip)
     text = ET.tostring(root, encoding="unicode")
     for colour, instead in colours.items():
         text = text.replace(colour, instead)
     return re.sub(r">\s+<", "><", text)
 
 
-def _tell(group: ET.Element, tip: Tip) -> None:
-    for name, value in tip.data.items():
+def _add_titles(group: ET.Element, tooltip: Tooltip) -> None:
+    for name, value in tooltip.data.items():
         group.set(f"data-{name}", value)
     markers = list(group.iter(f"{{{SVG}}}use"))
-    places = [group] if len(tip.words) == 1 else markers
-    if len(places) == len(tip.words):
-        for place, words in zip(places, tip.words, strict=True):
+    places = [group] if len(tooltip.words) == 1 else markers
+    if len(places) == len(tooltip.words):
+        for place, words in zip(places, tooltip.words, strict=True):
             title = ET.Element(f"{{{SVG}}}title")
             title.text = words
             place.insert(0, title)
@@ -201,14 +201,14 @@ class Sheet:
     def __init__(self, axes: Axes, prefix: str = "tip") -> None:
         """Take empty axes, and what the names of artists begin with, which must differ within a figure."""
         self.axes = axes
-        self.tips: dict[str, Tip] = {}
+        self.tooltips: dict[str, Tooltip] = {}
         self._prefix = prefix
 
-    def tell(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
+    def add_tooltips(self, artist: Any, words: Sequence[str], data: Mapping[str, str] | None = None) -> None:
         """Give an artist tooltips, one for all of it or one for each marker, and `data-` attributes."""
-        name = f"{self._prefix}-{len(self.tips)}"
+        name = f"{self._prefix}-{len(self.tooltips)}"
         artist.set_gid(name)
-        self.tips[name] = Tip(tuple(words), data or {})
+        self.tooltips[name] = Tooltip(tuple(words), data or {})
 
 
 class Chart(NamedTuple):
@@ -225,7 +225,7 @@ class Chart(NamedTuple):
             figure = Figure(figsize=self.size, layout="constrained")
             sheet = Sheet(figure.add_subplot())
             self.draw(sheet)
-            svg = svg_of(figure, sheet.tips, self.title, style=OWN_STYLE)
+            svg = svg_of(figure, sheet.tooltips, self.title, style=OWN_STYLE)
         source = f"data:image/svg+xml,{quote(svg, safe=SAFE)}"
         label = html.escape(self.title)
         kind = "chart broad" if self.size[0] > BROAD else "chart"  # it takes the place of two
@@ -240,7 +240,7 @@ class Charts(NamedTuple):
     """Charts side by side, as many as the page is wide for, with the legend that explains them."""
 
     charts: Sequence[Chart]
-    key: Legend = Legend()
+    legend: Legend = Legend()
     note: str = ""
 
     def figure(self, heading: str = "") -> Figure:
@@ -248,14 +248,14 @@ class Charts(NamedTuple):
 
         The legend is beside the panels, or below them where it is too long for that.
         """
-        across = max(1, min(len(self.charts), int(PAPER_WIDTH // self.charts[0].size[0])))
+        across = max(1, min(len(self.charts), int(MOST_WIDTH // self.charts[0].size[0])))
         down = math.ceil(len(self.charts) / across)
         widths = [chart.size[0] for chart in self.charts[:across]]
         width, height = max(sum(widths), LEAST_WIDTH), max(chart.size[1] for chart in self.charts) * down
-        artists, (inches, lines) = self.key.artists, self.key.size
+        artists, (inches, lines) = self.legend.artists, self.legend.size
         beside = lines * LINE_INCHES <= height and inches <= width / 2
         columns = 1 if beside else max(1, int(width / inches))
-        words = _wrapped(" · ".join(filter(None, [self._common_title, heading])), int(width * LETTERS_AN_INCH))
+        words = _wrapped(heading, int(width * LETTERS_AN_INCH))
         height += LINE_INCHES * (1.5 + words.count("\n") + (0 if beside else math.ceil(lines / columns)))
         with own_style():
             size = (width + (inches if beside and artists else 0), height)
@@ -264,18 +264,13 @@ class Charts(NamedTuple):
             for number, chart in enumerate(self.charts):
                 axes = figure.add_subplot(grid[divmod(number, across)])
                 chart.draw(Sheet(axes, f"panel-{number}"))
-                if len(self.charts) > 1:
-                    axes.set_title(_wrapped(chart.title, int(chart.size[0] * LETTERS_AN_INCH)), loc="left", fontsize=10)
+                axes.set_title(_wrapped(chart.title, int(chart.size[0] * LETTERS_AN_INCH)), loc="left", fontsize=10)
             figure.suptitle(words, fontsize=11, x=0.01, ha="left")
             if artists:
                 place: Any = "outside right upper" if beside else "outside lower left"
                 figure.legend(handles=artists, loc=place, ncols=columns, fontsize=9.5)
             plt.close(figure)  # so that a notebook shows it once, as a cell's result
         return figure
-
-    @property
-    def _common_title(self) -> str:
-        return self.charts[0].title if len(self.charts) == 1 else ""
 
     def save(self, folder: Path, name: str, heading: str = "") -> Charts:
         """Write the charts as one figure, as PNG, SVG and PDF, if there are any; return them for showing."""
@@ -288,10 +283,10 @@ class Charts(NamedTuple):
             return f'<p class="chart-none">{inline_markup(self.note)}</p>'
         note = f'<p class="chart-note">{inline_markup(self.note)}</p>' if self.note else ""
         drawn = "".join(chart.markup for chart in self.charts)
-        return f'<div class="charts">{drawn}</div>{self.key.markup}{note}'
+        return f'<div class="charts">{drawn}</div>{self.legend.markup}{note}'
 
 
-PAPER_WIDTH, LEAST_WIDTH = 16.0, 7.6
+MOST_WIDTH, LEAST_WIDTH = 16.0, 7.6
 """The most inches of panels side by side in a figure for papers, and the least of a figure."""
 
 LETTERS_AN_INCH, LINE_INCHES = 12, 0.24

@@ -15,7 +15,7 @@ from imdb_serving.report import frames, page, tables
 from imdb_serving.report import open_loop as loops
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.charts.bars import stack, stages_legend
-from imdb_serving.report.charts.curves import Drawn, curves_legend, curves_of, draw_curve
+from imdb_serving.report.charts.curves import PlottedCurve, curves_legend, curves_of, draw_curve
 from imdb_serving.report.style import GREY, log_axes, threads_label, used
 from imdb_serving.rows import Row, frame
 
@@ -56,11 +56,11 @@ def figure(rows: pd.DataFrame, folder: Path) -> Any:
 
 
 def _stages(stages: pd.DataFrame, sheet: Sheet) -> None:
-    stack(sheet, stages, "s", 1)
+    stack(sheet.axes, stages)
     sheet.axes.set_ylabel("time per client [s]")
 
 
-def _time(curve: Drawn, sheet: Sheet) -> None:
+def _time(curve: PlottedCurve, sheet: Sheet) -> None:
     draw_curve(sheet.axes, curve, "total_s")
     ideal = float(curve.cells["total_s"].iloc[0]) * curve.clients[0] / np.array(curve.clients)
     sheet.axes.plot(curve.clients, ideal, "--", color=GREY)

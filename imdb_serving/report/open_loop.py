@@ -142,7 +142,7 @@ def _curve(sheet: Sheet, label: str, own: pd.DataFrame, colour: str, marker: str
         )
         times = zip(own["offered"], own[column] / 1000, strict=True)
         told = [f"{label}\n{rate:,.0f} requests/s: {time:.3g} ms\n{WORDS[column]}" for rate, time in times]
-        sheet.tell(line, told, {"mode": label.partition(",")[0]})
+        sheet.add_tooltips(line, told, {"mode": label.partition(",")[0]})
         sheet.axes.plot(
             bad["offered"], bad[column] / 1000, marker, mfc=inside, mec=colour, mew=1.4, ms=5.5, ls="", zorder=4
         )

@@ -70,7 +70,7 @@ class Report:
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
-        return self._saved(latency.ecdf(self.rows, self.folder), "latency", "Requests answered by when")
+        return self._saved(latency.ecdf(self.rows, self.folder), "latency", "Latency distribution")
 
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""

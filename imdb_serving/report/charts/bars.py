@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 
 from imdb_serving.cell import LOCAL_MODES, plural
 from imdb_serving.report import costs, frames, tables
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
-from imdb_serving.report.charts.curves import Drawn, curves_of, data_of
+from imdb_serving.report.charts.curves import PlottedCurve, curves_of, data_attributes
 from imdb_serving.report.charts.threads import NO_SERVER
 from imdb_serving.report.style import COLOURS, stage_colours, used
 
@@ -44,28 +46,33 @@ def stages_legend(stages: Sequence[str]) -> Legend:
     return Legend([], [(name, colours[name]) for name in stages])
 
 
-def _means(curve: Drawn, means: pd.DataFrame, highest: float, sheet: Sheet) -> None:
-    stack(sheet, means, "µs", 1000, data_of(curve))
+def _means(curve: PlottedCurve, means: pd.DataFrame, highest: float, sheet: Sheet) -> None:
+    for bar, name, clients, value, share in stack(sheet.axes, means):
+        said = f"{value * 1000:,.0f} µs, {share:.0%} of a request"
+        sheet.add_tooltips(bar, [f"{name}, {plural(clients, 'client')}\n{said}"], data_attributes(curve))
     sheet.axes.set_ylabel("mean time of a request [ms]")
     sheet.axes.set_ylim(0, highest * 1.05)
 
 
-def stack(sheet: Sheet, times: pd.DataFrame, unit: str, scale: float, data: Mapping[str, str] | None = None) -> None:
-    """Draw stages as stacked bars, a bar a client count, which say their times in `unit`, times `scale`."""
-    axes, colours = sheet.axes, stage_colours(times.columns)
+def stack(axes: Axes, times: pd.DataFrame) -> list[tuple[Artist, str, int, float, float]]:
+    """Draw stages as stacked bars, a bar a client count.
+
+    Returns each part's artist, stage, client count, time, and share of its bar.
+    """
+    colours, drawn = stage_colours(times.columns), []
     places, bottom, wholes = np.arange(len(times)), np.zeros(len(times)), times.sum(axis=1)
     for name in times.columns:
         values = times[name].to_numpy()
-        bars = axes.bar(
-            places, values, 0.7, bottom, label=name, color=colours[name], edgecolor=axes.get_facecolor(), lw=0.4
-        )
-        for bar, clients, value, whole in zip(bars, times.index, values, wholes, strict=True):
-            said = f"{value * scale:,.{0 if scale > 1 else 3}f} {unit}, {value / whole:.0%} of a request"
-            sheet.tell(bar, [f"{name}, {plural(int(clients), 'client')}\n{said}"], data)
+        parts = axes.bar(places, values, 0.7, bottom, color=colours[name], edgecolor=axes.get_facecolor(), lw=0.4)
+        drawn += [
+            (part, str(name), int(clients), float(value), float(value / whole))
+            for part, clients, value, whole in zip(parts, times.index, values, wholes, strict=True)
+        ]
         bottom += values
     axes.set_xticks(places, [str(count) for count in times.index])
     axes.grid(visible=False, axis="x")
     axes.set_xlabel("client threads")
+    return drawn
 
 
 PARTS = {"op1": "the model (op1)", "other ops": "other ops", "transport": "transport", "clients": "clients"}
@@ -110,7 +117,7 @@ def _parts(sheet: Sheet, cell: Any, shares: dict[str, float], place: int, name: 
         value = shares.get(part, 0.0) * whole
         if value:
             (bar,) = sheet.axes.barh([place], [value], 0.66, left=[left], color=COLOURS[number])
-            sheet.tell(
+            sheet.add_tooltips(
                 bar,
                 [f"{name}\n{words}: {value:,.0f} µs, {shares[part]:.0%}"],
                 {"mode": cell["mode"], "engine": cell["engine"]},

@@ -26,7 +26,7 @@ LAW: dict[str, Any] = {"color": "#9a9a9a", "ls": "-", "lw": 4.0, "alpha": 0.55, 
 """A broad pale line, so that the measured curve on it can be seen."""
 
 
-class Drawn(NamedTuple):
+class PlottedCurve(NamedTuple):
     """One curve of a panel: its line and threads, its cells by client count, and its style."""
 
     line: str
@@ -43,7 +43,7 @@ class Drawn(NamedTuple):
         return f"{self.line}, {threads_label(self.threads)}"
 
 
-def curves_of(cells: pd.DataFrame, panel: str) -> list[Drawn]:
+def curves_of(cells: pd.DataFrame, panel: str) -> list[PlottedCurve]:
     """Return the curves of a panel: each line and server-thread count."""
     found = []
     counts = sorted(cells["threads"].unique())
@@ -51,11 +51,11 @@ def curves_of(cells: pd.DataFrame, panel: str) -> list[Drawn]:
         for number, count in enumerate(counts):
             clients, own = tables.curve(cells, int(count), line, panel)
             if clients:
-                found.append(Drawn(line, int(count), list(clients), own, dashes, *style_of(number)))
+                found.append(PlottedCurve(line, int(count), list(clients), own, dashes, *style_of(number)))
     return found
 
 
-def draw_curve(axes: Axes, curve: Drawn, column: str) -> list[Artist]:
+def draw_curve(axes: Axes, curve: PlottedCurve, column: str) -> list[Artist]:
     """Draw a curve and its interval where the column has one; return its line, and what else was drawn for it."""
     own, clients = curve.cells, curve.clients
     (line,) = axes.plot(
@@ -177,7 +177,7 @@ def curves_legend(cells: pd.DataFrame) -> list[Line2D]:
     return [*lines, *colours, *shown]
 
 
-def data_of(curve: Drawn) -> dict[str, str]:
+def data_attributes(curve: PlottedCurve) -> dict[str, str]:
     """Return a curve's `data-` attributes, by which a page can hide it."""
     first = curve.cells.iloc[0]
     return {"mode": str(first["mode"]), "engine": str(first["engine"])}

@@ -20,7 +20,7 @@ from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames, tables
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
-from imdb_serving.report.charts.curves import Drawn, curves_legend, curves_of, data_of
+from imdb_serving.report.charts.curves import PlottedCurve, curves_legend, curves_of, data_attributes
 from imdb_serving.report.charts.threads import NO_SERVER
 from imdb_serving.report.style import stage_colours
 from imdb_serving.report.timelines import CLIENT_STAGES, QUEUE, median_timeline, row_of
@@ -52,7 +52,7 @@ def ecdf(rows: pd.DataFrame, folder: Path) -> Charts:
     return Charts(charts, Legend(curves_legend(cells)), note)
 
 
-def _counts(curves: list[Drawn]) -> list[int]:
+def _counts(curves: list[PlottedCurve]) -> list[int]:
     """Return the client counts to show of a panel."""
     if not curves:
         return []
@@ -61,7 +61,7 @@ def _counts(curves: list[Drawn]) -> list[int]:
     return sorted({int(cells["client_threads"].min()), best})
 
 
-def _times(rows: pd.DataFrame, folder: Path, curve: Drawn, clients: int) -> NDArray[np.float64]:
+def _times(rows: pd.DataFrame, folder: Path, curve: PlottedCurve, clients: int) -> NDArray[np.float64]:
     """Return the latencies of a curve's cell in milliseconds; empty where the cell or its samples are missing."""
     found: Any = curve.cells[curve.cells["client_threads"] == clients]
     own = measured(rows[rows["key"].isin(found["key"])])
@@ -75,12 +75,12 @@ def _times(rows: pd.DataFrame, folder: Path, curve: Drawn, clients: int) -> NDAr
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _spread(own: list[tuple[Drawn, NDArray[np.float64]]], sheet: Sheet) -> None:
+def _spread(own: list[tuple[PlottedCurve, NDArray[np.float64]]], sheet: Sheet) -> None:
     axes = sheet.axes
     shares = np.unique(np.concatenate([np.linspace(0, 0.98, POINTS), 1 - np.geomspace(0.02, 0.0005, 40)]))
     for curve, times in own:
         (line,) = axes.plot(np.quantile(times, shares), shares * 100, ls=curve.dashes, color=curve.colour, lw=1.8)
-        sheet.tell(line, (), data_of(curve))
+        sheet.add_tooltips(line, (), data_attributes(curve))
         marks = {name: (share, certified(times, share)) for name, share in MARKS.items()}
         there = [(name, share, value) for name, (share, value) in marks.items() if value is not None]
         (dots,) = axes.plot(
@@ -91,7 +91,7 @@ def _spread(own: list[tuple[Drawn, NDArray[np.float64]]], sheet: Sheet) -> None:
             ms=5,
         )
         told = [f"{curve.label}\n{name} {value:.3g} ms, n {len(times):,}" for name, _, value in there]
-        sheet.tell(dots, told, data_of(curve))
+        sheet.add_tooltips(dots, told, data_attributes(curve))
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     low, high = axes.get_xlim()
@@ -138,7 +138,7 @@ def _timeline(parts: Sequence[tuple[str, int, int]], colours: Mapping[str, str],
     for name, starts, ends in parts:
         start, took = (starts - first) / 1000, (ends - starts) / 1000
         (bar,) = axes.barh([_row(name)], [took], 0.62, left=[start], color=colours[name])
-        sheet.tell(bar, [f"{name}\n{took:,.1f} µs, from {start:,.1f} µs on"])
+        sheet.add_tooltips(bar, [f"{name}\n{took:,.1f} µs, from {start:,.1f} µs on"])
         if took > (last - first) / 1000 * 0.05:
             axes.text(start + took / 2, _row(name) - 0.42, name, ha="center", va="bottom", fontsize=8.5)
     axes.set_yticks(range(len(ROWS)), list(ROWS))

@@ -87,7 +87,7 @@ def _draw(sheet: Sheet, line: Line, number: int) -> None:
     counts, rates = line.cells[NODES].to_numpy(float), line.cells["throughput"].to_numpy(float)
     low, high = line.cells["throughput_low"].to_numpy(float), line.cells["throughput_high"].to_numpy(float)
     (drawn,) = sheet.axes.plot(counts, rates, marker, color=colour, ms=6, label=line.name)
-    sheet.tell(drawn, [_words(line, cell) for _, cell in line.cells.iterrows()])
+    sheet.add_tooltips(drawn, [_words(line, cell) for _, cell in line.cells.iterrows()])
     if np.isfinite(low).all() and np.isfinite(high).all():
         sheet.axes.vlines(counts, low, high, color=colour, lw=1.2)
     sheet.axes.plot(counts, rates[0] * counts / counts[0], ":", color=GREY, lw=1.2)

@@ -55,7 +55,7 @@ def _additions(rows: pd.DataFrame, engine: str, sheet: Sheet) -> None:
             row = table.loc[rung]
             interval = f"{row['adds']:+,.0f} µs ({row['adds low']:,.0f} to {row['adds high']:,.0f})"
             words = f"{rung}: {ladder.MEANING[rung]}\n{plural(count, 'client')}: {interval}"
-            sheet.tell(dot, [words], {"engine": engine})
+            sheet.add_tooltips(dot, [words], {"engine": engine})
     sheet.axes.set_yticks(range(len(RUNGS)), list(RUNGS))
     sheet.axes.invert_yaxis()
     _added_axis(sheet.axes, tables)

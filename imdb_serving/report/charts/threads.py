@@ -18,7 +18,7 @@ from imdb_serving.analysis.usl import Curve
 from imdb_serving.report import costs, frames, tables
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.charts import curves
-from imdb_serving.report.charts.curves import Drawn, curves_of, data_of
+from imdb_serving.report.charts.curves import PlottedCurve, curves_of, data_attributes
 from imdb_serving.report.style import client_axis, log_axes
 
 PUBLISHED = "published"
@@ -43,7 +43,7 @@ def _time(cells: pd.DataFrame, panel: str, samples: int, sheet: Sheet) -> None:
     for line in curves.draw_published(sheet.axes, rpc, flask, samples):
         places: Any = line.get_xydata()
         told = [f"{line.get_label()!s}, {clients:.0f} clients: {time:.3g} s{scaled}" for clients, time in places]
-        sheet.tell(line, told, {"mode": PUBLISHED})
+        sheet.add_tooltips(line, told, {"mode": PUBLISHED})
     _draw(sheet, cells, panel, "total_s")
     clients = sorted({*cells["client_threads"], *rpc["client_threads"], *flask["client_threads"]})
     log_axes(sheet.axes, clients, "total time per client [s]")
@@ -79,12 +79,12 @@ def _title(what: str, panel: str) -> str:
 def _draw(sheet: Sheet, cells: pd.DataFrame, panel: str, column: str) -> None:
     for curve in curves.curves_of(cells, panel):
         line, *others = curves.draw_curve(sheet.axes, curve, column)
-        sheet.tell(line, [words(curve, cell) for _, cell in curve.cells.iterrows()], data_of(curve))
+        sheet.add_tooltips(line, [words(curve, cell) for _, cell in curve.cells.iterrows()], data_attributes(curve))
         for other in others:
-            sheet.tell(other, (), data_of(curve))
+            sheet.add_tooltips(other, (), data_attributes(curve))
 
 
-def words(curve: Drawn, cell: Any) -> str:
+def words(curve: PlottedCurve, cell: Any) -> str:
     """Return a cell's tooltip."""
     low, high = cell["throughput_low"], cell["throughput_high"]
     between = f" ({low:,.0f} to {high:,.0f})" if math.isfinite(low) else ""
@@ -108,7 +108,7 @@ DARK = 0.55
 def heat(rows: pd.DataFrame, folder: Path) -> Charts:
     """Return a map for each mode and engine that was measured with several server-thread counts; else for all."""
     cells = frames.cells(rows)
-    groups: dict[tuple[str, str], list[Drawn]] = {}
+    groups: dict[tuple[str, str], list[PlottedCurve]] = {}
     for panel in frames.panels(cells):
         for curve in curves_of(cells, panel):
             if curve.threads:
@@ -126,13 +126,13 @@ def heat(rows: pd.DataFrame, folder: Path) -> Charts:
     return Charts(charts, note=note)
 
 
-def _map(panel: str, line: str, own: list[Drawn]) -> Chart:
+def _map(panel: str, line: str, own: list[PlottedCurve]) -> Chart:
     clients = sorted({count for curve in own for count in curve.clients})
     title = ", ".join(filter(None, [f"{line}: samples/s", panel]))
     return Chart(title, partial(_draw_map, own, clients), (1.3 + 0.62 * len(clients), 1.0 + 0.52 * len(own)))
 
 
-def _draw_map(own: list[Drawn], clients: list[int], sheet: Sheet) -> None:
+def _draw_map(own: list[PlottedCurve], clients: list[int], sheet: Sheet) -> None:
     axes = sheet.axes
     highest = max(float(curve.cells["throughput"].max()) for curve in own)
     colours, scale = mpl.colormaps[MAP], Normalize(0, highest)
@@ -144,7 +144,7 @@ def _draw_map(own: list[Drawn], clients: list[int], sheet: Sheet) -> None:
             )
             if not cell["valid"]:
                 field.set_hatch("///")
-            sheet.tell(field, [words(curve, cell)], data_of(curve))
+            sheet.add_tooltips(field, [words(curve, cell)], data_attributes(curve))
             ink = "white" if value < DARK * highest else "black"
             mark = "*" if value == highest else ""
             axes.text(column, row, f"{_short(value)}{mark}", ha="center", va="center", color=ink, fontsize=9)
