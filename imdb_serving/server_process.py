@@ -224,22 +224,22 @@ class KeptServer:
         self._arguments, self._on_given_up = list(arguments), on_given_up
         self._server = ServerProcess(arguments, apart=True)
         self._over = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="keep-server", daemon=True)
+        self._restarter = threading.Thread(target=self._restart, name="keep-server", daemon=True)
 
     def start(self) -> str:
         """Start it; return its endpoint. Raises `ServerStartError` when it does not start, or is stopped meanwhile."""
         self._endpoint = self._server.start().endpoint
-        self._keeper.start()
+        self._restarter.start()
         return self._endpoint
 
     def stop(self) -> None:
         """End it, also while it starts."""
         self._over.set()
-        if self._keeper.is_alive():
-            self._keeper.join(READY_SECONDS)
+        if self._restarter.is_alive():
+            self._restarter.join(READY_SECONDS)
         self._server.stop()
 
-    def _keep(self) -> None:
+    def _restart(self) -> None:
         failed, short, started = 0, 0, monotonic()
         while not self._over.wait(KEEP_SECONDS):
             if self._server.running:

@@ -55,8 +55,8 @@ def planned_rounds(params: SweepParams, sweep: str, run: str, outputs: Path) -> 
     grids = params.every_grid()
     for number in itertools.count(1):
         one_round = [part.grid(axes, number, sweep, run, outputs) for part, axes in grids]
-        if params.twin and (twin := aa_repeat_of(one_round)):
-            one_round.append(twin)
+        if params.twin and (repeat := aa_repeat_of(one_round)):
+            one_round.append(repeat)
         yield generator.sample(one_round, len(one_round))
 
 

@@ -20,10 +20,10 @@ from imdb_serving.config import MAX_QUEUE
 from imdb_serving.errors import Overloaded, ServingError
 
 MAX_COUNT = 64
-"""Requests over which the pace is measured; older ones count half as much each time there are as many."""
+"""Requests over which the time between two is measured; older ones count half as much each time there are as many."""
 
 FEW = 4
-"""Below so many requests the pace is not known."""
+"""Below so many requests it is not known."""
 
 REST_SECONDS = 5.0
 """After so long without one that waits, what was measured says nothing any more."""
@@ -39,7 +39,7 @@ class WaitEstimator:
 
     def __init__(self) -> None:
         """Know nothing yet."""
-        self.pace = 0.0
+        self.seconds_each = 0.0
         """Seconds from one request's being taken to the next one's, while requests wait; 0 when it is not known."""
 
         self.service = 0.0
@@ -65,19 +65,19 @@ class WaitEstimator:
                     value / 2 for value in (self._count, self._seconds, self._busy_seconds)
                 )
             self._tell()
-        elif now - self._waited > REST_SECONDS and self.pace:
+        elif now - self._waited > REST_SECONDS and self.seconds_each:
             self._count = self._seconds = self._busy_seconds = 0.0
             self._tell()
         self._was_waiting = waiting
 
     def _tell(self) -> None:
         known = self._count >= FEW
-        self.pace = self._seconds / self._count if known else 0.0
+        self.seconds_each = self._seconds / self._count if known else 0.0
         self.service = self._busy_seconds / self._count if known else 0.0
 
     def is_hopeless(self, waiting: int, seconds: float) -> bool:
         """Tell whether a request behind so many others would probably not be answered within `seconds`."""
-        wait = waiting * self.pace
+        wait = waiting * self.seconds_each
         return wait > WAIT_SHARE * seconds or wait + self.service > WHOLE_SHARE * seconds
 
 
@@ -201,7 +201,7 @@ class RequestQueue:
                 self._refuse(f"requests of {self._max_bytes >> 20} MiB wait already; try again later")
             if self._greedy and self._owner(task) in self._greedy:
                 self._refuse("too many of the requests that wait are this client's; read some answers first")
-            if self.estimator.pace:
+            if self.estimator.seconds_each:
                 beyond = waiting - self._idle()
                 if beyond >= 0 and self.estimator.is_hopeless(beyond + 1, task.deadline - monotonic()):
                     self._refuse(NO_HOPE)

@@ -143,7 +143,7 @@ DEATH_SECONDS = 1.0
 WATCH_SECONDS = 0.5
 WATCH_PAUSE_SECONDS = 0.1
 
-SEATS: dict[WorkerKind, type[ThreadWorker] | type[ProcessWorker]] = {"thread": ThreadWorker, "process": ProcessWorker}
+WORKERS: dict[WorkerKind, type[ThreadWorker] | type[ProcessWorker]] = {"thread": ThreadWorker, "process": ProcessWorker}
 
 
 class Supervisor:
@@ -219,7 +219,7 @@ class Supervisor:
                     self.replace(worker)
 
     def _make(self, number: int) -> Worker:
-        return SEATS[self.kind](number, self.make_answer, self._preload)
+        return WORKERS[self.kind](number, self.make_answer, self._preload)
 
     def pids(self) -> dict[str, int]:
         """Return the process ids of the workers that are processes, by name."""

@@ -58,7 +58,7 @@ class ZmqListener:
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(decoder.max_message_bytes, SMALL_BYTES))
         self._send_part = super(zmq.Socket, self._router).send  # without pyzmq's detour in Python for routing ids
-        self._flood = MessageLimit(self._router, decoder.max_message_bytes)
+        self._limit = MessageLimit(self._router, decoder.max_message_bytes)
         self._decoder, self.counts = decoder, decoder.counts
         self._guard = threading.Lock()
         self._more = False
@@ -114,7 +114,7 @@ class ZmqListener:
 
     def _receive(self) -> bool:
         """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
-        router, known = self._router, self._flood.known
+        router, known = self._router, self._limit.known
         for _ in range(RECEIVED_A_TURN):
             if not router.get(EVENTS) & POLLIN:  # type: ignore[operator]
                 self._more = False
@@ -123,7 +123,7 @@ class ZmqListener:
             if first in known:
                 parts = [router.recv(NOBLOCK)]
             else:
-                parts = [self._flood.meet(first, router.recv(NOBLOCK, copy=False))]
+                parts = [self._limit.meet(first, router.recv(NOBLOCK, copy=False))]
             while router.get(RCVMORE):
                 part = router.recv(NOBLOCK)
                 if len(parts) <= MAX_PARTS:  # one more than is allowed is enough to refuse the message
@@ -133,7 +133,7 @@ class ZmqListener:
                 self._accept(first, parts)
                 continue
             # In one piece and frame, as our clients send: all that follows is for others.
-            self._flood.saw(first)
+            self._limit.saw(first)
             route: Route = (first,)
             answer = self._decoder.take(piece[0], piece[1], parts, (route, True), self.submit)
             if answer is not None:
@@ -142,7 +142,7 @@ class ZmqListener:
         return True
 
     def _accept(self, client: bytes, message: list[bytes]) -> None:
-        self._flood.saw(client)
+        self._limit.saw(client)
         route: Route = (client,)
         if len(message) > 1 and not message[0]:
             # A REQ socket puts an empty frame before its message and expects one before the answer.
@@ -166,7 +166,7 @@ class ZmqListener:
 
     def look_after(self) -> None:
         with self._guard:
-            gone = self._flood.check()
+            gone = self._limit.check()
         for client in gone:
             self.abandon(client)
         if self._asked:
@@ -209,7 +209,7 @@ class ZmqListener:
     def close(self) -> None:
         self.glance()
         with self._guard:
-            self._flood.close()
+            self._limit.close()
             self._router.close(linger=LINGER_MS)
         self._waker.close()
         if self._authenticator is not None:

@@ -24,8 +24,7 @@ from imdb_serving.clients.http import HttpClient
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server import stream_listener
-from imdb_serving.server import watchdog as keepers
+from imdb_serving.server import stream_listener, watchdog
 from imdb_serving.server.app import Workers
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.timing import Stage, Timeline
@@ -262,7 +261,7 @@ def test_more_requests_than_may_wait_are_refused_at_once() -> None:
 
 
 def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keepers, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "LATE_SECONDS", 0.1)
     gate = threading.Event()
 
     def hang(request: Request, timeline: Timeline) -> Reply:

@@ -19,11 +19,11 @@ def waiting(idle: int = 0, **limits: int) -> RequestQueue:
     return RequestQueue(lambda task: task.route, lambda: idle, **limits)
 
 
-def steady(estimator: WaitEstimator, pace: float, busy: int = 1, ticks: int = 200) -> float:
-    """Have the keeper see requests be taken at a pace, while others wait; the time afterwards."""
+def steady(estimator: WaitEstimator, seconds_each: float, busy: int = 1, ticks: int = 200) -> float:
+    """Have the estimator see requests taken at equal intervals, while others wait; the time afterwards."""
     now = 1000.0
     for tick in range(ticks):
-        now += pace
+        now += seconds_each
         estimator.look(now, tick, busy, waiting=True)
     return now
 
@@ -31,7 +31,7 @@ def steady(estimator: WaitEstimator, pace: float, busy: int = 1, ticks: int = 20
 def test_the_pace_is_that_of_the_requests_taken_while_others_wait() -> None:
     estimator = WaitEstimator()
     steady(estimator, 0.01, busy=3)
-    assert estimator.pace == pytest.approx(0.01)
+    assert estimator.seconds_each == pytest.approx(0.01)
     assert estimator.service == pytest.approx(0.03)
 
 
@@ -55,16 +55,16 @@ def test_the_pace_follows_a_change() -> None:
     for tick in range(200, 700):
         now += 0.02
         estimator.look(now, tick, 1, waiting=True)
-    assert estimator.pace == pytest.approx(0.02, rel=0.1)
+    assert estimator.seconds_each == pytest.approx(0.02, rel=0.1)
 
 
 def test_the_pace_of_long_ago_is_forgotten_and_that_of_now_is_not() -> None:
     estimator = WaitEstimator()
     now = steady(estimator, 0.01)
     estimator.look(now + 1, 200, 0, waiting=False)
-    assert estimator.pace
+    assert estimator.seconds_each
     estimator.look(now + 1 + REST_SECONDS, 200, 0, waiting=False)
-    assert (estimator.pace, estimator.service) == (0.0, 0.0)
+    assert (estimator.seconds_each, estimator.service) == (0.0, 0.0)
 
 
 def test_a_pause_of_the_clients_is_not_taken_for_the_servers_pace() -> None:
@@ -73,7 +73,7 @@ def test_a_pause_of_the_clients_is_not_taken_for_the_servers_pace() -> None:
     estimator.look(now + 1, 200, 0, waiting=False)
     estimator.look(now + 2, 200, 1, waiting=True)
     estimator.look(now + 2.01, 201, 1, waiting=True)
-    assert estimator.pace == pytest.approx(0.01)
+    assert estimator.seconds_each == pytest.approx(0.01)
 
 
 def test_a_hopeless_request_is_refused_at_once_and_others_are_let_in() -> None:

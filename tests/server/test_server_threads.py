@@ -13,7 +13,7 @@ import rpc_kit as kit
 
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
 from imdb_serving.server import server_threads as module
-from imdb_serving.server import watchdog as keepers
+from imdb_serving.server import watchdog
 from imdb_serving.server.channel import Frames
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.server_threads import ServerThreads
@@ -180,7 +180,7 @@ def test_deadlines_hold_while_every_thread_is_stuck() -> None:
 
 
 def test_a_thread_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keepers, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "LATE_SECONDS", 0.1)
     gate = Gate()
     with running(gate, 1) as (threads, listener):
         (stuck,) = threads.members

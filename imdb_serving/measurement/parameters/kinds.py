@@ -226,10 +226,10 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             endpoint="" if local else "tcp",
             samples=self.samples,
             passes=self.passes,
-            **({} if self.cluster == LOCAL else self._stand()),
+            **({} if self.cluster == LOCAL else self._placement()),
         )
 
-    def _stand(self) -> dict[str, Any]:
+    def _placement(self) -> dict[str, Any]:
         servers, clients = self.nodes
         return {
             "placement": self.placement if clients else SHARED,
