@@ -136,10 +136,10 @@ def test_the_figure_draws_the_additions_with_their_intervals(tmp_path: Path) -> 
 
 
 def test_the_figures_are_saved(tmp_path: Path) -> None:
-    figure = charts.additions(rows(tmp_path), tmp_path).figure()
+    figure = charts.additions(rows(tmp_path), tmp_path).save(tmp_path / "figures", "ladder").figure()
     assert all(axes.get_xlabel() == "added to a request [µs]" for axes in figure.axes)
     charts.spread(rows(tmp_path), tmp_path).save(tmp_path / "figures", "latency")
-    assert len(list((tmp_path / "figures").iterdir())) == len(style.FORMATS)
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(style.FORMATS)
 
 
 def test_the_newest_ladder_is_loaded(tmp_path: Path) -> None:
