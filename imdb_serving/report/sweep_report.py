@@ -23,6 +23,7 @@ class Report:
     def __init__(self, folder: str | Path) -> None:
         """Read the newest run in a sweep's folder; raise `DataError` when there is none."""
         self.folder = Path(str(folder))
+        self._figures = self.folder / "figures"
         self.rows = frames.load(self.folder)
         self.cells = frames.cells(self.rows)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
@@ -44,7 +45,7 @@ class Report:
 
     def _saved(self, charts: Charts, name: str, title: str) -> Charts:
         """Write a figure for papers of the charts, and return them."""
-        return charts.save(self.folder / "figures", name, f"{title} · {self._setting()}")
+        return charts.save(self._figures, name, f"{title} · {self._setting()}")
 
     def time(self) -> Part:
         """Return the time of a client's share against threads."""
@@ -66,7 +67,8 @@ class Report:
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
         charts = latency.timeline(self.rows, self.folder, self._verdict.key)
-        return self._saved(charts, "one-request", "A request of median length")
+        heading = f"A request of median length · {frames.machine_note(self.rows, self.folder)}"
+        return charts.save(self._figures, "one-request", heading)
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
@@ -75,7 +77,7 @@ class Report:
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""
         charts = rungs.additions(self._rungs, self.folder, self._no_rungs)
-        return charts.save(self.folder / "figures", "ladder", charts.note)
+        return charts.save(self._figures, "ladder", charts.note)
 
     def ladder_table(self) -> Part:
         """Return the same as a table."""
