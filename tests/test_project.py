@@ -15,6 +15,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+from repository import own_files
 
 import imdb_serving
 from imdb_serving.cli import main
@@ -26,7 +27,7 @@ else:
 
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = [*own_files("*.md"), *own_files("docs/*.md")]
 PACKAGE = sorted((ROOT / "imdb_serving").rglob("*.py"))
 PINS = [
     Requirement(line.rstrip(" \\"))
@@ -207,5 +208,5 @@ def test_the_version_is_one() -> None:
 
 
 def test_notebooks_and_yaml_are_valid() -> None:
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in own_files("notebooks/*.ipynb"):
         assert json.loads(path.read_text(encoding="utf-8"))["nbformat"] == 4

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from repository import own_files
 
 from imdb_serving.analysis.intervals import needed
 from imdb_serving.analysis.usl import LEAST_COUNTS
@@ -22,7 +23,7 @@ from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepP
 from imdb_serving.measurement.parameters.kinds import Axes
 
 ROOT = Path(__file__).parents[2]
-PARAMS = sorted((Path(__file__).parents[2] / "params").glob("*.yaml"))
+PARAMS = own_files("params/*.yaml")
 BY_NAME = {path.stem: path for path in PARAMS}
 
 

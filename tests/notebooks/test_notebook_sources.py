@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import own_files
 
 from imdb_serving.measurement.parameters import GridParams, LadderParams
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+NOTEBOOKS = own_files("notebooks/*.ipynb")
 
 
 def cells(path: Path, kind: str = "code") -> list[dict[str, Any]]:
