@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.processes import Cleanup, temporary_folder
 
@@ -41,7 +41,7 @@ def test_a_folder_is_gone_with_a_process_that_is_killed(number: signal.Signals, 
         folder = Path(process.stdout.readline().strip())
         assert (folder / "below" / "file").exists()
         process.send_signal(number)
-    assert kit.wait_until(lambda: not folder.exists(), 20)
+    assert wait_until(lambda: not folder.exists(), 20)
 
 
 def test_what_has_taken_the_place_of_a_file_is_left_alone(tmp_path: Path) -> None:

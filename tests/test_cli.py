@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
-import rpc_kit as kit
+from waiting import wait_until
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Figures
 from imdb_serving.cli import main, sweep
 from imdb_serving.errors import DataError, ServerUnavailable
 from imdb_serving.experiment.sweep import alone, read_plan
@@ -28,7 +28,6 @@ from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import judged
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report import notebooks
-from imdb_serving.rows import Figures
 from imdb_serving.server_process import ServerProcess
 
 SAMPLES = 30
@@ -451,9 +450,9 @@ def test_a_killed_sweep_leaves_no_connection_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imdb_serving", "sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
-        assert kit.wait_until(lambda: any(temporary.rglob("tmp*.json")), 60)
+        assert wait_until(lambda: any(temporary.rglob("tmp*.json")), 60)
         process.kill()
-    assert kit.wait_until(lambda: not any(temporary.rglob("*")), 30), list(temporary.rglob("*"))
+    assert wait_until(lambda: not any(temporary.rglob("*")), 30), list(temporary.rglob("*"))
 
 
 def measured(params: GridParams, **changes: Any) -> None:

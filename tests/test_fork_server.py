@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import rpc_kit as kit
+from waiting import wait_until
 
 DYING_SLOWLY = """
 import multiprocessing, os, signal, time
@@ -33,4 +33,4 @@ def test_a_process_that_closes_its_files_before_it_is_gone_leaves_no_folder() ->
             [sys.executable, "-c", DYING_SLOWLY], env={**os.environ, "TMPDIR": folder}, timeout=60, check=False
         )
         assert done.returncode == -signal.SIGKILL
-        assert kit.wait_until(lambda: not list(Path(folder).iterdir()), 20), list(Path(folder).iterdir())
+        assert wait_until(lambda: not list(Path(folder).iterdir()), 20), list(Path(folder).iterdir())

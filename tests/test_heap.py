@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -30,7 +31,8 @@ def test_free_pages_between_those_in_use_go_back_in_time() -> None:
 
 def test_the_pauses_grow_to_the_longest(monkeypatch: pytest.MonkeyPatch) -> None:
     now, seen = 0.0, []
-    monkeypatch.setattr(processes, "_trimmer", lambda: lambda _: seen.append(now))
+    library = SimpleNamespace(malloc_trim=lambda _: seen.append(now))
+    monkeypatch.setattr(processes.ctypes, "CDLL", lambda name: library)
     tidy = processes.HeapTrimmer(now)
     while now < 100:
         tidy.tidy(now)

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from imdb_serving.analysis import usl
 from imdb_serving.analysis.queueing import Node, simulate, spread
 from imdb_serving.analysis.summary import NOT_SERVING
-from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, POISSON, Cell
-from imdb_serving.rows import OK, Row
+from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, OK, POISSON, Cell, Row
 
 REQUESTS, TRY_REQUESTS = 30_000, 6_000
 """Simulated for what is told, and for each of the tries behind an interval."""

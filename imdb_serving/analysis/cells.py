@@ -1,6 +1,6 @@
 """From rows, one per cell and round, to cells: medians over rounds, validity, the noise floor; two sweeps compared.
 
-Works on the table that `rows.frame` makes. Statistics only: sentences and figures belong to the report.
+Works on the table that `frame` makes of rows. Statistics only: sentences and figures belong to the report.
 
 Two sweeps are compared cell by cell. Rounds are paired by number, and the logarithm of their ratio has Student's
 interval, widened for the number of cells (Bonferroni), because some of many would differ by chance. No difference below
@@ -9,16 +9,16 @@ the noise floor of the noisier sweep counts.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from math import expm1, isnan
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from imdb_serving.analysis.intervals import CONFIDENCE, Estimate, estimate, estimate_positive, half_width
-from imdb_serving.cell import AA_REPEAT, FIELDS, GRID, Cell
-from imdb_serving.rows import FAILED, OK
+from imdb_serving.cell import AA_REPEAT, FAILED, FIELDS, GRID, OK, Cell, Row
 
 ENOUGH = 3
 """Valid rounds that a cell needs, or all, where fewer were planned."""
@@ -28,6 +28,34 @@ UNSTABLE = 4.5
 
 LEAST_SPREAD = 0.01
 """A pair of few rounds may agree by luck; nobody's rounds agree better than this."""
+
+
+_OWN = [name for name in Row.__struct_fields__ if name not in {"cell", "figures", "sums_s", "means_us"}]
+
+
+def frame(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the rows as a table: the cell's fields, the row's own, the figures, `<stage>_s` and `<stage>_us`.
+
+    `cell` holds the cells themselves, `why` what is wrong. A stage that a row has not is NaN there.
+    """
+    return pd.DataFrame([_flat(row) for row in rows])
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    return {
+        **{name: getattr(row.cell, name) for name in FIELDS},
+        **{name: getattr(row, name) for name in _OWN},
+        "cell": row.cell,
+        "why": row.why,
+        **{name: _number(value) for name, value in msgspec.structs.asdict(row.figures).items()},
+        **{f"{name}_s": value for name, value in row.sums_s.items()},
+        **{f"{name}_us": value for name, value in row.means_us.items()},
+    }
+
+
+def _number(value: float | None) -> float:
+    """Return a figure, NaN for none, so that a column of nothing is a column of numbers still."""
+    return float("nan") if value is None else value
 
 
 def of_series(rows: pd.DataFrame, series: str = GRID) -> pd.DataFrame:

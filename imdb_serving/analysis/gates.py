@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from imdb_serving.cell import CLOSED, LOCAL_MODES, OFFLINE
-from imdb_serving.rows import Finding, Row
+from imdb_serving.cell import CLOSED, LOCAL_MODES, OFFLINE, Finding, Row
 
 OF_CEILING = 0.7
 STAGES_SHARE, STAGES_US = 0.01, 50.0

@@ -17,7 +17,7 @@ from imdb_serving.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from imdb_serving.analysis import usl
     from imdb_serving.analysis.capacity import Answer, TooFar, Way
-    from imdb_serving.rows import Row
+    from imdb_serving.cell import Row
 
 
 SHOWN = 4

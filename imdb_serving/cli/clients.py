@@ -68,7 +68,7 @@ def predict_stream(
     """
     from imdb_serving.clients.connect import connect
     from imdb_serving.load.client_processes import run_load
-    from imdb_serving.load.share import Share
+    from imdb_serving.load.closed_loop import Share
     from imdb_serving.load.workload import ReviewWorkload, split_lines
     from imdb_serving.model.conf import load_conf
     from imdb_serving.text.formats import detect_format, has_label, read_lines

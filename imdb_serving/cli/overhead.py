@@ -18,8 +18,8 @@ from imdb_serving.engines.registry import engines_for, engines_in_words, facts_o
 from imdb_serving.errors import ConfigError, ServingError
 
 if TYPE_CHECKING:
+    from imdb_serving.cell import Row
     from imdb_serving.measurement.parameters import BenchParams, LadderParams, ScalingParams, SweepParams
-    from imdb_serving.rows import Row
 
 P = TypeVar("P", "BenchParams", "ScalingParams")
 

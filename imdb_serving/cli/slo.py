@@ -17,11 +17,10 @@ from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
 
 if TYPE_CHECKING:
-    from imdb_serving.cell import Cell
+    from imdb_serving.cell import Cell, Row
     from imdb_serving.experiment import slo as loads
     from imdb_serving.load import mlperf as loadgen
     from imdb_serving.measurement.parameters import GridParams
-    from imdb_serving.rows import Row
 
 
 SAMPLES = 5000

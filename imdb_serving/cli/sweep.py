@@ -21,11 +21,11 @@ from imdb_serving.engines.registry import EngineSpec, facts_of
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from imdb_serving.cell import Row
     from imdb_serving.cluster.deployment import ClusterDeployment
     from imdb_serving.experiment.sweep import Sweep
     from imdb_serving.measurement.deployment import Deployment
     from imdb_serving.measurement.parameters import GridParams, SweepParams
-    from imdb_serving.rows import Row
 
 
 INTERRUPTED = 130
@@ -197,7 +197,7 @@ def _conclude(folder: Path, made: Sweep) -> int:
 
 def _is_bad(row: Row) -> bool:
     """Tell of a cell of which requests failed, or answers are wrong: no noise of a machine does that."""
-    from imdb_serving.rows import FAILED
+    from imdb_serving.cell import FAILED
 
     return row.status == FAILED or any(finding.gate in {"errors", "answers"} for finding in row.findings)
 

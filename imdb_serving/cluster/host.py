@@ -28,8 +28,7 @@ from imdb_serving.engines import tuning
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BundleError, ServerStartError, ServingError
 from imdb_serving.load.client_processes import LoadSession, end_with_peer, prepare_processes
-from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.share import Share
+from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.measurement.environment import Card, code_digest, environment_card
 from imdb_serving.measurement.inputs import bundle_there, model_id

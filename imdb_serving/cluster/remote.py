@@ -15,8 +15,7 @@ from typing import Any
 
 from imdb_serving.errors import HostLost
 from imdb_serving.load.client_processes import START_SECONDS, Connect
-from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.share import Share
+from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.measurement.cpu_meter import Usage
 from imdb_serving.measurement.measure import Target
 from imdb_serving.server_process import ServerSpec, end

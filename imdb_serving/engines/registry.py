@@ -104,10 +104,14 @@ register(
 )
 register(
     EngineFacts(
-        "simulated", "sleeps a service time", "imdb_serving.engines.simulated:make", releases_lock=True, timed=True
+        "simulated",
+        "sleeps a service time",
+        "imdb_serving.engines.stand_ins:make_simulated",
+        releases_lock=True,
+        timed=True,
     )
 )
-register(EngineFacts("none", "answers at once", "imdb_serving.engines.none:make", releases_lock=True))
+register(EngineFacts("none", "answers at once", "imdb_serving.engines.stand_ins:make_none", releases_lock=True))
 
 
 def facts_of(name: str) -> EngineFacts:

@@ -8,21 +8,26 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from imdb_serving.cell import BENCH, Cell
+from imdb_serving.cell import BENCH, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.baselines.servers import BASELINES, running
+from imdb_serving.experiment.baselines import BASELINES, running
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.workload import ReviewWorkload, split_lines
 from imdb_serving.measurement.environment import identity, keep_card
-from imdb_serving.measurement.inputs import bundle_there, measurement_lines, model_id, reference_answers, vocabulary_of
+from imdb_serving.measurement.inputs import (
+    BareClient,
+    bundle_there,
+    measurement_lines,
+    model_id,
+    reference_answers,
+    vocabulary_of,
+)
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import BenchParams, model_folder
-from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerSpec
 
 OURS = {"rpc": "ours: RPC over ZeroMQ", "socket": "ours: RPC over a plain socket", "flask": "ours: Flask"}

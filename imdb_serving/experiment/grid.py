@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, Cell, plural
+from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, OK, Cell, Row, plural
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import prepare_processes
@@ -30,7 +30,6 @@ from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_fol
 from imdb_serving.measurement.measure import Probabilities, Round, Session, Target, client_ceiling, measure, row_key
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL
-from imdb_serving.rows import OK, Row
 
 if TYPE_CHECKING:
     from imdb_serving.text.formats import Line

@@ -10,11 +10,10 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from imdb_serving.cell import Cell
-from imdb_serving.load.share import Workload
+from imdb_serving.cell import Cell, Row
+from imdb_serving.load.closed_loop import Workload
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round, Session, Target, measure
-from imdb_serving.rows import Row
 
 Context = Callable[[int, Cell], Round]
 """Returns what a cell's row has in common with others of its round; round 0 warms up."""

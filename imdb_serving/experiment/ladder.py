@@ -15,22 +15,29 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.cell import LADDER, Cell
+from imdb_serving.cell import LADDER, Cell, Row
 from imdb_serving.clients.connect import CURL, connect
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServingError
 from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
-from imdb_serving.measurement.inputs import bundle_there, measurement_lines, model_id, reference_answers, require_model
+from imdb_serving.measurement.inputs import (
+    BareClient,
+    InprocClient,
+    JsonClient,
+    bundle_there,
+    measurement_lines,
+    model_id,
+    reference_answers,
+    require_model,
+)
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
-from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.parameters import LadderParams, model_folder
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
 from imdb_serving.processes import temporary_folder
-from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerProcess, ServerSpec
 
 if TYPE_CHECKING:

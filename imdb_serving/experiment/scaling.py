@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imdb_serving.cell import SCALING, Cell
+from imdb_serving.cell import SCALING, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.experiment.bench import OURS, require_sound
@@ -26,7 +26,6 @@ from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ScalingParams
-from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerSpec
 
 AXES = ("workers", "clients", "words", "batch")
@@ -84,7 +83,7 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     for (engine, workers), group in groups.items():
         progress(f"{engine}, {workers} workers: {len(group)} cells in {params.rounds} rounds")
         spec = EngineSpec(engine, service_time_ms=params.service_time_ms)
-        blocks = [Block(cell, cell.mode, _workloads(cell)) for cell in group]
+        blocks = [Block(cell, cell.mode, workloads(cell)) for cell in group]
         seed = f"{params.seed}/{engine}/{workers}"
         left = left_of(blocks, params.rounds, seed, context, ledger)
         most = max(cell.client_threads for cell in group)
@@ -119,7 +118,7 @@ def _cell(
     )
 
 
-def _workloads(cell: Cell) -> list[UniformWorkload]:
+def workloads(cell: Cell) -> list[UniformWorkload]:
     """Cut a cell's requests into its clients' shares: none dropped, sizes even."""
     edges = np.linspace(0, cell.samples // cell.batch, cell.client_threads + 1).astype(int)
     return [UniformWorkload(count, cell.words, cell.batch) for count in np.diff(edges).tolist()]

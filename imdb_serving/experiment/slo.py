@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from imdb_serving.analysis.intervals import needed
-from imdb_serving.rows import Row
+from imdb_serving.cell import Row
 
 CLOSE_ENOUGH = 1.05
 """The ratio of failing to holding load at which the search ends."""

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from imdb_serving.analysis.cells import unsettled
-from imdb_serving.cell import AA_REPEAT, GRID, LADDER, LOCAL_MODES, OFFLINE, Cell, plural
+from imdb_serving.analysis.cells import frame, unsettled
+from imdb_serving.cell import AA_REPEAT, GRID, LADDER, LOCAL_MODES, OFFLINE, Cell, Row, plural
 from imdb_serving.config import at_home, check_output, project_root, whole_file
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
@@ -28,7 +28,6 @@ from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import GridParams, SweepParams, model_folder
-from imdb_serving.rows import Row, frame
 
 FILE = "plan.json"
 ORPHAN_SECONDS = 600.0

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from imdb_serving.errors import ServerStartError, ServingError
-from imdb_serving.lab.settings import Settings
-from imdb_serving.lab.testbed import Stretch, Testbed, open_testbed
+from imdb_serving.lab.testbed import Settings, Stretch, Testbed, open_testbed
 from imdb_serving.measurement.measure import Round
 
 END_SECONDS = 60.0

@@ -22,7 +22,7 @@ from imdb_serving.errors import ServingError
 from imdb_serving.lab import panels
 from imdb_serving.lab.controller import State
 from imdb_serving.lab.session import LabSession
-from imdb_serving.lab.settings import BATCHES
+from imdb_serving.lab.testbed import BATCHES
 from imdb_serving.lab.trace import trace_svg
 
 AWAY_SECONDS = 30.0

@@ -18,8 +18,9 @@ import msgspec
 import pandas as pd
 
 from imdb_serving.analysis import summary
+from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.intervals import Estimate, estimate_positive, needed
-from imdb_serving.cell import CLOSED, Cell
+from imdb_serving.cell import CLOSED, OK, Cell, Row
 from imdb_serving.lab.testbed import CLOSED_SECONDS, OPEN_SECONDS, Stretch
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.workload import ReviewWorkload
@@ -27,7 +28,6 @@ from imdb_serving.measurement.cpu_meter import added
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.machine import allowed
 from imdb_serving.measurement.measure import Round, assess, client_ceiling, judged
-from imdb_serving.rows import OK, Row, frame
 
 HISTORY_SECONDS = 30.0
 NOW_SECONDS = 2.0

@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab.controller import Controller, State
 from imdb_serving.lab.live import Dot, HeldSettings, LiveStatistics
-from imdb_serving.lab.settings import Settings
-from imdb_serving.lab.testbed import TIMEOUT, Stretch
+from imdb_serving.lab.testbed import TIMEOUT, Settings, Stretch
 from imdb_serving.lab.word_attribution import Explained, explain
 from imdb_serving.measurement.ledger import Ledger, outputs_folder
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import from_notebook, model_folder
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.model.files import VOCABULARY
-from imdb_serving.rows import Row
 from imdb_serving.text.reviews import Vocabulary
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The lab's testbed: one server, the client processes around it, and short stretches of load on demand."""
+"""The lab's testbed: its settings, one server, the client processes around it, and short stretches of load."""
 
 from __future__ import annotations
 
@@ -14,22 +14,93 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from imdb_serving.cell import CLOSED
+from imdb_serving.cell import CLOSED, LAB, Cell, plural
 from imdb_serving.clients.connect import connect
-from imdb_serving.errors import BundleError
+from imdb_serving.config import engine_name
+from imdb_serving.errors import BundleError, ConfigError
 from imdb_serving.experiment.grid import inputs
-from imdb_serving.lab.settings import BATCHES, Settings
 from imdb_serving.load.client_processes import LoadSession, end_processes, prepare_processes
-from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.share import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import CpuMeter, Usage
 from imdb_serving.measurement.deployment import MEASURING, start_round
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, outputs_folder
 from imdb_serving.measurement.measure import Round
+from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.parameters.checks import check_rates
 from imdb_serving.model.bundle import find_server_dir
 from imdb_serving.server_process import ServerProcess
+
+BATCHES = (1, 2, 4, 8, 16, 32)
+LINES = 512
+"""How many different reviews are sent, over and over: whole batches of every size."""
+
+FOLDER = "lab"
+"""Below the outputs folder."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One position of all controls. `clients`, `batch`, `arrivals` and `rate` change under load; the rest is a server.
+
+    `rate` is in requests a second and counts where `arrivals` is not `closed`. `port` 0 is any that is free; `outputs`
+    is the folder in which `lab` is made, empty for the project's.
+    """
+
+    mode: str = "rpc"
+    engine: str = "onnxruntime"
+    net: str = "cnn"
+    model: str = ""
+    server_threads: int = 2
+    clients: int = 2
+    batch: int = 1
+    arrivals: str = CLOSED
+    rate: float = 500.0
+    port: int = 0
+    outputs: str = ""
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "engine", engine_name(self.engine))
+
+    @property
+    def server(self) -> tuple[object, ...]:
+        """The settings that need a new server when they change."""
+        return self.mode, self.engine, self.net, self.model, self.server_threads, self.port
+
+    @property
+    def server_words(self) -> str:
+        return f"{self.mode}, engine {self.engine}, {plural(self.server_threads, 'server thread')}"
+
+    @property
+    def params(self) -> GridParams:
+        """The same as the parameters of a grid run; raises `ConfigError` for what cannot be."""
+        if self.batch not in BATCHES:
+            raise ConfigError(f"batch: expected one of {', '.join(map(str, BATCHES))}, got {self.batch}")
+        if self.clients < 1:
+            raise ConfigError(f"clients: must be at least 1, got {self.clients}")
+        rates = [] if self.arrivals == CLOSED else [self.rate]
+        check_rates(self.arrivals, rates)
+        return GridParams(
+            series=LAB,
+            mode=self.mode,
+            engine=self.engine,
+            net=self.net,
+            model=self.model,
+            server_threads=self.server_threads,
+            client_threads=[self.clients],
+            batch=self.batch,
+            arrivals=self.arrivals,
+            rates=rates,
+            samples=LINES,
+            sweep=FOLDER,
+            outputs=self.outputs,
+        )
+
+    @property
+    def cell(self) -> Cell:
+        """The cell of these settings; raises `ConfigError` for impossible ones."""
+        return self.params.cells()[0]
+
 
 CLOSED_SECONDS, OPEN_SECONDS = 0.25, 1.0
 """How long a stretch lasts. In an open loop requests pile up and melt away; that takes longer than a quarter second."""

@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from imdb_serving.analysis import bounds
+from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.published import HARDWARE, SAMPLES, published_table
 from imdb_serving.cell import CLOSED, Cell, plural
 from imdb_serving.lab.live import Dot
 from imdb_serving.measurement.machine import allowed
 from imdb_serving.report.chart import FAINT, INK, PAPER, Tooltip, svg_of
 from imdb_serving.report.style import COLOURS, MARKERS
-from imdb_serving.rows import frame
 
 SIZE = 6.2, 2.45
 PUBLISHED = "#a5abb0"

@@ -20,9 +20,8 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.clients.base import Client
 from imdb_serving.errors import ServingError
-from imdb_serving.load.closed_loop import ClientRecord, FailedRequest, cpu_seconds
+from imdb_serving.load.closed_loop import NOTHING, ClientRecord, FailedRequest, Share, Workload, cpu_seconds
 from imdb_serving.load.open_loop import drive_share
-from imdb_serving.load.share import NOTHING, Share, Workload
 from imdb_serving.processes import pin
 
 START_SECONDS = 60.0

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.load.client_processes import Connect
-from imdb_serving.load.share import Workload
+from imdb_serving.load.closed_loop import Workload
 from imdb_serving.processes import temporary_folder
 
 SCENARIOS = ("SingleStream", "Server", "Offline")

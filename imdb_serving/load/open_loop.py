@@ -18,11 +18,11 @@ from imdb_serving.load.closed_loop import (
     GIVE_UP_AFTER,
     ClientRecord,
     FailedRequest,
+    Share,
     cpu_seconds,
     drive,
     tabulate,
 )
-from imdb_serving.load.share import Share
 from imdb_serving.messages import Reply, Request
 from imdb_serving.timing import wake_precisely
 

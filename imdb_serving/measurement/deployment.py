@@ -12,9 +12,8 @@ from imdb_serving.cell import LOCAL_MODES
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
-from imdb_serving.measurement.inputs import bundle_there, model_id
+from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id
 from imdb_serving.measurement.ledger import Ledger, exclusive
-from imdb_serving.measurement.local_clients import BareClient, InprocClient
 from imdb_serving.measurement.machine import allowed
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams, model_folder

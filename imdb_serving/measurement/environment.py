@@ -38,7 +38,7 @@ PACKAGES = (
 FOLDER = "cards"
 
 NOT_MEASURING = (
-    *(("report",), ("cli",), ("lab",), ("analysis",), ("__main__.py",), ("rows.py",)),
+    *(("report",), ("cli",), ("lab",), ("analysis",), ("__main__.py",)),
     *(("measurement", name) for name in ("ledger.py", "environment.py", "machine.py")),
 )
 """Rooms and files, as path parts, whose code cannot change a measurement: it parses, records, judges or draws."""

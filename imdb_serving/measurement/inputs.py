@@ -1,29 +1,103 @@
-"""What a measurement serves and sends: the model (trained when missing), the reviews, and the bare engine's answers."""
+"""What a measurement serves and sends: the model (trained when missing), the reviews, and the bare engine's answers.
+
+Clients without a server are here as well: the model alone, and the pipeline in this process.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 
+import imdb_serving
 from imdb_serving.cell import digest
+from imdb_serving.clients.base import Client
 from imdb_serving.config import is_project, project_root, whole_file
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.load.share import Share
+from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import ReviewWorkload
-from imdb_serving.measurement.local_clients import BareClient
 from imdb_serving.measurement.measure import Probabilities
 from imdb_serving.measurement.parameters import BenchParams, GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
 from imdb_serving.model.files import VOCABULARY
+from imdb_serving.pipeline.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
+from imdb_serving.protocol import json_bodies
 from imdb_serving.text import reviews
 from imdb_serving.text.formats import Line, LineFormat, format_ids, format_text
 from imdb_serving.text.reviews import Vocabulary, sample_by_length, tokenise
+from imdb_serving.timing import Stage, Timeline
+
+
+@functools.lru_cache(maxsize=1)
+def _pipeline(spec: EngineSpec, model: Path | None) -> Pipeline:
+    """Make the pipeline, once a process: the local clients of one process share its engine."""
+    bundle: Bundle | None = open_bundle(model) if model else None
+    return imdb_pipeline(spec, bundle)
+
+
+class InprocClient(Client):
+    """Runs the pipeline in the calling thread: what a request costs without a server."""
+
+    def __init__(self, spec: EngineSpec, model: Path | None) -> None:
+        """Make the pipeline, which takes seconds for Paddle."""
+        self._spec = spec
+        self._pipeline = _pipeline(spec, model)
+
+    def call(self, request: Request) -> Reply:
+        """Return the pipeline's reply; its stages are the ops."""
+        return self._pipeline(request, Timeline())
+
+    def hello(self) -> ServerInfo:
+        version = imdb_serving.__version__
+        return ServerInfo("inproc", version, self._spec.name, "", 1, "thread", (), (), 0, os.getpid())
+
+    def close(self) -> None:
+        """Do nothing: the engine stays with the process."""
+
+
+class BareClient(InprocClient):
+    """Runs the engine alone on feeds made beforehand. Only its stage `op1` counts."""
+
+    def call(self, request: Request) -> Reply:
+        begun = perf_counter_ns()
+        work = Work(request)
+        ops = self._pipeline.ops
+        next(op for op in ops if isinstance(op, ReaderOp)).run(work)
+        infer = next(op for op in ops if isinstance(op, InferOp))
+        laid_out = perf_counter_ns()
+        infer.run(work)
+        stages = [Stage("op0", begun, laid_out), Stage("op1", laid_out, perf_counter_ns())]
+        assert work.probabilities is not None  # noqa: S101 - op1 has run
+        return Reply({"prediction": np.asarray(work.probabilities)}, stages)
+
+
+class JsonClient(InprocClient):
+    """Runs the pipeline behind JSON bodies that nobody sends: what the HTTP service's encoding costs by itself."""
+
+    def call(self, request: Request) -> Reply:
+        """Pass the request and the reply through their bodies; stages as HTTP's, less its ways and waits."""
+        begun = perf_counter_ns()
+        body = json_bodies.encode_request(request)
+        encoded = perf_counter_ns()
+        received, form = json_bodies.decode_request(body)
+        parsed = perf_counter_ns()
+        reply = self._pipeline(received, Timeline())
+        ready = perf_counter_ns()
+        answer = json_bodies.encode_reply(reply, form)
+        arrived = perf_counter_ns()
+        outputs = json_bodies.decode_reply(answer, request.samples)
+        before = [Stage("encode", begun, encoded), Stage("parse", encoded, parsed)]
+        after = [Stage("reply", ready, arrived), Stage("decode", arrived, perf_counter_ns())]
+        return Reply(outputs, [*before, *reply.stages, *after])
+
 
 MINIMUM_COUNT = 2
 

@@ -19,11 +19,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from imdb_serving.cell import FAILED, SCHEMA, Row
 from imdb_serving.config import at_home, check_output, project_root, whole_file
 from imdb_serving.errors import DataError
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.parameters import GridParams, LadderParams
-from imdb_serving.rows import FAILED, SCHEMA, Row
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,16 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.analysis import gates, summary
-from imdb_serving.cell import CLOSED, OFFLINE, Cell, digest
+from imdb_serving.cell import CLOSED, FAILED, INVALID, OFFLINE, OK, Cell, Figures, Row, digest
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import Connect
-from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.share import Share, Workload
 from imdb_serving.load.workload import Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import temporary_folder
-from imdb_serving.rows import FAILED, INVALID, OK, Figures, Row
 from imdb_serving.text.formats import Line
 from imdb_serving.timing import WAYS
 

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.analysis import cells as analysis
-from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, common, plural, varying
+from imdb_serving.analysis.cells import frame
+from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, plural, varying
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import read_plan
 from imdb_serving.measurement.environment import Card, read_card
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.parameters.checks import GRID_MODES
-from imdb_serving.rows import Row, frame
 
 PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
 LINE = (

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from imdb_serving.analysis.cells import frame
+from imdb_serving.cell import Row
 from imdb_serving.report import frames, page, tables
 from imdb_serving.report import open_loop as loops
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.charts.bars import stack, stages_legend
 from imdb_serving.report.charts.curves import PlottedCurve, curves_legend, curves_of, draw_curve
 from imdb_serving.report.style import GREY, log_axes, threads_label, used
-from imdb_serving.rows import Row, frame
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:

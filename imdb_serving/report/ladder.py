@@ -11,15 +11,15 @@ import pandas as pd
 
 from imdb_serving.analysis import cells as analysis
 from imdb_serving.analysis import published as reference
+from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.intervals import Estimate, estimate
 from imdb_serving.analysis.summary import NOT_SERVING
-from imdb_serving.cell import LADDER, plural
+from imdb_serving.cell import LADDER, Row, plural
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS, rung_of
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
-from imdb_serving.rows import Row, frame
 
 LEAST_ROUNDS = 2
 ACK_MS = (35.0, 50.0)

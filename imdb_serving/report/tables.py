@@ -14,10 +14,9 @@ from imdb_serving.analysis import published, usl
 from imdb_serving.analysis.published import SAMPLES
 from imdb_serving.analysis.published import published_table as table_of
 from imdb_serving.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
-from imdb_serving.cell import AA_REPEAT, GRID, plural
+from imdb_serving.cell import AA_REPEAT, GRID, OK, plural
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames
-from imdb_serving.rows import OK
 
 HTTP = "flask"
 """How the modes over HTTP begin."""

@@ -17,14 +17,13 @@ import pandas as pd
 from imdb_serving.analysis.bounds import CLIENTS, CORES, WEB_SERVER, WORKERS, utilisation
 from imdb_serving.analysis.cells import Noise, noise_of, valid
 from imdb_serving.analysis.intervals import certified, interval, needed
-from imdb_serving.cell import LOCAL_MODES, plural
+from imdb_serving.cell import FAILED, LOCAL_MODES, plural
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import costs, frames, open_loop
 from imdb_serving.report.chart import inline_markup
 from imdb_serving.report.warnings import warnings_of
-from imdb_serving.rows import FAILED
 
 LEAST_ROUNDS = 2
 MOST_LINES = 8

@@ -9,9 +9,8 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.analysis.cells import Noise
-from imdb_serving.cell import LOCAL_MODES, plural
+from imdb_serving.cell import FAILED, INVALID, LOCAL_MODES, plural
 from imdb_serving.report import frames
-from imdb_serving.rows import FAILED, INVALID
 
 CLIENTS_CPU = 0.5
 LOADED = 0.5

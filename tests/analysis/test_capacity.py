@@ -14,12 +14,11 @@ from imdb_serving.analysis import capacity
 from imdb_serving.analysis.capacity import Answer, TooFar, Way, answer, node_of, share_of_nodes, slower, ways
 from imdb_serving.analysis.queueing import spread
 from imdb_serving.analysis.usl import Law
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Figures, Row
 from imdb_serving.cli.capacity import run_capacity
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.rows import Figures, Row
 
 
 @pytest.fixture(autouse=True)

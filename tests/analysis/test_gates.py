@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 from imdb_serving.analysis.gates import GATES, judge
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Figures, Row
 from imdb_serving.measurement.measure import judged
-from imdb_serving.rows import Figures, Row
 
 CLOSED = Cell(engine="none", client_threads=4, server_threads=2)
 OPEN = msgspec.structs.replace(CLOSED, arrivals="poisson", rate=1000.0)

@@ -8,14 +8,17 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic, sleep
 
+import numpy as np
 import pytest
 
-from imdb_serving.clients.base import Client
+from imdb_serving.clients.base import Client, ConnectedClient
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, ServingError
+from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.server_process import ServerProcess
 
 MODES = ["rpc", "socket", "flask"]
@@ -142,21 +145,38 @@ def test_a_client_that_another_thread_uses_says_so(slow: str) -> None:
         ask(client, 1, 1)
 
 
-def test_a_client_that_another_thread_closes_answers_first(slow: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = connect(slow, timeout=20)
-    client.hello()
-    closed = threading.Event()
-    close = client._close  # type: ignore[attr-defined]
-    monkeypatch.setattr(client, "_close", lambda: (close(), closed.set()))
-    answers: list[object] = []
-    asking = threading.Thread(target=lambda: answers.append(client.predict({"words": [8]})))
-    asking.start()
-    sleep(0.1)
-    client.close()
-    assert not closed.is_set()
-    asking.join()
-    assert closed.is_set()
-    assert len(answers) == 1
+class WaitingClient(ConnectedClient):
+    """A client of no server, whose calls wait until they may be answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answer, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def _call(self, request: Request) -> Reply:
+        self.asked.set()
+        assert self.answer.wait(20)
+        return Reply({"prediction": np.zeros((1, 2), np.float32)}, [])
+
+    def _hello(self) -> ServerInfo:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        self.closed.set()
+
+    def _after_fork(self) -> None:
+        raise NotImplementedError
+
+
+def test_a_client_that_another_thread_closes_answers_first() -> None:
+    client = WaitingClient()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(client.predict, {"words": [8]})
+        assert client.asked.wait(20)
+        client.close()
+        assert not client.closed.is_set()
+        client.answer.set()
+        assert answer.result(20)["prediction"].tolist() == [0, 0]
+    assert client.closed.is_set()
 
 
 def test_many_threads_at_one_client_get_their_own_answers_or_an_error(server: ServerProcess) -> None:

@@ -6,18 +6,17 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import psutil
 import yaml
+from waiting import wait_until
 
+from imdb_serving.cell import Row
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.rows import Row
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 ROOT = Path(__file__).parents[2]
@@ -53,19 +52,9 @@ class Nodes:
                         found.append(process)
         return found
 
-    def wait_for(self, seen: Callable[[], Any], seconds: float = 120.0) -> Any:
-        """Wait until something can be seen, and return it."""
-        until = monotonic() + seconds
-        while monotonic() < until:
-            if found := seen():
-                return found
-            sleep(0.1)
-        raise AssertionError(f"not seen within {seconds} s")
-
     def assert_nothing_stays(self) -> None:
         """Nothing of ours is there any more, soon."""
-        with suppress(AssertionError):
-            self.wait_for(lambda: not self.ours(), GONE_SECONDS)
+        wait_until(lambda: not self.ours(), GONE_SECONDS)
         assert not [" ".join(process.cmdline()) for process in self.ours()]
 
     def stop(self) -> None:

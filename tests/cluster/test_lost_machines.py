@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import FAILED, OK, Cell, Row
 from imdb_serving.errors import HostLost, ServerStartError
 from imdb_serving.experiment import grid
 from imdb_serving.measurement.deployment import THIS_MACHINE
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.rows import FAILED, OK, Row
 
 
 class Machines:

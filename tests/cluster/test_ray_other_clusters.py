@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from ray_kit import Nodes, rows_of, start_sweep, sweep_file
+from waiting import wait_until
 
-from imdb_serving.rows import FAILED
+from imdb_serving.cell import FAILED
 
 pytest.importorskip("ray", reason="Ray is not installed: make ray")
 pytestmark = [
@@ -68,7 +69,7 @@ def test_nothing_stays_when_such_a_sweep_is_killed(gate: tuple[Nodes, str], tmp_
     nodes, address = gate
     path = sweep_file(tmp_path, samples=20_000, rounds=1, mode="rpc", client_threads=[1], placement="apart")
     with start_sweep(address, path, tmp_path) as sweep:
-        nodes.wait_for(lambda: nodes.ours("serve", "simulated"), 200)
+        assert wait_until(lambda: nodes.ours("serve", "simulated"), 200)
         sweep.kill()
         sweep.communicate(timeout=30)
     nodes.assert_nothing_stays()

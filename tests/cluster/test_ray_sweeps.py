@@ -11,10 +11,11 @@ from typing import Any
 import psutil
 import pytest
 from ray_kit import Nodes, params, rows_of, start_sweep, sweep_file
+from waiting import wait_until
 
+from imdb_serving.cell import FAILED, Row
 from imdb_serving.experiment.grid import run_grid
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.rows import FAILED, Row
 
 pytest.importorskip("ray", reason="Ray is not installed: make ray")
 pytestmark = [
@@ -28,7 +29,7 @@ def test_a_sweep_runs_side_by_side_stops_at_ctrl_c_and_goes_on(three: Nodes, tmp
     path = sweep_file(tmp_path)
     sweep = start_sweep(three.address, path, tmp_path)
     with sweep:
-        three.wait_for(lambda: [row for row in rows_of(tmp_path) if row.cell.series == "grid"], 200)
+        assert wait_until(lambda: [row for row in rows_of(tmp_path) if row.cell.series == "grid"], 200)
         sweep.send_signal(signal.SIGINT)
         words, _ = sweep.communicate(timeout=90)
     assert sweep.returncode == 130, words
@@ -57,7 +58,7 @@ def test_whoever_is_killed_no_process_of_ours_stays(three: Nodes, tmp_path: Path
     path = sweep_file(tmp_path, samples=20_000, rounds=1, mode="rpc", client_threads=[1], placement="apart")
     sweep = start_sweep(three.address, path, tmp_path)
     with sweep:
-        three.wait_for(lambda: any("simulated" in " ".join(one.cmdline()) for one in three.ours("serve")), 200)
+        assert wait_until(lambda: any("simulated" in " ".join(one.cmdline()) for one in three.ours("serve")), 200)
         sleep(1.0)  # in the middle of the cell
         victims = {
             "driver": lambda: [psutil.Process(sweep.pid)],
@@ -71,7 +72,7 @@ def test_whoever_is_killed_no_process_of_ours_stays(three: Nodes, tmp_path: Path
         if victim == "driver":
             sweep.communicate(timeout=30)
         else:
-            three.wait_for(lambda: [row for row in rows_of(tmp_path) if row.cell.series == "grid"], 200)
+            assert wait_until(lambda: [row for row in rows_of(tmp_path) if row.cell.series == "grid"], 200)
             sweep.terminate()
             sweep.communicate(timeout=60)
     three.assert_nothing_stays()
@@ -88,7 +89,7 @@ def test_a_cell_whose_node_dies_fails_and_is_measured_on_another(tmp_path: Path)
         measuring = threading.Thread(target=lambda: rows.extend(run_grid(long, lambda text: None)))
         ray_nodes.join(three.address)
         measuring.start()
-        server = three.wait_for(lambda: [one for one in three.ours("serve", "simulated") if "clien" not in one.name()])
+        server = wait_until(lambda: [one for one in three.ours("serve", "simulated") if "clien" not in one.name()], 120)
         where = _node_of(three, server[0])
         sleep(1.0)
         three.cluster.remove_node(where, allow_graceful=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imdb_serving.engines import simulated
+from imdb_serving.engines import stand_ins
 from imdb_serving.engines.engine import Engine, Probabilities, Words, warm_up
-from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine, register
+from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import BadRequest, ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.model.nets import NETS
@@ -58,7 +58,7 @@ class Clock:
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What engines slept, in seconds, without the waiting."""
     clock = Clock()
-    monkeypatch.setattr(simulated, "time", clock)
+    monkeypatch.setattr(stand_ins, "time", clock)
     return clock.slept
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
-from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
+from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.engines.tuning import LONG, probe, releases_lock
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle

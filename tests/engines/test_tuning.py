@@ -12,8 +12,8 @@ import pytest
 
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
-from imdb_serving.engines.none import NoneEngine
 from imdb_serving.engines.registry import ENGINES, EngineSpec
+from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.model.files import TUNING

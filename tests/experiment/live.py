@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from loads import lines_of
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.measure import Round, Target, measure
-from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerSpec
 
 SIMULATED = EngineSpec("simulated", service_time_ms=5.0)

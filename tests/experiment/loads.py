@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from imdb_serving.load.share import Share
+from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import ReviewWorkload, split_lines
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request

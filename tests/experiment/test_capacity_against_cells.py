@@ -10,10 +10,10 @@ import pytest
 
 from imdb_serving.analysis.capacity import node_of, ways
 from imdb_serving.analysis.queueing import simulate
+from imdb_serving.cell import OK, Row
 from imdb_serving.experiment.grid import run_grid
 from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.rows import OK, Row
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 ROUNDS = 3

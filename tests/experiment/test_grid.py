@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from loads import lines_of
 
-from imdb_serving.cell import Cell
+from imdb_serving.analysis.cells import frame
+from imdb_serving.cell import Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BundleError, ServerStartError
 from imdb_serving.experiment import grid
@@ -24,7 +25,6 @@ from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.measure import Round, Target, measure
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report import frames, tables
-from imdb_serving.rows import Row, frame
 from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line
 

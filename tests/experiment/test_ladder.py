@@ -16,8 +16,8 @@ from imdb_serving.errors import ServerStartError
 from imdb_serving.experiment import ladder
 from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement.inputs import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.parameters import LadderParams
 from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line

@@ -16,10 +16,10 @@ import pytest
 from live import SIMULATED, gates_of, served
 
 from imdb_serving.analysis.bounds import CLIENTS, WORKERS, utilisation
-from imdb_serving.analysis.cells import SAME, differences, noise_of
+from imdb_serving.analysis.cells import SAME, differences, frame, noise_of
+from imdb_serving.cell import Row
 from imdb_serving.clients.connect import CURL
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.rows import Row, frame
 from imdb_serving.server_process import MODES
 
 

@@ -12,9 +12,9 @@ pytest.importorskip("psutil")
 from imdb_serving.cell import Cell
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError, DataError
-from imdb_serving.experiment.scaling import AXES, _workloads, cells, measure_scaling, value_on
+from imdb_serving.experiment.scaling import AXES, cells, measure_scaling, value_on, workloads
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.load.share import Share
+from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import UniformWorkload
 from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.parameters import ScalingParams
@@ -81,7 +81,7 @@ def test_the_ideal_is_what_workers_do_that_lose_no_time(measured: Path) -> None:
 
 
 def test_the_shares_hold_all_requests_and_are_even() -> None:
-    counts = [workload.count for workload in _workloads(Cell(client_threads=50, samples=203))]
+    counts = [workload.count for workload in workloads(Cell(client_threads=50, samples=203))]
     assert (sum(counts), len(counts)) == (203, 50)
     assert max(counts) - min(counts) == 1
 

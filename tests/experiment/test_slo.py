@@ -9,12 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Figures, Finding, Row
 from imdb_serving.cli.slo import run_slo
 from imdb_serving.errors import ConfigError
 from imdb_serving.experiment.slo import STEPS, Limit, Probe, find_edge, holds
 from imdb_serving.measurement.ledger import Ledger
-from imdb_serving.rows import Figures, Finding, Row
 
 LIMIT = Limit("p95", 20.0)
 

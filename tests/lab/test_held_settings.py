@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from stretches import AROUND, stretch
 
+from imdb_serving.cell import Row
 from imdb_serving.lab.live import MOST_BLOCKS, HeldSettings, LiveStatistics, numbers
 from imdb_serving.lab.testbed import Stretch
 from imdb_serving.lab.trace import APART, lifts, trace_svg, words
 from imdb_serving.measurement.ledger import Ledger, read_samples
-from imdb_serving.rows import Row
 
 
 def held(kept: HeldSettings, count: int, **changes: object) -> list[Row]:

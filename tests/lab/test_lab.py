@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from waiting import wait_until
 
 from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab import Lab, panels
@@ -48,13 +49,6 @@ def children() -> list[str]:
     return [words for words in running().values() if "resource_tracker" not in words]
 
 
-def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.05)
-
-
 def test_a_setting_lands_and_clients_change_under_load(make_lab: MakeLab) -> None:
     lab = make_lab(clients=1)
     first = lab.hold()
@@ -85,10 +79,10 @@ def test_an_open_loop_is_offered_at_its_rate(make_lab: MakeLab) -> None:
 def test_another_server_replaces_the_one_that_runs(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.start()
-    wait_for(lambda: lab.endpoint)
+    assert wait_until(lambda: lab.endpoint)
     first = lab.endpoint
     lab.set(mode="socket", server_threads=1)
-    wait_for(lambda: lab.endpoint.startswith("socket://"))
+    assert wait_until(lambda: lab.endpoint.startswith("socket://"))
     assert first.startswith("tcp://")
     assert len([words for words in children() if " serve " in f"{words} "]) == 1
 
@@ -98,7 +92,7 @@ def test_stop_leaves_nothing_running_and_start_begins_anew(make_lab: MakeLab) ->
     lab = make_lab()
     for _ in range(2):
         lab.start()
-        wait_for(lambda: lab.state is State.RUNNING)
+        assert wait_until(lambda: lab.state is State.RUNNING)
         lab.stop()
         assert lab.state is State.STOPPED
         assert lab.endpoint == ""
@@ -108,9 +102,9 @@ def test_stop_leaves_nothing_running_and_start_begins_anew(make_lab: MakeLab) ->
 def test_one_lab_runs_at_a_time(make_lab: MakeLab) -> None:
     first, second = make_lab(), make_lab(mode="socket")
     first.start()
-    wait_for(lambda: first.endpoint)
+    assert wait_until(lambda: first.endpoint)
     second.start()
-    wait_for(lambda: second.endpoint)
+    assert wait_until(lambda: second.endpoint)
     assert first.state is State.STOPPED
 
 
@@ -156,14 +150,14 @@ def test_what_cannot_be_is_refused_and_changes_nothing(make_lab: MakeLab, change
 def test_a_server_that_is_killed_is_told_and_can_be_started_again(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.start()
-    wait_for(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING)
     (server,) = [process for process, words in running().items() if "serve" in words.split()[:4]]
     server.kill()
-    wait_for(lambda: lab.state is State.FAILED)
+    assert wait_until(lambda: lab.state is State.FAILED)
     assert "the server has ended" in lab.message
     assert "press Start" in lab.message
     lab.start()
-    wait_for(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING)
 
 
 def test_a_setting_that_does_not_land_in_time_is_told(make_lab: MakeLab) -> None:
@@ -177,7 +171,7 @@ def test_a_review_is_explained_word_by_word(make_lab: MakeLab, bundle: Path) -> 
     with pytest.raises(ServerUnavailable, match="press Start"):
         lab.explain("good")
     lab.start()
-    wait_for(lambda: lab.endpoint)
+    assert wait_until(lambda: lab.endpoint)
     told = lab.explain("A wonderful film, not xyzzyx!")
     assert [word.word for word in told.words] == ["a", "wonderful", "film", ",", "not", "xyzzyx", "!"]
     assert [word.known for word in told.words] == [True] * 5 + [False, True]
@@ -195,14 +189,14 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
     controls = Controls(lab)
     assert "nothing runs" in controls.live.value
     controls.start.click()
-    wait_for(lambda: "reviews/s" in controls.live.value)
+    assert wait_until(lambda: "reviews/s" in controls.live.value)
     assert controls.start.disabled
     assert "ready: the server answers at tcp://" in controls.message.value
     controls.clients.value = 2
-    wait_for(lambda: "<title" in controls.trace.value)
+    assert wait_until(lambda: "<title" in controls.trace.value)
     assert lab.settings.clients == 2
     assert "op1" in controls.stages.value
-    wait_for(lambda: "reads no text" in controls.answer.value)
+    assert wait_until(lambda: "reads no text" in controls.answer.value)
     controls.engine.value = "folded"
     controls.net.value = "bow"
     assert "the folded engine runs cnn" in controls.message.value
@@ -221,11 +215,11 @@ def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: py
     lab = make_lab()
     controls = Controls(lab)
     lab.start()
-    wait_for(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING)
     time.sleep(1.0)
     assert lab.state is State.RUNNING  # nobody has looked yet: a script, or papermill
     controls._heartbeat.echo.value += 1
-    wait_for(lambda: lab.state is State.STOPPED)
+    assert wait_until(lambda: lab.state is State.STOPPED)
     assert "the page was closed" in lab.message
     assert "the page was closed" in controls.message.value
 

@@ -15,14 +15,13 @@ import pytest
 from loads import lines_of
 
 from imdb_serving.analysis.summary import open_latency, open_loop
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.open_loop import Tickets, arrival_times
 from imdb_serving.measurement.measure import Round, Target, measure
-from imdb_serving.rows import Row
 from imdb_serving.server_process import ServerProcess
 
 SECOND = 10**9

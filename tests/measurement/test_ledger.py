@@ -9,11 +9,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from imdb_serving.cell import Cell
+from imdb_serving.cell import Cell, Row
 from imdb_serving.errors import DataError
 from imdb_serving.load.closed_loop import ClientRecord, FailedRequest
 from imdb_serving.measurement.ledger import FILE, Ledger, newest, read_samples
-from imdb_serving.rows import Row
 
 
 def row(clients: int = 1, **changes: Any) -> Row:

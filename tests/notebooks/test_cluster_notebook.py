@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -12,20 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 from notebook_runs import ROOT, processes_with, shell_environment, shown
+from waiting import wait_until
 
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.report.notebooks import execute
 
 pytest.importorskip("ray", reason="Ray is not installed: make ray")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-def staying(mark: str, seconds: float) -> list[int]:
-    """The processes with the mark that are there after so long, or as soon as there are none."""
-    deadline = time.monotonic() + seconds
-    while (there := processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return there
 
 
 def test_the_cluster_notebook_goes_from_nodes_to_capacity_and_leaves_no_process(
@@ -41,7 +33,7 @@ def test_the_cluster_notebook_goes_from_nodes_to_capacity_and_leaves_no_process(
     rows = [row for row in Ledger(tmp_path / "cluster").rows() if row.cell.series == "grid"]
     assert {(row.cell.server_nodes, row.cell.client_threads) for row in rows} == {(1, 1), (1, 2), (2, 1), (2, 2)}
     assert all(row.answered == 60 for row in rows)
-    assert staying(mark, 30) == []
+    assert wait_until(lambda: not processes_with(mark), 30)
 
 
 @pytest.mark.parametrize("victim", ["kernel", "papermill"])
@@ -58,17 +50,14 @@ def test_nothing_stays_of_a_cluster_notebook_that_is_killed(tmp_path: Path, vict
         stderr=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 200
-        while not any(" imdb_serving serve " in words for words in commands_under(notebook.pid)):
-            assert time.monotonic() < deadline
-            assert notebook.poll() is None
-            time.sleep(0.2)
+        assert wait_until(lambda: any(" imdb_serving serve " in words for words in commands_under(notebook.pid)), 200)
         (kernel,) = psutil.Process(notebook.pid).children()
         (kernel if victim == "kernel" else notebook).kill()
         notebook.wait(60)
     finally:
         notebook.kill()
-    assert staying(mark, 240) == []  # two of Ray's own daemons a node look for those that are gone for a minute or two
+    # Two of Ray's own daemons a node look for those that are gone for a minute or two.
+    assert wait_until(lambda: not processes_with(mark), 240)
 
 
 def commands_under(pid: int) -> list[str]:

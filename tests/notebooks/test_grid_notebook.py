@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from notebook_runs import ROOT, shell_environment, shown
 
+from imdb_serving.cell import Row
 from imdb_serving.experiment.ladder import RUNGS
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.report.notebooks import NotebookError, execute
-from imdb_serving.rows import Row
 
 
 def papermill(notebook: str, out: Path, **parameters: str) -> subprocess.CompletedProcess[str]:

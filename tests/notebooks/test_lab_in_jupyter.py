@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pytest
 from browsing import keep_screenshot, point_at
 from notebook_runs import ROOT, processes_with, shell_environment
 from playwright.sync_api import Browser, Locator, Page, expect
+from waiting import wait_until
 
 from imdb_serving.experiment import grid
 from imdb_serving.experiment.grid import run_grid
@@ -41,14 +42,6 @@ class Jupyter(NamedTuple):
         return f"{base}doc/tree/{notebook}?{token}&reset"
 
 
-def wait_for(what: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture
 def jupyter(browser: Browser, bundle: Path, tmp_path: Path) -> Iterator[Jupyter]:
     """JupyterLab on a copy of the notebooks that serves the small CNN; gone with all its children afterwards."""
@@ -69,8 +62,8 @@ def jupyter(browser: Browser, bundle: Path, tmp_path: Path) -> Iterator[Jupyter]
             stdout=log, stderr=log, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     try:
-        found = wait_for(lambda: list(runtime.glob("jpserver-*.json")), START_SECONDS)
-        facts = wait_for(lambda: read(found[0]), START_SECONDS)
+        found = wait_until(lambda: list(runtime.glob("jpserver-*.json")), START_SECONDS)
+        facts = wait_until(lambda: read(found[0]), START_SECONDS)
         yield Jupyter(f"{facts['url']}?token={facts['token']}", mark, project / "notebooks")
     finally:
         end(server, STOP_SECONDS)
@@ -147,11 +140,11 @@ def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -
         # A server answers and the figure moves.
         expect(lab.numbers.first).to_be_visible(timeout=KERNEL_MS)
         expect(lab.state).to_contain_text("the server answers at tcp://")
-        wait_for(lambda: lab.throughput() > 0, START_SECONDS)
+        assert wait_until(lambda: lab.throughput() > 0, START_SECONDS)
         first = lab.numbers.first.inner_text()
-        wait_for(lambda: lab.numbers.first.inner_text() != first, START_SECONDS)
+        assert wait_until(lambda: lab.numbers.first.inner_text() != first, START_SECONDS)
         stages = page.locator(".lab", has_text="Where a request's time goes").first
-        box = wait_for(stages.bounding_box, START_SECONDS)  # the panel is drawn anew all the time
+        box = wait_until(stages.bounding_box, START_SECONDS)  # the panel is drawn anew all the time
         assert box["y"] + box["height"] <= 800, "the lab does not fit on one screen"
 
         # The slider under load: another dot, another figure; the server stays.
@@ -189,13 +182,13 @@ def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -
         # Stop, and nothing of it runs; start again, and restart the kernel.
         page.get_by_role("button", name="Stop", exact=True).click()
         expect(lab.state).to_contain_text("stopped: nothing runs", timeout=KERNEL_MS)
-        wait_for(lambda: not serving(jupyter.mark), STOP_SECONDS)
+        assert wait_until(lambda: not serving(jupyter.mark), STOP_SECONDS)
         page.get_by_role("button", name="Start", exact=True).click()
         expect(lab.state).to_contain_text("the server answers", timeout=KERNEL_MS)
         assert serving(jupyter.mark)
         lab.menu("Kernel", "Restart Kernel")
         page.locator(".jp-Dialog .jp-mod-accept").click()
-        wait_for(lambda: not serving(jupyter.mark), STOP_SECONDS)
+        assert wait_until(lambda: not serving(jupyter.mark), STOP_SECONDS)
         expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
         assert lab.problems == []
     finally:
@@ -255,7 +248,7 @@ def test_closing_the_page_stops_the_server(jupyter: Jupyter, browser: Browser) -
     expect(lab.numbers.first).to_be_visible(timeout=KERNEL_MS)
     assert serving(jupyter.mark)
     page.close()
-    wait_for(lambda: not serving(jupyter.mark), 2 * STOP_SECONDS)
+    assert wait_until(lambda: not serving(jupyter.mark), 2 * STOP_SECONDS)
 
 
 @pytest.mark.slow

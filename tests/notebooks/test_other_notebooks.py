@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 
 import pytest
 from notebook_runs import processes_with, shown
+from waiting import wait_until
 
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.report.notebooks import execute
@@ -23,10 +23,7 @@ def test_exploring_works_from_top_to_bottom_and_leaves_no_process(
     assert "error" not in shown(tmp_path / "out.ipynb").lower()
     widgets = "application/vnd.jupyter.widget-view+json"
     assert widgets in (tmp_path / "out.ipynb").read_text(encoding="utf-8")
-    deadline = time.monotonic() + 10
-    while processes_with(mark) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_with(mark) == []
+    assert wait_until(lambda: not processes_with(mark), 10)
 
 
 def test_the_quickstart_goes_from_a_request_to_ones_own_op(bundle: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import http_kit as http
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
@@ -115,7 +116,7 @@ class ThreadedClients:
     def more(self, count: int = 20, seconds: float = 60.0) -> None:
         """Wait until so many more requests were answered."""
         wanted = self.answered + count
-        assert kit.wait_until(lambda: self.answered >= wanted, seconds), self.outcomes
+        assert wait_until(lambda: self.answered >= wanted, seconds), self.outcomes
 
     def start(self) -> None:
         for thread in self._threads:

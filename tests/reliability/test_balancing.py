@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, ServerUnavailable
@@ -42,7 +43,7 @@ def test_a_client_of_several_servers_leaves_a_dead_one_and_returns_to_it(mode: s
             assert pids(client) == {first.pid}
             clients.more(100)
             again = stack.enter_context(null_server(mode, port or 0))
-            assert kit.wait_until(lambda: again.pid in pids(client), 30)
+            assert wait_until(lambda: again.pid in pids(client), 30)
             clients.more(100)
         assert set(clients.outcomes) == {"answered"}, clients.texts
 

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode, checks
 from test_seen_from_outside import scraped
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import UNFORESEEN
@@ -135,7 +136,7 @@ def fuzz(mode: str, attack: Callable[[str, int, int], Counter[str]], kind: str, 
             total = sum((attacker.result() for attacker in seen), Counter())
             good.more()
         assert set(good.outcomes) == {"answered"}, good.texts
-        assert kit.wait_until(lambda: process.num_fds() <= before[1] + 3, 20)
+        assert wait_until(lambda: process.num_fds() <= before[1] + 3, 20)
         assert process.memory_info().rss < before[0] + (64 << 20), total
         assert process.num_threads() <= before[2] + 1
         assert kit.descendants(server.pid) == before[3]

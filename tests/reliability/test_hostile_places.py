@@ -16,6 +16,7 @@ import http_kit as http
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ConfigError
@@ -139,7 +140,7 @@ def test_a_server_without_streams_serves(command: str, closed: str) -> None:
                 except Exception:
                     return False
 
-            assert kit.wait_until(answers, 30)
+            assert wait_until(answers, 30)
     finally:
         process.terminate()
     assert process.wait(20) == 0
@@ -175,7 +176,7 @@ def test_a_server_that_has_no_descriptors_left_for_a_worker_waits_for_some(mode:
         assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
         assert server.running
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4096, 4096))
-        assert kit.wait_until(lambda: client.hello().workers_ready == 2, 60)
+        assert wait_until(lambda: client.hello().workers_ready == 2, 60)
 
 
 def test_a_working_folder_that_is_gone_is_told(tmp_path: Path) -> None:
@@ -207,12 +208,12 @@ def test_ctrl_c_while_a_server_starts_ends_it_without_a_traceback(command: str) 
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
-        in_time += kit.wait_until(lambda pid=process.pid: _has_begun(pid), 5)  # a busy machine may look too late
+        in_time += wait_until(lambda pid=process.pid: _has_begun(pid), 5)  # a busy machine may look too late
         time.sleep(milliseconds / 1000)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
         assert "Traceback" not in errors, (milliseconds, errors)
-        assert kit.wait_until(lambda group=process.pid: not kit.group_is_alive(group), 20)
+        assert wait_until(lambda group=process.pid: not kit.group_is_alive(group), 20)
     assert in_time
 
 
@@ -224,11 +225,11 @@ def test_the_clients_of_a_killed_command_end(bundle: Path, tmp_path: Path) -> No
              "--endpoint", server.endpoint],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-        assert kit.wait_until(lambda: len(kit.workers(process.pid)) == 2, 30)
+        assert wait_until(lambda: len(kit.workers(process.pid)) == 2, 30)
         time.sleep(1)
         process.kill()
         process.wait(10)
-        assert kit.wait_until(lambda: not kit.group_is_alive(process.pid), 20)
+        assert wait_until(lambda: not kit.group_is_alive(process.pid), 20)
 
 
 def test_so_many_clients_are_no_use(bundle: Path, tmp_path: Path) -> None:
@@ -251,6 +252,6 @@ def test_a_gateway_starts_its_server_again() -> None:
         assert http.post(gateway.endpoint).status == 200
         (child,) = kit.children(gateway.pid)
         os.kill(child, signal.SIGKILL)
-        assert kit.wait_until(lambda: bool(kit.children(gateway.pid) - {child}), 60)
-        assert kit.wait_until(lambda: http.post(gateway.endpoint).status == 200, 60)
+        assert wait_until(lambda: bool(kit.children(gateway.pid) - {child}), 60)
+        assert wait_until(lambda: http.post(gateway.endpoint).status == 200, 60)
         assert not kit.alive({child})

@@ -16,6 +16,7 @@ from pathlib import Path
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import RequestTimeout, ServerUnavailable, ServingError
@@ -69,8 +70,8 @@ def test_nothing_of_a_server_stays_behind(folder: Path, endpoint: str, number: s
         assert len(family) > 2
         process.send_signal(number)
         assert process.wait(20) == (-number if number == signal.SIGKILL else 0)
-        assert kit.wait_until(lambda: not kit.alive(family), 20)
-        assert kit.wait_until(lambda: not list(folder.iterdir()), 20), list(folder.iterdir())
+        assert wait_until(lambda: not kit.alive(family), 20)
+        assert wait_until(lambda: not list(folder.iterdir()), 20), list(folder.iterdir())
 
 
 KILLED_HTTP = [(command, number) for command in ("flask", "flask-gateway", "flask-dev") for number in SIGNALS]
@@ -85,8 +86,8 @@ def test_nothing_of_an_http_server_stays_behind(folder: Path, command: str, numb
         family = kit.descendants(process.pid)
         process.send_signal(number)
         assert process.wait(30) == (-number if number == signal.SIGKILL else 0)
-        assert kit.wait_until(lambda: not kit.alive(family), 30)
-        assert kit.wait_until(lambda: not list(folder.iterdir()), 20), list(folder.iterdir())
+        assert wait_until(lambda: not kit.alive(family), 30)
+        assert wait_until(lambda: not list(folder.iterdir()), 20), list(folder.iterdir())
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:{port}", "socket://127.0.0.1:{port}", "ipc://{folder}/server",
@@ -101,7 +102,7 @@ def test_a_client_is_told_of_a_killed_server_and_works_on_with_the_next(folder: 
         client = stack.enter_context(connect(endpoint, 30))
         with serving(folder, *arguments) as (process, _), kit.side_by_side(1) as run:
             answer = run(client.predict, kit.SAMPLE)
-            assert not kit.wait_until(answer.done, 0.4)
+            assert not wait_until(answer.done, 0.4)
             process.kill()
             error = answer.exception(timeout=20)  # long before its deadline
             assert isinstance(error, ServerUnavailable)
@@ -128,7 +129,7 @@ def test_a_server_that_ends_answers_or_refuses_all_that_wait(mode: str) -> None:
     server = load.simulated(mode, 400, 1, "thread")
     with server, kit.side_by_side(waiting) as run:
         asked = [run(ask_and_tell, server.endpoint) for _ in range(waiting)]
-        assert kit.wait_until(lambda: any(answer.done() for answer in asked), 30)
+        assert wait_until(lambda: any(answer.done() for answer in asked), 30)
         process = server._process
         assert process is not None
         process.terminate()

@@ -11,6 +11,7 @@ from pathlib import Path
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.server_process import ServerProcess
@@ -21,7 +22,7 @@ def kill_one(server: ServerProcess) -> None:
     before = kit.workers(server.pid)
     killed = min(before)
     os.kill(killed, signal.SIGKILL)
-    assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
+    assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
     assert kit.workers(server.pid) & before == before - {killed}
 
 
@@ -34,7 +35,7 @@ def killed_so_many_times(mode: str, times: int) -> None:
             assert clients.answered > before  # by the others, meanwhile
             clients.more()
         with connect(server.endpoint, 10) as client:
-            assert kit.wait_until(lambda: client.hello().workers_ready == 3)
+            assert wait_until(lambda: client.hello().workers_ready == 3)
     assert set(clients.outcomes) == {"answered"}, clients.texts
 
 
@@ -63,7 +64,7 @@ def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
             for _ in range(20):
                 killed = time.perf_counter()
                 kill_one(server)
-                assert kit.wait_until(lambda: client.hello().workers_ready == 3, 30)
+                assert wait_until(lambda: client.hello().workers_ready == 3, 30)
                 away.append(time.perf_counter() - killed)
                 clients.more()
     assert set(clients.outcomes) == {"answered"}, clients.texts
@@ -77,7 +78,7 @@ def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> No
         before = kit.workers(server.pid)
         hung = min(before)
         os.kill(hung, signal.SIGSTOP)
-        assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
+        assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
         clients.more()
     assert not kit.alive({hung})
     assert clients.outcomes["timeout"] == 1, clients.texts
@@ -105,7 +106,7 @@ def test_readiness_says_which_worker_was_given_up_and_why(mode: str, tmp_path, m
     monkeypatch.chdir(tmp_path)
     arguments = ["--engine", "none", "--worker-kind", "process", "--server-threads", "2", "--pipeline", "frail:make"]
     with ServerProcess.of_mode(mode, arguments) as server, connect(server.endpoint, 30) as client:
-        assert kit.wait_until(lambda: bool(client.hello().given_up), 60)
+        assert wait_until(lambda: bool(client.hello().given_up), 60)
         with load.clients_at_work(server.endpoint, 3) as clients:
             clients.more()
         info = client.hello()
@@ -124,7 +125,7 @@ def test_a_server_whose_last_worker_is_given_up_ends_and_says_so(mode: str, tmp_
     with server:
         process = server._process
         assert process is not None
-        assert kit.wait_until(lambda: process.poll() is not None, 60)
+        assert wait_until(lambda: process.poll() is not None, 60)
         assert process.returncode == 2
         errors = server._errors
         assert errors is not None

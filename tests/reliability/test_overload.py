@@ -10,6 +10,7 @@ import open_loop
 import pytest
 import rpc_kit as kit
 import zmq
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.server_process import ServerProcess
@@ -55,7 +56,7 @@ def test_a_full_queue_refuses_at_once(mode: str) -> None:
         load.simulated(mode, 400, 1, "thread", "--max-queue", "1") as server,
         load.clients_at_work(server.endpoint, 6, 20) as clients,
     ):
-        assert kit.wait_until(lambda: clients.outcomes["overloaded"] > 20 and clients.answered > 2, 30)
+        assert wait_until(lambda: clients.outcomes["overloaded"] > 20 and clients.answered > 2, 30)
     assert set(clients.outcomes) == {"answered", "overloaded"}
     assert clients.texts == {"1 requests wait already, as many as this server lets wait; try again later"}
 

@@ -15,6 +15,7 @@ import http_kit as http
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import RemoteFailure, ServingError
@@ -74,7 +75,7 @@ def attack(mode: str, words: Callable[[], list[int]], seconds: float, folder: Pa
                         said.append(str(error))
         good.more(20)
         with connect(server.endpoint, 5) as newcomer:
-            assert kit.wait_until(lambda: newcomer.hello().workers_ready == 2, 60)
+            assert wait_until(lambda: newcomer.hello().workers_ready == 2, 60)
             assert (newcomer.hello().pid, newcomer.hello().given_up) == (server.pid, ())
     assert set(good.outcomes) == {"answered"}, good.texts
     print(f"{mode}: {killers} requests that kill; {good.answered} good ones answered in {max(good.took):.2f} s at most")
@@ -140,9 +141,9 @@ def test_a_gateway_outlives_requests_that_end_the_server_behind_it(tmp_path, mon
             return http.post(server.endpoint, X_Request_Timeout="2").status == 200
 
         for _ in range(6):
-            assert kit.wait_until(is_answered, 60)
+            assert wait_until(is_answered, 60)
             assert http.post(server.endpoint, b'{"words":[13],"fetch":["prediction"]}').status in {503, 504}
-        assert kit.wait_until(is_answered, 60)
+        assert wait_until(is_answered, 60)
 
 
 @pytest.mark.parametrize("mode", load.some(load.MODES, ["socket"]))

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import rpc_kit as kit
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
@@ -49,7 +50,7 @@ def test_metrics_count_what_happened(mode: str, kind: str) -> None:
             with suppress(ServingError):
                 client.predict(feed)
         url = client.hello().metrics
-        assert kit.wait_until(lambda: scraped(url)["stage_seconds_count{op1}"] == 30)
+        assert wait_until(lambda: scraped(url)["stage_seconds_count{op1}"] == 30)
         seen = scraped(url)
         assert seen["requests_total{answered}"] == 30
         assert seen["requests_total{bad_request}"] == 2
@@ -61,7 +62,7 @@ def test_metrics_count_what_happened(mode: str, kind: str) -> None:
             assert seen["memory_bytes{worker-1}"] > 1 << 20
             before = kit.workers(server.pid)
             os.kill(min(before), signal.SIGKILL)
-            assert kit.wait_until(lambda: scraped(url)["worker_restarts_total{}"] == 1, 30)
+            assert wait_until(lambda: scraped(url)["worker_restarts_total{}"] == 1, 30)
 
 
 def test_metrics_count_what_no_worker_saw() -> None:
@@ -69,7 +70,7 @@ def test_metrics_count_what_no_worker_saw() -> None:
     with load.simulated("rpc", 300, 1, "thread", *arguments) as server, connect(server.endpoint, 20) as client:
         url = client.hello().metrics
         with load.clients_at_work(server.endpoint, 4, 20) as clients:
-            assert kit.wait_until(lambda: clients.outcomes["overloaded"] > 3 and clients.answered > 1, 30)
+            assert wait_until(lambda: clients.outcomes["overloaded"] > 3 and clients.answered > 1, 30)
         with kit.raw_socket(server.endpoint) as dealer:
             dealer.send_multipart([kit.VERSION, b"garbage"])
             assert kit.read_answer(dealer.recv_multipart())["code"] == "bad_request"
@@ -100,7 +101,7 @@ def test_status_prints_who_serves_and_the_metrics() -> None:
     with ServerProcess(["--engine", "none", "--metrics-port", "0"]) as server, connect(server.endpoint, 20) as client:
         client.predict(kit.SAMPLE)
         url = client.hello().metrics
-        assert kit.wait_until(lambda: "stage_seconds_count{op1}" in scraped(url))
+        assert wait_until(lambda: "stage_seconds_count{op1}" in scraped(url))
         code, text = run("status", server.endpoint)
         assert code == 0
         for words in (
@@ -163,7 +164,7 @@ def test_the_log_has_one_line_an_event_and_no_review(
         if kind == "process":
             before = kit.workers(server.pid)
             os.kill(min(before), signal.SIGKILL)
-            assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
+            assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
         errors = server._errors
         assert errors is not None
         errors.flush()

@@ -16,6 +16,7 @@ import http_kit as http
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients import connect as connecting
 from imdb_serving.clients.connect import connect
@@ -110,7 +111,7 @@ def test_a_server_that_is_asked_to_end_while_it_starts_ends(mode: str, tmp_path:
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=60)
         assert (process.returncode, out) == (0, "")
-        assert kit.wait_until(lambda: not kit.group_is_alive(process.pid), 20)
+        assert wait_until(lambda: not kit.group_is_alive(process.pid), 20)
 
 
 @pytest.mark.parametrize("mode", ["rpc", "flask", "flask-gateway"])

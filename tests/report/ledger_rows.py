@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from imdb_serving.analysis import summary
-from imdb_serving.cell import FIELDS, Cell, digest
+from imdb_serving.analysis.cells import frame
+from imdb_serving.cell import FIELDS, Cell, Figures, Row, digest
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.report import frames
-from imdb_serving.rows import Figures, Row, frame
 from imdb_serving.timing import CLIENT_STAGES
 
 US = 1000

@@ -15,13 +15,13 @@ import pytest
 from ledger_rows import grid, row, table
 from matplotlib.figure import Figure
 
+from imdb_serving.cell import Finding
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
 from imdb_serving.report.chart import Charts, Legend, svg_of
 from imdb_serving.report.charts import bars, latency, threads
 from imdb_serving.report.charts.curves import curves_legend
 from imdb_serving.report.frames import cells
-from imdb_serving.rows import Finding
 
 THIS_MACHINE = Path(__file__).parent
 """A folder without cards and samples."""

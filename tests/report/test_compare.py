@@ -12,10 +12,10 @@ import pytest
 from ledger_rows import row, table
 
 from imdb_serving.analysis.cells import BETTER, SAME, WORSE, differences, noise_of
+from imdb_serving.cell import Row
 from imdb_serving.cli.reading import run_compare
 from imdb_serving.measurement.ledger import FILE, append_line
 from imdb_serving.report import compare
-from imdb_serving.rows import Row
 
 CARD = {"cpu": "One", "cores_allowed": 2, "python": "3.11", "packages": {"numpy": "2.0"}, "engines": {}}
 SPREAD = 0.02

@@ -9,14 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imdb_serving.cell import LADDER, Cell, digest
+from imdb_serving.cell import LADDER, Cell, Figures, Finding, Row, digest
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import FILE, append_line, store_samples
 from imdb_serving.report import ladder, style
 from imdb_serving.report.charts import rungs as charts
-from imdb_serving.rows import Figures, Finding, Row
 
 CASES = [("paddle", 1), ("paddle", 2), ("none", 1), ("none", 2)]
 

@@ -11,10 +11,10 @@ import pytest
 from ledger_rows import row, table
 
 from imdb_serving.analysis.bounds import bounds, cores_us, utilisation, workers_of
+from imdb_serving.cell import Row
 from imdb_serving.measurement.environment import write_card
 from imdb_serving.report import frames, tables
 from imdb_serving.report.charts import nodes
-from imdb_serving.rows import Row
 
 
 def on_nodes(count: int, clients: int, round_: int, rate: float, **changes: Any) -> Row:

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from ledger_rows import row, rows_of, table
 
+from imdb_serving.cell import Figures, Row
 from imdb_serving.report import costs, frames, open_loop, verdict
 from imdb_serving.report.charts import bars, latency, threads
 from imdb_serving.report.charts import threads as charts
-from imdb_serving.rows import Figures, Row
 
 THIS_MACHINE = Path(__file__).parent
 

@@ -13,10 +13,10 @@ from ledger_rows import failed, grid, row, rows_of, table
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from imdb_serving.cell import Finding
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames, grid_report, style, tables
 from imdb_serving.report.charts import bars, curves, latency, threads
-from imdb_serving.rows import Finding
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
 THIS_MACHINE = Path(__file__).parent

@@ -14,11 +14,11 @@ import pytest
 from ledger_rows import failed, row, table
 
 from imdb_serving.analysis.cells import unsettled
+from imdb_serving.cell import Figures, Finding, Row
 from imdb_serving.experiment.ladder import RUNGS
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
 from imdb_serving.report.verdict import MOST_LINES, verdict
-from imdb_serving.rows import Figures, Finding, Row
 
 NOISE = (0.0, 0.004, -0.004)
 """By which share a round is off."""

@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -202,16 +201,6 @@ def workers(pid: int) -> set[int]:
 def alive(pids: set[int]) -> set[int]:
     """Those of `pids` that run."""
     return pids & _processes().keys()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 8.0) -> bool:
-    """Wait until the condition holds; False if it does not in time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
 
 
 @contextmanager

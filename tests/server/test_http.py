@@ -13,6 +13,7 @@ import http_kit as http
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 import imdb_serving
 from imdb_serving.clients.connect import connect
@@ -173,7 +174,7 @@ def test_health_is_told_at_once_while_all_workers_are_busy() -> None:
     with http.simulated(900, 2) as server, kit.side_by_side(4) as run:
         busy = [run(http.post, server.endpoint) for _ in range(2)]
         busy.append(run(http.ask, server.endpoint, "POST", http.PREDICTION, http.BODY, Content_Type=http.JSON))
-        assert not kit.wait_until(lambda: any(answer.done() for answer in busy), 0.3)
+        assert not wait_until(lambda: any(answer.done() for answer in busy), 0.3)
         for path in ("/health/live", "/health/ready", "/", "/health/ready"):
             assert http.ask(server.endpoint, path=path).status == 200
         assert not any(answer.done() for answer in busy)

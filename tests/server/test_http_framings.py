@@ -12,7 +12,7 @@ from pathlib import Path
 import http_framings as framings
 import http_kit as http
 import pytest
-import rpc_kit as kit
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module", params=["flask", "flask-gateway"])
@@ -127,7 +127,7 @@ def test_where_gunicorn_differs(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         try:
             url = f"http://127.0.0.1:{port}"
-            assert kit.wait_until(lambda: _answers(port), 30)
+            assert wait_until(lambda: _answers(port), 30)
             differ = []
             for framing in framings.FRAMINGS:
                 found = framings.statuses(http.converse(url, framing.data + framings.PROBE))

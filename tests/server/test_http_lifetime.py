@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import http_kit as http
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import ServerStartError, ServerUnavailable
@@ -37,12 +38,12 @@ def test_a_signal_lets_the_request_in_flight_be_answered(command: str, number: s
     with http.simulated(700, 2, command=command) as server, kit.side_by_side(1) as run:
         process, family = process_of(server), {server.pid, *kit.descendants(server.pid)}
         answer = run(http.post, server.endpoint)
-        assert not kit.wait_until(answer.done, 0.3)
+        assert not wait_until(answer.done, 0.3)
         process.send_signal(number)
         assert answer.result(10).json() == {"prediction": [0.5, 0.5]}
         assert process.wait(10) == 0
         assert not [line for line in server.errors().splitlines() if "PROFILE" not in line and "POST" not in line]
-        assert kit.wait_until(lambda: not kit.alive(family), 5), "processes are left"
+        assert wait_until(lambda: not kit.alive(family), 5), "processes are left"
 
 
 def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> None:
@@ -50,9 +51,9 @@ def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> N
         with HttpClient(server.endpoint, timeout=10) as late:
             late.hello()
             accepted = [run(http.post, server.endpoint) for _ in range(3)]
-            assert not kit.wait_until(accepted[0].done, 0.3)
+            assert not wait_until(accepted[0].done, 0.3)
             process_of(server).terminate()
-            assert kit.wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 503)
+            assert wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 503)
             assert http.ask(server.endpoint, path="/health/live").status == 200
             refused = http.post(server.endpoint)
             assert "is shutting down" in http.assert_problem(refused, 503, "unavailable")
@@ -67,7 +68,7 @@ def test_while_it_ends_a_server_answers_what_waits_and_refuses_what_comes() -> N
 def test_requests_to_stop_that_are_repeated_change_nothing() -> None:
     with http.simulated(300, 1) as server, kit.side_by_side(1) as run:
         answer = run(http.post, server.endpoint)
-        assert not kit.wait_until(answer.done, 0.1)
+        assert not wait_until(answer.done, 0.1)
         stdin = process_of(server).stdin
         assert stdin is not None
         process_of(server).terminate()
@@ -92,10 +93,10 @@ def test_the_workers_of_a_killed_server_disappear(command: str) -> None:
         assert len(family) >= 3
         with HttpClient(server.endpoint, timeout=10) as client:
             answer = run(client.predict, http.SAMPLE)
-            assert not kit.wait_until(answer.done, 0.1)
+            assert not wait_until(answer.done, 0.1)
             process_of(server).kill()
             assert isinstance(answer.exception(timeout=10), ServerUnavailable)
-        assert kit.wait_until(lambda: not kit.alive(family)), "processes are left"
+        assert wait_until(lambda: not kit.alive(family)), "processes are left"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -105,7 +106,7 @@ def test_a_server_ends_with_its_standard_input(command: str) -> None:
         assert stdin is not None
         stdin.close()
         assert process_of(server).wait(10) == 0
-        assert kit.wait_until(lambda: not kit.alive(family))
+        assert wait_until(lambda: not kit.alive(family))
 
 
 def test_a_server_that_is_replacing_a_worker_ends_all_the_same() -> None:
@@ -116,7 +117,7 @@ def test_a_server_that_is_replacing_a_worker_ends_all_the_same() -> None:
         http.post(server.endpoint)
         process_of(server).terminate()
         assert process_of(server).wait(15) == 0
-        assert kit.wait_until(lambda: not kit.alive(family))
+        assert wait_until(lambda: not kit.alive(family))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

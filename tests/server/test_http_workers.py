@@ -18,6 +18,7 @@ import http_kit as http
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.clients.http import HttpClient
@@ -91,8 +92,8 @@ def test_a_worker_killed_under_load_costs_no_request_and_is_replaced() -> None:
         try:
             time.sleep(0.3)
             os.kill(min(before), signal.SIGKILL)
-            assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 1)
-            assert kit.wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 200)
+            assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1)
+            assert wait_until(lambda: http.ask(server.endpoint, path="/health/ready").status == 200)
         finally:
             until.set()
         seen = [outcome for answer in answers for outcome in answer.result(30)]
@@ -106,7 +107,7 @@ def test_a_worker_killed_under_load_costs_no_request_and_is_replaced() -> None:
 def gated(folder: Path) -> Handler:
     """Make a handler that ends its process; one for the third worker only once the gate is open."""
     if (folder / "second").exists():
-        assert kit.wait_until((folder / "gate").exists, 60)
+        assert wait_until((folder / "gate").exists, 60)
     (folder / ("second" if (folder / "first").exists() else "first")).touch()
 
     def die(request: Request, timeline: Timeline) -> Reply:
@@ -127,7 +128,7 @@ def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
             assert int(ready.headers["Retry-After"]) > 0
             assert "cannot predict at the moment" in http.ask(server.url).body.decode()
             (tmp_path / "gate").touch()
-            assert kit.wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
+            assert wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
     finally:
         workers.pool.stop()
 
@@ -202,7 +203,7 @@ def test_a_slow_request_holds_up_nobody_while_a_worker_is_free() -> None:
         HttpClient(url, timeout=10) as quick,
     ):
         waiting = run(slow.predict, {"words": [900]})
-        assert not kit.wait_until(waiting.done, 0.1)
+        assert not wait_until(waiting.done, 0.1)
         for _ in range(10):
             quick.predict({"words": [20]})
         assert not waiting.done()
@@ -251,7 +252,7 @@ def test_more_requests_than_may_wait_are_refused_at_once() -> None:
     with own_server(sleeper, 1, max_queue=2) as url, kit.side_by_side(4) as run, HttpClient(url, timeout=20) as client:
         body = b'{"words": [1500], "fetch": ["prediction"]}'
         waiting = [run(http.post, url, body) for _ in range(3)]
-        assert not kit.wait_until(waiting[0].done, 0.5)
+        assert not wait_until(waiting[0].done, 0.5)
         refused = http.post(url, body)
         assert "wait already" in http.assert_problem(refused, 503, "overloaded")
         assert int(refused.headers["Retry-After"]) > 0
@@ -283,7 +284,7 @@ def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch
 def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> None:
     with own_server(sleeper, 1) as url, kit.side_by_side(1) as run:
         slow = run(http.post, url, b'{"words": [2000], "fetch": ["prediction"]}')
-        assert not kit.wait_until(slow.done, 0.3)
+        assert not wait_until(slow.done, 0.3)
         late = http.post(url, b'{"words": [1], "fetch": ["prediction"]}', X_Request_Timeout="0.2")
         assert "waited for a worker" in http.assert_problem(late, 504, "timeout")
         assert not slow.done()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.errors import Overloaded, ServerUnavailable, ServingError
 from imdb_serving.server import server_threads as module
@@ -90,7 +91,7 @@ class MemoryFront:
 
     def results(self, count: int) -> dict[int, str]:
         """The outcomes, once there are so many; each task has one."""
-        assert kit.wait_until(lambda: len(self.outcomes) >= count)
+        assert wait_until(lambda: len(self.outcomes) >= count)
         assert len(self.outcomes) == count
         assert len(dict(self.outcomes)) == count
         return dict(self.outcomes)
@@ -144,7 +145,7 @@ def running(
 
 def test_the_keeper_looks_after_the_front_also_when_nothing_arrives() -> None:
     with running(Gate(), 2) as (_, listener):
-        assert kit.wait_until(lambda: listener.looked_after > 60)
+        assert wait_until(lambda: listener.looked_after > 60)
 
 
 def test_every_task_is_answered_once() -> None:
@@ -158,7 +159,7 @@ def test_a_task_that_is_stuck_holds_up_no_other() -> None:
     gate = Gate()
     with running(gate, 2) as (_, listener):
         listener.arrive(0, 10.0, b"gate")
-        assert kit.wait_until(lambda: gate.at_work == [b"gate"])
+        assert wait_until(lambda: gate.at_work == [b"gate"])
         for number in range(1, 50):
             listener.arrive(number)
         assert listener.results(49) == dict.fromkeys(range(1, 50), "done")
@@ -170,7 +171,7 @@ def test_deadlines_hold_while_every_thread_is_stuck() -> None:
     gate = Gate()
     with running(gate, 1) as (_, listener):
         listener.arrive(0, 0.3, b"gate")
-        assert kit.wait_until(lambda: bool(gate.at_work))
+        assert wait_until(lambda: bool(gate.at_work))
         listener.arrive(1, 0.1)
         listener.arrive(2, 10.0)
         assert listener.results(2) == {0: "timeout", 1: "timeout"}
@@ -185,11 +186,11 @@ def test_a_thread_that_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> Non
     with running(gate, 1) as (threads, listener):
         (stuck,) = threads.members
         listener.arrive(0, 0.1, b"gate")
-        assert kit.wait_until(lambda: stuck not in threads.members)
+        assert wait_until(lambda: stuck not in threads.members)
         listener.arrive(1)
         assert listener.results(2) == {0: "timeout", 1: "done"}
         gate.gate.set()
-        assert kit.wait_until(lambda: not stuck.thread.is_alive())
+        assert wait_until(lambda: not stuck.thread.is_alive())
         listener.arrive(2)
         assert listener.results(3)[2] == "done"
 
@@ -198,7 +199,7 @@ def test_the_queue_is_bounded_by_its_length_and_its_bytes() -> None:
     gate = Gate()
     with running(gate, 1, max_queue=3, max_queue_bytes=300_000) as (_, listener):
         listener.arrive(0, 10.0, b"gate")
-        assert kit.wait_until(lambda: bool(gate.at_work))
+        assert wait_until(lambda: bool(gate.at_work))
         listener.arrive(1, 10.0, bytes(200_000))
         listener.arrive(2, 10.0, bytes(200_000))
         assert listener.results(1) == {2: Overloaded.code}
@@ -219,11 +220,11 @@ def test_draining_answers_all_that_had_arrived_and_refuses_the_rest() -> None:
     gate = Gate()
     with running(gate, 1, watchdog=False) as (threads, listener), kit.side_by_side(1) as run:
         listener.arrive(0, 10.0, b"gate")
-        assert kit.wait_until(lambda: bool(gate.at_work))
+        assert wait_until(lambda: bool(gate.at_work))
         for number in range(1, 200):
             listener.arrive(number)
         drained = run(Watchdog(threads).drain, 10.0)
-        assert kit.wait_until(lambda: threads.refusing is not None)
+        assert wait_until(lambda: threads.refusing is not None)
         listener.arrive(200)
         assert listener.results(1) == {200: ServerUnavailable.code}
         gate.gate.set()
@@ -235,7 +236,7 @@ def test_what_draining_does_not_come_to_in_its_time_is_refused() -> None:
     gate = Gate()
     with running(gate, 1, watchdog=False) as (threads, listener):
         listener.arrive(0, 10.0, b"gate")
-        assert kit.wait_until(lambda: bool(gate.at_work))
+        assert wait_until(lambda: bool(gate.at_work))
         listener.arrive(1)
         Watchdog(threads).drain(0.1)
         assert listener.results(2) == {0: "unavailable", 1: "unavailable"}
@@ -277,7 +278,7 @@ class Told:
 def one_after_another(listener: MemoryFront, count: int, begin: int = 0) -> None:
     for number in range(begin, begin + count):
         listener.arrive(number)
-        assert kit.wait_until(lambda wanted=number + 1: len(listener.outcomes) == wanted, 8)
+        assert wait_until(lambda wanted=number + 1: len(listener.outcomes) == wanted, 8)
 
 
 def test_brief_work_is_done_by_the_leader_alone() -> None:
@@ -285,7 +286,7 @@ def test_brief_work_is_done_by_the_leader_alone() -> None:
     # without the keeper, which passes the lead on when a busy machine has the leader wait in the middle of its work
     with running(observed, 3, watchdog=False) as (threads, listener):  # type: ignore[arg-type]
         one_after_another(listener, 20)  # learns
-        assert kit.wait_until(lambda: len(threads.leadership.parked) == 2)
+        assert wait_until(lambda: len(threads.leadership.parked) == 2)
         observed.threads.clear()
         one_after_another(listener, 50, 20)
         assert len(set(observed.threads)) == 1
@@ -303,10 +304,10 @@ def test_a_leader_that_is_at_something_longer_than_it_thought_gives_up_the_lead(
     with running(observed, 2) as (_, listener):  # type: ignore[arg-type]
         one_after_another(listener, 20)
         listener.arrive(20, 10.0, b"gate")
-        assert kit.wait_until(lambda: len(observed.threads) == 21)
+        assert wait_until(lambda: len(observed.threads) == 21)
         for number in range(21, 50):
             listener.arrive(number)
-        assert kit.wait_until(lambda: len(listener.outcomes) == 49)  # all but the one at the gate
+        assert wait_until(lambda: len(listener.outcomes) == 49)  # all but the one at the gate
         observed.gate.set()
         assert listener.results(50)[20] == "done"
 
@@ -329,7 +330,7 @@ def test_answers_that_are_held_back_do_not_wait_for_a_slow_request() -> None:
         listener.come(20)
         listener.come(21, 10.0, b"gate")
         listener.wake()
-        assert kit.wait_until(lambda: (20, "done") in listener.outcomes and len(observed.threads) == 22)
+        assert wait_until(lambda: (20, "done") in listener.outcomes and len(observed.threads) == 22)
         observed.gate.set()
         assert listener.results(22)[21] == "done"
 
@@ -342,7 +343,7 @@ def test_answers_that_are_held_back_leave_before_the_lead_is_passed_on() -> None
         threads._held.append((Task(None, 20, 0, time.monotonic() + 10, (b"20",), 2), [b"done"]))
         threads._typical_ns = 2 * module.BRIEF_NS
         listener.arrive(21, 10.0, b"gate")
-        assert kit.wait_until(lambda: (20, "done") in listener.outcomes)
+        assert wait_until(lambda: (20, "done") in listener.outcomes)
         observed.gate.set()
         assert listener.results(22)[21] == "done"
 
@@ -374,7 +375,7 @@ def test_a_fault_in_the_front_costs_neither_a_thread_nor_the_lead(caplog: pytest
     threads.start()
     for number in range(20):
         listener.arrive(number)
-        assert kit.wait_until(lambda wanted=number + 1: len(listener.outcomes) == wanted)
+        assert wait_until(lambda wanted=number + 1: len(listener.outcomes) == wanted)
     assert listener.faults == 0
     assert all(server_thread.thread.is_alive() for server_thread in threads.members)
     threads.stop()

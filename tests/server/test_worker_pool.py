@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerStartError, ServerUnavailable, ServingError
@@ -148,7 +149,7 @@ def test_a_request_at_which_two_workers_die_fails_and_they_are_replaced() -> Non
             ask(pool, 13)
         assert pool.asked_again == 1
         assert pool.replaced == 2
-        assert kit.wait_until(partial(whole, pool))
+        assert wait_until(partial(whole, pool))
         assert ask(pool, 0)
 
 
@@ -156,7 +157,7 @@ def test_a_worker_that_dies_while_idle_is_replaced_before_it_is_asked() -> None:
     with running(1) as pool:
         worker = ask(pool, 0)
         os.kill(worker, signal.SIGKILL)
-        assert kit.wait_until(
+        assert wait_until(
             lambda: [worker.number for worker in pool._idle if getattr(worker, "pid", 0) != worker] == [0], 20
         )
         assert ask(pool, 0, seconds=20) != worker
@@ -171,7 +172,7 @@ def test_no_answer_is_lost_or_mixed_up_while_workers_come_late_and_die() -> None
         outcomes = [type(answer.exception(30)) for answer in asked]
         assert set(outcomes) <= {type(None), WorkersDied, RequestTimeout}
         assert outcomes.count(type(None)) >= 20
-        assert kit.wait_until(partial(whole, pool))
+        assert wait_until(partial(whole, pool))
         assert len({answer.result(20) for answer in [run(ask, pool, 300) for _ in range(3)]}) == 3
 
 
@@ -196,7 +197,7 @@ def test_when_the_last_worker_cannot_be_replaced_the_pool_is_broken(
         assert ask(pool, 0)
         with pytest.raises(ServerUnavailable, match="no worker is left"):
             ask(pool, 13, seconds=30)
-        assert kit.wait_until(lambda: bool(broken), 30)
+        assert wait_until(lambda: bool(broken), 30)
         with pytest.raises(ServerUnavailable, match="no worker is left"):
             ask(pool, 0, seconds=20)
     assert "no worker is left" in str(broken[0])
@@ -212,7 +213,7 @@ def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
         pool.on_broken = lambda error: pytest.fail(str(error))
         with pytest.raises(RemoteFailure):
             ask(pool, 13)
-        assert kit.wait_until(lambda: "is given up" in caplog.text, 30)
+        assert wait_until(lambda: "is given up" in caplog.text, 30)
         assert pool.missing() == 1
         assert ask(pool, 0) == ask(pool, 0)
 
@@ -238,7 +239,7 @@ def test_stopping_leaves_no_process_even_while_one_is_replaced() -> None:
         workers = {worker.pid for worker in pool._workers.values() if isinstance(worker, ProcessWorker)}
         with pytest.raises(RemoteFailure):
             ask(pool, 13)
-    assert kit.wait_until(lambda: not kit.alive(workers))
+    assert wait_until(lambda: not kit.alive(workers))
 
 
 def frail(count: int, folder: Path) -> Handler:
@@ -257,7 +258,7 @@ def test_a_worker_that_keeps_dying_without_a_request_is_given_up_with_the_reason
     broken: list[ServerStartError] = []
     with running(1, "process", partial(frail, 1000, tmp_path)) as pool:
         pool.on_broken = broken.append
-        assert kit.wait_until(lambda: bool(broken), 60)
+        assert wait_until(lambda: bool(broken), 60)
         tried = f"tried {supervisor.MAX_TRIES} times in a row"
         reason = f"{tried}; the last time it died (SIGKILL) before it had answered a request"
         assert pool.given_up == {0: reason}
@@ -302,7 +303,7 @@ def test_a_request_that_hangs_two_workers_is_not_given_to_a_third_for_a_while(
         for hung in (1, 2):
             with pytest.raises(RequestTimeout, match="at the request"):
                 ask(pool, 60_000, seconds=0.1)
-            assert kit.wait_until(lambda: pool.replaced == hung, 30)  # noqa: B023 - looked at in this turn only
+            assert wait_until(lambda: pool.replaced == hung, 30)  # noqa: B023 - looked at in this turn only
         with pytest.raises(WorkersDied, match="lately"):
             ask(pool, 60_000, seconds=0.1)
         assert pool.given_up == {}
@@ -312,7 +313,7 @@ def test_the_last_worker_is_kept_from_suspects_while_a_request_is_refused() -> N
     with running(2) as pool, kit.side_by_side(1) as run:
         pool.quarantine.add(b"another", supervisor.KILLS)
         killed = run(ask, pool, 13)
-        assert kit.wait_until(lambda: pool.replaced == 1)
+        assert wait_until(lambda: pool.replaced == 1)
         while not killed.done():
             ask(pool, 0, seconds=0.2)  # there is always one for it, at once
         assert isinstance(killed.exception(30), WorkersDied)
@@ -357,7 +358,7 @@ class Refusing:
 def test_a_worker_that_answers_after_all_is_forgiven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "PAUSE_SECONDS", 0.001)
     with running(1, "process", partial(frail, supervisor.MAX_TRIES - 1, tmp_path)) as pool:
-        assert kit.wait_until(lambda: pool.replaced == supervisor.MAX_TRIES - 1 and whole(pool), 60)
+        assert wait_until(lambda: pool.replaced == supervisor.MAX_TRIES - 1 and whole(pool), 60)
         worker = ask(pool, 0, seconds=30)
         os.kill(worker, signal.SIGKILL)
         assert ask(pool, 0, seconds=30) != worker
@@ -418,5 +419,5 @@ def test_workers_go_on_when_the_fork_server_is_killed() -> None:
         assert set(pool.pids().values()) == workers
         assert ask(pool, 0) in workers
         os.kill(min(workers), signal.SIGKILL)
-        assert kit.wait_until(lambda: len(set(pool.pids().values()) - workers) == 1, 30)
+        assert wait_until(lambda: len(set(pool.pids().values()) - workers) == 1, 30)
         assert ask(pool, 0)

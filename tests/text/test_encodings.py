@@ -9,7 +9,7 @@ import pytest
 
 from imdb_serving.errors import DataError
 from imdb_serving.keys import read_token
-from imdb_serving.measurement.parameters.reading import load_sweep
+from imdb_serving.measurement.parameters import load_sweep
 from imdb_serving.model.conf import load_conf
 from imdb_serving.text import formats
 from imdb_serving.text.formats import detect_format, has_label, parse, read_lines

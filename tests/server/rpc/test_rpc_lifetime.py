@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 import load_kit as load
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServerStartError, ServerUnavailable
@@ -58,7 +59,7 @@ def test_a_signal_lets_the_request_in_flight_be_answered(
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
         assert answer.result(timeout=10) == [0.5, 0.5]
         assert process.wait(10) == 0
-        assert kit.wait_until(lambda: not kit.alive(family), 3), "processes are left"
+        assert wait_until(lambda: not kit.alive(family), 3), "processes are left"
         assert not kit.group_is_alive(process.pid)
         assert process.stderr is not None
         assert process.stderr.read() == ""
@@ -104,7 +105,7 @@ def test_the_workers_of_a_killed_server_disappear(tmp_path: Path, carrier: kit.C
             process.kill()
             assert isinstance(answer.exception(timeout=10), ServerUnavailable)
         process.wait(5)
-        assert kit.wait_until(lambda: not kit.alive(family), 5), "workers are left"
+        assert wait_until(lambda: not kit.alive(family), 5), "workers are left"
 
 
 @pytest.mark.parametrize("kind", ["thread", "process"])
@@ -116,7 +117,7 @@ def test_a_server_ends_with_its_standard_input(kind: str) -> None:
         family = {server.pid, *kit.descendants(server.pid)}
         process.stdin.close()
         assert process.wait(5) == 0
-        assert kit.wait_until(lambda: not kit.alive(family), 3)
+        assert wait_until(lambda: not kit.alive(family), 3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -132,7 +133,7 @@ def test_a_server_process_is_gone_when_its_block_ends() -> None:
     with ServerProcess(["--engine", "none", "--worker-kind", "process", "--server-threads", "2"]) as server:
         family = {server.pid, *kit.descendants(server.pid)}
         assert len(family) >= 4
-    assert kit.wait_until(lambda: not kit.alive(family), 3)
+    assert wait_until(lambda: not kit.alive(family), 3)
     with pytest.raises(ServerStartError, match="not running"):
         _ = server.pid
 

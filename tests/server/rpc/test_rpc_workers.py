@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServerStartError, ServerUnavailable
@@ -56,7 +57,7 @@ def test_the_request_of_a_killed_worker_is_given_to_another_one(start_server) ->
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
         assert all(answer.result(30) for answer in answers)
-    assert kit.wait_until(lambda: len(kit.workers(server.pid)) == 2)
+    assert wait_until(lambda: len(kit.workers(server.pid)) == 2)
     assert killed not in kit.workers(server.pid)
     assert kit.workers(server.pid) & before == before - {killed}
     with kit.side_by_side(2) as run:
@@ -67,11 +68,11 @@ def test_a_request_that_two_workers_died_at_fails_long_before_its_deadline(start
     server = start_server(*simulated(60_000, 1, "process"))
     with kit.side_by_side(1) as run, connect(server.endpoint, timeout=120) as client:
         answer = run(client.predict, kit.SAMPLE)
-        assert not kit.wait_until(answer.done, 0.4)
+        assert not wait_until(answer.done, 0.4)
         (worker,) = kit.workers(server.pid)
         os.kill(worker, signal.SIGKILL)
-        assert kit.wait_until(lambda: len(kit.workers(server.pid) - {worker}) == 1, 30)
-        assert not kit.wait_until(answer.done, 1)
+        assert wait_until(lambda: len(kit.workers(server.pid) - {worker}) == 1, 30)
+        assert not wait_until(answer.done, 1)
         os.kill(*kit.workers(server.pid) - {worker}, signal.SIGKILL)
         error = answer.exception(timeout=30)
         assert isinstance(error, RemoteFailure)
@@ -83,7 +84,7 @@ def test_idle_workers_that_are_killed_are_replaced(start_server) -> None:
     before = kit.workers(server.pid)
     for worker in before:
         os.kill(worker, signal.SIGKILL)
-    assert kit.wait_until(lambda: len(kit.workers(server.pid) - before) == 2)
+    assert wait_until(lambda: len(kit.workers(server.pid) - before) == 2)
     assert timed_predict(server.endpoint)
 
 
@@ -133,7 +134,7 @@ def sleep_at(endpoint: str, milliseconds: int) -> float:
 def test_a_slow_request_holds_up_nobody_while_a_worker_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(7) as run:
         slow = run(sleep_at, endpoint, 3000)
-        assert not kit.wait_until(slow.done, 0.2)
+        assert not wait_until(slow.done, 0.2)
         for answer in [run(sleep_at, endpoint, 20) for _ in range(6)]:
             answer.result(20)
         assert not slow.done()
@@ -142,7 +143,7 @@ def test_a_slow_request_holds_up_nobody_while_a_worker_is_free(own_server: OwnSe
 def test_a_request_that_waits_goes_to_the_first_worker_that_is_free(own_server: OwnServer) -> None:
     with own_server(lambda: sleeper, 2) as endpoint, kit.side_by_side(3) as run:
         slow = run(sleep_at, endpoint, 3000)
-        assert not kit.wait_until(slow.done, 0.1)
+        assert not wait_until(slow.done, 0.1)
         run(sleep_at, endpoint, 300)
         run(sleep_at, endpoint, 10).result(20)
         assert not slow.done()
@@ -228,14 +229,14 @@ def test_a_worker_that_takes_no_large_request_blocks_neither_hello_nor_the_end(s
         process = server._process
         process.terminate()
         assert process.wait(30) == 0
-    assert kit.wait_until(lambda: not kit.alive({hung}))
+    assert wait_until(lambda: not kit.alive({hung}))
 
 
 def test_hello_is_answered_while_all_workers_are_busy(start_server) -> None:
     server = start_server(*simulated(3000, 1, "thread"))
     with kit.side_by_side(1) as run, connect(server.endpoint, timeout=20) as client:
         answer = run(timed_predict, server.endpoint)
-        assert not kit.wait_until(answer.done, 0.3)
+        assert not wait_until(answer.done, 0.3)
         assert client.hello().server_threads == 1
         assert not answer.done()
 
@@ -244,7 +245,7 @@ def test_a_client_learns_of_a_lost_connection_at_once(start_server) -> None:
     server = start_server(*simulated(20_000, 1, "thread"))
     with kit.side_by_side(1) as run, connect(server.endpoint, timeout=60) as client:
         answer = run(client.predict, kit.SAMPLE)
-        assert not kit.wait_until(answer.done, 0.3)
+        assert not wait_until(answer.done, 0.3)
         server._process.kill()
         error = answer.exception(timeout=20)
     assert isinstance(error, ServerUnavailable)

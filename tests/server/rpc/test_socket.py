@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 import pytest
 import rpc_kit as kit
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.config import MAX_QUEUE
@@ -94,7 +95,7 @@ def test_a_client_that_leaves_in_the_middle_of_a_message_leaves_nothing(socket_s
     for end in (0, 1, 23, 24, 60, 100):
         with plain(socket_server) as connection:
             connection.sendall(kit.in_one_piece(kit.raw_message())[:end])
-    assert kit.wait_until(lambda: len(list(descriptors.iterdir())) == before)
+    assert wait_until(lambda: len(list(descriptors.iterdir())) == before)
     with connect(socket_server.endpoint) as client:
         assert client.hello().pid == socket_server.pid
 
@@ -161,7 +162,7 @@ def test_there_are_at_most_so_many_requests_of_a_client_under_way(monkeypatch: p
     with own_server(wait) as endpoint, kit.raw_socket(endpoint) as greedy, kit.raw_socket(endpoint) as good:
         for number in range(20):
             greedy.send_multipart(kit.raw_message(id=number))
-        assert kit.wait_until(lambda: bool(begun))
+        assert wait_until(lambda: bool(begun))
         take_turns(good)
         good.send_multipart([*kit.raw_message(samples=3, feed=[three])[:2], kit.ONE_WORD * 3])
         take_turns(good)

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import rpc_kit as kit
 import zmq
+from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
@@ -64,7 +65,7 @@ def send_garbage(endpoint: str) -> None:
         for _ in range(200):
             frames = [chance.randbytes(chance.choice([0, 1, 14, 300])) for _ in range(chance.randint(1, 5))]
             dealer.send_multipart([kit.VERSION, *frames] if chance.random() < 0.5 else frames)
-        kit.wait_until(lambda: bool(dealer.poll(100)))
+        assert wait_until(lambda: bool(dealer.poll(100)))
     with kit.raw_socket(endpoint) as dealer:
         dealer.send_multipart([kit.VERSION, bytes(17 << 20)])
         assert not dealer.poll(200)
@@ -160,7 +161,7 @@ def test_a_second_client_of_the_same_identity_is_answered_once_the_first_has_gon
         assert is_answered(first) != is_answered(second)
         one, other = (first, second) if is_answered(first) else (second, first)
         one.close()
-        assert kit.wait_until(lambda: is_answered(other), 20)
+        assert wait_until(lambda: is_answered(other), 20)
         other.close()
 
 
@@ -178,13 +179,13 @@ def test_without_a_descriptor_a_server_rests_and_goes_on() -> None:
                 client.predict(kit.SAMPLE)
                 for _ in range(150):
                     stack.enter_context(socket.create_connection((host, int(port)), 5))
-                assert kit.wait_until(lambda: watched.num_fds() >= 127)
+                assert wait_until(lambda: watched.num_fds() >= 127)
                 time.sleep(0.5)
                 used = sum(watched.cpu_times()[:2])
                 time.sleep(2)
                 assert sum(watched.cpu_times()[:2]) - used < 0.6  # seconds; it was 2.0
                 assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
-            assert kit.wait_until(lambda: is_ready(endpoint), 20)
+            assert wait_until(lambda: is_ready(endpoint), 20)
         finally:
             process.terminate()
 
