@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline import Pipeline, imdb_pipeline
 
 
 class Calibrate:

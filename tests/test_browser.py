@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, e
 from playwright.sync_api import Request as BrowserRequest
 
 from imdb_serving.clients.http import HttpClient
-from imdb_serving.pipeline.pipeline import Limits
+from imdb_serving.pipeline import Limits
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.reviews import Reviews

@@ -121,7 +121,7 @@ def _fetch(conf: ModelConf) -> tuple[str, ...]:
 
 
 def _find_vocabulary(conf: Path, given: Path | None) -> Vocabulary:
-    from imdb_serving.model.files import SERVER_DIR, VOCABULARY
+    from imdb_serving.model import SERVER_DIR, VOCABULARY
     from imdb_serving.text.reviews import Vocabulary
 
     places = [given] if given else [folder / VOCABULARY for folder in (conf.parent, conf.parent / SERVER_DIR, Path())]

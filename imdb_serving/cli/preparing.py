@@ -42,7 +42,7 @@ def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int
 def _vocabulary(given: Path | None, source: reviews.Reviews) -> Vocabulary:
     """Return the vocabulary asked for, else the one of a model nearby, else the one that training would make."""
     from imdb_serving.measurement.inputs import training_vocabulary
-    from imdb_serving.model.files import SERVER_DIR, VOCABULARY
+    from imdb_serving.model import SERVER_DIR, VOCABULARY
     from imdb_serving.text.reviews import Vocabulary
 
     nearby = [Path(SERVER_DIR) / VOCABULARY, project_root() / "outputs" / "models" / "cnn" / SERVER_DIR / VOCABULARY]
@@ -56,7 +56,7 @@ def _vocabulary(given: Path | None, source: reviews.Reviews) -> Vocabulary:
 
 def train_model(net: str, epochs: int, seed: int, source: str, out: Path, *, if_missing: bool) -> None:
     """Train, write the bundle below `out`, and say what came of it. With `if_missing`, a sound bundle is kept."""
-    from imdb_serving.model.files import CLIENT_DIR, PUBLISHED_CONF, SERVER_DIR
+    from imdb_serving.model import CLIENT_DIR, PUBLISHED_CONF, SERVER_DIR
     from imdb_serving.text import reviews
 
     if if_missing and _is_sound(out, net):
@@ -77,8 +77,8 @@ def train_model(net: str, epochs: int, seed: int, source: str, out: Path, *, if_
 
 
 def _is_sound(out: Path, net: str) -> bool:
+    from imdb_serving.model import SERVER_DIR
     from imdb_serving.model.bundle import open_bundle
-    from imdb_serving.model.files import SERVER_DIR
 
     if not (out / SERVER_DIR).exists():
         return False
@@ -94,8 +94,8 @@ HEAD = f"{'engine':<12} {'variant':<10} {'reviews/s':>10}  {'lock':<8} {'workers
 def tune_model(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
     """Measure every engine that runs this model, or those named; print a table."""
     from imdb_serving.engines import tuning
+    from imdb_serving.model import TUNING
     from imdb_serving.model.bundle import open_bundle
-    from imdb_serving.model.files import TUNING
 
     bundle = open_bundle(model)
     specs = [EngineSpec(name, math_threads) for name in engines or engines_for(bundle.card.net)]

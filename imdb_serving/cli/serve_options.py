@@ -93,7 +93,7 @@ class ServeOptions(NamedTuple):
 
     def make_pipeline(self) -> MakePipeline:
         """Return the function that makes a worker's pipeline; raise `ConfigError` when it does not exist."""
-        from imdb_serving.pipeline.pipeline import Limits, imdb_pipeline
+        from imdb_serving.pipeline import Limits, imdb_pipeline
 
         if not self.pipeline:
             limits = Limits(samples=self.max_samples, review_words=self.max_review_words)
@@ -111,7 +111,7 @@ class ServeOptions(NamedTuple):
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
         from imdb_serving.messages import ServerInfo
-        from imdb_serving.pipeline.pipeline import FEED_NAMES, FETCH_NAMES
+        from imdb_serving.pipeline import FEED_NAMES, FETCH_NAMES
 
         return ServerInfo(
             protocol=protocol,
@@ -168,7 +168,7 @@ class ServeOptions(NamedTuple):
 
     def preload(self) -> list[str]:
         """Return what the fork server loads: Paddle takes seconds to import, and workers share its memory."""
-        return ["imdb_serving.pipeline.pipeline", *self.engine.facts.preload]
+        return ["imdb_serving.pipeline", *self.engine.facts.preload]
 
 
 TIMING = b"\r\nServer-Timing: "

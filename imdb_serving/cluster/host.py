@@ -33,8 +33,8 @@ from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.measurement.environment import Card, code_digest, environment_card
 from imdb_serving.measurement.inputs import bundle_there, model_id
 from imdb_serving.measurement.machine import allowed
+from imdb_serving.model import SERVER_DIR
 from imdb_serving.model.bundle import open_bundle
-from imdb_serving.model.files import SERVER_DIR
 from imdb_serving.processes import temporary_folder
 from imdb_serving.timing import CLOCK_ID
 

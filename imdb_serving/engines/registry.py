@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from imdb_serving.config import WorkerKind, engine_name
 from imdb_serving.errors import ConfigError, did_you_mean
-from imdb_serving.model.files import ONNX, PROGRAM
+from imdb_serving.model import ONNX, PROGRAM
 
 if TYPE_CHECKING:
     from imdb_serving.engines.engine import Engine

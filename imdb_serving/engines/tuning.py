@@ -29,8 +29,8 @@ from imdb_serving.config import whole_file
 from imdb_serving.engines.engine import Engine, Words
 from imdb_serving.engines.registry import ENGINES, EngineSpec, check_model, make_engine
 from imdb_serving.errors import ServerStartError
+from imdb_serving.model import TUNING
 from imdb_serving.model.bundle import Bundle
-from imdb_serving.model.files import TUNING
 
 LONG = 1 << 15
 """Words of a review that takes most engines some time."""

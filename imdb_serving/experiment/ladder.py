@@ -35,8 +35,8 @@ from imdb_serving.measurement.inputs import (
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.parameters import LadderParams, model_folder
+from imdb_serving.model import VOCABULARY
 from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
 from imdb_serving.processes import temporary_folder
 from imdb_serving.server_process import ServerProcess, ServerSpec
 

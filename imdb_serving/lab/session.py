@@ -24,8 +24,8 @@ from imdb_serving.lab.word_attribution import Explained, explain
 from imdb_serving.measurement.ledger import Ledger, outputs_folder
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import from_notebook, model_folder
+from imdb_serving.model import VOCABULARY
 from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.model.files import VOCABULARY
 from imdb_serving.text.reviews import Vocabulary
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.measure import Probabilities
 from imdb_serving.measurement.parameters import BenchParams, GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.messages import Reply, Request, ServerInfo
+from imdb_serving.model import VOCABULARY
 from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
-from imdb_serving.model.files import VOCABULARY
-from imdb_serving.pipeline.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
+from imdb_serving.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
 from imdb_serving.protocol import json_bodies
 from imdb_serving.text import reviews
 from imdb_serving.text.formats import Line, LineFormat, format_ids, format_text

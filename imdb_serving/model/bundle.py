@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from imdb_serving.errors import BundleError
-from imdb_serving.model.conf import ModelConf, load_conf, save_conf
-from imdb_serving.model.files import (
+from imdb_serving.model import (
     CARD,
     CLIENT_CONF,
     CLIENT_DIR,
@@ -28,6 +27,7 @@ from imdb_serving.model.files import (
     VOCABULARY,
     WEIGHTS,
 )
+from imdb_serving.model.conf import ModelConf, load_conf, save_conf
 from imdb_serving.text.reviews import Vocabulary
 
 EMBEDDING = "embedding.weight"

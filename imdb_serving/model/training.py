@@ -22,11 +22,10 @@ from tqdm import tqdm
 
 import imdb_serving
 from imdb_serving.errors import BundleError, ConfigError, DataError, did_you_mean
-from imdb_serving.model import nets
+from imdb_serving.model import ONNX, nets
 from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
 from imdb_serving.model.conf import IMDB_CONF
 from imdb_serving.model.export import to_onnx
-from imdb_serving.model.files import ONNX
 from imdb_serving.model.nets import functional, pad, paddle
 from imdb_serving.text.formats import Example
 from imdb_serving.text.reviews import Reviews, Vocabulary

@@ -15,8 +15,8 @@ from imdb_serving.engines.engine import Probabilities, Words
 from imdb_serving.engines.registry import ENGINES, EngineSpec
 from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import ConfigError
+from imdb_serving.model import TUNING
 from imdb_serving.model.bundle import Bundle, open_bundle
-from imdb_serving.model.files import TUNING
 
 PADDLE = EngineSpec("paddle")
 

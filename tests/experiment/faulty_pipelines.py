@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline import Pipeline, imdb_pipeline
 
 _made = threading.Lock()
 

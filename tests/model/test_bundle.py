@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from imdb_serving.errors import BundleError
+from imdb_serving.model import TUNING
 from imdb_serving.model import bundle as bundles
 from imdb_serving.model.bundle import ModelCard, open_bundle, write_bundle
 from imdb_serving.model.conf import IMDB_CONF, load_conf
 from imdb_serving.model.export import to_onnx
-from imdb_serving.model.files import TUNING
 from imdb_serving.text.reviews import Vocabulary
 
 SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.ONNX, bundles.VOCABULARY, bundles.SERVER_CONF, bundles.CARD)

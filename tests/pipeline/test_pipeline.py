@@ -14,7 +14,7 @@ from imdb_serving.engines.engine import Words
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Reply, Request, Tensor
-from imdb_serving.pipeline.pipeline import InferOp, Limits, Op, Pipeline, ReaderOp, ResponseOp, Work, imdb_pipeline
+from imdb_serving.pipeline import InferOp, Limits, Op, Pipeline, ReaderOp, ResponseOp, Work, imdb_pipeline
 from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.timing import Timeline
 

@@ -88,7 +88,7 @@ def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> No
 FRAIL = """
 import os, signal, threading
 from pathlib import Path
-from imdb_serving.pipeline.pipeline import imdb_pipeline
+from imdb_serving.pipeline import imdb_pipeline
 
 def make(engine, bundle):
     try:

@@ -23,7 +23,7 @@ from imdb_serving.server_process import ServerProcess
 
 DEADLY = """
 import os, signal
-from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline import Pipeline, imdb_pipeline
 
 class Deadly:
     name = "deadly"
@@ -112,7 +112,7 @@ def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeyp
 
 EXITING = """
 import os
-from imdb_serving.pipeline.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.pipeline import Pipeline, imdb_pipeline
 
 class Exiting:
     name = "exiting"

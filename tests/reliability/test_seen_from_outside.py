@@ -134,7 +134,7 @@ def test_a_taken_port_for_metrics_is_told(command: str) -> None:
 
 SECRET = "a-word-that-must-not-be-logged"
 FAULTY = """
-from imdb_serving.pipeline.pipeline import imdb_pipeline
+from imdb_serving.pipeline import imdb_pipeline
 
 class Faulty:
     stage_names = ("op0",)

@@ -24,7 +24,7 @@ from imdb_serving.errors import ServerUnavailable
 
 SLOW = """
 import time
-from imdb_serving.pipeline.pipeline import imdb_pipeline
+from imdb_serving.pipeline import imdb_pipeline
 
 def make(engine, bundle):
     time.sleep({seconds})

@@ -1,1 +1,0 @@
-"""What an answer is: ops and the pipeline they form. No sockets."""
