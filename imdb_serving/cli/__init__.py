@@ -47,7 +47,7 @@ def completion(shell: str) -> None:
 
 
 main.add_command(completion)
-for module in (preparing, serve, serve_http, clients, reading, sweep, overhead, overhead, slo, reading, capacity):
+for module in (preparing, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

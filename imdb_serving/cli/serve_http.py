@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -29,18 +29,10 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from imdb_serving.keys import Credentials
-    from imdb_serving.server.http_server import HttpServer
+    from imdb_serving.server.http_server import DevServer, HttpServer
     from imdb_serving.server.startup import Starter
 
-
-class _Server(Protocol):
-    url: str
-
-    def run(self, starter: Starter, on_ready: Callable[[], None]) -> None:
-        """Serve until `stop`; see `HttpServer.run`."""
-
-    def stop(self) -> None:
-        """Ask `run` to return."""
+    Server: TypeAlias = HttpServer | DevServer
 
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
@@ -119,7 +111,7 @@ def _serve_listener(
     options: ServeOptions,
     rpc: str | None,
     mode: str,
-    make_server: Callable[[Flask], _Server],
+    make_server: Callable[[Flask], Server],
     *,
     profile: bool = False,
     credentials: Credentials | None = None,
@@ -171,7 +163,7 @@ def _serve_listener(
         raise broken[0]
 
 
-def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContextManager[str]:
+def _gateways_metrics(server: Server, options: ServeOptions) -> AbstractContextManager[str]:
     from imdb_serving.server.app import PROTOCOL
     from imdb_serving.server.http_server import HttpServer
 
@@ -183,7 +175,7 @@ def _gateways_metrics(server: _Server, options: ServeOptions) -> AbstractContext
     return nullcontext("")
 
 
-def _run(server: _Server, starter: Starter, mode: str, options: ServeOptions, metrics: str = "") -> None:
+def _run(server: Server, starter: Starter, mode: str, options: ServeOptions, metrics: str = "") -> None:
     warn_strangers(server.url, guarded=options.token_file is not None)
     server.run(starter, lambda: announce(mode, server.url, options, metrics))
 

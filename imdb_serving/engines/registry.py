@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from imdb_serving.config import WorkerKind, engine_name
 from imdb_serving.errors import ConfigError, did_you_mean
@@ -24,8 +24,7 @@ DISTRIBUTIONS = ("fixed", "exponential")
 """How the service times of `simulated` vary."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineFacts:
+class EngineFacts(NamedTuple):
     """What is known of an engine without loading it.
 
     `home` is `module:name` of a function or class that makes one from an `EngineSpec` and a `Bundle`. `file` is the
