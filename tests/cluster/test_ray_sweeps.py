@@ -62,9 +62,9 @@ def test_whoever_is_killed_no_process_of_ours_stays(three: Nodes, tmp_path: Path
         sleep(1.0)  # in the middle of the cell
         victims = {
             "driver": lambda: [psutil.Process(sweep.pid)],
-            "host": lambda: three.ours("bench.cluster.host"),
+            "host": lambda: three.ours("imdb_serving.cluster.host"),
             "kernel": lambda: three.ours("ipykernel"),
-            "relay": lambda: [one.parent() for one in three.ours("bench.cluster.host")],
+            "relay": lambda: [one.parent() for one in three.ours("imdb_serving.cluster.host")],
         }[victim]()
         assert victims
         for process in victims:
