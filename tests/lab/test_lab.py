@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -216,8 +215,8 @@ def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: py
     controls = Controls(lab)
     lab.start()
     assert wait_until(lambda: lab.state is State.RUNNING)
-    time.sleep(1.0)
-    assert lab.state is State.RUNNING  # nobody has looked yet: a script, or papermill
+    # Nobody has looked yet: a script, or papermill.
+    assert not wait_until(lambda: lab.state is not State.RUNNING, 1.0)
     controls._heartbeat.echo.value += 1
     assert wait_until(lambda: lab.state is State.STOPPED)
     assert "the page was closed" in lab.message

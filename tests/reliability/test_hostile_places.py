@@ -172,7 +172,7 @@ def test_a_server_that_has_no_descriptors_left_for_a_worker_waits_for_some(mode:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (used - 1, 4096))
         before = kit.workers(server.pid)
         os.kill(min(before), signal.SIGKILL)
-        time.sleep(2)
+        assert not wait_until(lambda: kit.workers(server.pid) - before, 2)
         assert client.predict(kit.SAMPLE)["prediction"].tolist() == [0.5, 0.5]
         assert server.running
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (4096, 4096))
