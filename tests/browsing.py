@@ -6,11 +6,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Error, Locator, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WAIT_MS = 30_000
@@ -51,8 +51,9 @@ def point_at(point: Locator, words: str) -> None:
     """Hover over a chart's point until its words are seen; while a page is laid out, points move from under a mouse."""
     tip, deadline = point.page.locator(".chart-tip", has_text=words), time.monotonic() + WAIT_MS / 1000
     while True:
-        point.scroll_into_view_if_needed()
-        point.hover(force=True)
+        with suppress(Error):  # it was moved out of the window again
+            point.scroll_into_view_if_needed()
+            point.hover(force=True)
         if tip.is_visible():
             return
         assert time.monotonic() < deadline, f"no tip says {words!r}"
