@@ -54,8 +54,7 @@ class Nodes:
 
     def assert_nothing_stays(self) -> None:
         """Nothing of ours is there any more, soon."""
-        wait_until(lambda: not self.ours(), GONE_SECONDS)
-        assert not [" ".join(process.cmdline()) for process in self.ours()]
+        assert wait_until(lambda: not self.ours(), GONE_SECONDS), self.ours()
 
     def stop(self) -> None:
         """Leave it, and end it."""

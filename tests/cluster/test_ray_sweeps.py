@@ -58,7 +58,7 @@ def test_whoever_is_killed_no_process_of_ours_stays(three: Nodes, tmp_path: Path
     path = sweep_file(tmp_path, samples=20_000, rounds=1, mode="rpc", client_threads=[1], placement="apart")
     sweep = start_sweep(three.address, path, tmp_path)
     with sweep:
-        assert wait_until(lambda: any("simulated" in " ".join(one.cmdline()) for one in three.ours("serve")), 200)
+        assert wait_until(lambda: three.ours("serve", "simulated"), 200)
         sleep(1.0)  # in the middle of the cell
         victims = {
             "driver": lambda: [psutil.Process(sweep.pid)],
@@ -89,7 +89,7 @@ def test_a_cell_whose_node_dies_fails_and_is_measured_on_another(tmp_path: Path)
         measuring = threading.Thread(target=lambda: rows.extend(run_grid(long, lambda text: None)))
         ray_nodes.join(three.address)
         measuring.start()
-        server = wait_until(lambda: [one for one in three.ours("serve", "simulated") if "clien" not in one.name()], 120)
+        server = wait_until(lambda: three.ours("-m imdb_serving serve", "simulated"), 120)
         where = _node_of(three, server[0])
         sleep(1.0)
         three.cluster.remove_node(where, allow_graceful=False)
