@@ -54,7 +54,10 @@ def test_another_seed_gives_other_weights() -> None:
     assert not same(weights_of(first), weights_of(second))
 
 
-@pytest.mark.parametrize("net", sorted(NETS))
+RECURRENT = pytest.param("lstm", marks=pytest.mark.slow)  # gru, which is as slow, stands for both
+
+
+@pytest.mark.parametrize("net", [RECURRENT if net == "lstm" else net for net in sorted(NETS)])
 def test_every_net_learns_a_simple_task(net: str) -> None:
     trainer = Trainer(TrainingPlan(net=net, epochs=8, batch=16, learning_rate=1e-2), VOCABULARY)
     assert trainer.fit(toy(320, 3), toy(100, 4)) > 0.9

@@ -95,6 +95,14 @@ def test_a_client_is_let_in_and_shut_out_while_the_server_runs(guarded: ServerPr
         client.hello()
 
 
+def with_alice(keys: Path, tmp_path: Path) -> Path:
+    """A folder of known keys for one test: alice's alone."""
+    known = tmp_path / "clients"
+    known.mkdir()
+    shutil.copy(keys / "clients" / "alice.key", known)
+    return known
+
+
 def spoil(folder: Path) -> None:
     """Put there what is no key."""
     (folder / "empty.key").touch()
@@ -109,8 +117,7 @@ def spoil(folder: Path) -> None:
 
 def test_bad_files_among_the_keys_are_left_out_and_named(keys: Path, tmp_path: Path) -> None:
     """One of them shut out every new client, and a FIFO hung the server for good."""
-    known = tmp_path / "clients"
-    shutil.copytree(keys / "clients", known)
+    known = with_alice(keys, tmp_path)
     spoil(known)
     arguments = [*NULL, "--server-key", str(keys / "server.key_secret"), "--client-keys", str(known)]
     with ServerProcess(arguments) as server:
@@ -141,15 +148,16 @@ def test_a_fifo_in_place_of_a_key_is_refused_at_once(keys: Path, tmp_path: Path,
 
 
 def test_a_folder_that_cannot_be_read_in_time_keeps_those_in_that_were_known(
-    keys: Path, monkeypatch: pytest.MonkeyPatch
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = curve.AllowedClients(keys / "clients")
+    known = with_alice(keys, tmp_path)
+    reader = curve.AllowedClients(known)
     public = parse_key(keys, (keys / "alice.key").read_bytes()).public
     assert reader.callback("", public)
     monkeypatch.setattr(curve, "READ_SECONDS", 0.05)
     slow = threading.Event()
     monkeypatch.setattr(curve, "read_regular", lambda path: slow.wait(20) and path.read_bytes())
-    (keys / "clients" / "another.key").write_text("not read yet", encoding="ascii")
+    (known / "another.key").write_text("not read yet", encoding="ascii")
     assert reader.callback("", public)
     slow.set()
     reader.close()
