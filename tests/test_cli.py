@@ -479,6 +479,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return written
 
 
+@pytest.mark.slow  # tests/experiment/test_sweep_plan.py has the same without notebooks
 def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, tiny: Callable[[], Any], reports: list[Path]) -> None:
     folder = tmp_path / "out" / "tiny"
     bad = notebook_of(folder, 1)
