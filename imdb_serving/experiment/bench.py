@@ -12,7 +12,7 @@ from imdb_serving.cell import BENCH, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.baselines import BASELINES, running
+from imdb_serving.experiment.baselines.servers import BASELINES, running
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.workload import ReviewWorkload, split_lines

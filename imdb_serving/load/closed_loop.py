@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +52,7 @@ class Share:
     requests: int
     first: int = 0
     step: int = 1
-    seconds: float = math.inf
+    seconds: float = inf
     due_ns: NDArray[np.int64] | None = None
     tickets: Path = Path()
     clients: int = 1
@@ -74,7 +73,7 @@ class Share:
             found = iter(range(self.first, self.first + self.requests * self.step, self.step))
         else:
             found = map(self.position, range(self.requests))
-        if self.seconds == math.inf:
+        if self.seconds == inf:
             return found
         end_ns = begin_ns + int(self.seconds * 1e9)
         return takewhile(lambda _: perf_counter_ns() < end_ns, found)
@@ -83,11 +82,11 @@ class Share:
         """Return how many requests a client sends at most; in an open loop on average, in a limited time at least."""
         if self.due_ns is not None:
             return max(1, -(-len(self.due_ns) // self.clients))
-        return self.requests if self.seconds == math.inf else 1
+        return self.requests if self.seconds == inf else 1
 
     def longest_seconds(self, request_timeout: float) -> float:
         """Return the longest time that the share can take when each request takes `request_timeout` seconds."""
-        limit = 0.0 if self.seconds == math.inf else self.seconds
+        limit = 0.0 if self.seconds == inf else self.seconds
         return limit + self.expected() * request_timeout
 
 

@@ -14,8 +14,9 @@ pytest.importorskip("uvicorn")
 
 from imdb_serving.cell import Finding, Row
 from imdb_serving.errors import ConfigError, DataError, ServerStartError, ServerUnavailable
-from imdb_serving.experiment import baselines, bench
-from imdb_serving.experiment.baselines import JsonClient, SocketEchoClient, ZmqEchoClient
+from imdb_serving.experiment import bench
+from imdb_serving.experiment.baselines import servers
+from imdb_serving.experiment.baselines.servers import JsonClient, SocketEchoClient, ZmqEchoClient
 from imdb_serving.experiment.bench import BARE, WHAT, measure_bench, require_sound
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import BenchParams
@@ -102,18 +103,18 @@ def test_wrong_answers_are_no_speed(measured: tuple[Path, list[Row]]) -> None:
 
 
 def test_a_baseline_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = baselines.Baseline("", lambda workers, port: ["-c", "raise SystemExit('no such thing')"], JsonClient, True)
+    broken = servers.Baseline("", lambda workers, port: ["-c", "raise SystemExit('no such thing')"], JsonClient, True)
     with (
         pytest.raises(ServerStartError, match="did not start: no such thing"),
-        baselines.running(broken, 1, "none", None),
+        servers.running(broken, 1, "none", None),
     ):
         pytest.fail("it cannot run")
 
 
 @pytest.mark.parametrize("kind", [JsonClient, SocketEchoClient, ZmqEchoClient])
 def test_a_baseline_that_is_gone_is_told(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imdb_serving.experiment.baselines.BaselineClient.timeout", 0.2)
-    with pytest.raises(ServerUnavailable), kind(baselines._free_port()) as client:
+    monkeypatch.setattr("imdb_serving.experiment.baselines.servers.BaselineClient.timeout", 0.2)
+    with pytest.raises(ServerUnavailable), kind(servers._free_port()) as client:
         client.ask(np.array([1], dtype=np.int64))
 
 

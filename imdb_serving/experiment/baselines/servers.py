@@ -1,12 +1,8 @@
-"""The baselines: the smallest servers that do the same work, as processes, and the clients that drive them.
-
-Run as `python -m imdb_serving.experiment.baselines KIND PORT`, it is a server that sends back what it receives.
-"""
+"""The baselines: the smallest servers that do the same work, as processes, and the clients that drive them."""
 
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 import subprocess
@@ -25,6 +21,7 @@ import zmq
 
 from imdb_serving.clients.base import Client
 from imdb_serving.errors import RemoteFailure, ServerStartError, ServerUnavailable, ServingError
+from imdb_serving.experiment.baselines import ENGINE, MODEL
 from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.server_process import end
 from imdb_serving.timing import Stage
@@ -160,10 +157,7 @@ def _connected(port: int, timeout: float) -> socket.socket:
 
 UP_SECONDS = 60.0
 STOP_SECONDS = 5.0
-HERE = "imdb_serving.experiment"
-
-ENGINE, MODEL = "BASELINE_ENGINE", "BASELINE_MODEL"
-"""Environment variables that tell a baseline's processes what to run."""
+HERE = "imdb_serving.experiment.baselines"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +173,13 @@ class Baseline:
 BASELINES: Mapping[str, Baseline] = {
     "zmq-echo": Baseline(
         "raw ZeroMQ, one process that sends back what it receives",
-        lambda _workers, port: ["-m", f"{HERE}.baselines", "zeromq", str(port)],
+        lambda _workers, port: ["-m", f"{HERE}.echoes", "zeromq", str(port)],
         ZmqEchoClient,
         predicts=False,
     ),
     "socket-echo": Baseline(
         "a plain socket, one process that sends back what it receives",
-        lambda _workers, port: ["-m", f"{HERE}.baselines", "socket", str(port)],
+        lambda _workers, port: ["-m", f"{HERE}.echoes", "socket", str(port)],
         SocketEchoClient,
         predicts=False,
     ),
@@ -261,43 +255,3 @@ def _free_port() -> int:
         bound.bind(("127.0.0.1", 0))
         port: int = bound.getsockname()[1]
         return port
-
-
-def serve_zeromq(port: str) -> None:
-    """Send back what arrives until killed."""
-    replies = zmq.Context().socket(zmq.REP)
-    replies.bind(f"tcp://127.0.0.1:{port}")
-    while True:
-        replies.send(replies.recv())
-
-
-def serve_socket(port: str) -> None:
-    """Send back whole messages, whose length stands first as `<I`, until killed."""
-    listener = socket.create_server(("127.0.0.1", int(port)), backlog=1024)
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    connections: dict[int, socket.socket] = {}
-    while True:
-        for descriptor, _ in poll.poll():
-            if descriptor == listener.fileno():
-                client, _ = listener.accept()
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connections[client.fileno()] = client
-                poll.register(client, select.POLLIN)
-            elif not _echo(connections[descriptor]):
-                poll.unregister(descriptor)
-                connections.pop(descriptor).close()
-
-
-def _echo(connection: socket.socket) -> bool:
-    """Send one message back; return False at the end of the stream."""
-    data = connection.recv(1 << 16)
-    while data and len(data) < 4 + struct.unpack_from("<I", data)[0]:
-        data += connection.recv(1 << 16)
-    if data:
-        connection.sendall(data)
-    return bool(data)
-
-
-if __name__ == "__main__":
-    {"zeromq": serve_zeromq, "socket": serve_socket}[sys.argv[1]](sys.argv[2])
