@@ -479,21 +479,27 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return written
 
 
-@pytest.mark.slow  # tests/experiment/test_sweep_plan.py has the same without notebooks
-def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, tiny: Callable[[], Any], reports: list[Path]) -> None:
-    folder = tmp_path / "out" / "tiny"
-    bad = notebook_of(folder, 1)
-    bad.mkdir(parents=True)  # papermill cannot write this one
+def test_a_sweep_goes_on_after_a_run_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
+    folder, broken = tmp_path / "out" / "tiny", {1}
+
+    def execute(params: GridParams, out: Path) -> None:
+        if params.server_threads in broken:
+            raise OSError(f"cannot write {out}")
+        measured(params)
+
+    monkeypatch.setattr(notebooks, "execute_grid", execute)
     done = tiny()
     assert done.code == 1
-    assert f"FAILED {bad.stem}: " in done.err + done.out
+    assert f"FAILED {notebook_of(folder, 1).stem}: " in done.err + done.out
     assert "2 of" in done.err
     rows = [row for row in Ledger(folder).rows() if row.cell.series == "grid"]
     assert sorted((row.cell.server_threads, row.status == "failed") for row in rows) == [
         (1, True), (1, True), (2, False), (2, False),
     ]  # fmt: skip
     assert reports == [folder]
-    bad.rmdir()
+    broken.clear()
     done = tiny()  # what failed, and nothing else, is tried again
     assert done.code == 0, done.err
     assert "2 of them done already" in done.err

@@ -19,11 +19,12 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
+from repository import own_files
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
-PAGES = [ENGLISH, CHINESE, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINK = re.compile(r"\]\(\s*([^)\s]+)\s*\)")
+PAGES = [*own_files("*.md"), *own_files("docs/*.md")]
+LINK = re.compile(r"""\]\(\s*([^)\s]+)\s*\)|(?:src|href)=["']([^"']+)["']""")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = {"sh", "bash", "console"}
 STEP_SECONDS = 110
@@ -54,7 +55,8 @@ def name_of(block: Block) -> str:
 
 
 def links(page: Path) -> list[str]:
-    return LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+    found = LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8")))
+    return [marked or tagged for marked, tagged in found]
 
 
 def anchors(page: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 Seen = TypeVar("Seen")
 
 
-def wait_until(seen: Callable[[], Seen], seconds: float = 60.0) -> Seen:
+def wait_until(seen: Callable[[], Seen], seconds: float = 8.0) -> Seen:
     """Return what `seen` returns once that is true, or its last value after so many seconds: assert it."""
     deadline = time.monotonic() + seconds
     while not (value := seen()) and time.monotonic() < deadline:

@@ -145,6 +145,12 @@ def test_a_client_that_another_thread_uses_says_so(slow: str) -> None:
         ask(client, 1, 1)
 
 
+def test_a_client_that_another_thread_closes_answers_first(slow: str) -> None:
+    client = connect(slow, timeout=20)
+    with asking(client):
+        client.close()
+
+
 class WaitingClient(ConnectedClient):
     """A client of no server, whose calls wait until they may be answered."""
 
@@ -167,7 +173,7 @@ class WaitingClient(ConnectedClient):
         raise NotImplementedError
 
 
-def test_a_client_that_another_thread_closes_answers_first() -> None:
+def test_a_connection_is_closed_when_the_call_has_its_answer() -> None:
     client = WaitingClient()
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(client.predict, {"words": [8]})

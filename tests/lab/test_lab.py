@@ -19,6 +19,7 @@ from imdb_serving.lab.controls import Controls
 from imdb_serving.measurement.ledger import Ledger
 
 MakeLab = Callable[..., Lab]
+LAB_SECONDS = 90.0
 
 
 @pytest.fixture
@@ -78,10 +79,10 @@ def test_an_open_loop_is_offered_at_its_rate(make_lab: MakeLab) -> None:
 def test_another_server_replaces_the_one_that_runs(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.start()
-    assert wait_until(lambda: lab.endpoint)
+    assert wait_until(lambda: lab.endpoint, LAB_SECONDS)
     first = lab.endpoint
     lab.set(mode="socket", server_threads=1)
-    assert wait_until(lambda: lab.endpoint.startswith("socket://"))
+    assert wait_until(lambda: lab.endpoint.startswith("socket://"), LAB_SECONDS)
     assert first.startswith("tcp://")
     assert len([words for words in children() if " serve " in f"{words} "]) == 1
 
@@ -91,7 +92,7 @@ def test_stop_leaves_nothing_running_and_start_begins_anew(make_lab: MakeLab) ->
     lab = make_lab()
     for _ in range(2):
         lab.start()
-        assert wait_until(lambda: lab.state is State.RUNNING)
+        assert wait_until(lambda: lab.state is State.RUNNING, LAB_SECONDS)
         lab.stop()
         assert lab.state is State.STOPPED
         assert lab.endpoint == ""
@@ -101,9 +102,9 @@ def test_stop_leaves_nothing_running_and_start_begins_anew(make_lab: MakeLab) ->
 def test_one_lab_runs_at_a_time(make_lab: MakeLab) -> None:
     first, second = make_lab(), make_lab(mode="socket")
     first.start()
-    assert wait_until(lambda: first.endpoint)
+    assert wait_until(lambda: first.endpoint, LAB_SECONDS)
     second.start()
-    assert wait_until(lambda: second.endpoint)
+    assert wait_until(lambda: second.endpoint, LAB_SECONDS)
     assert first.state is State.STOPPED
 
 
@@ -149,14 +150,14 @@ def test_what_cannot_be_is_refused_and_changes_nothing(make_lab: MakeLab, change
 def test_a_server_that_is_killed_is_told_and_can_be_started_again(make_lab: MakeLab) -> None:
     lab = make_lab()
     lab.start()
-    assert wait_until(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING, LAB_SECONDS)
     (server,) = [process for process, words in running().items() if "serve" in words.split()[:4]]
     server.kill()
-    assert wait_until(lambda: lab.state is State.FAILED)
+    assert wait_until(lambda: lab.state is State.FAILED, LAB_SECONDS)
     assert "the server has ended" in lab.message
     assert "press Start" in lab.message
     lab.start()
-    assert wait_until(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING, LAB_SECONDS)
 
 
 def test_a_setting_that_does_not_land_in_time_is_told(make_lab: MakeLab) -> None:
@@ -170,7 +171,7 @@ def test_a_review_is_explained_word_by_word(make_lab: MakeLab, bundle: Path) -> 
     with pytest.raises(ServerUnavailable, match="press Start"):
         lab.explain("good")
     lab.start()
-    assert wait_until(lambda: lab.endpoint)
+    assert wait_until(lambda: lab.endpoint, LAB_SECONDS)
     told = lab.explain("A wonderful film, not xyzzyx!")
     assert [word.word for word in told.words] == ["a", "wonderful", "film", ",", "not", "xyzzyx", "!"]
     assert [word.known for word in told.words] == [True] * 5 + [False, True]
@@ -188,14 +189,14 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
     controls = Controls(lab)
     assert "nothing runs" in controls.live.value
     controls.start.click()
-    assert wait_until(lambda: "reviews/s" in controls.live.value)
+    assert wait_until(lambda: "reviews/s" in controls.live.value, LAB_SECONDS)
     assert controls.start.disabled
     assert "ready: the server answers at tcp://" in controls.message.value
     controls.clients.value = 2
-    assert wait_until(lambda: "<title" in controls.trace.value)
+    assert wait_until(lambda: "<title" in controls.trace.value, LAB_SECONDS)
     assert lab.settings.clients == 2
     assert "op1" in controls.stages.value
-    assert wait_until(lambda: "reads no text" in controls.answer.value)
+    assert wait_until(lambda: "reads no text" in controls.answer.value, LAB_SECONDS)
     controls.engine.value = "folded"
     controls.net.value = "bow"
     assert "the folded engine runs cnn" in controls.message.value
@@ -214,11 +215,11 @@ def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: py
     lab = make_lab()
     controls = Controls(lab)
     lab.start()
-    assert wait_until(lambda: lab.state is State.RUNNING)
+    assert wait_until(lambda: lab.state is State.RUNNING, LAB_SECONDS)
     # Nobody has looked yet: a script, or papermill.
     assert not wait_until(lambda: lab.state is not State.RUNNING, 1.0)
     controls._heartbeat.echo.value += 1
-    assert wait_until(lambda: lab.state is State.STOPPED)
+    assert wait_until(lambda: lab.state is State.STOPPED, LAB_SECONDS)
     assert "the page was closed" in lab.message
     assert "the page was closed" in controls.message.value
 

@@ -148,7 +148,7 @@ def test_a_fifo_in_place_of_a_key_is_refused_at_once(keys: Path, tmp_path: Path,
 
 
 def test_a_folder_that_cannot_be_read_in_time_keeps_those_in_that_were_known(
-    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = with_alice(keys, tmp_path)
     reader = curve.AllowedClients(known)
@@ -159,6 +159,7 @@ def test_a_folder_that_cannot_be_read_in_time_keeps_those_in_that_were_known(
     monkeypatch.setattr(curve, "read_regular", lambda path: slow.wait(20) and path.read_bytes())
     (known / "another.key").write_text("not read yet", encoding="ascii")
     assert reader.callback("", public)
+    assert "cannot be read in time" in caplog.text
     slow.set()
     reader.close()
 
