@@ -155,6 +155,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
+def listed(names: Iterable[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    *before, last = names
+    return f"{', '.join(before)} and {last}" if before else last
+
+
 def varying(cells: Sequence[Cell]) -> list[str]:
     """Return the fields in which these cells differ."""
     return [name for name in FIELDS if len({getattr(cell, name) for cell in cells}) > 1]

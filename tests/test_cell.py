@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from imdb_serving.cell import FIELDS, Cell, common, in_words, plural, varying
+from imdb_serving.cell import FIELDS, Cell, common, in_words, listed, plural, varying
 
 CELL = Cell(mode="flask", engine="paddle", server_threads=2, client_threads=8, samples=2500)
 
@@ -55,3 +55,10 @@ def test_what_varies_and_what_is_common_are_said_apart() -> None:
 
 def test_counts_are_said_with_their_noun() -> None:
     assert (plural(1, "round"), plural(2, "round"), plural(2500, "sample")) == ("1 round", "2 rounds", "2,500 samples")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"), [(["rpc"], "rpc"), (["rpc", "flask"], "rpc and flask"), (["a", "b", "c"], "a, b and c")]
+)
+def test_names_are_listed_as_one_says_them(names: list[str], words: str) -> None:
+    assert listed(names) == words

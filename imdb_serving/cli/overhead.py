@@ -179,6 +179,7 @@ def run_ladder_notebook(params: LadderParams) -> None:
     """Measure the overhead ladder through its notebook, write its page, and print its table."""
     import msgspec
 
+    from imdb_serving.cell import listed
     from imdb_serving.measurement.ledger import new_run, outputs_folder
     from imdb_serving.report import ladder
     from imdb_serving.report.notebooks import execute
@@ -187,8 +188,7 @@ def run_ladder_notebook(params: LadderParams) -> None:
     params = msgspec.structs.replace(params, run=params.run or new_run())
     folder = outputs_folder(params).resolve()
     executed = folder / "notebooks" / "ladder.ipynb"
-    engines = " and ".join(params.engines)
-    print(f"the overhead ladder: {params.rounds} rounds of {engines}, to {folder}", file=sys.stderr)
+    print(f"the overhead ladder: {params.rounds} rounds of {listed(params.engines)}, to {folder}", file=sys.stderr)
     execute("ladder.ipynb", executed, {**msgspec.to_builtins(params), "outputs": str(folder.parent)})
     write_page(executed, folder / "ladder.html", "imdb-serving: the overhead ladder")
     print(ladder.text(ladder.load(folder)))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imdb_serving.analysis import cells as analysis
 from imdb_serving.analysis.cells import frame
-from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, plural, varying
+from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, listed, plural, varying
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import read_plan
@@ -148,9 +148,9 @@ def settings(rows: pd.DataFrame) -> tuple[str, str]:
     """Return in words what varies between the cells, and what all have in common, apart."""
     chosen = of_one_sort(rows)
     some = list(chosen["cell"])
-    modes = " and ".join(dict.fromkeys(cell.mode for cell in some))
+    modes = listed(dict.fromkeys(cell.mode for cell in some))
     names = panels(chosen)
-    varied = f"; {' and '.join(names)}" if len(names) > 1 else ""
+    varied = f"; {listed(names)}" if len(names) > 1 else ""
     alike = common(some, without=("mode", "series", "server_threads", "client_threads", *FOLLOWS - {"net", "service"}))
     rounds = plural(int(chosen["round"].nunique()), "round")
     return f"{modes}{varied}", f"{alike}{', ' if alike else ''}{rounds}"

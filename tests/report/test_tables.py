@@ -151,7 +151,7 @@ def test_modes_are_kept_apart_and_rpc_comes_first() -> None:
     rows = grid(modes=("flask-dev", "flask", "rpc"))
     assert len(frames.cells(rows)) == 3 * 6
     assert frames.lines(rows) == ["rpc", "flask", "flask-dev"]
-    assert frames.setting(rows).startswith("rpc and flask and flask-dev, ")
+    assert frames.setting(rows).startswith("rpc, flask and flask-dev, ")
 
 
 def test_the_flask_table_sums_serving_over_all_requests() -> None:
