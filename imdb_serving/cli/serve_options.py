@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from imdb_serving.messages import Handler, ServerInfo
     from imdb_serving.model.bundle import Bundle
     from imdb_serving.server.curve import ServerKeys
-    from imdb_serving.server.server_threads import ServerThreads
-    from imdb_serving.server.worker_pool import WorkerPool
     from imdb_serving.timing import Stage
 
 
@@ -64,6 +62,11 @@ class ServeOptions(NamedTuple):
     max_samples: int = MAX_SAMPLES
     max_review_words: int = MAX_REVIEW_WORDS
     cores: str = ""
+
+    @property
+    def processes(self) -> int:
+        """In how many processes the workers are; 0 says that they are threads of the server's own."""
+        return self.server_threads if self.kind == "process" else 0
 
     @property
     def kind(self) -> WorkerKind:
@@ -211,9 +214,7 @@ def http_stages(response: bytes) -> Sequence[Stage]:
 
 
 @contextmanager
-def metrics_port(
-    options: ServeOptions, threads: ServerThreads, pool: WorkerPool | None, info: ServerInfo, stages_of: Any
-) -> Iterator[str]:
+def metrics_port(options: ServeOptions, threads: Any, pool: Any, info: ServerInfo, stages_of: Any) -> Iterator[str]:
     """Tell metrics while the block lasts, if asked to; give their address, or an empty text."""
     if options.metrics_port is None:
         yield ""

@@ -66,6 +66,9 @@ READ, WRITE = 1, 4
 class Readiness(Protocol):
     """All calls are made with one lock held, but for `wait` and `wake`; one thread waits at a time."""
 
+    descriptor: int
+    """One that can be read from when something is ready; -1 where there is none."""
+
     def watch(self, descriptor: int, *, read: bool, write: bool) -> None:
         """Tell from now on, as long as it is so, that `descriptor` can be read from, or written to."""
 
@@ -90,6 +93,7 @@ class EpollReadiness:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self.descriptor = self._epoll.fileno()
         self._known: set[int] = set()
         self._waker = Waker()
         self._bell_descriptor = self._waker.descriptor
@@ -133,6 +137,8 @@ class EpollReadiness:
 
 class SelectorReadiness:
     """What `selectors` finds best, where there is no epoll."""
+
+    descriptor = -1
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()

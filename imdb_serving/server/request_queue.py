@@ -218,6 +218,10 @@ class RequestQueue:
         self._distrusted[owner] = monotonic() + DISTRUST_SECONDS
         self.set_back(owner)
 
+    def distrusts(self, owner: Hashable) -> bool:
+        """Tell whether a client's requests wait behind all others."""
+        return owner in self._distrusted
+
     def _refuse(self, words: str) -> None:
         self.counts["refused"] += 1
         raise Overloaded(words)

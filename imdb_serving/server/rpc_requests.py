@@ -14,14 +14,16 @@ from typing import Any
 import msgspec
 
 from imdb_serving.config import WorkerKind
-from imdb_serving.errors import ServingError
+from imdb_serving.errors import Overloaded, ServingError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.protocol import wire
-from imdb_serving.protocol.framing import Frame, too_large
+from imdb_serving.protocol.framing import Frame, too_large, unpack_whole
 from imdb_serving.protocol.headers import Predict, Tensors
+from imdb_serving.protocol.outcome import FailedFrames, number_of
 from imdb_serving.protocol.wire import UNREADABLE, decode_question
 from imdb_serving.server.channel import Frames
-from imdb_serving.server.request_queue import Task
+from imdb_serving.server.request_queue import NO_HOPE, Task
+from imdb_serving.server.stream_worker import Question
 from imdb_serving.server.worker import Answer, step_timer
 from imdb_serving.timing import Stage, Timeline
 
@@ -84,6 +86,40 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
             return wire.encode_failure(error, header.id, one_piece=one_piece)
 
     return telling(answer, handler)
+
+
+class RpcCarrier:
+    """What a worker does with RPC's messages in one piece; see `stream_worker.Carrier`."""
+
+    def __init__(self, make_handler: Callable[[], Handler] | None, max_message_bytes: int) -> None:
+        """Take what makes the handler, if it shall answer, and the limit on messages."""
+        self._limit = max_message_bytes
+        if make_handler is not None:
+            self._answer = make_parsed_answer(make_handler)
+            self.stage_names = self._answer.stage_names  # type: ignore[attr-defined]
+
+    def read(self, data: Frame) -> Question | None:
+        """Return the prediction that `data` is from its first byte to its last; None for everything else."""
+        piece = unpack_whole(data, self._limit)
+        if piece is None:
+            return None
+        try:
+            header = decode_question(piece[0])
+        except UNREADABLE:
+            return None
+        if type(header) is not Predict:
+            return None
+        return Question(Parsed(header, piece[1], one_piece=True), piece[2], int(header.deadline_ms * 1e6), header.id)
+
+    def answer(self, received_ns: int, parsed: Parsed) -> tuple[int, bytes]:
+        """Return the answer's code and bytes."""
+        frames = self._answer(received_ns, parsed)
+        return (number_of(frames) if type(frames) is FailedFrames else 0), frames[0]
+
+    def shed(self, parsed: Parsed) -> tuple[int, bytes]:
+        """Return the same for a request whose time is too short."""
+        frames = wire.encode_failure(Overloaded(NO_HOPE), parsed.header.id, one_piece=True)
+        return number_of(frames), frames[0]
 
 
 def telling(answer: Answer, handler: Any) -> Answer:

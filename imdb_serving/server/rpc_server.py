@@ -1,4 +1,4 @@
-"""The RPC server: a pool of workers, server threads, and the listener that an endpoint asks for."""
+"""The RPC server over ZeroMQ: a pool of workers, server threads, and the listener."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from imdb_serving.config import MAX_MESSAGE_BYTES
-from imdb_serving.errors import BadRequest, ConfigError, ServerStartError
+from imdb_serving.errors import BadRequest, ServerStartError
 from imdb_serving.messages import ServerInfo
-from imdb_serving.protocol.endpoints import Address, check_zeromq, is_socket, socket_address, socket_endpoint
+from imdb_serving.protocol.endpoints import check_zeromq
 from imdb_serving.protocol.framing import PROTOCOL
 from imdb_serving.server.request_queue import Listener
 from imdb_serving.server.rpc_requests import RequestDecoder
@@ -43,33 +43,13 @@ class RpcListener(Listener, Protocol):
 
 def open_listener(endpoint: str, decoder: RequestDecoder, keys: ServerKeys | None = None) -> RpcListener:
     """Bind to an endpoint; raise `ServerStartError` when it cannot be had, `ConfigError` when the keys are none."""
-    address = _plain_address(endpoint)
-    if address is None:
-        from imdb_serving.server.zeromq_listener import ZmqListener
-
-        return ZmqListener(endpoint, decoder, keys)
-    if keys is not None:
-        raise ConfigError(f"keys are for ZeroMQ: serve at tcp:// or ipc://, not at {endpoint}")
-    from imdb_serving.processes import Cleanup
-    from imdb_serving.server.socket_listener import SocketListener
-    from imdb_serving.server.startup import listen, listen_at
-
-    if address.path:
-        listening = listen_at(address.path)
-        return SocketListener(listening, endpoint, decoder, Cleanup(address.path).close)
-    listening = listen(address.host, address.port)
-    return SocketListener(listening, socket_endpoint(*listening.getsockname()[:2]), decoder, lambda: None)
-
-
-def _plain_address(endpoint: str) -> Address | None:
-    """Return a plain socket's address, and nothing for an endpoint of ZeroMQ."""
     try:
-        if is_socket(endpoint):
-            return socket_address(endpoint)
         check_zeromq(endpoint)
     except BadRequest as error:
         raise ServerStartError(str(error)) from error
-    return None
+    from imdb_serving.server.zeromq_listener import ZmqListener
+
+    return ZmqListener(endpoint, decoder, keys)
 
 
 class RpcServer:

@@ -97,6 +97,7 @@ class StreamListener(ABC, Generic[C]):
                     if event != WRITE:
                         connection.read()
                     self._advance(connection)
+                    self._offer(connection)
                 elif descriptor == self._listening.fileno():
                     self._accept()
             return len(events) == EVENTS_A_TURN
@@ -137,6 +138,9 @@ class StreamListener(ABC, Generic[C]):
             heaviest.refuse(Overloaded(TOO_MUCH_HELD))
             self._advance(heaviest)
 
+    def _offer(self, connection: C) -> None:
+        """Lend a connection to the workers, if it can be; here they have none."""
+
     def _take_in(self, connection: C) -> None:
         """Read from a connection, and go on with it."""
         connection.read()
@@ -145,7 +149,7 @@ class StreamListener(ABC, Generic[C]):
     def _accept(self) -> None:
         for _ in range(ACCEPTED_A_TURN):
             try:
-                client, _ = self._listening.accept()
+                connection = self._open(self._listening.accept()[0])
             except BlockingIOError:
                 return
             except OSError as error:
@@ -154,9 +158,9 @@ class StreamListener(ABC, Generic[C]):
                 log.warning("a connection could not be accepted: %s", error)
                 self._readiness.forget(self._listening.fileno())  # the next sweep watches the listener again
                 return
-            connection = self._open(client)
             self.connections[connection.descriptor] = connection
             self._settle(connection)
+            self._offer(connection)
 
     def _settle(self, connection: C) -> None:
         """Watch a connection for what it waits for now, or forget it when it is over."""

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from time import monotonic, sleep
+from typing import Any
 
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import RemoteFailure, ServerStartError
-from imdb_serving.server.worker import STOP_SECONDS, MakeAnswer, ProcessWorker, ThreadWorker, Worker
+from imdb_serving.server.worker import STOP_SECONDS, ProcessWorker, ThreadWorker, Worker
 
 QUARANTINE_SECONDS = 60.0
 """How long a request that killed two workers is refused."""
@@ -62,6 +63,13 @@ class Quarantine:
             self._forget_old()
             kills, until = self._kills.get(fingerprint, (0, 0.0))
         return until - monotonic() if kills >= KILLS else 0.0
+
+    def is_active(self) -> bool:
+        """Tell whether a request is refused now."""
+        if self.active:
+            with self._lock:
+                self._forget_old()
+        return self.active
 
     def _forget_old(self) -> None:
         now = monotonic()
@@ -149,7 +157,9 @@ WORKERS: dict[WorkerKind, type[ThreadWorker] | type[ProcessWorker]] = {"thread":
 class Supervisor:
     """`count` workers, each with a handler of its own."""
 
-    def __init__(self, make_answer: MakeAnswer, count: int, kind: WorkerKind, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self, make_answer: Callable[[], Any], count: int, kind: WorkerKind, preload: Sequence[str] = ()
+    ) -> None:
         """Take everything; nothing is started before `start`."""
         if count < 1:
             raise ServerStartError(f"a server needs at least 1 worker, got {count}")

@@ -20,6 +20,8 @@ from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServerStartError, Ser
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.server.rpc_requests import make_parsed_answer
 from imdb_serving.server.rpc_server import RpcServer
+from imdb_serving.server.socket_server import socket_server
+from imdb_serving.server.stream_server import StreamServer
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Timeline
 
@@ -103,7 +105,11 @@ def own_server(carrier: kit.Carrier) -> OwnServer:
 
 @contextmanager
 def _own_server(at: str, make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
-    server = RpcServer(at, WorkerPool(partial(make_parsed_answer, make_handler), workers, "thread"), describe)
+    server: RpcServer | StreamServer
+    if at.startswith("socket"):
+        server = socket_server(at, make_handler, workers, 0, describe)
+    else:
+        server = RpcServer(at, WorkerPool(partial(make_parsed_answer, make_handler), workers, "thread"), describe)
     endpoints: list[str] = []
     ready = threading.Event()
     runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
@@ -211,7 +217,8 @@ def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:
     with kit.raw_socket(server.endpoint) as dealer:
         dealer.send_multipart(kit.raw_message(deadline_ms=300))
         answer = kit.read_answer(dealer.recv_multipart())
-    assert (answer["code"], answer["message"]) == ("timeout", "the deadline passed while a worker was at the request")
+    assert answer["code"] == "timeout"
+    assert answer["message"].startswith("the deadline passed ")  # where, depends on where the worker was stopped
     assert timed_predict(server.endpoint)
     assert hung not in kit.workers(server.pid)
 

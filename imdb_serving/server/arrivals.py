@@ -1,0 +1,126 @@
+"""What waits on connections that are lent to workers, while the workers are busy.
+
+A request that waits stays in the kernel, where the next idle worker finds it. It is only looked at, so that it is known
+how many wait and how long: one that could not be answered in time, or is one too many, is refused at once; one past its
+deadline gets `timeout`; `hello` is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from time import monotonic, perf_counter_ns
+
+from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.server.dispatcher import Dispatcher
+from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.ready_set import ReadySet
+from imdb_serving.server.request_queue import Task
+from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
+from imdb_serving.server.socket_listener import SocketConnection
+from imdb_serving.server.stream_worker import Question
+from imdb_serving.server.worker_pool import WAITED
+
+NOTED_SECONDS = 0.01
+"""After how long a request that waits though not all workers are busy is looked at."""
+
+
+class Arrivals:
+    """Used by the supervisor's thread alone."""
+
+    def __init__(
+        self,
+        listener: LendingListener,
+        ready: ReadySet,
+        board: Scoreboard,
+        dispatcher: Dispatcher,
+        read: Callable[[bytes], Question | None],
+        rows: Callable[[], list[Row]],
+    ) -> None:
+        """Take what it works with; `read` reads one whole request, `rows` returns all workers' rows."""
+        self._listener, self._ready, self._cells = listener, ready, board.connections
+        self._dispatcher, self._read, self._rows = dispatcher, read, rows
+        self.lying: dict[int, tuple[Task, int]] = {}
+        """Requests on lent connections, by number, and what was SENT on it before."""
+
+        self.noted: dict[int, tuple[int, float]] = {}
+        """Connections to look at, with what was SENT on them, and since when."""
+
+    def look(self, *, all_busy: bool) -> None:
+        """Look at what waits: at once if all workers are busy, else when nobody takes it for a while."""
+        now, noted, lent = monotonic(), self.noted, self._listener.lent
+        for connection in self._listener.arrivals():
+            noted[connection.descriptor] = -1, now
+        for number, (sent, since) in list(noted.items()):
+            if number not in lent:
+                del noted[number]
+            elif not self._still_lies(number, sent):  # but another request may
+                noted[number] = self._cells[number * CONNECTION_CELLS + SENT], now
+                if all_busy and self._still_lies(number, noted[number][0]):
+                    del noted[number]
+                    self._look_at(self._listener.connections[number])
+            elif all_busy or now - since > NOTED_SECONDS:
+                del noted[number]
+                self._look_at(self._listener.connections[number])
+
+    def _still_lies(self, number: int, sent: int) -> bool:
+        """Tell whether what lay on a lent connection has not been taken by a worker yet."""
+        if number not in self._listener.lent or any(row.is_at(number) for row in self._rows()):
+            return False
+        return bool(self._cells[number * CONNECTION_CELLS + SENT] == sent)
+
+    def _look_at(self, connection: SocketConnection) -> None:
+        """See what lies on a lent connection; what is one whole prediction stays there, if it may."""
+        number = connection.descriptor
+        sent = self._cells[number * CONNECTION_CELLS + SENT]
+        if not self._still_lies(number, sent):
+            return
+        data = self._listener.peek(connection)
+        if data is None:
+            return
+        question = self._read(data)
+        if question is None:
+            if self._listener.take(number):
+                self._listener.reclaim(number)
+            return
+        now_ns = perf_counter_ns()
+        seen = number * CONNECTION_CELLS + SEEN
+        self._cells[seen] = self._cells[seen] or now_ns
+        deadline = monotonic() + question.allowed_ns / 1e9
+        task = Task(connection, question.request_id, now_ns, deadline, None, question.size)
+        try:
+            self._dispatcher.queue.admit(task)
+        except ServingError as error:
+            self._dispatcher.failed[error.code] += 1
+            self._answer_lying(task, sent, error)
+        else:
+            if task in self._dispatcher.queue.behind:  # it is distrusted
+                self._dispatcher.queue.behind.remove(task)
+                if self._listener.take(number):
+                    self._listener.reclaim(number)
+                return
+            self.lying[number] = task, sent
+
+    def _answer_lying(self, task: Task, sent: int, error: ServingError) -> None:
+        """Answer a request that lies on a lent connection, unless a worker has taken it."""
+        number = task.route.descriptor
+        if self._still_lies(number, sent) and self._listener.take(number):
+            if self._still_lies(number, sent) and task.try_finish():
+                self._listener.fail(task, error)
+            else:
+                self._ready.arm(number)
+
+    def forget_taken(self) -> None:
+        """Forget requests that lay on lent connections until a worker took them."""
+        for number, (task, sent) in list(self.lying.items()):
+            if not self._still_lies(number, sent) or task.open.locked():
+                del self.lying[number]
+                with suppress(ValueError):
+                    self._dispatcher.queue.tasks.remove(task)
+
+    def end_late(self, tasks: list[Task]) -> None:
+        """Answer requests that have waited past their deadline."""
+        for task in tasks:
+            self._dispatcher.failed[RequestTimeout.code] += 1
+            _, sent = self.lying.pop(task.route.descriptor, (task, -1))
+            self._answer_lying(task, sent, RequestTimeout(WAITED))

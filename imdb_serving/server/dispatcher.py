@@ -1,0 +1,160 @@
+"""Requests that the supervisor has read itself: they wait, are passed to workers, and come back as answers.
+
+A request whose worker dies goes to another one, once; that is safe, because a prediction changes nothing. A request
+that killed two workers is refused for a while, and its client's other requests wait behind all others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable
+from time import monotonic, perf_counter_ns
+from typing import Any
+
+from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.protocol import wire
+from imdb_serving.protocol.outcome import marked
+from imdb_serving.server.handover import Handover, Passed, Word
+from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.request_queue import RequestQueue, Task
+from imdb_serving.server.serving_units import ServingUnits
+from imdb_serving.server.socket_listener import SocketConnection
+from imdb_serving.server.stream_worker import log_failure
+from imdb_serving.server.supervisor import KILLS, Quarantine, WorkersDied
+from imdb_serving.server.worker_pool import DIED, REFUSED, WAITED
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Used by the supervisor's thread alone."""
+
+    def __init__(
+        self,
+        listener: LendingListener,
+        handover: Handover,
+        units: ServingUnits,
+        queue: RequestQueue,
+        refusing: Callable[[], ServingError | None],
+    ) -> None:
+        """Take what it works with; `refusing` returns what all requests are refused with, if they are."""
+        self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
+        self._refusing = refusing
+        self.quarantine = Quarantine()
+        self.failed: Counter[str] = Counter()
+        self.asked_again = 0
+        self.flights: dict[int, Task] = {}
+        """Requests that were passed on, by number, until a worker says that it is done with them."""
+
+        self._numbers = itertools.count(1)
+        self._blamed: SocketConnection | None = None
+
+    def submit(self, task: Task) -> None:
+        """Accept a request; raise `Overloaded` when it may not wait, another `ServingError` when it is refused."""
+        if (refusal := self._refusing()) is not None:
+            raise refusal
+        task.message = task.message[0]
+        if self.quarantine.active and (left := self.quarantine.seconds_left(self._fingerprint(task))):
+            self.queue.distrust(task.route)
+            raise WorkersDied(REFUSED.format(max(1.0, left)))
+        if task.route is self._blamed:
+            self._blamed = None
+            self.ask_again(task)
+            return
+        self.queue.admit(task)
+
+    @staticmethod
+    def _fingerprint(task: Task) -> bytes:
+        return wire.fingerprint([task.message])
+
+    def ask_again(self, task: Task) -> None:
+        """Give a request at which a worker died to another one."""
+        self.asked_again += 1
+        task.suspect = True
+        self.queue.behind.appendleft(task)
+
+    def blame(self, connection: SocketConnection) -> None:
+        """Ask the request that lies on a connection once more, as one that may have killed its worker."""
+        self.quarantine.note_death()
+        self._blamed = connection
+        self._listener.reclaim(connection.descriptor)
+        self._blamed = None
+
+    def died_at(self, number: int) -> None:
+        """See to a passed request whose worker has died."""
+        task = self.flights.pop(number, None)
+        if task is None or task.open.locked():
+            return
+        self.quarantine.note_death()
+        if not task.suspect:
+            self.ask_again(task)
+            return
+        self.quarantine.add(self._fingerprint(task), KILLS)
+        self.queue.distrust(task.route)
+        self.fail(task, WorkersDied(DIED))
+
+    def pass_on(self) -> None:
+        """Pass requests to workers, as many as there are workers."""
+        window = self._units.ready_workers()
+        while len(self.flights) < window and (task := self._next(window)) is not None:
+            number = next(self._numbers)
+            deadline_ns = perf_counter_ns() + int((task.deadline - monotonic()) * 1e9)
+            if not self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, task.message)):
+                (self.queue.behind if task.suspect else self.queue.tasks).appendleft(task)
+                return
+            self.flights[number] = task
+
+    def _next(self, workers: int) -> Task | None:
+        """Take the next request that this process has read off the queue."""
+        for task in self.queue.tasks:
+            if task.message is not None:
+                self.queue.tasks.remove(task)
+                return task
+        if not self.queue.behind:
+            return None
+        task = self.queue.behind[0]
+        if task.suspect and self.quarantine.active:
+            suspects = sum(flight.suspect for flight in self.flights.values())
+            if workers - suspects - 1 < min(1, self._units.workers - 1):
+                return None
+        return self.queue.behind.popleft()
+
+    def abandon(self, connection: Any) -> None:
+        """Forget all requests of a client that is gone."""
+        self.queue.abandon(connection)
+        for task in self.flights.values():
+            if task.route is connection:
+                task.try_finish()
+
+    def finish(self, word: Word) -> None:
+        """Send the answer to a request that was passed on, unless it has ended."""
+        task = self.flights.pop(word.number, None)
+        if task is not None and task.try_finish():
+            if word.code and log.isEnabledFor(logging.INFO):
+                log_failure(task.request_id, self._listener.client(task), word.code, task.received_ns)
+            self._listener.answer(task, marked([word.data], word.code))
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        """End a request with an error, unless it has ended."""
+        if not task.try_finish():
+            return
+        self.failed[error.code] += 1
+        if log.isEnabledFor(logging.INFO):
+            log_failure(task.request_id, self._listener.client(task), error.code, task.received_ns)
+        self._listener.fail(task, error)
+
+    def end_late(self, now: float) -> list[Task]:
+        """Fail requests that have waited past their deadline; return those that lie on lent connections instead."""
+        late = self.queue.late(now)
+        for task in late:
+            if task.message is not None:
+                self.fail(task, RequestTimeout(WAITED))
+        return [task for task in late if task.message is None]
+
+    def refuse_all(self, error: ServingError) -> None:
+        """Fail all requests that are not answered yet."""
+        for task in [*self.queue.clear(), *self.flights.values()]:
+            if task.message is not None:
+                self.fail(task, error)

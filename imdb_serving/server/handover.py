@@ -1,0 +1,167 @@
+"""The hand-over between the supervisor and the workers: requests that it has read, and what they leave to it.
+
+Both go over a pair of sockets that keeps messages apart. All idle workers wait at one end for requests, and the kernel
+gives each to one of them; the number of the request is read straight into the worker's row, so it is known who was at
+it. What is large, or stays within the process, goes beside the socket: as a file in memory, or as it is.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import itertools
+import os
+import socket
+import struct
+import sys
+from typing import Any, NamedTuple
+
+from imdb_serving.server.scoreboard import PASSED, Row
+
+INLINE_BYTES = 1 << 15
+CHUNK = 1 << 16
+HEAD = struct.Struct("<qqqq")
+KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform.startswith("linux") else socket.SOCK_DGRAM
+DESCRIPTOR_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
+
+LEFT, UNSENT, RESULT, BUSY, OBSERVED = range(5)
+"""What a worker leaves to the supervisor: a connection, the rest of an answer, the answer to a passed request; the
+word that it has something to do; or an answer, for the metrics."""
+
+
+class Passed(NamedTuple):
+    """A request that the supervisor has read; both times in ns."""
+
+    number: int
+    received_ns: int
+    deadline_ns: int
+    message: Any
+
+
+class Word(NamedTuple):
+    """What a worker says: its kind, the number of the connection or of the request, a code, and bytes."""
+
+    kind: int
+    number: int
+    code: int
+    data: Any
+
+
+def renumbered(given: socket.socket, lowest: int) -> socket.socket:
+    """Return a socket under a number that is not below `lowest`; raise `OSError` when there is none left."""
+    if lowest <= given.fileno():
+        return given
+    number = fcntl.fcntl(given.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
+    given.close()
+    return socket.socket(fileno=number)
+
+
+class _Pair:
+    """Two connected sockets. Of one in one process, `local` holds what is not sent over it."""
+
+    def __init__(self, ends: tuple[socket.socket, socket.socket] | None = None, *, local: bool) -> None:
+        self.sender, self.receiver = ends or socket.socketpair(socket.AF_UNIX, KIND)
+        self.local: dict[int, Any] | None = {} if local else None
+
+    def send(self, fields: tuple[int, int, int], data: Any, key: int) -> None:
+        """Send; raise `BlockingIOError` when that cannot be done at once and the socket does not wait."""
+        if self.local is not None:
+            self.local[key] = data
+            self.sender.send(HEAD.pack(*fields, key))
+        elif len(data) <= INLINE_BYTES:
+            self.sender.sendmsg([HEAD.pack(*fields, -1), data])
+        else:
+            file = os.memfd_create("imdb-serving-message")
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(file, view) :]
+                rights = array.array("i", [file])
+                head = HEAD.pack(*fields, len(data))
+                self.sender.sendmsg([head], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            finally:
+                os.close(file)
+
+    def payload(self, key: int, inline: bytes, ancillary: list[Any]) -> Any:
+        """Return the data of a message from its last field, what came with it, and a descriptor."""
+        if self.local is not None:
+            return self.local.pop(key)
+        if key < 0:
+            return inline
+        (file,) = array.array("i", ancillary[0][2][:4])
+        try:
+            data = bytearray(key)
+            os.preadv(file, [data], 0)
+        finally:
+            os.close(file)
+        return data
+
+    def close(self) -> None:
+        self.sender.close()
+        self.receiver.close()
+
+
+class Handover:
+    """Both pairs. A worker process gets the two ends that are the workers'."""
+
+    def __init__(self, *, local: bool, lowest: int = 3) -> None:
+        """Make the pairs; `local` says that the workers are threads of this process.
+
+        The socket at which workers wait gets a number that is not below `lowest`.
+        """
+        self.local = local
+        self._requests, self._words = _Pair(local=local), _Pair(local=local)
+        for end in (self._requests.sender, self._requests.receiver, self._words.receiver):
+            end.setblocking(False)
+        self.requests = self._requests.receiver = renumbered(self._requests.receiver, lowest)
+        self.words = self._words.receiver  # where the supervisor hears
+        self.says = self._words.sender
+        self._keys = itertools.count()
+
+    @classmethod
+    def of_worker(cls, requests: socket.socket, says: socket.socket) -> Handover:
+        """Return what a worker process has of it."""
+        made = cls.__new__(cls)
+        made.local = False
+        made._requests, made._words = _Pair((requests, requests), local=False), _Pair((says, says), local=False)
+        made.requests, made.words, made.says = requests, says, says
+        made._keys = itertools.count()
+        return made
+
+    def pass_on(self, passed: Passed) -> bool:
+        """Pass a request to the next idle worker; return whether there was room for it."""
+        number, received_ns, deadline_ns, message = passed
+        try:
+            self._requests.send((number, received_ns, deadline_ns), message, number)
+        except BlockingIOError:
+            return False
+        return True
+
+    def take(self, row: Row) -> Passed | None:
+        """Return a passed request, if there is one. Its number is in the row by then."""
+        rest = bytearray(HEAD.size - 8 + INLINE_BYTES)
+        try:
+            size, ancillary, _, _ = self.requests.recvmsg_into([row.passed, rest], DESCRIPTOR_SPACE)
+        except BlockingIOError:
+            return None
+        received_ns, deadline_ns, key = struct.unpack_from("<qqq", rest)
+        data = self._requests.payload(key, bytes(rest[24 : size - 8]), ancillary)
+        return Passed(row.cells[PASSED], received_ns, deadline_ns, data)
+
+    def say(self, kind: int, number: int, code: int = 0, data: Any = b"") -> None:
+        """Say something to the supervisor; by any worker."""
+        self._words.send((kind, number, code), data, next(self._keys))
+
+    def hear(self) -> Word | None:
+        """Return what a worker has said, if any has."""
+        try:
+            data, ancillary, _, _ = self.words.recvmsg(HEAD.size + INLINE_BYTES, DESCRIPTOR_SPACE)
+        except BlockingIOError:
+            return None
+        kind, number, code, key = HEAD.unpack_from(data)
+        return Word(kind, number, code, self._words.payload(key, data[HEAD.size :], ancillary))
+
+    def close(self) -> None:
+        """Close all ends."""
+        self._requests.close()
+        self._words.close()

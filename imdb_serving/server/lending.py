@@ -1,0 +1,262 @@
+"""The listener over plain sockets whose connections are lent to the workers while nothing about them is special.
+
+A lent connection is armed in the ready set, and the workers' alone. The supervisor takes one back (`take`, `reclaim`)
+when a worker leaves it, or to answer what waits on it; it lends it again (`offer`) once nothing of it is pending.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import logging
+import select
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from imdb_serving.protocol.framing import Frame
+from imdb_serving.server.channel import Frames
+from imdb_serving.server.connection import CHUNK
+from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
+from imdb_serving.server.request_queue import Task
+from imdb_serving.server.rpc_requests import RequestDecoder
+from imdb_serving.server.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT, Row, Scoreboard
+from imdb_serving.server.socket_listener import SocketConnection, SocketListener
+from imdb_serving.server.stream_worker import SO_TIMESTAMPNS
+
+log = logging.getLogger(__name__)
+
+ARRIVALS_A_TURN = 1000
+ARRIVAL = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLET", 1 << 31) | PEER_LEFT
+BYTES_ACKED, BYTES_RECEIVED = 120, 128
+"""Where these counts, 8 bytes each, lie in Linux's `tcp_info`."""
+
+SIOCOUTQ, FIONREAD = 0x5411, 0x541B
+
+
+class LendingListener(SocketListener):
+    """All connections of a server; `number`s are their descriptors, the same in all processes."""
+
+    def __init__(
+        self,
+        listening: socket.socket,
+        endpoint: str,
+        decoder: RequestDecoder,
+        on_close: Callable[[], None],
+        ready: ReadySet,
+        board: Scoreboard,
+        lowest: int,
+    ) -> None:
+        """Take what `SocketListener` takes, and what the workers share."""
+        super().__init__(listening, endpoint, decoder, on_close)
+        self._ready, self._board, self._lowest = ready, board, lowest
+        self._generations = itertools.count(1)
+        self._arrivals = select.epoll() if hasattr(select, "epoll") else None
+        self.may_lend: Callable[[SocketConnection], bool] = lambda _: False
+        self.rows: Callable[[], list[Row]] = list
+        self.opened: Callable[[int, int], None] = lambda *_: None
+        self.closed: Callable[[int, int], None] = lambda *_: None
+        self.work_number = -1
+        self.hear: Callable[[], None] = lambda: None
+        self._times = itertools.count()
+        self.lent: dict[int, int] = {}
+        """The numbers of the lent connections, with a count that tells one time from another."""
+
+        self.unsettled: set[int] = set()  # disarmed while a worker was about to arm them
+
+    def _open(self, client: socket.socket) -> SocketConnection:
+        descriptor = client.fileno()
+        if descriptor < self._lowest:
+            number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, self._lowest)
+            client.close()
+            client = socket.socket(fileno=number)
+        if client.fileno() >= self._board.descriptors:
+            client.close()
+            raise OSError(24, "too many open connections")
+        if client.family != getattr(socket, "AF_UNIX", None) and sys.platform.startswith("linux"):
+            client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        connection = super()._open(client)
+        number, generation = connection.descriptor, next(self._generations)
+        connection.name = f"connection-{generation}"
+        self.cells(number)[:] = memoryview(struct.pack("qqqq", 0, 0, generation, 0)).cast("q")
+        self._ready.add(number)
+        if self._arrivals is not None:
+            self._arrivals.register(number, ARRIVAL)
+        self.opened(number, generation)
+        return connection
+
+    def cells(self, number: int) -> memoryview:
+        return self._board.connections[number * CONNECTION_CELLS : (number + 1) * CONNECTION_CELLS]
+
+    def _forget(self, connection: SocketConnection) -> None:
+        number = connection.descriptor
+        if self._knows(connection):
+            self._ready.forget(number)
+            if self._arrivals is not None:
+                self._arrivals.unregister(number)
+            self.lent.pop(number, None)
+            self.unsettled.discard(number)
+            with suppress(OSError):  # other processes hold it too
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            self.closed(number, self.cells(number)[GENERATION])
+        super()._forget(connection)
+
+    def _take_in(self, connection: SocketConnection) -> None:
+        connection.read()
+        if connection.is_heavy:
+            self._weigh(connection)
+        self._advance(connection)
+        self._offer(connection)
+
+    def answer(self, task: Task, outcome: Frames) -> None:
+        connection: SocketConnection = task.route
+        if connection.descriptor in self.lent:
+            self._answer_lent(connection, task, outcome[0])
+            return
+        connection.send(outcome[0], 1)
+        if self._knows(connection):
+            connection.is_settled = False
+            self._advance(connection)
+            self._offer(connection)
+
+    def _offer(self, connection: SocketConnection) -> None:
+        """Lend a connection, if nothing of it is pending."""
+        number = connection.descriptor
+        if number in self.lent or not self._knows(connection) or connection.begun_bytes:
+            return
+        if not (connection.is_settled and connection.is_idle and self.may_lend(connection)):
+            return
+        self._readiness.forget(number)
+        connection.watched = (False, False)
+        cells = self.cells(number)
+        cells[SENT], cells[CONSUMED] = self.written_and_read(connection)
+        cells[SEEN] = 0
+        self.lent[number] = next(self._times)
+        self._arm(number)
+
+    def _arm(self, number: int) -> None:
+        """Arm a connection. What lies on it already counts as an arrival."""
+        self._ready.arm(number)
+        if self._arrivals is not None:
+            self._arrivals.modify(number, ARRIVAL)
+
+    @staticmethod
+    def written_and_read(connection: SocketConnection) -> tuple[int, int]:
+        """Return how many bytes were ever written to a connection, and read from it; 0 where that is not told."""
+        try:
+            info = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
+            waiting = struct.unpack("i", fcntl.ioctl(connection.socket, SIOCOUTQ, bytes(4)))[0]
+            unread = struct.unpack("i", fcntl.ioctl(connection.socket, FIONREAD, bytes(4)))[0]
+        except (OSError, struct.error, AttributeError):
+            return 0, 0
+        return acked + waiting, received - unread
+
+    def take(self, number: int) -> bool:
+        """Take a lent connection back, unless a worker is at it; that one may be about to arm it again."""
+        self._ready.disarm(number)
+        if any(row.is_at(number) and (number != self.work_number or row.is_taking) for row in self.rows()):
+            self.unsettled.add(number)
+            return False
+        self.unsettled.discard(number)
+        if number == self.work_number:
+            return True
+        times = self.lent.get(number)
+        self.hear()  # a worker may have left it just before: it says so before it is at nothing
+        return times is not None and self.lent.get(number) == times
+
+    def settle_taken(self) -> None:
+        """Arm again what may have been disarmed just when its worker had armed it."""
+        for number in list(self.unsettled):
+            if self.take(number):
+                self._ready.arm(number)
+
+    def reclaim(self, number: int, data: bytes = b"") -> SocketConnection | None:
+        """Have a connection that nobody is at to oneself, and read from it; `data` was read from it before."""
+        connection = self.connections.get(number)
+        if connection is None or number not in self.lent:
+            return None
+        self.lent.pop(number, None)
+        self.unsettled.discard(number)
+        connection.is_settled = False
+        if data:
+            connection.feed(data)
+        self._take_in(connection)
+        return connection
+
+    def offer_all(self) -> None:
+        """Lend all that can be lent."""
+        for connection in list(self.connections.values()):
+            self._offer(connection)
+
+    def socket_of(self, number: int) -> socket.socket:
+        """Return a connection's socket, for workers of this process."""
+        return self.connections[number].socket
+
+    def generations(self) -> Iterator[tuple[int, int]]:
+        """Yield the numbers of all connections, and the generations of the numbers."""
+        for number in self.connections:
+            yield number, self.cells(number)[GENERATION]
+
+    @property
+    def readiness_descriptor(self) -> int:
+        """A descriptor that can be read from when `receive` has something to do; -1 where there is none."""
+        return self._readiness.descriptor
+
+    def close_lent(self, connection: SocketConnection) -> None:
+        """Close a connection of which it is not known whether its request was answered."""
+        self.reclaim(connection.descriptor)
+        self._forget(connection)
+
+    def arrivals(self) -> Iterator[SocketConnection]:
+        """Yield lent connections on which something has arrived since the last look."""
+        if self._arrivals is not None:
+            numbers = [number for number, _ in self._arrivals.poll(0, ARRIVALS_A_TURN)]
+        else:
+            numbers = list(self.lent)
+        for number in numbers:
+            if number in self.lent:
+                yield self.connections[number]
+
+    @staticmethod
+    def peek(connection: SocketConnection) -> bytes | None:
+        """Return what lies on a connection, without taking it off; None if nothing does, and no bytes at its end."""
+        try:
+            return connection.socket.recv(CHUNK, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _answer_lent(self, connection: SocketConnection, task: Task, data: Frame) -> None:
+        """Answer the request that lies on a lent connection, which `take` has taken back, and lend it again."""
+        number = connection.descriptor
+        if task.size:  # else its worker has taken it off
+            connection.socket.recv(task.size)
+        connection.send(data)
+        if connection.is_settled:
+            cells = self.cells(number)
+            cells[SENT] += len(data)
+            cells[CONSUMED] += task.size
+            cells[SEEN] = 0
+            self._arm(number)
+        else:
+            self.reclaim(number)
+
+    def unsent(self, number: int, data: Any) -> None:
+        """Send the rest of a worker's answer, as the client reads it."""
+        connection = self.connections.get(number)
+        if connection is not None:
+            self.lent.pop(number, None)
+            connection.is_settled = False
+            connection.send(data)
+            self._advance(connection)
+            self._offer(connection)
+
+    def close(self) -> None:
+        super().close()
+        if self._arrivals is not None:
+            self._arrivals.close()

@@ -1,0 +1,171 @@
+"""The ready set: connections on which a request waits, in the order of arrival; any idle worker takes one.
+
+On Linux it is one epoll that all processes share: the kernel is the queue. A connection is armed for one event. Who is
+given the event has the connection to itself, and arms it again when it has answered. An epoll knows a connection by
+file *and* number, so all processes hold a connection under the same number. Elsewhere `selectors` does the same for the
+threads of one process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import selectors
+import socket
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+from imdb_serving.server.scoreboard import Row
+
+WAIT_MS = 1000
+PEER_LEFT = getattr(select, "EPOLLRDHUP", 0x2000)
+"""The flag of an event that says that the client sends no more."""
+
+
+class ReadySet(Protocol):
+    """`wait` may be called by all workers at once; all else by the supervisor, and `arm` also by who was given it."""
+
+    def add(self, number: int) -> None:
+        """Know a descriptor, not armed yet."""
+
+    def arm(self, number: int) -> None:
+        """Have a worker take it once it can be read from."""
+
+    def disarm(self, number: int) -> None:
+        """Have no worker take it from now on; one may have been given it before."""
+
+    def forget(self, number: int) -> None:
+        """Know it no more; before it is closed."""
+
+    def wait(self, row: Row, most: int) -> int:
+        """Wait a while; return how many descriptors, at most `most`, are the caller's alone. They are in the row."""
+
+    def wake_all(self) -> None:
+        """Have all that wait return, from now on."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class EpollReadySet:
+    """Linux's epoll, called so that the kernel writes the event into the worker's row."""
+
+    ARMED = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLONESHOT", 1 << 30) | PEER_LEFT
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """Make it, or take that of another process by its descriptor."""
+        self._epoll = select.epoll() if descriptor is None else select.epoll.fromfd(descriptor)
+        self.descriptor = self._epoll.fileno()
+        self.arm = self._arm  # an attribute costs less than a method
+        self._wait = ctypes.CDLL(None, use_errno=True).epoll_wait
+        self._wait.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
+        self._addresses: dict[Row, Any] = {}
+        self._woken: int | None = None
+
+    def add(self, number: int) -> None:
+        self._epoll.register(number, 0)
+
+    def _arm(self, number: int) -> None:
+        self._epoll.modify(number, self.ARMED)
+
+    def disarm(self, number: int) -> None:
+        self._epoll.modify(number, 0)
+
+    def forget(self, number: int) -> None:
+        self._epoll.unregister(number)
+
+    def wait(self, row: Row, most: int) -> int:
+        address = self._addresses.get(row)
+        if address is None:
+            start = ctypes.addressof(ctypes.c_char.from_buffer(row.events))
+            address = self._addresses[row] = ctypes.c_void_p(start)
+        count: int = self._wait(self.descriptor, address, most, WAIT_MS)
+        return max(0, count)
+
+    def wake_all(self) -> None:
+        if self._woken is None:
+            self._woken = os.eventfd(1)
+            self._epoll.register(self._woken, select.EPOLLIN)
+
+    def close(self) -> None:
+        if self._woken is not None:
+            os.close(self._woken)
+        self._epoll.close()
+
+
+class SelectorReadySet:
+    """What `selectors` finds best, for the threads of one process, of which one at a time looks."""
+
+    descriptor = -1
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._turn, self._changing = threading.Lock(), threading.RLock()
+        self._ready: deque[int] = deque()
+        self._armed: set[int] = set()
+        self._receiver, self._sender = socket.socketpair()
+        for end in (self._receiver, self._sender):
+            end.setblocking(False)
+        self._selector.register(self._receiver, selectors.EVENT_READ)
+        self._is_over = False
+
+    def add(self, number: int) -> None:
+        """Do nothing: what is not armed is not watched."""
+
+    def arm(self, number: int) -> None:
+        with self._changing:
+            if number not in self._armed:
+                self._armed.add(number)
+                self._selector.register(number, selectors.EVENT_READ)
+        self._ring()
+
+    def disarm(self, number: int) -> None:
+        with self._changing:
+            if number in self._armed:
+                self._armed.discard(number)
+                self._selector.unregister(number)
+
+    def forget(self, number: int) -> None:
+        self.disarm(number)
+
+    def wait(self, row: Row, most: int) -> int:  # noqa: ARG002 - one is enough
+        with self._turn:
+            if self._is_over:
+                return 0
+            for key, _ in self._selector.select(WAIT_MS / 1000):
+                with self._changing:
+                    if key.fileobj is self._receiver:
+                        self._clear()
+                    elif key.fd in self._armed:
+                        self.disarm(key.fd)
+                        row.numbers[0] = key.fd
+                        return 1
+        return 0
+
+    def _ring(self) -> None:
+        try:
+            self._sender.send(b"x")
+        except OSError:
+            return  # rung often enough already, or closed
+
+    def _clear(self) -> None:
+        try:
+            self._receiver.recv(4096)
+        except BlockingIOError:
+            return
+
+    def wake_all(self) -> None:
+        self._is_over = True
+        self._ring()
+
+    def close(self) -> None:
+        self._selector.close()
+        self._receiver.close()
+        self._sender.close()
+
+
+def make_ready_set() -> ReadySet:
+    """Return what this system has."""
+    return EpollReadySet() if hasattr(select, "epoll") else SelectorReadySet()

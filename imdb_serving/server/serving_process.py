@@ -1,0 +1,134 @@
+"""A serving process, from within: threads that take requests, and one that listens to the supervisor.
+
+It holds every connection under the supervisor's number, and learns of them over a pair of sockets, which has no name
+that could be left behind. When the supervisor dies, the process reads end of file there and ends at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from imdb_serving import logs, processes
+from imdb_serving.processes import HeapTrimmer
+from imdb_serving.server.handover import Handover
+from imdb_serving.server.ready_set import EpollReadySet
+from imdb_serving.server.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
+from imdb_serving.server.stream_worker import Carrier, Pace, StreamWorker
+
+log = logging.getLogger(__name__)
+
+MakeCarrier = Callable[[], Carrier]
+"""Makes what one worker answers with; it may have `stage_names`."""
+
+OPEN, CLOSE, RELEASE, READY, FAILED = range(5)
+TOLD = struct.Struct("<qqq")
+MAX_TOLD = 1 << 14
+LOST_SECONDS = 5.0
+MOST_OF_PROCESS = 2
+TIDY_SECONDS = 1.0
+
+
+class Connections:
+    """The connections that a process was given, by number."""
+
+    def __init__(self, board: Scoreboard) -> None:
+        self._board = board
+        self._held: dict[int, tuple[int, socket.socket]] = {}
+        self._changed = threading.Condition()
+
+    def get(self, number: int) -> socket.socket:
+        """Return a connection's socket; raise `OSError` when the supervisor does not give it in time."""
+        wanted = self._board.connections[number * CONNECTION_CELLS + GENERATION]
+        held = self._held.get(number)
+        if held is not None and held[0] == wanted:
+            return held[1]
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._held.get(number, (-1,))[0] == wanted, LOST_SECONDS):
+                raise OSError(f"connection {number} was not given to this process")
+            return self._held[number][1]
+
+    def open(self, number: int, generation: int, descriptor: int) -> None:
+        """Take a connection, under the supervisor's number."""
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+        with self._changed:
+            self._held[number] = generation, socket.socket(fileno=number)
+            self._changed.notify_all()
+
+    def close(self, number: int, generation: int) -> None:
+        """Close one, unless its number is another's by now."""
+        held = self._held.get(number)
+        if held is not None and held[0] == generation:
+            del self._held[number]
+            held[1].close()
+
+
+def serve(
+    control: socket.socket,
+    make: MakeCarrier,
+    rows: Sequence[int],
+    sizes: tuple[int, int, int],
+    cores: Sequence[Sequence[int]],
+) -> None:
+    """Make the handlers, say so, then answer requests until the supervisor closes the conversation or dies."""
+    _, files, _, _ = socket.recv_fds(control, 16, 4)
+    workers, descriptors, work_number = sizes
+    try:
+        processes.pin(sorted({core for each in cores for core in each}))
+        carriers = [make() for _ in rows]
+    except Exception as error:
+        _say(control, FAILED, f"{type(error).__name__}: {error}")
+        return
+    logs.set_up_as_told()
+    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    os.dup2(files[2], work_number)  # an epoll knows it by this number
+    board = Scoreboard(workers, descriptors, files[0])
+    ready = EpollReadySet(files[1])
+    handover = Handover.of_worker(socket.socket(fileno=work_number), socket.socket(fileno=files[3]))
+    connections, pace = Connections(board), Pace(len(rows))
+    for at, (row, carrier) in enumerate(zip(rows, carriers, strict=True)):
+        worker = StreamWorker(
+            board.rows[row], board, ready, handover, connections.get, carrier, pace, at, MOST_OF_PROCESS
+        )
+        threading.Thread(target=worker.run, name=f"server-thread-{row}", daemon=True).start()
+    _say(control, READY, "\n".join(getattr(carriers[0], "stage_names", ())))
+    _listen(control, connections, pace)
+    os._exit(0)  # its threads wait for requests that nobody will send
+
+
+def _listen(control: socket.socket, connections: Connections, pace: Pace) -> None:
+    heap = HeapTrimmer(monotonic())
+    control.settimeout(TIDY_SECONDS)
+    while True:
+        try:
+            words, found, _, _ = socket.recv_fds(control, TOLD.size, 1)
+        except TimeoutError:
+            heap.tidy(monotonic())
+            continue
+        except OSError:
+            return
+        if not words:
+            return
+        what, number, generation = TOLD.unpack(words)
+        if what == OPEN:
+            connections.open(number, generation, found[0])
+        elif what == CLOSE:
+            connections.close(number, generation)
+        else:
+            pace.release()
+
+
+def _say(control: socket.socket, what: int, words: str) -> None:
+    try:
+        control.send(bytes([what]) + words.encode("utf-8", "replace")[: MAX_TOLD - 1])
+    except OSError:
+        log.debug("the supervisor has gone")

@@ -1,0 +1,319 @@
+"""A worker: it takes a ready connection, or a request that was passed to it, answers it, and takes the next.
+
+A worker process answers a request where it lies. It looks at the bytes (`MSG_PEEK`), answers, and only then takes them
+off the connection. So one that is killed leaves its request to another. Threads of the supervisor's process, which end
+with it, take the bytes at once. What is not one whole request, or no prediction, is left to the supervisor.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter_ns, sleep, time_ns
+from typing import Any, Protocol
+
+import msgspec
+
+from imdb_serving.protocol.outcome import CODES
+from imdb_serving.server.handover import BUSY, LEFT, OBSERVED, RESULT, UNSENT, Handover
+from imdb_serving.server.ready_set import PEER_LEFT, WAIT_MS, ReadySet
+from imdb_serving.server.scoreboard import (
+    ANSWERING,
+    ASLEEP,
+    AT,
+    BEAT,
+    CONNECTION_CELLS,
+    CONSUMED,
+    DEADLINE,
+    EXPIRED,
+    GENERATION,
+    GIVEN_BACK,
+    GIVEN_WAY,
+    HAND_OVER,
+    KEPT,
+    LEAVING,
+    MOST_TAKEN,
+    OBSERVE,
+    OUTCOMES,
+    PASSED,
+    PHASE,
+    REQUEST,
+    REVOKED,
+    SEEN,
+    SENT,
+    SHED,
+    SHED_NS,
+    TAKEN,
+    TURN,
+    WORKING,
+    Row,
+    Scoreboard,
+)
+from imdb_serving.server.worker import step_timer
+
+log = logging.getLogger(__name__)
+
+CHUNK = 1 << 16
+FAULT_SECONDS = 0.1
+SO_TIMESTAMPNS = 35
+"""Linux: have the kernel stamp what arrives (asm-generic/socket.h)."""
+
+MSG_PEEK = int(socket.MSG_PEEK)
+STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
+_stamp = struct.Struct("qq").unpack
+
+BRIEF_NS = 70_000
+"""A request that leaves the interpreter to others for a shorter time is best answered by one thread of a process: to
+wake another one takes as long, and then both would wait for Python's lock (docs/performance.md)."""
+
+STEP = 1.05
+"""By how much one request moves what is typical, which so follows the median."""
+
+LOOK_AT_EVERY = 4
+NOT_KNOWN = 1e18
+
+
+class Question(msgspec.Struct, frozen=True, gc=False):
+    """One whole request, as its carrier reads it: what is asked, in how many bytes, and how long it may take (ns).
+
+    `request_id` is what an answer refers to.
+    """
+
+    content: Any
+    size: int
+    allowed_ns: int
+    request_id: int
+
+
+class Carrier(Protocol):
+    """What the bytes on connections mean."""
+
+    def read(self, data: bytes) -> Question | None:
+        """Return the prediction that `data` is from its first byte to its last; None for everything else."""
+
+    def answer(self, received_ns: int, content: Any) -> tuple[int, Any]:
+        """Return the answer's code (its place among `CODES`; 0 for success) and its bytes; raise nothing."""
+
+    def shed(self, content: Any) -> tuple[int, Any]:
+        """Return the same for a request whose time is too short."""
+
+
+class Pace:
+    """How many threads of a process take requests: one, while requests are brief."""
+
+    def __init__(self, threads: int) -> None:
+        self._alone = threads < 2
+        self._typical_ns = NOT_KNOWN
+        self.is_brief = False
+        self._all = threading.Event()
+        self._all.set()
+
+    def wait(self) -> None:
+        """Wait while requests are brief, which is for all threads but the first."""
+        self._all.wait(WAIT_MS / 1000)
+
+    def learn(self, whole_ns: int) -> None:
+        """Learn from a request how long one leaves the interpreter to others: all its time, if nobody knows better."""
+        longest_ns = step_timer.longest_ns
+        left_ns = whole_ns if longest_ns is None else longest_ns
+        if self._typical_ns == NOT_KNOWN:
+            self._typical_ns = float(left_ns)
+        else:
+            self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
+        self.is_brief = self._typical_ns <= BRIEF_NS
+        if self.is_brief and not self._alone:
+            self._all.clear()
+        else:
+            self._all.set()
+
+    def release(self) -> None:
+        """Have all threads take requests for now: the first is at one that is not brief, or all shall end."""
+        self._all.set()
+
+
+class StreamWorker:
+    """One thread of a server's process; `run` it."""
+
+    def __init__(
+        self,
+        row: Row,
+        board: Scoreboard,
+        ready: ReadySet,
+        handover: Handover,
+        connection_of: Callable[[int], socket.socket],
+        carrier: Carrier,
+        pace: Pace,
+        number: int,
+        most: int = MOST_TAKEN,
+    ) -> None:
+        """Take everything; `connection_of` returns the socket of a number in this process.
+
+        Of brief requests it takes `most` at once.
+        """
+        self._most = most
+        self._peek = 0 if handover.local else MSG_PEEK
+        self._held: deque[tuple[int, int, socket.socket, Any, int]] = deque()  # answers that wait to leave together
+        self.row, self._board, self._ready, self._handover = row, board, ready, handover
+        self._connection_of, self._carrier, self._pace, self._number = connection_of, carrier, pace, number
+        self._work_number = handover.requests.fileno()
+        self._cells, self._common, self._connections = row.cells, board.common, board.connections
+        self._scratch = bytearray(CHUNK)
+        self.is_over = False
+
+    def run(self) -> None:
+        """Answer requests until `is_over`."""
+        row, cells, wait, pace = self.row, self.row.cells, self._ready.wait, self._pace
+        while True:
+            if self._number and pace.is_brief:
+                pace.wait()
+            count = wait(row, self._most if pace.is_brief else 1)
+            if self.is_over:
+                return
+            if not count:
+                cells[BEAT] += 1
+                continue
+            try:
+                if self._board.common[ASLEEP]:
+                    self._handover.say(BUSY, 0)
+                self._take(count)
+            except Exception:  # a fault of ours must not cost the worker
+                log.exception("a worker goes on behind a fault")
+                sleep(FAULT_SECONDS)  # one that stays shall not take the processor as well
+            row.leave(count)
+
+    def _take(self, count: int) -> None:
+        """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
+        cells, numbers, flags = self._cells, self.row.numbers, self.row.flags
+        beat, held = cells[BEAT], self._held
+        for place in range(count):
+            cells[AT] = place
+            number = numbers[place]
+            if number == self._work_number:
+                self._take_passed()
+                answered = None
+            else:
+                answered = self._answer(number, flags[place])
+            if answered is None:
+                numbers[place] = 0
+            else:
+                held.append((place, *answered))
+            if cells[REVOKED] == beat:  # it took so long that the supervisor gives all others to other workers
+                cells[KEPT] = place
+                cells[GIVEN_BACK] = beat
+                if self._peek:
+                    while held and held[0][0] != place:
+                        held.popleft()
+                break
+        self.release_held()
+
+    def release_held(self) -> None:
+        """Have the answers leave that are held back. Within a process the supervisor may call this as well."""
+        cells, numbers, held = self._cells, self.row.numbers, self._held
+        while held:
+            try:
+                place, number, connection, data, size = held.popleft()
+            except IndexError:  # the other one took the last
+                return
+            if self._peek:
+                cells[AT] = place
+                cells[PHASE] = ANSWERING
+            self._send(number, connection, data, size)
+            numbers[place] = 0
+
+    def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, Any, int] | None:
+        """Return the answer to the request on a connection, or leave the connection to the supervisor."""
+        connection = self._connection_of(number)
+        try:
+            data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)
+        except OSError:
+            data = b""
+        question = self._carrier.read(data)
+        if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
+            self._handover.say(LEFT, number, 0, b"" if self._peek else data)
+            return None
+        received_ns = perf_counter_ns()
+        if stamps:  # of the arrival, by the kernel; the wall clock may have been set since
+            seconds, nanoseconds = _stamp(stamps[0][2])
+            received_ns -= max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
+        else:
+            received_ns = self._connections[number * CONNECTION_CELLS + SEEN] or received_ns
+        code, answer = self._work(received_ns, question)
+        if code and log.isEnabledFor(logging.INFO):
+            generation = self._connections[number * CONNECTION_CELLS + GENERATION]
+            log_failure(question.request_id, f"connection-{generation}", code, received_ns)
+        cells = self._cells
+        if cells[EXPIRED] == cells[TURN]:
+            cells[GIVEN_WAY] = cells[TURN]  # the supervisor has answered, or will
+            return None
+        return number, connection, answer, question.size
+
+    def _work(self, received_ns: int, question: Question, deadline_ns: int = 0) -> tuple[int, Any]:
+        """Return the code and the bytes of the answer to a request, and count it."""
+        cells, common = self._cells, self._common
+        deadline_ns = deadline_ns or received_ns + question.allowed_ns
+        cells[DEADLINE], cells[REQUEST] = deadline_ns, question.request_id
+        turn = cells[TURN] + 1
+        cells[TURN] = turn
+        cells[PHASE] = WORKING
+        if (shed_ns := common[SHED_NS]) and deadline_ns - perf_counter_ns() < shed_ns:
+            cells[SHED] += 1
+            outcome = self._carrier.shed(question.content)
+        elif turn % LOOK_AT_EVERY:
+            outcome = self._carrier.answer(received_ns, question.content)
+        else:
+            begun_ns = perf_counter_ns()
+            step_timer.start()
+            outcome = self._carrier.answer(received_ns, question.content)
+            self._pace.learn(perf_counter_ns() - begun_ns)
+        cells[PHASE] = TAKEN
+        cells[OUTCOMES + outcome[0]] += 1
+        if common[OBSERVE] and not outcome[0]:
+            common[OBSERVE] -= 1  # not exact between processes, and need not be
+            self._handover.say(OBSERVED, 0, 0, outcome[1])
+        return outcome
+
+    def _send(self, number: int, connection: socket.socket, data: Any, size: int) -> None:
+        """Send an answer, and only then take its request off the connection."""
+        connections, at = self._connections, number * CONNECTION_CELLS
+        try:
+            sent = connection.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the client has gone: the supervisor closes the connection
+            self._handover.say(LEFT, number)
+            return
+        if self._peek:
+            connection.recv_into(self._scratch, size)
+            connections[at + CONSUMED] += size
+            self._cells[PHASE] = LEAVING
+        connections[at + SENT] += sent
+        if sent == len(data) and not self._common[HAND_OVER]:
+            self._ready.arm(number)
+        elif sent == len(data):
+            self._handover.say(LEFT, number)
+        else:
+            self._handover.say(UNSENT, number, 0, bytes(data[sent:]))
+
+    def _take_passed(self) -> None:
+        """Answer a request that the supervisor has read; the next one is another worker's meanwhile."""
+        passed = self._handover.take(self.row)
+        self._ready.arm(self._work_number)
+        if passed is None:
+            return
+        question = self._carrier.read(passed.message)
+        if question is not None:
+            code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
+            self._handover.say(RESULT, passed.number, code, answer)
+        self.row.cells[PASSED] = 0
+
+
+def log_failure(request_id: int, client: str, code: int | str, received_ns: int) -> None:
+    """Log that a request has failed, without its content."""
+    name = CODES[code] if isinstance(code, int) else code
+    waited_ms = round((perf_counter_ns() - received_ns) / 1e6, 3)
+    fields = {"event": "request_failed", "request_id": request_id, "client": client, "code": name, "ms": waited_ms}
+    log.info("request failed", extra=fields)

@@ -1,0 +1,244 @@
+"""Looks after requests at work: those past their deadline, workers that hang, and what a worker was at that died."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic, perf_counter_ns, sleep
+from typing import TYPE_CHECKING, Any
+
+from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.server.request_queue import Task
+from imdb_serving.server.scoreboard import (
+    ANSWERING,
+    AT,
+    BEAT,
+    CONSUMED,
+    DEADLINE,
+    EXPIRED,
+    GIVEN_BACK,
+    GIVEN_WAY,
+    KEPT,
+    LEAVING,
+    PASSED,
+    PHASE,
+    REQUEST,
+    REVOKED,
+    SENT,
+    TAKEN,
+    TURN,
+    WORKING,
+    Row,
+)
+from imdb_serving.server.serving_units import ProcessUnit, ThreadUnit
+from imdb_serving.server.worker_pool import AT_WORK, LATE_SECONDS
+
+if TYPE_CHECKING:
+    from imdb_serving.server.serving_units import Unit
+    from imdb_serving.server.stream_server import StreamServer
+
+log = logging.getLogger(__name__)
+
+YIELD_SECONDS = 0.0005
+"""How long a word in shared memory may take to be seen by another processor, with much to spare."""
+
+YIELD_TRIES = 100
+SILENT_SECONDS = 3.0
+"""After how long a worker that should take requests, and says nothing, hangs. It looks up every second."""
+
+
+class WorkWatch:
+    """Part of a `StreamServer`, told of by its loop."""
+
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
+        self._seen: dict[Row, tuple[tuple[int, int], float]] = {}  # what each row's worker is at, and since when
+        self._silent: dict[Row, tuple[int, float]] = {}  # the same of those that wait
+        self._waits_since = 0.0
+        self._hung = 0
+
+    def look(self, now: float) -> None:
+        """See to all units."""
+        now_ns = perf_counter_ns()
+        for unit in list(self._server.live):
+            if isinstance(unit, ProcessUnit):
+                unit.flush()
+                if unit.is_dead():
+                    self.bury(unit)
+                    continue
+            for at, row in enumerate(unit.rows):
+                if row.is_busy:
+                    self._look_at(unit, at, row, now, now_ns)
+        self._look_for_silent(now)
+
+    def _look_for_silent(self, now: float) -> None:
+        """Replace processes that take no request though some wait: they may be stopped."""
+        if not self._server.waits():
+            self._waits_since = now
+            self._silent.clear()
+            return
+        for unit in self._server.live:
+            for row in unit.rows if isinstance(unit, ProcessUnit) else ():
+                known = self._silent.get(row)
+                if known is None or known[0] != row.cells[BEAT] or row.is_busy:
+                    self._silent[row] = row.cells[BEAT], now
+                elif now - max(known[1], self._waits_since) > SILENT_SECONDS:
+                    self._replace(unit)
+
+    def _look_at(self, unit: Unit, at: int, row: Row, now: float, now_ns: int) -> None:
+        cells = row.cells
+        turn, beat, since = cells[TURN], cells[BEAT], now
+        known = self._seen.get(row)
+        if known is not None and known[0] == (beat, turn):
+            since = known[1]
+            if at == 0:
+                self._release(unit)
+            self._revoke(unit, row)
+        else:
+            self._seen[row] = (beat, turn), now
+        phase = cells[PHASE]
+        if phase == TAKEN:
+            if now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
+                self._replace(unit)
+            return
+        late_ns = now_ns - cells[DEADLINE]
+        if late_ns < 0 or phase == LEAVING:
+            return
+        if cells[EXPIRED] != turn and cells[GIVEN_WAY] != turn:
+            self.expire(row, RequestTimeout(AT_WORK))
+        if late_ns > LATE_SECONDS * 1e9:
+            self._replace(unit)
+
+    def _release(self, unit: Unit) -> None:
+        """Have the other threads take requests: the first is at one that is not brief."""
+        if not isinstance(unit, ProcessUnit):
+            self._server.release()
+        elif len(unit.rows) > 1:
+            unit.release()
+
+    def _revoke(self, unit: Unit, row: Row) -> None:
+        """Give what a worker was given to others, but for what it is at, which turned out to be long.
+
+        What a thread has answered already leaves instead.
+        """
+        if isinstance(unit, ThreadUnit):
+            unit.release_held()
+        cells, server = row.cells, self._server
+        numbers, place, turn, beat = row.numbers.tolist(), cells[AT], cells[TURN], cells[BEAT]
+        if cells[REVOKED] == beat or sum(map(bool, numbers)) < 2 or not server.idle():
+            return
+        cells[REVOKED] = beat
+        for _ in range(YIELD_TRIES):
+            sleep(YIELD_SECONDS)
+            if cells[GIVEN_BACK] == beat:
+                place = cells[KEPT]
+                break
+            if cells[BEAT] != beat:
+                return  # it has finished them all
+            if (cells[PHASE], cells[AT], cells[TURN]) == (WORKING, place, turn):
+                break
+        else:
+            cells[REVOKED] = -1
+            return
+        for at, number in enumerate(numbers):
+            if number and (at > place or (at < place and isinstance(unit, ProcessUnit))):
+                server.ready.arm(number)
+
+    def expire(self, row: Row, error: ServingError) -> bool:
+        """Answer the request that a worker is at, in its place; return whether it had not answered by then."""
+        server, cells = self._server, row.cells
+        if row.number == server.work_number:
+            flight = server.dispatcher.flights.get(cells[PASSED])
+            if flight is not None:
+                server.dispatcher.fail(flight, error)
+            return True
+        number, turn = row.number, cells[TURN]
+        cells[EXPIRED] = turn
+        sleep(YIELD_SECONDS)
+        for _ in range(YIELD_TRIES):
+            if cells[GIVEN_WAY] == turn:
+                break
+            if row.number != number or cells[TURN] != turn or cells[PHASE] == LEAVING:
+                cells[EXPIRED] = -1
+                return False
+            if cells[PHASE] == WORKING:
+                break
+            sleep(YIELD_SECONDS)
+        else:
+            return False  # it hangs just there
+        self._answer(number, cells[REQUEST], error)
+        return True
+
+    def _answer(self, number: int, request_id: int, error: ServingError) -> None:
+        server = self._server
+        connection = server.listener.connections.get(number)
+        if connection is None or number not in server.listener.lent:
+            return
+        size = 0
+        if not server.handover.local:
+            question = server.read(server.listener.peek(connection) or b"")
+            if question is None:
+                server.listener.reclaim(number)
+                return
+            size = question.size
+        server.dispatcher.fail(Task(connection, request_id, perf_counter_ns(), monotonic(), None, size), error)
+
+    def refuse_all(self, error: ServingError) -> None:
+        """Answer all requests at work in their workers' place."""
+        for row in self._server.rows():
+            if row.number and row.cells[PHASE] == WORKING:
+                self.expire(row, error)
+
+    def _replace(self, unit: Unit) -> None:
+        """Replace a unit in which a worker hangs; a thread cannot be ended."""
+        server = self._server
+        log.warning("worker %d hangs and is replaced", unit.number)
+        server.dispatcher.quarantine.note_death()
+        if isinstance(unit, ProcessUnit):
+            unit.kill()
+        elif self._hung < 64:
+            self._hung += 1
+            unit.retire()
+            server.bid_farewell(unit, hung=True, at_work=True)
+
+    def bury(self, unit: ProcessUnit) -> None:
+        """See to what a process was at that has ended, and have it replaced."""
+        server, at_work = self._server, False
+        server.hear()
+        for row in unit.rows:
+            cells, numbers = row.cells, row.numbers.tolist()
+            place, phase, passed = cells[AT], cells[PHASE], cells[PASSED]
+            given_back, expired = cells[REVOKED] == cells[BEAT], cells[EXPIRED] == cells[TURN]
+            row.clear()
+            at_work |= numbers[place] != 0 and phase in {WORKING, ANSWERING}
+            if passed:
+                server.dispatcher.died_at(passed)
+            for at, number in enumerate(numbers):
+                if not number or (given_back and at != place) or (expired and at == place):
+                    continue
+                self._bury_request(number, phase if at == place else TAKEN)
+        server.bid_farewell(unit, hung=False, at_work=at_work)
+
+    def _bury_request(self, number: int, phase: int) -> None:
+        listener = self._server.listener
+        if number == self._server.work_number:
+            listener.unsettled.add(number)
+            return
+        connection: Any = listener.connections.get(number)
+        if connection is None or number not in listener.lent:
+            return  # it had been left to us
+        if phase in {TAKEN, LEAVING}:
+            listener.unsettled.add(number)
+            return
+        if phase == ANSWERING:
+            cells = listener.cells(number)
+            written, read = listener.written_and_read(connection)
+            if not written and not read:  # a Unix socket, of which this cannot be told
+                listener.close_lent(connection)
+                return
+            if written > cells[SENT]:
+                question = self._server.read(listener.peek(connection) or b"")
+                if read == cells[CONSUMED] and question is not None:
+                    connection.socket.recv(question.size)
+                listener.reclaim(number)
+                return
+        self._server.dispatcher.blame(connection)
