@@ -184,7 +184,9 @@ class LendingListener(SocketListener):
         connection.is_settled = False
         if data:
             connection.feed(data)
-        self._take_in(connection)
+            self._advance(connection)
+        if self._knows(connection):
+            self._take_in(connection)
         return connection
 
     def offer_all(self) -> None:

@@ -60,7 +60,8 @@ log = logging.getLogger(__name__)
 CHUNK = 1 << 16
 FAULT_SECONDS = 0.1
 SO_TIMESTAMPNS = 35
-"""Linux: have the kernel stamp what arrives (asm-generic/socket.h)."""
+"""Linux: have the kernel stamp what arrives (asm-generic/socket.h), to the microsecond. Reading the stamp costs one; so
+brief requests count as received when the worker was given them, or when the supervisor saw that they wait."""
 
 MSG_PEEK = int(socket.MSG_PEEK)
 STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
@@ -156,6 +157,7 @@ class StreamWorker:
         """
         self._most = most
         self._peek = 0 if handover.local else MSG_PEEK
+        self._taken_ns = 0
         self._held: deque[tuple[int, int, socket.socket, Any, int]] = deque()  # answers that wait to leave together
         self.row, self._board, self._ready, self._handover = row, board, ready, handover
         self._connection_of, self._carrier, self._pace, self._number = connection_of, carrier, pace, number
@@ -189,6 +191,7 @@ class StreamWorker:
         """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
         cells, numbers, flags = self._cells, self.row.numbers, self.row.flags
         beat, held = cells[BEAT], self._held
+        self._taken_ns = perf_counter_ns()
         for place in range(count):
             cells[AT] = place
             number = numbers[place]
@@ -222,25 +225,31 @@ class StreamWorker:
                 cells[AT] = place
                 cells[PHASE] = ANSWERING
             self._send(number, connection, data, size)
-            numbers[place] = 0
+            if self._peek:  # else this may be the supervisor, and the place another one's by now
+                numbers[place] = 0
 
     def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, Any, int] | None:
         """Return the answer to the request on a connection, or leave the connection to the supervisor."""
         connection = self._connection_of(number)
+        stamps: Any = ()
         try:
-            data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)
+            if self._pace.is_brief:
+                data = connection.recv(CHUNK, self._peek)
+            else:
+                data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)
         except OSError:
             data = b""
         question = self._carrier.read(data)
         if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
             self._handover.say(LEFT, number, 0, b"" if self._peek else data)
             return None
-        received_ns = perf_counter_ns()
+        received_ns = self._taken_ns
         if stamps:  # of the arrival, by the kernel; the wall clock may have been set since
             seconds, nanoseconds = _stamp(stamps[0][2])
-            received_ns -= max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
-        else:
-            received_ns = self._connections[number * CONNECTION_CELLS + SEEN] or received_ns
+            received_ns = perf_counter_ns() - max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
+        elif seen_ns := self._connections[number * CONNECTION_CELLS + SEEN]:
+            received_ns = seen_ns
+            self._connections[number * CONNECTION_CELLS + SEEN] = 0
         code, answer = self._work(received_ns, question)
         if code and log.isEnabledFor(logging.INFO):
             generation = self._connections[number * CONNECTION_CELLS + GENERATION]
