@@ -115,8 +115,9 @@ class Arrivals:
         for number, (task, sent) in list(self.lying.items()):
             if not self._still_lies(number, sent) or task.open.locked():
                 del self.lying[number]
-                with suppress(ValueError):
-                    self._dispatcher.queue.tasks.remove(task)
+                for tasks in (self._dispatcher.queue.tasks, self._dispatcher.queue.behind):
+                    with suppress(ValueError):
+                        tasks.remove(task)
 
     def end_late(self, tasks: list[Task]) -> None:
         """Answer requests that have waited past their deadline."""

@@ -115,6 +115,11 @@ class Dispatcher:
         if not self.queue.behind:
             return None
         task = self.queue.behind[0]
+        if task.message is None:  # it lies on a lent connection, whose requests are no longer any worker's to take
+            self.queue.behind.popleft()
+            if self._listener.take(task.route.descriptor):
+                self._listener.reclaim(task.route.descriptor)
+            return self._next(workers)
         if task.suspect and self.quarantine.active:
             suspects = sum(flight.suspect for flight in self.flights.values())
             if workers - suspects - 1 < min(1, self._units.workers - 1):

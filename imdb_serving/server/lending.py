@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 ARRIVALS_A_TURN = 1000
 ARRIVAL = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLET", 1 << 31) | PEER_LEFT
-BYTES_ACKED, BYTES_RECEIVED = 120, 128
-"""Where these counts, 8 bytes each, lie in Linux's `tcp_info`."""
+BYTES_ACKED = 120
+"""Where this count lies in Linux's `tcp_info`, 8 bytes, and behind it that of the bytes received."""
 
 SIOCOUTQ, FIONREAD = 0x5411, 0x541B
 
@@ -147,13 +147,14 @@ class LendingListener(SocketListener):
     def written_and_read(connection: SocketConnection) -> tuple[int, int]:
         """Return how many bytes were ever written to a connection, and read from it; 0 where that is not told."""
         try:
-            info = connection.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-            acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
-            waiting = struct.unpack("i", fcntl.ioctl(connection.socket, SIOCOUTQ, bytes(4)))[0]
-            unread = struct.unpack("i", fcntl.ioctl(connection.socket, FIONREAD, bytes(4)))[0]
+            while True:
+                acked, received = _counts(connection.socket)
+                waiting = struct.unpack("i", fcntl.ioctl(connection.socket, SIOCOUTQ, bytes(4)))[0]
+                unread = struct.unpack("i", fcntl.ioctl(connection.socket, FIONREAD, bytes(4)))[0]
+                if _counts(connection.socket) == (acked, received):  # else some were counted twice, or not at all
+                    return acked + waiting, received - unread
         except (OSError, struct.error, AttributeError):
             return 0, 0
-        return acked + waiting, received - unread
 
     def take(self, number: int) -> bool:
         """Take a lent connection back, unless a worker is at it; that one may be about to arm it again."""
@@ -262,3 +263,10 @@ class LendingListener(SocketListener):
         super().close()
         if self._arrivals is not None:
             self._arrivals.close()
+
+
+def _counts(connection: socket.socket) -> tuple[int, int]:
+    """Return how many bytes were acknowledged by the client, and how many it sent."""
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    acked, received = struct.unpack_from("=QQ", info, BYTES_ACKED)
+    return acked, received

@@ -19,7 +19,7 @@ MOST_TAKEN = 16
 """How many connections a worker is given at once, at most."""
 
 # Cells of a row. Before these are the events, and PASSED, which the kernel writes.
-PASSED, PHASE, AT, TURN, BEAT, DEADLINE, EXPIRED, GIVEN_WAY, REVOKED, GIVEN_BACK, KEPT, REQUEST = range(32, 44)
+PASSED, PHASE, AT, TURN, BEAT, DEADLINE, EXPIRED, GIVEN_WAY, REVOKED, GIVEN_BACK, KEPT, REQUEST, SIZE = range(32, 45)
 OUTCOMES = 48
 """The first of as many cells as there are codes: how many requests ended how."""
 

@@ -47,6 +47,7 @@ from imdb_serving.server.scoreboard import (
     SENT,
     SHED,
     SHED_NS,
+    SIZE,
     TAKEN,
     TURN,
     WORKING,
@@ -222,7 +223,7 @@ class StreamWorker:
             except IndexError:  # the other one took the last
                 return
             if self._peek:
-                cells[AT] = place
+                cells[AT], cells[SIZE] = place, size
                 cells[PHASE] = ANSWERING
             self._send(number, connection, data, size)
             if self._peek:  # else this may be the supervisor, and the place another one's by now
@@ -264,7 +265,7 @@ class StreamWorker:
         """Return the code and the bytes of the answer to a request, and count it."""
         cells, common = self._cells, self._common
         deadline_ns = deadline_ns or received_ns + question.allowed_ns
-        cells[DEADLINE], cells[REQUEST] = deadline_ns, question.request_id
+        cells[DEADLINE], cells[REQUEST], cells[SIZE] = deadline_ns, question.request_id, question.size
         turn = cells[TURN] + 1
         cells[TURN] = turn
         cells[PHASE] = WORKING
@@ -297,9 +298,11 @@ class StreamWorker:
             return
         if self._peek:
             connection.recv_into(self._scratch, size)
+            connections[at + SENT] += sent
             connections[at + CONSUMED] += size
             self._cells[PHASE] = LEAVING
-        connections[at + SENT] += sent
+        else:
+            connections[at + SENT] += sent
         if sent == len(data) and not self._common[HAND_OVER]:
             self._ready.arm(number)
         elif sent == len(data):

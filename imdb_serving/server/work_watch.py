@@ -24,6 +24,7 @@ from imdb_serving.server.scoreboard import (
     REQUEST,
     REVOKED,
     SENT,
+    SIZE,
     TAKEN,
     TURN,
     WORKING,
@@ -165,21 +166,15 @@ class WorkWatch:
             sleep(YIELD_SECONDS)
         else:
             return False  # it hangs just there
-        self._answer(number, cells[REQUEST], error)
+        self._answer(number, cells[REQUEST], cells[SIZE], error)
         return True
 
-    def _answer(self, number: int, request_id: int, error: ServingError) -> None:
+    def _answer(self, number: int, request_id: int, size: int, error: ServingError) -> None:
         server = self._server
         connection = server.listener.connections.get(number)
         if connection is None or number not in server.listener.lent:
             return
-        size = 0
-        if not server.handover.local:
-            question = server.read(server.listener.peek(connection) or b"")
-            if question is None:
-                server.listener.reclaim(number)
-                return
-            size = question.size
+        size = 0 if server.handover.local else size  # a thread has taken it off
         server.dispatcher.fail(Task(connection, request_id, perf_counter_ns(), monotonic(), None, size), error)
 
     def refuse_all(self, error: ServingError) -> None:
@@ -206,7 +201,7 @@ class WorkWatch:
         server.hear()
         for row in unit.rows:
             cells, numbers = row.cells, row.numbers.tolist()
-            place, phase, passed = cells[AT], cells[PHASE], cells[PASSED]
+            place, phase, passed, size = cells[AT], cells[PHASE], cells[PASSED], cells[SIZE]
             given_back, expired = cells[REVOKED] == cells[BEAT], cells[EXPIRED] == cells[TURN]
             row.clear()
             at_work |= numbers[place] != 0 and phase in {WORKING, ANSWERING}
@@ -215,10 +210,10 @@ class WorkWatch:
             for at, number in enumerate(numbers):
                 if not number or (given_back and at != place) or (expired and at == place):
                     continue
-                self._bury_request(number, phase if at == place else TAKEN)
+                self._bury_request(number, phase if at == place else TAKEN, size)
         server.bid_farewell(unit, hung=False, at_work=at_work)
 
-    def _bury_request(self, number: int, phase: int) -> None:
+    def _bury_request(self, number: int, phase: int, size: int) -> None:
         listener = self._server.listener
         if number == self._server.work_number:
             listener.unsettled.add(number)
@@ -236,9 +231,8 @@ class WorkWatch:
                 listener.close_lent(connection)
                 return
             if written > cells[SENT]:
-                question = self._server.read(listener.peek(connection) or b"")
-                if read == cells[CONSUMED] and question is not None:
-                    connection.socket.recv(question.size)
+                if read == cells[CONSUMED]:
+                    connection.socket.recv(size)
                 listener.reclaim(number)
                 return
         self._server.dispatcher.blame(connection)
