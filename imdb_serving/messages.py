@@ -127,7 +127,8 @@ class ServerInfo:
 
     `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now,
     `given_up` names those that will not come back, with the reason, and `metrics` is where Prometheus finds them.
-    `warnings` say what is wrong at the moment. A request has at most `max_feeds` feeds.
+    `warnings` say what is wrong at the moment. A request has at most `max_feeds` feeds. The workers are in
+    `server_processes` processes.
     """
 
     protocol: str
@@ -146,6 +147,7 @@ class ServerInfo:
     metrics: str = ""
     warnings: tuple[str, ...] = ()
     max_feeds: int = MAX_FEEDS
+    server_processes: int = 1
 
 
 Handler = Callable[[Request, Timeline], Reply]

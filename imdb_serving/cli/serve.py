@@ -48,6 +48,7 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     if is_socket(options.endpoint):
         _serve_socket(options, make_pipeline, bundle)
         return
+    options.check_one_process()
     pool = WorkerPool(nothing_yet, options.server_threads, options.kind, options.preload(), wire.fingerprint)
 
     def prepare() -> None:
@@ -80,7 +81,7 @@ def _serve_socket(options: ServeOptions, make_pipeline: MakePipeline, bundle: Bu
         options.endpoint,
         None,
         options.server_threads,
-        options.processes,
+        options.server_processes if options.kind == "process" or options.server_processes > 1 else 0,
         functools.partial(options.describe, bundle),
         max_message_bytes=options.max_message_bytes,
         preload=options.preload(),

@@ -41,6 +41,7 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
     from imdb_serving.server.startup import Starter
 
     options.set_up_log()
+    options.check_one_process()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
@@ -124,6 +125,7 @@ def _serve_listener(
     from imdb_serving.server_process import KeptServer
 
     options.set_up_log()
+    options.check_one_process()
     options.settle()
     broken: list[ServerStartError] = []
     if not rpc:

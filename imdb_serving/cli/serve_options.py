@@ -46,6 +46,7 @@ class ServeOptions(NamedTuple):
     engine: EngineSpec
     server_threads: int = 4
     worker_kind: WorkerKind | None = None
+    processes: int | None = None
     endpoint: str = DEFAULT_ENDPOINT
     host: str = "127.0.0.1"
     port: int = 9294
@@ -64,9 +65,29 @@ class ServeOptions(NamedTuple):
     cores: str = ""
 
     @property
-    def processes(self) -> int:
-        """In how many processes the workers are; 0 says that they are threads of the server's own."""
-        return self.server_threads if self.kind == "process" else 0
+    def server_processes(self) -> int:
+        """In how many processes the workers are; 1 says that they are threads of the server's own.
+
+        Raises `ConfigError` for a number that does not fit.
+        """
+        if self.kind == "process":
+            if self.processes not in {None, self.server_threads}:
+                raise ConfigError(
+                    f"processes: {self.server_threads} workers of the kind process are as many processes, "
+                    f"got {self.processes}; leave --processes out, or add --worker-kind thread"
+                )
+            return self.server_threads
+        if self.processes is not None and self.processes > self.server_threads:
+            raise ConfigError(
+                f"processes: {self.processes} need as many workers, got {self.server_threads}; "
+                f"raise --server-threads, or use fewer"
+            )
+        return self.processes or 1
+
+    def check_one_process(self) -> None:
+        """Raise `ConfigError` when threads of several processes are asked of a server that has one."""
+        if self.kind == "thread" and self.server_processes > 1:
+            raise ConfigError("processes: threads of several processes serve socket:// and socket+unix:// only")
 
     @property
     def kind(self) -> WorkerKind:
@@ -123,6 +144,7 @@ class ServeOptions(NamedTuple):
             net=bundle.card.net if bundle else "",
             server_threads=self.server_threads,
             worker_kind=self.kind,
+            server_processes=self.server_processes,
             feed=FEED_NAMES,
             fetch=FETCH_NAMES,
             max_message_bytes=limit,
@@ -238,6 +260,8 @@ def server_options(port: int) -> Callable[[Command], Command]:
         click.option("--port", type=click.IntRange(0, 65535), default=port, help="The port; 0 picks a free one."),
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4,
                      help="Workers, each with a predictor of its own."),
+        click.option("--processes", type=click.IntRange(1, 1024),
+                     help="Processes in which the workers are threads, over plain sockets. Default: 1."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what suits the engine."),
         click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),

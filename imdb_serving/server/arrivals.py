@@ -73,7 +73,9 @@ class Arrivals:
         """See what lies on a lent connection; what is one whole prediction stays there, if it may."""
         number = connection.descriptor
         sent = self._cells[number * CONNECTION_CELLS + SENT]
-        if not self._still_lies(number, sent):
+        if number in self.lying:
+            self.forget_taken()
+        if number in self.lying or not self._still_lies(number, sent):
             return
         data = self._listener.peek(connection)
         if data is None:
@@ -91,7 +93,6 @@ class Arrivals:
         try:
             self._dispatcher.queue.admit(task)
         except ServingError as error:
-            self._dispatcher.failed[error.code] += 1
             self._answer_lying(task, sent, error)
         else:
             if task in self._dispatcher.queue.behind:  # it is distrusted
@@ -105,8 +106,8 @@ class Arrivals:
         """Answer a request that lies on a lent connection, unless a worker has taken it."""
         number = task.route.descriptor
         if self._still_lies(number, sent) and self._listener.take(number):
-            if self._still_lies(number, sent) and task.try_finish():
-                self._listener.fail(task, error)
+            if self._still_lies(number, sent):
+                self._dispatcher.fail(task, error)
             else:
                 self._ready.arm(number)
 
@@ -122,6 +123,5 @@ class Arrivals:
     def end_late(self, tasks: list[Task]) -> None:
         """Answer requests that have waited past their deadline."""
         for task in tasks:
-            self._dispatcher.failed[RequestTimeout.code] += 1
             _, sent = self.lying.pop(task.route.descriptor, (task, -1))
             self._answer_lying(task, sent, RequestTimeout(WAITED))

@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 import sys
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from imdb_serving.server.scoreboard import PASSED, Row
@@ -144,13 +145,16 @@ class Handover:
             size, ancillary, _, _ = self.requests.recvmsg_into([row.passed, rest], DESCRIPTOR_SPACE)
         except BlockingIOError:
             return None
+        if size < HEAD.size:  # the supervisor has gone
+            return None
         received_ns, deadline_ns, key = struct.unpack_from("<qqq", rest)
         data = self._requests.payload(key, bytes(rest[24 : size - 8]), ancillary)
         return Passed(row.cells[PASSED], received_ns, deadline_ns, data)
 
     def say(self, kind: int, number: int, code: int = 0, data: Any = b"") -> None:
         """Say something to the supervisor; by any worker."""
-        self._words.send((kind, number, code), data, next(self._keys))
+        with suppress(BrokenPipeError, ConnectionResetError):  # without a supervisor this process ends
+            self._words.send((kind, number, code), data, next(self._keys))
 
     def hear(self) -> Word | None:
         """Return what a worker has said, if any has."""

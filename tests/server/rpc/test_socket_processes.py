@@ -1,0 +1,222 @@
+"""Workers of several processes take requests from one epoll; none idles while one waits, none is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import rpc_kit as kit
+from waiting import wait_until
+
+from imdb_serving.clients.connect import connect
+from imdb_serving.server_process import ServerProcess
+
+SLEEPER = """
+import time
+from imdb_serving.pipeline import Pipeline, imdb_pipeline
+
+class Sleep:
+    name = "sleep"
+    def run(self, work):
+        time.sleep(int(work.reviews[0][0]) / 1000)
+
+def make(engine, bundle):
+    ops = list(imdb_pipeline(engine, bundle).ops)
+    return Pipeline([ops[0], Sleep(), *ops[1:]])
+"""
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ServerProcess]]:
+    """A function that starts a server over plain sockets, each of whose requests sleeps as its first word says (ms)."""
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+
+        def start(workers: int, *more: str, scheme: str = "socket") -> ServerProcess:
+            at = "socket://127.0.0.1:0" if scheme == "socket" else f"socket+unix://{tmp_path}/server"
+            arguments = ["--engine", "none", "--server-threads", str(workers), "--pipeline", "sleeper:make"]
+            return stack.enter_context(ServerProcess([*arguments, *more, "--endpoint", at], ready_timeout=60))
+
+        yield start
+
+
+THREADS_OF_TWO = ("--worker-kind", "thread", "--processes", "2")
+PROCESSES = ("--worker-kind", "process")
+
+
+def sleep_at(endpoint: str, milliseconds: int) -> float:
+    with connect(endpoint, timeout=30) as client:
+        client.predict({"words": [milliseconds]})
+        return time.monotonic()
+
+
+def test_threads_of_two_processes_are_as_many_workers_as_asked_for(serve) -> None:
+    server = serve(3, *THREADS_OF_TWO)
+    assert len(kit.workers(server.pid)) == 2
+    with connect(server.endpoint) as client:
+        info = client.hello()
+    assert (info.server_processes, info.server_threads, info.workers_ready, info.worker_kind) == (2, 3, 3, "thread")
+
+
+@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
+@pytest.mark.parametrize("scheme", ["socket", "unix"])
+def test_no_worker_idles_while_a_request_waits(serve, kind: tuple[str, ...], scheme: str) -> None:
+    server = serve(2, *kind, scheme=scheme)
+    with kit.side_by_side(8) as run:
+        slow = run(sleep_at, server.endpoint, 4000)
+        assert not wait_until(slow.done, 0.3)
+        for answer in [run(sleep_at, server.endpoint, 20) for _ in range(6)]:
+            answer.result(20)
+        assert not slow.done()
+
+
+@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
+def test_hello_is_answered_and_deadlines_hold_while_all_are_busy(serve, kind: tuple[str, ...]) -> None:
+    server = serve(2, *kind)
+    with kit.side_by_side(2) as run, connect(server.endpoint, timeout=20) as client:
+        slow = [run(sleep_at, server.endpoint, 3000) for _ in range(2)]
+        assert not wait_until(lambda: any(one.done() for one in slow), 0.3)
+        assert client.hello().workers_ready == 2
+        with kit.raw_socket(server.endpoint) as raw:
+            raw.send_multipart(kit.raw_message(deadline_ms=200))
+            answer = kit.read_answer(raw.recv_multipart())
+        assert (answer["code"], answer["message"]) == (
+            "timeout", "the deadline passed while the request waited for a worker",
+        )  # fmt: skip
+        assert not any(one.done() for one in slow)
+
+
+def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it(serve) -> None:
+    server = serve(2, *PROCESSES)
+    with kit.raw_socket(server.endpoint) as raw:
+        for _ in range(2):  # and the connection is of use afterwards
+            raw.send_multipart([*kit.raw_message(deadline_ms=300)[:2], struct.pack("<q", 1500)])
+            answer = kit.read_answer(raw.recv_multipart())
+            assert answer["message"] == "the deadline passed while a worker was at the request"
+        time.sleep(1.6)
+        raw.send_multipart(kit.raw_message(id=9))
+        assert kit.read_answer(raw.recv_multipart())["id"] == 9
+
+
+@pytest.mark.parametrize("words", [1, 60_000], ids=["small", "large"])
+def test_all_requests_of_a_killed_process_are_answered_by_another(serve, words: int) -> None:
+    server = serve(4, *THREADS_OF_TWO)
+    before = kit.workers(server.pid)
+
+    def ask() -> None:
+        with connect(server.endpoint, timeout=60) as client:
+            client.predict({"words": np.array([800] * words)})
+
+    with kit.side_by_side(4) as run:
+        answers = [run(ask) for _ in range(4)]
+        time.sleep(0.4)
+        os.kill(min(before), signal.SIGKILL)
+        for answer in answers:
+            answer.result(60)
+    assert wait_until(lambda: len(kit.workers(server.pid) - {min(before)}) == 2, 30)
+
+
+def test_numbers_of_connections_are_used_again_in_all_processes(serve) -> None:
+    server = serve(3, *PROCESSES)
+    everybody = [server.pid, *kit.workers(server.pid)]
+
+    def held() -> list[int]:
+        return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in everybody]
+
+    sleep_at(server.endpoint, 0)
+    assert wait_until(lambda: held() == held())
+    before = held()
+    for _ in range(5):
+        with kit.side_by_side(8) as run:
+            for answer in [run(sleep_at, server.endpoint, number % 3) for number in range(60)]:
+                answer.result(30)
+    assert wait_until(lambda: all(now <= most for now, most in zip(held(), before, strict=True)), 10), (held(), before)
+
+
+class Counting:
+    """A client that asks one thing after another, and sees to it that each is answered once."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, _, port = endpoint.removeprefix("socket://").rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), 20)
+        self.answered, self.faults = 0, [""]
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self._read = b""
+
+    def _exactly(self, count: int) -> bytes:
+        while len(self._read) < count:
+            more = self.socket.recv(1 << 16)
+            assert more, "the connection was closed"
+            self._read += more
+        data, self._read = self._read[:count], self._read[count:]
+        return data
+
+    def _ask(self) -> None:
+        try:
+            while not self.over.is_set():
+                number = self.answered + 1
+                message = kit.raw_message(id=number, deadline_ms=30_000)
+                self.socket.sendall(kit.in_one_piece([*message[:2], bytes(8)]))
+                header, body = struct.unpack("<16xII", self._exactly(24))
+                answer = msgspec.msgpack.decode(self._exactly(header + -header % 8)[:header])
+                self._exactly(body)
+                assert (answer["id"], answer["kind"], self._read) == (number, "answer", b""), answer
+                self.answered = number
+        except Exception as error:
+            self.faults.append(f"behind {self.answered} answers: {error!r}")
+
+
+def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
+    """Kill workers that answer at once, so that some die between an answer and the next request."""
+    chance = random.Random(5)
+    clients = [Counting(endpoint) for _ in range(6)]
+    for client in clients:
+        client.thread.start()
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.02, 0.2))
+        if found := sorted(kit.workers(pid)):
+            os.kill(chance.choice(found), signal.SIGKILL)
+    asked = [client.answered for client in clients]
+    assert wait_until(lambda: all(c.answered > n + 20 for c, n in zip(clients, asked, strict=True)), 30)
+    for client in clients:
+        client.over.set()
+        client.thread.join(30)
+        client.socket.close()
+    assert [fault for client in clients for fault in client.faults if fault] == []
+
+
+@pytest.mark.parametrize("kills", [12, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
+@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
+def test_no_request_is_lost_or_answered_twice_when_processes_are_killed(
+    serve, kind: tuple[str, ...], kills: int
+) -> None:
+    server = serve(3, *kind)
+    killed_at_random(server.endpoint, server.pid, kills)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--processes", "3", "--server-threads", "2", "--worker-kind", "thread"], "3 need as many workers, got 2"),
+        (["--processes", "2", "--server-threads", "4", "--worker-kind", "process"], "leave --processes out"),
+        (["--processes", "2", "--worker-kind", "thread", "--endpoint", "tcp://127.0.0.1:0"], "serve socket:// and"),
+    ],
+)
+def test_a_number_of_processes_that_does_not_fit_is_told(arguments: list[str], words: str) -> None:
+    at = [] if "--endpoint" in arguments else ["--endpoint", "socket://127.0.0.1:0"]
+    code, errors = kit.serve_and_fail("--engine", "none", *arguments, *at)
+    assert code == 2
+    assert words in errors
