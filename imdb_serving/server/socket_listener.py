@@ -6,14 +6,14 @@ A connection may have several requests in progress; answers are sent as they are
 from __future__ import annotations
 
 import socket
+from abc import ABC
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
 from imdb_serving.errors import BadRequest, ServingError
 from imdb_serving.protocol import wire
-from imdb_serving.protocol.framing import Frame, Piece, missing, unpack, unpack_whole
-from imdb_serving.server.channel import Frames
+from imdb_serving.protocol.framing import Frame, Piece, missing, unpack
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
@@ -93,8 +93,8 @@ class SocketConnection(StreamConnection):
         return not (self.taken != self.answered or self._unsent or self.messages)
 
 
-class SocketListener(StreamListener[SocketConnection]):
-    """All connections of a server."""
+class SocketListener(StreamListener[SocketConnection], ABC):
+    """All connections of a server, as far as the supervisor has them; see `LendingListener`."""
 
     def __init__(
         self, listening: socket.socket, endpoint: str, decoder: RequestDecoder, on_close: Callable[[], None]
@@ -114,24 +114,6 @@ class SocketListener(StreamListener[SocketConnection]):
 
     def owner(self, task: Task) -> SocketConnection:
         return task.route  # type: ignore[no-any-return]
-
-    def _take_in(self, connection: SocketConnection) -> None:
-        data = connection.arrived()
-        piece = unpack_whole(data, self._max_bytes) if connection.is_settled and not connection.half else None
-        if piece is None:
-            if data:
-                connection.feed(data)
-                self._weigh(connection)
-            self._advance(connection)
-            return
-        # One whole message and nothing besides, as nearly always: all that follows is for others.
-        answer = self._decoder.take(piece[0], piece[1], (data,), connection, self.submit)
-        if answer is None:
-            connection.taken += 1
-        else:
-            connection.send(answer[0])
-        if not connection.is_settled or not connection.has_room:
-            self._settle(connection)
 
     def _advance(self, connection: SocketConnection) -> None:
         while True:
@@ -158,14 +140,6 @@ class SocketListener(StreamListener[SocketConnection]):
                 connection.taken += 1
             else:
                 connection.send(answer[0])
-
-    def answer(self, task: Task, outcome: Frames) -> None:
-        connection: SocketConnection = task.route
-        connection.send(outcome[0], 1)
-        if not connection.is_settled:
-            with self._guard:
-                if self._knows(connection):
-                    self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
         self.answer(task, wire.encode_failure(error, task.request_id, one_piece=True))
