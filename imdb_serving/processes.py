@@ -75,6 +75,24 @@ def pin(cores: Sequence[int]) -> None:
             os.sched_setaffinity(0, cores)
 
 
+MOST_DESCRIPTORS = 1 << 16
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process as many descriptors as the system lets it have, or `MOST_DESCRIPTORS`; return how many."""
+    try:
+        import resource  # noqa: PLC0415 - not everywhere
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else min(soft, MOST_DESCRIPTORS)
+    except (ImportError, OSError, ValueError):
+        return 1024
+
+
 FORK_FOLDER_PREFIX = "imdb-serving-fork-"
 LONGEST_FOLDER_BYTES = 65
 """Bytes of a folder for temporary files in which a socket still has a name that is short enough (108 bytes in all)."""

@@ -81,13 +81,20 @@ class Arrivals:
         if data is None:
             return
         question = self._read(data)
-        if question is None:
+        if question is None or self._dispatcher.queue.distrusts(connection):
             if self._listener.take(number):
                 self._listener.reclaim(number)
-            return
-        now_ns = perf_counter_ns()
+        else:
+            self._let_wait(connection, question, sent)
+
+    def _let_wait(self, connection: SocketConnection, question: Question, sent: int) -> None:
+        """Count a request among those that wait, or refuse it."""
+        number, now_ns = connection.descriptor, perf_counter_ns()
         seen = number * CONNECTION_CELLS + SEEN
-        self._cells[seen] = self._cells[seen] or now_ns
+        self._cells[seen] = now_ns
+        if not self._still_lies(number, sent):
+            self._cells[seen] = 0  # a worker took it meanwhile
+            return
         deadline = monotonic() + question.allowed_ns / 1e9
         task = Task(connection, question.request_id, now_ns, deadline, None, question.size)
         try:
@@ -95,11 +102,6 @@ class Arrivals:
         except ServingError as error:
             self._answer_lying(task, sent, error)
         else:
-            if task in self._dispatcher.queue.behind:  # it is distrusted
-                self._dispatcher.queue.behind.remove(task)
-                if self._listener.take(number):
-                    self._listener.reclaim(number)
-                return
             self.lying[number] = task, sent
 
     def _answer_lying(self, task: Task, sent: int, error: ServingError) -> None:

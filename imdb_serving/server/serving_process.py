@@ -78,6 +78,7 @@ def serve(
     cores: Sequence[Sequence[int]],
 ) -> None:
     """Make the handlers, say so, then answer requests until the supervisor closes the conversation or dies."""
+    processes.raise_descriptor_limit()
     _, files, _, _ = socket.recv_fds(control, 16, 4)
     workers, descriptors, work_number = sizes
     try:
@@ -119,11 +120,11 @@ def _listen(control: socket.socket, connections: Connections, pace: Pace) -> Non
         if not words:
             return
         what, number, generation = TOLD.unpack(words)
-        if what == OPEN:
+        if what == OPEN and found:
             connections.open(number, generation, found[0])
         elif what == CLOSE:
             connections.close(number, generation)
-        else:
+        elif what == RELEASE:
             pace.release()
 
 

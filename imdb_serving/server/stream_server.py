@@ -19,6 +19,7 @@ from dataclasses import replace
 from time import monotonic, sleep
 from typing import Any
 
+from imdb_serving import processes
 from imdb_serving.errors import ServerStartError, ServerUnavailable, ServingError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.processes import HeapTrimmer
@@ -65,7 +66,6 @@ MAX_HUNG = 64
 
 OBSERVED_A_TURN = 512
 LOWEST_NUMBER = 1024
-MOST_DESCRIPTORS = 1 << 16
 
 
 class StreamServer:
@@ -156,7 +156,7 @@ class StreamServer:
 
     def _open(self) -> None:
         local = self._units.kind == "thread"
-        descriptors = descriptor_limit()
+        descriptors = processes.raise_descriptor_limit()
         lowest = 0 if local else min(LOWEST_NUMBER, descriptors // 2)
         self.ready = make_ready_set()
         self.board = Scoreboard(2 * self._units.workers + MAX_HUNG, descriptors)
@@ -380,14 +380,3 @@ class StreamServer:
         for counts in (self.dispatcher.failed, self._decoder.counts):
             total.update(dict(counts))
         return {name: count for name, count in total.items() if count or name == "answered"}
-
-
-def descriptor_limit() -> int:
-    """Return how many descriptors this process may have, or the most that we use."""
-    try:
-        import resource  # noqa: PLC0415 - not everywhere
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    except (ImportError, OSError, ValueError):
-        return LOWEST_NUMBER
-    return min(soft if soft > 0 else hard, MOST_DESCRIPTORS)

@@ -185,8 +185,18 @@ class StreamWorker:
                 self._take(count)
             except Exception:  # a fault of ours must not cost the worker
                 log.exception("a worker goes on behind a fault")
+                self._leave_all(count)
                 sleep(FAULT_SECONDS)  # one that stays shall not take the processor as well
             row.leave(count)
+
+    def _leave_all(self, count: int) -> None:
+        """Leave what was not answered to the supervisor."""
+        begun = 0 if self._peek else self._cells[AT]
+        for number in self.row.numbers.tolist()[begun:count]:
+            if number == self._work_number:
+                self._ready.arm(number)
+            elif number:
+                self._handover.say(LEFT, number)
 
     def _take(self, count: int) -> None:
         """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
@@ -231,26 +241,26 @@ class StreamWorker:
 
     def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, Any, int] | None:
         """Return the answer to the request on a connection, or leave the connection to the supervisor."""
-        connection = self._connection_of(number)
         stamps: Any = ()
         try:
+            connection = self._connection_of(number)
             if self._pace.is_brief:
                 data = connection.recv(CHUNK, self._peek)
             else:
                 data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)
-        except OSError:
+        except OSError:  # it has failed, or this process could not get it
             data = b""
         question = self._carrier.read(data)
         if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
             self._handover.say(LEFT, number, 0, b"" if self._peek else data)
             return None
-        received_ns = self._taken_ns
+        received_ns, seen = self._taken_ns, number * CONNECTION_CELLS + SEEN
+        if seen_ns := self._connections[seen]:
+            self._connections[seen] = 0
+            received_ns = seen_ns
         if stamps:  # of the arrival, by the kernel; the wall clock may have been set since
             seconds, nanoseconds = _stamp(stamps[0][2])
             received_ns = perf_counter_ns() - max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
-        elif seen_ns := self._connections[number * CONNECTION_CELLS + SEEN]:
-            received_ns = seen_ns
-            self._connections[number * CONNECTION_CELLS + SEEN] = 0
         code, answer = self._work(received_ns, question)
         if code and log.isEnabledFor(logging.INFO):
             generation = self._connections[number * CONNECTION_CELLS + GENERATION]
