@@ -13,6 +13,7 @@ import select
 import socket
 import struct
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -29,12 +30,13 @@ from imdb_serving.server.stream_worker import SO_TIMESTAMPNS
 
 log = logging.getLogger(__name__)
 
+STAMPS = sys.platform.startswith("linux") and struct.calcsize("P") == 8
+"""Whether the kernel can stamp arrivals, in the form that `stream_worker` reads."""
+
 ARRIVALS_A_TURN = 1000
 ARRIVAL = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLET", 1 << 31) | PEER_LEFT
 BYTES_ACKED = 120
 """Where this count lies in Linux's `tcp_info`, 8 bytes, and behind it that of the bytes received."""
-
-SIOCOUTQ, FIONREAD = 0x5411, 0x541B
 
 
 class LendingListener(SocketListener):
@@ -76,7 +78,7 @@ class LendingListener(SocketListener):
         if client.fileno() >= self._board.descriptors:
             client.close()
             raise OSError(24, "too many open connections")
-        if client.family != getattr(socket, "AF_UNIX", None) and sys.platform.startswith("linux"):
+        if client.family != getattr(socket, "AF_UNIX", None) and STAMPS:
             client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         connection = super()._open(client)
         number, generation = connection.descriptor, next(self._generations)
@@ -149,8 +151,8 @@ class LendingListener(SocketListener):
         try:
             while True:
                 acked, received = _counts(connection.socket)
-                waiting = struct.unpack("i", fcntl.ioctl(connection.socket, SIOCOUTQ, bytes(4)))[0]
-                unread = struct.unpack("i", fcntl.ioctl(connection.socket, FIONREAD, bytes(4)))[0]
+                waiting = struct.unpack("i", fcntl.ioctl(connection.socket, termios.TIOCOUTQ, bytes(4)))[0]
+                unread = struct.unpack("i", fcntl.ioctl(connection.socket, termios.FIONREAD, bytes(4)))[0]
                 if _counts(connection.socket) == (acked, received):  # else some were counted twice, or not at all
                     return acked + waiting, received - unread
         except (OSError, struct.error, AttributeError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import platform
 import sys
 
 from imdb_serving.protocol.outcome import CODES
@@ -36,8 +37,8 @@ HAND_OVER, SHED_NS, ASLEEP, OBSERVE = range(4)
 SENT, CONSUMED, GENERATION, SEEN = range(4)
 CONNECTION_CELLS = 4
 
-EVENT_INTS, EVENT_NUMBER = (3, 1) if os.uname().machine == "x86_64" else (4, 2)
-"""Of the kernel's `epoll_event`, which is packed on x86-64 alone: its size, and where its number lies."""
+EVENT_INTS, EVENT_NUMBER = (3, 1) if platform.machine() in {"x86_64", "i386", "i686"} else (4, 2)
+"""Of the kernel's `epoll_event`, in 32-bit words: its size, and where its number lies. It is packed on x86 alone."""
 
 
 class Row:
