@@ -21,8 +21,8 @@ from imdb_serving.server.socket_listener import SocketConnection
 from imdb_serving.server.stream_worker import Question
 from imdb_serving.server.worker_pool import WAITED
 
-NOTED_SECONDS = 0.01
-"""After how long a request that waits though not all workers are busy is looked at."""
+BUSY_SECONDS, NOTED_SECONDS = 0.0015, 0.01
+"""After how long a request that waits is looked at while all workers are busy, and while they are not."""
 
 
 class Arrivals:
@@ -47,19 +47,16 @@ class Arrivals:
         """Connections to look at, with what was SENT on them, and since when."""
 
     def look(self, *, all_busy: bool) -> None:
-        """Look at what waits: at once if all workers are busy, else when nobody takes it for a while."""
+        """Look at what nobody takes for a while: a short one if all workers are busy."""
         now, noted, lent = monotonic(), self.noted, self._listener.lent
         for connection in self._listener.arrivals():
-            noted[connection.descriptor] = -1, now
+            noted.setdefault(connection.descriptor, (-1, now))
         for number, (sent, since) in list(noted.items()):
             if number not in lent:
                 del noted[number]
             elif not self._still_lies(number, sent):  # but another request may
                 noted[number] = self._cells[number * CONNECTION_CELLS + SENT], now
-                if all_busy and self._still_lies(number, noted[number][0]):
-                    del noted[number]
-                    self._look_at(self._listener.connections[number])
-            elif all_busy or now - since > NOTED_SECONDS:
+            elif now - since > (BUSY_SECONDS if all_busy else NOTED_SECONDS):
                 del noted[number]
                 self._look_at(self._listener.connections[number])
 
