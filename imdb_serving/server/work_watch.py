@@ -43,6 +43,7 @@ YIELD_SECONDS = 0.0005
 """How long a word in shared memory may take to be seen by another processor, with much to spare."""
 
 YIELD_TRIES = 100
+RELEASE_SECONDS = 0.05
 SILENT_SECONDS = 3.0
 """After how long a worker that should take requests, and says nothing, hangs. It looks up every second."""
 
@@ -53,6 +54,7 @@ class WorkWatch:
     def __init__(self, server: StreamServer) -> None:
         self._server = server
         self._seen: dict[Row, tuple[tuple[int, int], float]] = {}  # what each row's worker is at, and since when
+        self._released: dict[Unit, float] = {}  # when each process was told last
         self._silent: dict[Row, tuple[int, float]] = {}  # the same of those that wait
         self._waits_since = 0.0
         self._hung = 0
@@ -89,13 +91,13 @@ class WorkWatch:
         cells = row.cells
         turn, beat, since = cells[TURN], cells[BEAT], now
         known = self._seen.get(row)
-        if known is not None and known[0] == (beat, turn):
+        if known is None or known[0] != (beat, turn):
+            self._seen[row] = (beat, turn), now
+        else:
             since = known[1]
             if at == 0:
-                self._release(unit)
+                self._release(unit, now)
             self._revoke(unit, row)
-        else:
-            self._seen[row] = (beat, turn), now
         phase = cells[PHASE]
         if phase == TAKEN:
             if now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
@@ -109,11 +111,12 @@ class WorkWatch:
         if late_ns > LATE_SECONDS * 1e9:
             self._replace(unit)
 
-    def _release(self, unit: Unit) -> None:
+    def _release(self, unit: Unit, now: float) -> None:
         """Have the other threads take requests: the first is at one that is not brief."""
         if not isinstance(unit, ProcessUnit):
             self._server.release()
-        elif len(unit.rows) > 1:
+        elif len(unit.rows) > 1 and now - self._released.get(unit, 0.0) > RELEASE_SECONDS:
+            self._released[unit] = now
             unit.release()
 
     def _revoke(self, unit: Unit, row: Row) -> None:
@@ -211,6 +214,7 @@ class WorkWatch:
                 if not number or (given_back and at != place) or (expired and at == place):
                     continue
                 self._bury_request(number, phase if at == place else TAKEN, size)
+        self._released.pop(unit, None)
         server.bid_farewell(unit, hung=False, at_work=at_work)
 
     def _bury_request(self, number: int, phase: int, size: int) -> None:
