@@ -17,7 +17,7 @@ from imdb_serving.config import WorkerKind
 from imdb_serving.errors import Overloaded, ServingError
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.protocol import wire
-from imdb_serving.protocol.framing import Frame, too_large, unpack_whole
+from imdb_serving.protocol.framing import PREFIX_BYTES, Frame, is_piece, missing, too_large, unpack_whole
 from imdb_serving.protocol.headers import Predict, Tensors
 from imdb_serving.protocol.outcome import FailedFrames, number_of
 from imdb_serving.protocol.wire import UNREADABLE, decode_question
@@ -110,6 +110,13 @@ class RpcCarrier:
         if type(header) is not Predict:
             return None
         return Question(Parsed(header, piece[1], one_piece=True), piece[2], int(header.deadline_ms * 1e6), header.id)
+
+    def missing(self, data: Frame) -> int:
+        """Return how many bytes are missing of the message that begins with `data`; 0 if that cannot be told."""
+        if len(data) < PREFIX_BYTES or not is_piece(data):
+            return 0
+        more = missing(data)
+        return more if len(data) + more <= self._limit else 0
 
     def answer(self, received_ns: int, parsed: Parsed) -> tuple[int, bytes]:
         """Return the answer's code and bytes."""

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter_ns, sleep, time_ns
 from typing import Any, Protocol
 
@@ -58,7 +59,7 @@ from imdb_serving.server.worker import step_timer
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 16
+CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
 SO_TIMESTAMPNS = 35
 """Linux: have the kernel stamp what arrives (asm-generic/socket.h), to the microsecond. Reading the stamp costs one; so
@@ -96,6 +97,9 @@ class Carrier(Protocol):
 
     def read(self, data: bytes) -> Question | None:
         """Return the prediction that `data` is from its first byte to its last; None for everything else."""
+
+    def missing(self, data: bytes) -> int:
+        """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
 
     def answer(self, received_ns: int, content: Any) -> tuple[int, Any]:
         """Return the answer's code (its place among `CODES`; 0 for success) and its bytes; raise nothing."""
@@ -251,6 +255,9 @@ class StreamWorker:
         except OSError:  # it has failed, or this process could not get it
             data = b""
         question = self._carrier.read(data)
+        if question is None and not self._peek and self._carrier.missing(data) > 0:
+            data = self._with_rest(connection, data)
+            question = self._carrier.read(data)
         if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
             self._handover.say(LEFT, number, 0, b"" if self._peek else data)
             return None
@@ -270,6 +277,15 @@ class StreamWorker:
             cells[GIVEN_WAY] = cells[TURN]  # the supervisor has answered, or will
             return None
         return number, connection, answer, question.size
+
+    def _with_rest(self, connection: socket.socket, data: bytes) -> bytes:
+        """Return a request with what has arrived of its rest; nobody waits for more."""
+        whole, missing = bytearray(data), self._carrier.missing(data)
+        with suppress(OSError):
+            while missing > 0 and (part := connection.recv(min(missing, MOST_READ))):
+                whole += part
+                missing -= len(part)
+        return bytes(whole)
 
     def _work(self, received_ns: int, question: Question, deadline_ns: int = 0) -> tuple[int, Any]:
         """Return the code and the bytes of the answer to a request, and count it."""
