@@ -159,7 +159,8 @@ def test_fuzzed_requests_over_http() -> None:
 
 ATTACKS = {"rpc": over_zeromq, "socket": over_socket, "flask": over_http}
 MILLION = [
-    ("rpc", "thread", 300_000), ("rpc", "process", 50_000), ("socket", "thread", 100_000), ("flask", "thread", 50_000),
+    ("rpc", "thread", 300_000), ("rpc", "process", 50_000), ("socket", "thread", 100_000),
+    ("socket", "process", 100_000), ("flask", "thread", 50_000),
     ("flask", "process", 10_000),
 ]  # fmt: skip
 """Each of two attackers sends so many, and a third one trickles."""
