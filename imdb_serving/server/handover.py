@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from imdb_serving.server.scoreboard import PASSED, Row
 
 INLINE_BYTES = 1 << 15
-CHUNK = 1 << 16
 HEAD = struct.Struct("<qqqq")
 KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform.startswith("linux") else socket.SOCK_DGRAM
 DESCRIPTOR_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
@@ -52,8 +51,8 @@ def renumbered(given: socket.socket, lowest: int) -> socket.socket:
     """Return a socket under a number that is not below `lowest`; raise `OSError` when there is none left."""
     if lowest <= given.fileno():
         return given
-    number = fcntl.fcntl(given.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
-    given.close()
+    with given:
+        number = fcntl.fcntl(given.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
     return socket.socket(fileno=number)
 
 

@@ -6,6 +6,7 @@ when a worker leaves it, or to answer what waits on it; it lends it again (`offe
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import logging
@@ -21,6 +22,7 @@ from typing import Any
 from imdb_serving.protocol.framing import Frame
 from imdb_serving.server.channel import Frames
 from imdb_serving.server.connection import CHUNK
+from imdb_serving.server.handover import renumbered
 from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
@@ -70,14 +72,10 @@ class LendingListener(SocketListener):
         self.unsettled: set[int] = set()  # disarmed while a worker was about to arm them
 
     def _open(self, client: socket.socket) -> SocketConnection:
-        descriptor = client.fileno()
-        if descriptor < self._lowest:
-            number = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, self._lowest)
-            client.close()
-            client = socket.socket(fileno=number)
+        client = renumbered(client, self._lowest)
         if client.fileno() >= self._board.descriptors:
             client.close()
-            raise OSError(24, "too many open connections")
+            raise OSError(errno.EMFILE, "too many open connections")
         if client.family != getattr(socket, "AF_UNIX", None) and STAMPS:
             client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         connection = super()._open(client)

@@ -25,7 +25,7 @@ from imdb_serving.protocol.outcome import FailedBytes, FailedFrames
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import NO_HOPE, Listener, RequestQueue, Task
 from imdb_serving.server.supervisor import WorkersDied
-from imdb_serving.server.worker import step_timer
+from imdb_serving.server.worker import BRIEF_NS, LOOK_AT_EVERY, TypicalStep, step_timer
 
 
 class ServerThread:
@@ -84,18 +84,8 @@ log = logging.getLogger(__name__)
 
 FAULT_SECONDS = 0.1
 END_SECONDS = 1.0
-BRIEF_NS = 70_000
-"""A request that leaves the interpreter to others for a shorter time is answered by the leader itself: to wake another
-thread takes as long, and then both would wait for Python's lock (docs/performance.md)."""
-
-STEP = 1.05
-"""By how much one request moves what is typical, which so follows the median."""
-
 MAX_HELD = 16
 """How many answers a leader holds back at most."""
-
-LOOK_AT_EVERY = 4
-NOT_KNOWN = 1e18
 
 
 class ServerThreads:
@@ -123,7 +113,7 @@ class ServerThreads:
         self._waiting = False
         self._stopping = False
         self._can_be_brief = not trusted
-        self._typical_ns = NOT_KNOWN
+        self._typical = TypicalStep()
         self._held: deque[tuple[Task, Any]] = deque()  # answers that the leader holds back
         self.failed: Counter[str] = Counter()  # but for those that a worker told of
         self._failing = threading.Lock()
@@ -203,7 +193,7 @@ class ServerThreads:
         ):  # somebody else shall see to what waits and what comes meanwhile
             if self._waiting and self._queue:
                 self.listener.wake()
-        elif self._typical_ns > BRIEF_NS:
+        elif self._typical.nanoseconds > BRIEF_NS:
             self.release_held()  # from when work seemed brief
             self.leadership.pass_on(server_thread)
         self.taken += 1
@@ -222,7 +212,7 @@ class ServerThreads:
             self.fail(task, RemoteFailure(UNFORESEEN))
         else:
             if looks:
-                self._learn(perf_counter_ns() - begun_ns)
+                self._typical.learn(perf_counter_ns() - begun_ns)
             if type(outcome) is FailedFrames or type(outcome) is FailedBytes:
                 server_thread.failed[outcome.code] += 1
                 if log.isEnabledFor(logging.INFO):
@@ -265,15 +255,6 @@ class ServerThreads:
         self.members.append(fresh)
         self._ever.append(fresh)
         fresh.thread.start()
-
-    def _learn(self, whole_ns: int) -> None:
-        """Learn from a request how long one leaves the interpreter to others: all its time, if nobody knows better."""
-        longest_ns = step_timer.longest_ns
-        left_ns = whole_ns if longest_ns is None else longest_ns
-        if self._typical_ns == NOT_KNOWN:
-            self._typical_ns = float(left_ns)
-        else:
-            self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
 
     def fail(self, task: Task, error: ServingError) -> None:
         """End a request with an error, unless it has ended."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import struct
 import threading
@@ -21,6 +20,7 @@ from imdb_serving.server.handover import Handover
 from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
 from imdb_serving.server.stream_worker import Carrier, Pace, StreamWorker
+from imdb_serving.server.worker import ignore_signals
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,7 @@ def serve(
         _say(control, FAILED, f"{type(error).__name__}: {error}")
         return
     logs.set_up_as_told()
-    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    ignore_signals()
     os.dup2(files[2], work_number)  # an epoll knows it by this number
     board = Scoreboard(workers, descriptors, files[0])
     ready = EpollReadySet(files[1])

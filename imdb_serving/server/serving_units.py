@@ -6,10 +6,8 @@ A process is started from the fork server, which has the engine loaded, so that 
 from __future__ import annotations
 
 import array
-import multiprocessing
 import os
 import queue
-import signal
 import socket
 import threading
 from collections import deque
@@ -20,6 +18,7 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import ServerStartError
+from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server import serving_process
 from imdb_serving.server.handover import KIND, Handover
 from imdb_serving.server.ready_set import EpollReadySet, ReadySet
@@ -27,7 +26,7 @@ from imdb_serving.server.scoreboard import OUTCOMES, Row, Scoreboard
 from imdb_serving.server.serving_process import CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
 from imdb_serving.server.stream_worker import StreamWorker
 from imdb_serving.server.supervisor import Supervisor
-from imdb_serving.server.worker import STOP_SECONDS, _exit_words, _need_descriptors, not_ready
+from imdb_serving.server.worker import ForkedProcess, not_ready
 
 
 class ThreadUnit:
@@ -103,7 +102,7 @@ class ThreadUnit:
         return "hung"
 
 
-class ProcessUnit:
+class ProcessUnit(ForkedProcess):
     """One process with as many worker threads as it has rows."""
 
     def __init__(
@@ -118,46 +117,17 @@ class ProcessUnit:
         self.number, self.made, self.rows = number, monotonic(), [row for _, row in rows]
         self.stage_names: tuple[str, ...] = ()
         self._before = _answered(self.rows)
-        _need_descriptors()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([processes.__name__, serving_process.__name__, *preload])
-        processes.prepare_fork_server()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, KIND)
         board, ready, handover = shared
         files = [board.file, ready.descriptor, handover.requests.fileno(), handover.says.fileno()]
         socket.send_fds(self.control, [b"shared"], files)
         numbers = [at for at, _ in rows]
         cores = [processes.cores_of_worker(at) for at in numbers]
-        self._process: Any = context.Process(
-            target=serving_process.serve,
-            args=(theirs, make, numbers, (board.workers, board.descriptors, files[2]), cores),
-            name=f"worker-{number}",
-            daemon=True,
-        )
-        # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
-        # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            self._process.start()
-        except BaseException:
-            self.control.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-            theirs.close()
+        sizes = board.workers, board.descriptors, files[2]
+        preload = [serving_process.__name__, *preload]
+        pair = self.control, theirs
+        super().__init__(f"worker-{number}", pair, preload, serving_process.serve, make, numbers, sizes, cores)
         self._untold: deque[tuple[bytes, int]] = deque()
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        pid: int = self._process.pid
-        return pid
-
-    @property
-    def sentinel(self) -> int:
-        """A descriptor that is readable once the process has ended."""
-        sentinel: int = self._process.sentinel
-        return sentinel
 
     def await_ready(self, deadline: float) -> None:
         """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
@@ -186,7 +156,7 @@ class ProcessUnit:
 
     def is_dead(self) -> bool:
         """Tell whether the process has ended."""
-        return not self._process.is_alive()
+        return not self.process.is_alive()
 
     def retire(self) -> None:
         """Do nothing: it ends when `end` closes the conversation."""
@@ -234,24 +204,17 @@ class ProcessUnit:
 
     def kill(self) -> None:
         """End it at once."""
-        self._process.kill()
+        self.process.kill()
 
     def end(self, seconds: float) -> str:
         """End it; what has not ended by itself in so many seconds is killed. Return how it ended."""
-        process = self._process
         self._forget_untold()
         self.control.close()
-        process.join(seconds)
-        if hung := process.is_alive():
-            process.kill()
-            process.join(STOP_SECONDS)
-        code = process.exitcode
-        process.close()
-        return "hung" if hung else f"died ({_exit_words(code)})"
+        return self.join(seconds)
 
 
 def _answered(rows: Sequence[Row]) -> int:
-    return sum(row.cells[OUTCOMES + at] for row in rows for at in range(8))
+    return sum(row.cells[OUTCOMES + at] for row in rows for at in range(len(CODES)))
 
 
 Unit = ThreadUnit | ProcessUnit

@@ -46,6 +46,7 @@ from imdb_serving.server.socket_listener import SocketConnection
 from imdb_serving.server.startup import Starter
 from imdb_serving.server.stream_worker import Pace, StreamWorker
 from imdb_serving.server.supervisor import START_SECONDS
+from imdb_serving.server.watchdog import MAX_HUNG
 from imdb_serving.server.work_watch import WorkWatch
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,6 @@ IDLE_SECONDS = 0.1
 QUIET_TICKS = 50
 FAULT_SECONDS = 0.1
 LOOK_EVERY = 5
-NOTED_SECONDS = 0.01
-"""After how long a request that waits though not all workers are busy is looked at."""
-
-MAX_HUNG = 64
-"""How many threads may hang in requests before no more are replaced: each keeps its memory until its request ends."""
-
 OBSERVED_A_TURN = 512
 LOWEST_NUMBER = 1024
 

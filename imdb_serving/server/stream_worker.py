@@ -55,29 +55,19 @@ from imdb_serving.server.scoreboard import (
     Row,
     Scoreboard,
 )
-from imdb_serving.server.worker import step_timer
+from imdb_serving.server.worker import BRIEF_NS, LOOK_AT_EVERY, TypicalStep, step_timer
 
 log = logging.getLogger(__name__)
 
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
 SO_TIMESTAMPNS = 35
-"""Linux: have the kernel stamp what arrives (asm-generic/socket.h), to the microsecond. Reading the stamp costs one; so
-brief requests count as received when the worker was given them, or when the supervisor saw that they wait."""
+"""Linux: have the kernel stamp what arrives (asm-generic/socket.h). To read stamps costs 5 % of the requests/s where they
+are brief; brief ones count as received when the worker was given them, or when the supervisor saw that they wait."""
 
 MSG_PEEK = int(socket.MSG_PEEK)
 STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
 _stamp = struct.Struct("qq").unpack
-
-BRIEF_NS = 70_000
-"""A request that leaves the interpreter to others for a shorter time is best answered by one thread of a process: to
-wake another one takes as long, and then both would wait for Python's lock (docs/performance.md)."""
-
-STEP = 1.05
-"""By how much one request moves what is typical, which so follows the median."""
-
-LOOK_AT_EVERY = 4
-NOT_KNOWN = 1e18
 
 
 class Question(msgspec.Struct, frozen=True, gc=False):
@@ -113,7 +103,7 @@ class Pace:
 
     def __init__(self, threads: int) -> None:
         self._alone = threads < 2
-        self._typical_ns = NOT_KNOWN
+        self._typical = TypicalStep()
         self.is_brief = False
         self._all = threading.Event()
         self._all.set()
@@ -123,14 +113,9 @@ class Pace:
         self._all.wait(WAIT_MS / 1000)
 
     def learn(self, whole_ns: int) -> None:
-        """Learn from a request how long one leaves the interpreter to others: all its time, if nobody knows better."""
-        longest_ns = step_timer.longest_ns
-        left_ns = whole_ns if longest_ns is None else longest_ns
-        if self._typical_ns == NOT_KNOWN:
-            self._typical_ns = float(left_ns)
-        else:
-            self._typical_ns *= STEP if left_ns > self._typical_ns else 1 / STEP
-        self.is_brief = self._typical_ns <= BRIEF_NS
+        """Learn from a request how long requests are; see `TypicalStep`."""
+        self._typical.learn(whole_ns)
+        self.is_brief = self._typical.nanoseconds <= BRIEF_NS
         if self.is_brief and not self._alone:
             self._all.clear()
         else:

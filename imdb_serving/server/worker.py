@@ -148,6 +148,32 @@ class StepTimer(threading.local):
 
 step_timer = StepTimer()
 
+BRIEF_NS = 70_000
+"""A request that leaves the interpreter to others for a shorter time is best answered by one thread of a process: to
+wake another one takes as long, and then both would wait for Python's lock (docs/performance.md)."""
+
+LOOK_AT_EVERY = 4
+"""Of so many requests one is timed."""
+
+STEP = 1.05
+NOT_KNOWN = 1e18
+
+
+class TypicalStep:
+    """How long a request typically leaves the interpreter to others. One request moves it by 5 %: it is the median."""
+
+    def __init__(self) -> None:
+        self.nanoseconds = NOT_KNOWN
+
+    def learn(self, whole_ns: int) -> None:
+        """Learn from a request, by its longest step; by all its time, if its handler timed none."""
+        longest_ns = step_timer.longest_ns
+        left_ns = whole_ns if longest_ns is None else longest_ns
+        if self.nanoseconds == NOT_KNOWN:
+            self.nanoseconds = float(left_ns)
+        else:
+            self.nanoseconds *= STEP if left_ns > self.nanoseconds else 1 / STEP
+
 
 log = logging.getLogger(__name__)
 
@@ -156,47 +182,79 @@ STARTS_WITH = 16
 """How many descriptors there must be to start a process: it takes seven, and others take some at the same time."""
 
 
-class ProcessWorker:
-    """Has a process answer."""
+class ForkedProcess:
+    """A process from the fork server, which has the engine loaded; it gets one end of a pair of sockets."""
 
-    def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
-        self.number, self.made, self.proven = number, monotonic(), False
-        self.stage_names: tuple[str, ...] = ()
-        _need_descriptors()
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([processes.__name__, *preload])
-        processes.prepare_fork_server()
-        ours, theirs = socket.socketpair()
-        self._process: Any = context.Process(
-            target=_work,
-            args=(theirs, make_answer, processes.cores_of_worker(number)),
-            name=f"worker-{number}",
-            daemon=True,
-        )
-        # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while
-        # they start: the signals are blocked around the start and ignored by the worker before it unblocks them.
-        previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    def __init__(
+        self,
+        name: str,
+        pair: tuple[socket.socket, socket.socket],
+        preload: Sequence[str],
+        target: Callable[..., None],
+        *arguments: Any,
+    ) -> None:
+        """Have it call `target` with the pair's second end and the arguments. The fork server loads `preload` first."""
+        ours, theirs = pair
         try:
-            self._process.start()
+            _need_descriptors()
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([processes.__name__, *preload])
+            processes.prepare_fork_server()
+            self.process: Any = context.Process(target=target, args=(theirs, *arguments), name=name, daemon=True)
+            # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even
+            # while they start: the signals are blocked around the start and ignored before they are unblocked.
+            previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+            try:
+                self.process.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         except BaseException:
             ours.close()
             raise
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
             theirs.close()
-        self._channel = Channel(ours)
 
     @property
     def pid(self) -> int:
         """The process's id."""
-        pid: int = self._process.pid
+        pid: int = self.process.pid
         return pid
 
     @property
     def sentinel(self) -> int:
         """A descriptor that is readable once the process has ended."""
-        sentinel: int = self._process.sentinel
+        sentinel: int = self.process.sentinel
         return sentinel
+
+    def join(self, seconds: float) -> str:
+        """Wait for its end; what has not ended by itself in so many seconds is killed. Return how it ended."""
+        process = self.process
+        process.join(seconds)
+        if hung := process.is_alive():
+            process.kill()
+            process.join(STOP_SECONDS)
+        code = process.exitcode
+        process.close()
+        return "hung" if hung else f"died ({_exit_words(code)})"
+
+
+def ignore_signals() -> None:
+    """Leave Ctrl-C and SIGTERM to the server, in a process that was started with them blocked."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+class ProcessWorker(ForkedProcess):
+    """Has a process answer."""
+
+    def __init__(self, number: int, make_answer: MakeAnswer, preload: Sequence[str]) -> None:
+        self.number, self.made, self.proven = number, monotonic(), False
+        self.stage_names: tuple[str, ...] = ()
+        ours, theirs = socket.socketpair()
+        cores = processes.cores_of_worker(number)
+        super().__init__(f"worker-{number}", (ours, theirs), preload, _work, make_answer, cores)
+        self._channel = Channel(ours)
 
     def await_ready(self, deadline: float) -> None:
         try:
@@ -228,15 +286,8 @@ class ProcessWorker:
         return True
 
     def end(self, seconds: float) -> str:
-        process = self._process
         self._channel.close()
-        process.join(seconds)
-        if hung := process.is_alive():
-            process.kill()
-            process.join(STOP_SECONDS)
-        code = process.exitcode
-        process.close()
-        return "hung" if hung else f"died ({_exit_words(code)})"
+        return self.join(seconds)
 
 
 def _need_descriptors() -> None:
@@ -272,9 +323,7 @@ def _work(connection: socket.socket, make_answer: MakeAnswer, own_cores: Sequenc
         _say(channel, FAILED, [f"{type(error).__name__}: {error}".encode()])
         return
     logs.set_up_as_told()
-    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    ignore_signals()
     _say(channel, READY, [name.encode() for name in stage_names_of(answer)])
     heap = HeapTrimmer(monotonic())
     while True:

@@ -19,7 +19,7 @@ from imdb_serving.server.channel import Frames
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.server_threads import ServerThreads
 from imdb_serving.server.watchdog import Watchdog
-from imdb_serving.server.worker import step_timer
+from imdb_serving.server.worker import BRIEF_NS, step_timer
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Stage
 
@@ -341,7 +341,7 @@ def test_answers_that_are_held_back_leave_before_the_lead_is_passed_on() -> None
         one_after_another(listener, 20)
         assert threads.leadership.holder is not None
         threads._held.append((Task(None, 20, 0, time.monotonic() + 10, (b"20",), 2), [b"done"]))
-        threads._typical_ns = 2 * module.BRIEF_NS
+        threads._typical.nanoseconds = 2 * BRIEF_NS
         listener.arrive(21, 10.0, b"gate")
         assert wait_until(lambda: (20, "done") in listener.outcomes)
         observed.gate.set()
