@@ -10,12 +10,13 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic, perf_counter_ns
 from typing import Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.protocol import wire
-from imdb_serving.protocol.outcome import marked
+from imdb_serving.protocol.outcome import CODES, marked
 from imdb_serving.server.handover import Handover, Passed, Word
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
@@ -43,11 +44,14 @@ class Dispatcher:
         self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
         self._refusing = refusing
         self.quarantine = Quarantine()
-        self.failed: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        """How many requests ended how, beside those that the workers count."""
+
         self.asked_again = 0
         self.flights: dict[int, Task] = {}
         """Requests that were passed on, by number, until a worker says that it is done with them."""
 
+        self._again: set[Task] = set()  # those at which a worker died
         self._numbers = itertools.count(1)
         self._blamed: SocketConnection | None = None
 
@@ -72,6 +76,7 @@ class Dispatcher:
     def ask_again(self, task: Task) -> None:
         """Give a request at which a worker died to another one."""
         self.asked_again += 1
+        self._again.add(task)
         task.suspect = True
         self.queue.behind.appendleft(task)
 
@@ -82,13 +87,18 @@ class Dispatcher:
         self._listener.reclaim(connection.descriptor)
         self._blamed = None
 
+    def note_hang(self, message: bytes) -> None:
+        """Count a request at which a worker hung; one that hung two workers is refused for a while."""
+        with suppress(ServingError):  # what lies there now may be another one, and half of it
+            self.quarantine.add(wire.fingerprint([message]), 1)
+
     def died_at(self, number: int) -> None:
         """See to a passed request whose worker has died."""
         task = self.flights.pop(number, None)
         if task is None or task.open.locked():
             return
         self.quarantine.note_death()
-        if not task.suspect:
+        if task not in self._again:
             self.ask_again(task)
             return
         self.quarantine.add(self._fingerprint(task), KILLS)
@@ -129,6 +139,7 @@ class Dispatcher:
     def abandon(self, connection: Any) -> None:
         """Forget all requests of a client that is gone."""
         self.queue.abandon(connection)
+        self._again = {task for task in self._again if task.route is not connection}
         for task in self.flights.values():
             if task.route is connection:
                 task.try_finish()
@@ -136,16 +147,22 @@ class Dispatcher:
     def finish(self, word: Word) -> None:
         """Send the answer to a request that was passed on, unless it has ended."""
         task = self.flights.pop(word.number, None)
-        if task is not None and task.try_finish():
+        if task is None:
+            return
+        self._again.discard(task)
+        if not task.try_finish():  # it was counted then; the worker has counted it as well
+            self.counts[CODES[word.code] or "answered"] -= 1
+        else:
             if word.code and log.isEnabledFor(logging.INFO):
                 log_failure(task.request_id, self._listener.client(task), word.code, task.received_ns)
             self._listener.answer(task, marked([word.data], word.code))
 
     def fail(self, task: Task, error: ServingError) -> None:
         """End a request with an error, unless it has ended."""
+        self._again.discard(task)
         if not task.try_finish():
             return
-        self.failed[error.code] += 1
+        self.counts[error.code] += 1
         if log.isEnabledFor(logging.INFO):
             log_failure(task.request_id, self._listener.client(task), error.code, task.received_ns)
         self._listener.fail(task, error)

@@ -100,7 +100,7 @@ class ServerCollector(Collector):
 
     def collect(self) -> Iterator[Any]:
         """Yield all families; called at each scrape."""
-        threads, counts = self._threads, self._threads.queue.counts
+        threads, counts = self._threads, self._threads.dropped()
         info = {name: str(getattr(self._info, name)) for name in INFO_FIELDS}
         yield InfoMetricFamily("imdb_serving", "What is served", value=info)
         yield _counters("imdb_serving_requests", "Requests by how they ended", "outcome", threads.outcomes())

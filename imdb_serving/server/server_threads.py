@@ -279,6 +279,10 @@ class ServerThreads:
             total.update(dict(counts))
         return dict(total)
 
+    def dropped(self) -> Counter[str]:
+        """Return how many requests no worker worked on, by why; see `RequestQueue.counts`."""
+        return self.queue.counts
+
     def at_work(self) -> int:
         """Return how many requests are in progress."""
         return len(self.members) - self._idle()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import select
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from imdb_serving.config import MAX_MESSAGE_BYTES
@@ -18,6 +22,8 @@ from imdb_serving.server.serving_units import ServingUnits
 from imdb_serving.server.startup import listen, listen_at
 from imdb_serving.server.stream_server import StreamServer
 from imdb_serving.server.worker import nothing_yet
+
+log = logging.getLogger(__name__)
 
 
 def open_socket(
@@ -51,8 +57,15 @@ def socket_server(
 
     With 0 they are threads of this process. What makes handlers may come later, by `set_handler`, in `prepare`.
     """
+    if processes and not hasattr(select, "epoll"):
+        log.warning("this system has no epoll: the workers are threads of one process, not %d processes", processes)
+        processes, describe = 0, functools.partial(_as_threads, describe)
     units = ServingUnits(nothing_yet, workers, processes, preload)
     server = StreamServer(endpoint, units, describe, open_socket, max_message_bytes=max_message_bytes, **options)
     if make_handler is not None:
         server.set_handler(make_handler)
     return server
+
+
+def _as_threads(describe: Callable[[str, int], ServerInfo], protocol: str, limit: int) -> ServerInfo:
+    return replace(describe(protocol, limit), worker_kind="thread", server_processes=1)

@@ -369,9 +369,13 @@ class StreamServer:
         """Return the process ids of the units that are processes, by name."""
         return {f"worker-{unit.number}": unit.pid for unit in list(self.live) if isinstance(unit, ProcessUnit)}
 
+    def dropped(self) -> Counter[str]:
+        """Return how many requests no worker worked on, by why; see `RequestQueue.counts`."""
+        return self.queue.counts + Counter(shed=self.board.shed())
+
     def outcomes(self) -> dict[str, int]:
         """Return how many requests ended how, since the start: `answered`, or a failure's code."""
         total = Counter(self.board.outcomes())
-        for counts in (self.dispatcher.failed, self._decoder.counts):
+        for counts in (self.dispatcher.counts, self._decoder.counts):
             total.update(dict(counts))
         return {name: count for name, count in total.items() if count or name == "answered"}

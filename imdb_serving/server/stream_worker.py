@@ -62,8 +62,8 @@ log = logging.getLogger(__name__)
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
 SO_TIMESTAMPNS = 35
-"""Linux: have the kernel stamp what arrives (asm-generic/socket.h). To read stamps costs 5 % of the requests/s where they
-are brief; brief ones count as received when the worker was given them, or when the supervisor saw that they wait."""
+"""Linux: have the kernel stamp what arrives (asm-generic/socket.h). Brief requests are not worth reading a stamp for:
+they count as received when the worker was given them, or when the supervisor saw that they wait."""
 
 MSG_PEEK = int(socket.MSG_PEEK)
 STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
@@ -148,7 +148,7 @@ class StreamWorker:
         self._most = most
         self._peek = 0 if handover.local else MSG_PEEK
         self._taken_ns = 0
-        self._held: deque[tuple[int, int, socket.socket, Any, int]] = deque()  # answers that wait to leave together
+        self._held: deque[tuple[int, int, socket.socket, int, Any, int]] = deque()  # answers, to leave together
         self.row, self._board, self._ready, self._handover = row, board, ready, handover
         self._connection_of, self._carrier, self._pace, self._number = connection_of, carrier, pace, number
         self._work_number = handover.requests.fileno()
@@ -204,12 +204,13 @@ class StreamWorker:
                 numbers[place] = 0
             else:
                 held.append((place, *answered))
+                cells[OUTCOMES + answered[2]] += 1
             if cells[REVOKED] == beat:  # it took so long that the supervisor gives all others to other workers
                 cells[KEPT] = place
                 cells[GIVEN_BACK] = beat
                 if self._peek:
                     while held and held[0][0] != place:
-                        held.popleft()
+                        cells[OUTCOMES + held.popleft()[3]] -= 1  # another worker answers it
                 break
         self.release_held()
 
@@ -218,7 +219,7 @@ class StreamWorker:
         cells, numbers, held = self._cells, self.row.numbers, self._held
         while held:
             try:
-                place, number, connection, data, size = held.popleft()
+                place, number, connection, _, data, size = held.popleft()
             except IndexError:  # the other one took the last
                 return
             if self._peek:
@@ -228,7 +229,7 @@ class StreamWorker:
             if self._peek:  # else this may be the supervisor, and the place another one's by now
                 numbers[place] = 0
 
-    def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, Any, int] | None:
+    def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, int, Any, int] | None:
         """Return the answer to the request on a connection, or leave the connection to the supervisor."""
         stamps: Any = ()
         try:
@@ -261,7 +262,7 @@ class StreamWorker:
         if cells[EXPIRED] == cells[TURN]:
             cells[GIVEN_WAY] = cells[TURN]  # the supervisor has answered, or will
             return None
-        return number, connection, answer, question.size
+        return number, connection, code, answer, question.size
 
     def _with_rest(self, connection: socket.socket, data: bytes) -> bytes:
         """Return a request with what has arrived of its rest; nobody waits for more."""
@@ -273,7 +274,7 @@ class StreamWorker:
         return bytes(whole)
 
     def _work(self, received_ns: int, question: Question, deadline_ns: int = 0) -> tuple[int, Any]:
-        """Return the code and the bytes of the answer to a request, and count it."""
+        """Return the code and the bytes of the answer to a request."""
         cells, common = self._cells, self._common
         deadline_ns = deadline_ns or received_ns + question.allowed_ns
         cells[DEADLINE], cells[REQUEST], cells[SIZE] = deadline_ns, question.request_id, question.size
@@ -291,7 +292,6 @@ class StreamWorker:
             outcome = self._carrier.answer(received_ns, question.content)
             self._pace.learn(perf_counter_ns() - begun_ns)
         cells[PHASE] = TAKEN
-        cells[OUTCOMES + outcome[0]] += 1
         if common[OBSERVE] and not outcome[0]:
             common[OBSERVE] -= 1  # not exact between processes, and need not be
             self._handover.say(OBSERVED, 0, 0, outcome[1])
@@ -331,6 +331,7 @@ class StreamWorker:
         if question is not None:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
             self._handover.say(RESULT, passed.number, code, answer)
+            self.row.cells[OUTCOMES + code] += 1
         self.row.cells[PASSED] = 0
 
 

@@ -31,6 +31,7 @@ from imdb_serving.server.scoreboard import (
     Row,
 )
 from imdb_serving.server.serving_units import ProcessUnit, ThreadUnit
+from imdb_serving.server.watchdog import MAX_HUNG
 from imdb_serving.server.worker_pool import AT_WORK, LATE_SECONDS
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class WorkWatch:
         self._released: dict[Unit, float] = {}  # when each process was told last
         self._silent: dict[Row, tuple[int, float]] = {}  # the same of those that wait
         self._waits_since = 0.0
-        self._hung = 0
+        self._late: dict[Row, bytes] = {}  # of each row: the request that it was at when that was answered in its place
+        self._ending: set[Unit] = set()  # processes that were killed, and threads that hang
 
     def look(self, now: float) -> None:
         """See to all units."""
@@ -93,6 +95,7 @@ class WorkWatch:
         known = self._seen.get(row)
         if known is None or known[0] != (beat, turn):
             self._seen[row] = (beat, turn), now
+            self._late.pop(row, None)
         else:
             since = known[1]
             if at == 0:
@@ -153,6 +156,7 @@ class WorkWatch:
         if row.number == server.work_number:
             flight = server.dispatcher.flights.get(cells[PASSED])
             if flight is not None:
+                self._late[row] = flight.message
                 server.dispatcher.fail(flight, error)
             return True
         number, turn = row.number, cells[TURN]
@@ -169,15 +173,18 @@ class WorkWatch:
             sleep(YIELD_SECONDS)
         else:
             return False  # it hangs just there
-        self._answer(number, cells[REQUEST], cells[SIZE], error)
+        self._answer(row, number, error)
         return True
 
-    def _answer(self, number: int, request_id: int, size: int, error: ServingError) -> None:
-        server = self._server
+    def _answer(self, row: Row, number: int, error: ServingError) -> None:
+        server, request_id, size = self._server, row.cells[REQUEST], row.cells[SIZE]
         connection = server.listener.connections.get(number)
         if connection is None or number not in server.listener.lent:
             return
-        size = 0 if server.handover.local else size  # a thread has taken it off
+        if server.handover.local:
+            size = 0  # a thread has taken it off
+        else:
+            self._late[row] = (server.listener.peek(connection) or b"")[:size]
         server.dispatcher.fail(Task(connection, request_id, perf_counter_ns(), monotonic(), None, size), error)
 
     def refuse_all(self, error: ServingError) -> None:
@@ -189,12 +196,19 @@ class WorkWatch:
     def _replace(self, unit: Unit) -> None:
         """Replace a unit in which a worker hangs; a thread cannot be ended."""
         server = self._server
+        self._ending = {each for each in self._ending if isinstance(each, ProcessUnit) or each.is_running}
+        hung = sum(isinstance(each, ThreadUnit) for each in self._ending)
+        if unit in self._ending or (isinstance(unit, ThreadUnit) and hung >= MAX_HUNG):
+            return
+        self._ending.add(unit)
         log.warning("worker %d hangs and is replaced", unit.number)
         server.dispatcher.quarantine.note_death()
         if isinstance(unit, ProcessUnit):
+            for row in unit.rows:
+                if message := self._late.pop(row, None):
+                    server.dispatcher.note_hang(message)
             unit.kill()
-        elif self._hung < 64:
-            self._hung += 1
+        else:
             unit.retire()
             server.bid_farewell(unit, hung=True, at_work=True)
 
@@ -215,6 +229,7 @@ class WorkWatch:
                     continue
                 self._bury_request(number, phase if at == place else TAKEN, size)
         self._released.pop(unit, None)
+        self._ending.discard(unit)
         server.bid_farewell(unit, hung=False, at_work=at_work)
 
     def _bury_request(self, number: int, phase: int, size: int) -> None:

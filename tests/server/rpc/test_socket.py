@@ -26,10 +26,11 @@ from imdb_serving.config import MAX_QUEUE
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server import connection as streams
-from imdb_serving.server import socket_listener, stream_listener, stream_server
+from imdb_serving.server import socket_listener, stream_listener, stream_server, work_watch
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
+from imdb_serving.server.scoreboard import SHED
 from imdb_serving.server.socket_server import socket_server as server_of
 from imdb_serving.server_process import ServerProcess
 
@@ -203,8 +204,8 @@ def describe(protocol: str, limit: int) -> ServerInfo:
 class own_server:  # noqa: N801 - used as a function
     """A server in this process with one worker, a thread."""
 
-    def __init__(self, handler: object) -> None:
-        self.server = server_of(kit.SOCKET.endpoint(), lambda: handler, 1, 0, describe)  # type: ignore[arg-type,return-value]
+    def __init__(self, handler: object, processes: int = 0) -> None:
+        self.server = server_of(kit.SOCKET.endpoint(), lambda: handler, max(1, processes), processes, describe)  # type: ignore[arg-type,return-value]
         self.ready = threading.Event()
         self.endpoint = ""
         self.thread = threading.Thread(target=self.server.run, args=(self.tell,))
@@ -236,6 +237,64 @@ def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.Mo
             with pytest.raises(RemoteFailure, match="half"):
                 client.predict(kit.SAMPLE)
         assert client.hello().engine == "test"
+
+
+def test_where_there_is_no_epoll_workers_are_threads_of_one_process(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(select, "epoll")
+    with own_server(half, processes=2) as endpoint, connect(endpoint, timeout=10) as client:
+        with pytest.raises(RemoteFailure, match="half"):
+            client.predict(kit.SAMPLE)
+        assert (client.hello().worker_kind, client.hello().server_processes) == ("thread", 1)
+        assert kit.workers(os.getpid()) == set()
+    assert "this system has no epoll: the workers are threads of one process, not 2 processes" in caplog.text
+
+
+def test_so_many_threads_may_hang_at_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(work_watch, "MAX_HUNG", 1)
+    monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
+    gate = threading.Event()
+
+    def hang(request: object, timeline: object) -> object:
+        gate.wait(20)
+        raise RemoteFailure("enough")
+
+    def replaced() -> int:
+        return caplog.text.count("worker 0 hangs and is replaced")
+
+    with own_server(hang) as endpoint, connect(endpoint, timeout=0.3) as client:
+        for _ in range(2):
+            with pytest.raises(RequestTimeout):
+                client.predict(kit.SAMPLE)
+            time.sleep(0.5)
+        assert replaced() == 1  # once, and not the second as long as the first hangs
+        gate.set()
+        assert wait_until(lambda: can_be_asked(client))
+        gate.clear()
+        with pytest.raises(RequestTimeout):
+            client.predict(kit.SAMPLE)
+        assert wait_until(lambda: replaced() == 2)
+        gate.set()
+
+
+def can_be_asked(client: Any) -> bool:
+    """Whether a worker is free."""
+    try:
+        client.predict(kit.SAMPLE)
+    except RequestTimeout:
+        return False
+    except RemoteFailure as error:
+        return str(error) == "enough"
+    return False
+
+
+def test_what_workers_gave_up_is_counted_with_what_the_supervisor_dropped() -> None:
+    running = own_server(half)
+    with running:
+        running.server.queue.counts["shed"] = 1
+        running.server.board.rows[0].cells[SHED] += 2
+        assert running.server.dropped()["shed"] == 3
 
 
 def test_a_half_message_does_not_keep_its_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

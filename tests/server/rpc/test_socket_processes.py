@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.request import urlopen
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ import rpc_kit as kit
 from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
+from imdb_serving.errors import RemoteFailure, RequestTimeout
 from imdb_serving.server_process import ServerProcess
 
 SLEEPER = """
@@ -98,8 +100,8 @@ def test_hello_is_answered_and_deadlines_hold_while_all_are_busy(serve, kind: tu
         assert not any(one.done() for one in slow)
 
 
-def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it(serve) -> None:
-    server = serve(2, *PROCESSES)
+def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it_and_counts_once(serve) -> None:
+    server = serve(2, *PROCESSES, "--metrics-port", "0")
     with kit.raw_socket(server.endpoint) as raw:
         for _ in range(2):  # and the connection is of use afterwards
             raw.send_multipart([*kit.raw_message(deadline_ms=300)[:2], struct.pack("<q", 1500)])
@@ -108,6 +110,28 @@ def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it(serve) ->
         time.sleep(1.6)
         raw.send_multipart(kit.raw_message(id=9))
         assert kit.read_answer(raw.recv_multipart())["id"] == 9
+    with connect(server.endpoint) as client:
+        url = client.hello().metrics
+
+    def counted(outcome: str, count: int) -> bool:
+        with urlopen(url, timeout=10) as response:
+            return f'requests_total{{outcome="{outcome}"}} {count}.0' in response.read().decode()
+
+    assert wait_until(lambda: counted("answered", 1) and counted("timeout", 2))
+
+
+def test_a_request_that_hung_two_processes_is_refused_for_a_while(serve) -> None:
+    server = serve(2, *PROCESSES)
+    with connect(server.endpoint, timeout=0.5) as client, connect(server.endpoint, timeout=20) as other:
+        for _ in range(2):
+            before = kit.workers(server.pid)
+            with pytest.raises(RequestTimeout):
+                client.predict({"words": [60_000]})
+            assert wait_until(lambda before=before: len(kit.workers(server.pid) - before) == 1, 30)
+        assert other.predict({"words": [1]})
+        with pytest.raises(RemoteFailure, match="it is not given to another for"):
+            other.predict({"words": [60_000]})
+        assert other.predict({"words": [1]})
 
 
 @pytest.mark.parametrize("words", [1, 60_000], ids=["small", "large"])
@@ -136,7 +160,6 @@ def test_numbers_of_connections_are_used_again_in_all_processes(serve) -> None:
         return [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in everybody]
 
     sleep_at(server.endpoint, 0)
-    assert wait_until(lambda: held() == held())
     before = held()
     for _ in range(5):
         with kit.side_by_side(8) as run:

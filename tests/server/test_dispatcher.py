@@ -1,0 +1,93 @@
+"""Requests that the supervisor passes on: one whose worker dies is given to another, once, whoever sent it."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.protocol import wire
+from imdb_serving.protocol.requests import make_request
+from imdb_serving.server.dispatcher import Dispatcher
+from imdb_serving.server.handover import RESULT, Passed, Word
+from imdb_serving.server.request_queue import RequestQueue, Task
+
+
+class Everybody:
+    """The listener, the hand-over and the units of a dispatcher, which note what it has them do."""
+
+    workers = 2
+
+    def __init__(self) -> None:
+        self.passed: list[Passed] = []
+        self.told: list[tuple[int, str]] = []
+
+    def ready_workers(self) -> int:
+        return self.workers
+
+    def pass_on(self, passed: Passed) -> bool:
+        self.passed.append(passed)
+        return True
+
+    def client(self, task: Task) -> str:
+        return str(task.route)
+
+    def answer(self, task: Task, outcome: Any) -> None:
+        self.told.append((task.request_id, "answered"))
+
+    def fail(self, task: Task, error: ServingError) -> None:
+        self.told.append((task.request_id, error.code))
+
+
+@pytest.fixture
+def everybody() -> Everybody:
+    return Everybody()
+
+
+@pytest.fixture
+def dispatcher(everybody: Any) -> Dispatcher:
+    return Dispatcher(everybody, everybody, everybody, RequestQueue(lambda task: task.route, lambda: 2), lambda: None)
+
+
+def task(number: int, client: str = "client") -> Task:
+    message = wire.encode_request(make_request([{"words": [number]}], ["prediction"]), number, 9000.0, one_piece=True)
+    return Task(client, number, 0, monotonic() + 60, message, 100)
+
+
+def last(dispatcher: Dispatcher, everybody: Everybody) -> int:
+    """Pass on what waits; the number of the last request passed."""
+    dispatcher.pass_on()
+    return everybody.passed[-1].number
+
+
+def test_a_request_is_asked_again_once(dispatcher: Dispatcher, everybody: Everybody) -> None:
+    dispatcher.submit(task(1))
+    dispatcher.died_at(last(dispatcher, everybody))
+    assert (everybody.told, dispatcher.asked_again) == ([], 1)
+    dispatcher.died_at(last(dispatcher, everybody))
+    assert (everybody.told, dispatcher.asked_again) == ([(1, "internal")], 1)
+    with pytest.raises(ServingError, match="two workers died while working on this request lately"):
+        dispatcher.submit(task(1, "another"))
+
+
+def test_so_is_that_of_a_client_whose_requests_killed_workers(dispatcher: Dispatcher, everybody: Everybody) -> None:
+    """It was told that two workers had died when one had."""
+    dispatcher.queue.distrust("client")
+    dispatcher.submit(task(2))
+    dispatcher.died_at(last(dispatcher, everybody))
+    assert everybody.told == []
+    dispatcher.finish(Word(RESULT, last(dispatcher, everybody), 0, b""))
+    assert everybody.told == [(2, "answered")]
+
+
+def test_an_answer_that_comes_behind_its_timeout_counts_for_nothing(
+    dispatcher: Dispatcher, everybody: Everybody
+) -> None:
+    dispatcher.submit(task(3))
+    number = last(dispatcher, everybody)
+    dispatcher.fail(dispatcher.flights[number], RequestTimeout("late"))
+    dispatcher.finish(Word(RESULT, number, 0, b""))
+    assert everybody.told == [(3, "timeout")]
+    assert dispatcher.counts == {"timeout": 1, "answered": -1}  # the worker counts one answer
