@@ -40,7 +40,7 @@ class Arrivals:
         """Take what it works with; `read` reads one whole request, `rows` returns all workers' rows."""
         self._listener, self._ready, self._cells = listener, ready, board.connections
         self._dispatcher, self._read, self._rows = dispatcher, read, rows
-        self.lying: dict[int, tuple[Task, int]] = {}
+        self.waiting: dict[int, tuple[Task, int]] = {}
         """Requests on lent connections, by number, and what was SENT on it before."""
 
         self.noted: dict[int, tuple[int, float]] = {}
@@ -54,13 +54,13 @@ class Arrivals:
         for number, (sent, since) in list(noted.items()):
             if number not in lent:
                 del noted[number]
-            elif not self._still_lies(number, sent):  # but another request may
+            elif not self._still_waits(number, sent):  # but another request may
                 noted[number] = self._cells[number * CONNECTION_CELLS + SENT], now
             elif now - since > (BUSY_SECONDS if all_busy else NOTED_SECONDS):
                 del noted[number]
                 self._look_at(self._listener.connections[number])
 
-    def _still_lies(self, number: int, sent: int) -> bool:
+    def _still_waits(self, number: int, sent: int) -> bool:
         """Tell whether what lay on a lent connection has not been taken by a worker yet."""
         if number not in self._listener.lent or any(row.is_at(number) for row in self._rows()):
             return False
@@ -70,9 +70,9 @@ class Arrivals:
         """See what lies on a lent connection; what is one whole prediction stays there, if it may."""
         number = connection.descriptor
         sent = self._cells[number * CONNECTION_CELLS + SENT]
-        if number in self.lying:
+        if number in self.waiting:
             self.forget_taken()
-        if number in self.lying or not self._still_lies(number, sent):
+        if number in self.waiting or not self._still_waits(number, sent):
             return
         data = self._listener.peek(connection)
         if data is None:
@@ -89,7 +89,7 @@ class Arrivals:
         number, now_ns = connection.descriptor, perf_counter_ns()
         seen = number * CONNECTION_CELLS + SEEN
         self._cells[seen] = now_ns
-        if not self._still_lies(number, sent):
+        if not self._still_waits(number, sent):
             self._cells[seen] = 0  # a worker took it meanwhile
             return
         deadline = monotonic() + question.allowed_ns / 1e9
@@ -97,24 +97,24 @@ class Arrivals:
         try:
             self._dispatcher.queue.admit(task)
         except ServingError as error:
-            self._answer_lying(task, sent, error)
+            self._answer_waiting(task, sent, error)
         else:
-            self.lying[number] = task, sent
+            self.waiting[number] = task, sent
 
-    def _answer_lying(self, task: Task, sent: int, error: ServingError) -> None:
+    def _answer_waiting(self, task: Task, sent: int, error: ServingError) -> None:
         """Answer a request that lies on a lent connection, unless a worker has taken it."""
         number = task.route.descriptor
-        if self._still_lies(number, sent) and self._listener.take(number):
-            if self._still_lies(number, sent):
+        if self._still_waits(number, sent) and self._listener.take(number):
+            if self._still_waits(number, sent):
                 self._dispatcher.fail(task, error)
             else:
                 self._ready.arm(number)
 
     def forget_taken(self) -> None:
         """Forget requests that lay on lent connections until a worker took them."""
-        for number, (task, sent) in list(self.lying.items()):
-            if not self._still_lies(number, sent) or task.open.locked():
-                del self.lying[number]
+        for number, (task, sent) in list(self.waiting.items()):
+            if not self._still_waits(number, sent) or task.open.locked():
+                del self.waiting[number]
                 for tasks in (self._dispatcher.queue.tasks, self._dispatcher.queue.behind):
                     with suppress(ValueError):
                         tasks.remove(task)
@@ -122,5 +122,5 @@ class Arrivals:
     def end_late(self, tasks: list[Task]) -> None:
         """Answer requests that have waited past their deadline."""
         for task in tasks:
-            _, sent = self.lying.pop(task.route.descriptor, (task, -1))
-            self._answer_lying(task, sent, RequestTimeout(WAITED))
+            _, sent = self.waiting.pop(task.route.descriptor, (task, -1))
+            self._answer_waiting(task, sent, RequestTimeout(WAITED))

@@ -17,7 +17,7 @@ from typing import Any
 from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.outcome import CODES, marked
-from imdb_serving.server.handover import Handover, Passed, Word
+from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.serving_units import ServingUnits
@@ -48,7 +48,7 @@ class Dispatcher:
         """How many requests ended how, beside those that the workers count."""
 
         self.asked_again = 0
-        self.flights: dict[int, Task] = {}
+        self.in_flight: dict[int, Task] = {}
         """Requests that were passed on, by number, until a worker says that it is done with them."""
 
         self._again: set[Task] = set()  # those at which a worker died
@@ -94,7 +94,7 @@ class Dispatcher:
 
     def died_at(self, number: int) -> None:
         """See to a passed request whose worker has died."""
-        task = self.flights.pop(number, None)
+        task = self.in_flight.pop(number, None)
         if task is None or task.open.locked():
             return
         self.quarantine.note_death()
@@ -108,13 +108,13 @@ class Dispatcher:
     def pass_on(self) -> None:
         """Pass requests to workers, as many as there are workers."""
         window = self._units.ready_workers()
-        while len(self.flights) < window and (task := self._next(window)) is not None:
+        while len(self.in_flight) < window and (task := self._next(window)) is not None:
             number = next(self._numbers)
             deadline_ns = perf_counter_ns() + int((task.deadline - monotonic()) * 1e9)
             if not self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, task.message)):
                 (self.queue.behind if task.suspect else self.queue.tasks).appendleft(task)
                 return
-            self.flights[number] = task
+            self.in_flight[number] = task
 
     def _next(self, workers: int) -> Task | None:
         """Take the next request that this process has read off the queue."""
@@ -131,7 +131,7 @@ class Dispatcher:
                 self._listener.reclaim(task.route.descriptor)
             return self._next(workers)
         if task.suspect and self.quarantine.active:
-            suspects = sum(flight.suspect for flight in self.flights.values())
+            suspects = sum(request.suspect for request in self.in_flight.values())
             if workers - suspects - 1 < min(1, self._units.workers - 1):
                 return None
         return self.queue.behind.popleft()
@@ -140,22 +140,22 @@ class Dispatcher:
         """Forget all requests of a client that is gone."""
         self.queue.abandon(connection)
         self._again = {task for task in self._again if task.route is not connection}
-        for task in self.flights.values():
+        for task in self.in_flight.values():
             if task.route is connection:
                 task.try_finish()
 
-    def finish(self, word: Word) -> None:
+    def finish(self, report: Report) -> None:
         """Send the answer to a request that was passed on, unless it has ended."""
-        task = self.flights.pop(word.number, None)
+        task = self.in_flight.pop(report.number, None)
         if task is None:
             return
         self._again.discard(task)
         if not task.try_finish():  # it was counted then; the worker has counted it as well
-            self.counts[CODES[word.code] or "answered"] -= 1
+            self.counts[CODES[report.code] or "answered"] -= 1
         else:
-            if word.code and log.isEnabledFor(logging.INFO):
-                log_failure(task.request_id, self._listener.client(task), word.code, task.received_ns)
-            self._listener.answer(task, marked([word.data], word.code))
+            if report.code and log.isEnabledFor(logging.INFO):
+                log_failure(task.request_id, self._listener.client(task), report.code, task.received_ns)
+            self._listener.answer(task, marked([report.data], report.code))
 
     def fail(self, task: Task, error: ServingError) -> None:
         """End a request with an error, unless it has ended."""
@@ -177,6 +177,6 @@ class Dispatcher:
 
     def refuse_all(self, error: ServingError) -> None:
         """Fail all requests that are not answered yet."""
-        for task in [*self.queue.clear(), *self.flights.values()]:
+        for task in [*self.queue.clear(), *self.in_flight.values()]:
             if task.message is not None:
                 self.fail(task, error)

@@ -1,4 +1,4 @@
-"""The hand-over between the supervisor and the workers: requests that it has read, and what they leave to it.
+"""Between the supervisor and the workers: requests that it has read and passes on, and what they report to it.
 
 Both go over a pair of sockets that keeps messages apart. All idle workers wait at one end for requests, and the kernel
 gives each to one of them; the number of the request is read straight into the worker's row, so it is known who was at
@@ -25,8 +25,8 @@ KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform.star
 DESCRIPTOR_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 
 LEFT, UNSENT, RESULT, BUSY, OBSERVED = range(5)
-"""What a worker leaves to the supervisor: a connection, the rest of an answer, the answer to a passed request; the
-word that it has something to do; or an answer, for the metrics."""
+"""What a worker reports: a connection that it leaves to the supervisor, the rest of an answer that the client does not
+read, the answer to a passed request, that it has begun to work, or an answer for the metrics."""
 
 
 class Passed(NamedTuple):
@@ -38,8 +38,8 @@ class Passed(NamedTuple):
     message: Any
 
 
-class Word(NamedTuple):
-    """What a worker says: its kind, the number of the connection or of the request, a code, and bytes."""
+class Report(NamedTuple):
+    """What a worker reports: its kind, the number of the connection or of the request, a code, and bytes."""
 
     kind: int
     number: int
@@ -110,21 +110,22 @@ class Handover:
         The socket at which workers wait gets a number that is not below `lowest`.
         """
         self.local = local
-        self._requests, self._words = _Pair(local=local), _Pair(local=local)
-        for end in (self._requests.sender, self._requests.receiver, self._words.receiver):
+        self._request_pair, self._report_pair = _Pair(local=local), _Pair(local=local)
+        for end in (self._request_pair.sender, self._request_pair.receiver, self._report_pair.receiver):
             end.setblocking(False)
-        self.requests = self._requests.receiver = renumbered(self._requests.receiver, lowest)
-        self.words = self._words.receiver  # where the supervisor hears
-        self.says = self._words.sender
+        self.requests = self._request_pair.receiver = renumbered(self._request_pair.receiver, lowest)
+        self.reports = self._report_pair.receiver  # where the supervisor reads
+        self.reporter = self._report_pair.sender
         self._keys = itertools.count()
 
     @classmethod
-    def of_worker(cls, requests: socket.socket, says: socket.socket) -> Handover:
+    def of_worker(cls, requests: socket.socket, reporter: socket.socket) -> Handover:
         """Return what a worker process has of it."""
         made = cls.__new__(cls)
         made.local = False
-        made._requests, made._words = _Pair((requests, requests), local=False), _Pair((says, says), local=False)
-        made.requests, made.words, made.says = requests, says, says
+        made._request_pair = _Pair((requests, requests), local=False)
+        made._report_pair = _Pair((reporter, reporter), local=False)
+        made.requests, made.reports, made.reporter = requests, reporter, reporter
         made._keys = itertools.count()
         return made
 
@@ -132,7 +133,7 @@ class Handover:
         """Pass a request to the next idle worker; return whether there was room for it."""
         number, received_ns, deadline_ns, message = passed
         try:
-            self._requests.send((number, received_ns, deadline_ns), message, number)
+            self._request_pair.send((number, received_ns, deadline_ns), message, number)
         except BlockingIOError:
             return False
         return True
@@ -147,24 +148,24 @@ class Handover:
         if size < HEAD.size:  # the supervisor has gone
             return None
         received_ns, deadline_ns, key = struct.unpack_from("<qqq", rest)
-        data = self._requests.payload(key, bytes(rest[24 : size - 8]), ancillary)
+        data = self._request_pair.payload(key, bytes(rest[24 : size - 8]), ancillary)
         return Passed(row.cells[PASSED], received_ns, deadline_ns, data)
 
-    def say(self, kind: int, number: int, code: int = 0, data: Any = b"") -> None:
-        """Say something to the supervisor; by any worker."""
+    def report(self, kind: int, number: int, code: int = 0, data: Any = b"") -> None:
+        """Report something to the supervisor; by any worker."""
         with suppress(BrokenPipeError, ConnectionResetError):  # without a supervisor this process ends
-            self._words.send((kind, number, code), data, next(self._keys))
+            self._report_pair.send((kind, number, code), data, next(self._keys))
 
-    def hear(self) -> Word | None:
-        """Return what a worker has said, if any has."""
+    def next_report(self) -> Report | None:
+        """Return the next report of a worker, if there is one."""
         try:
-            data, ancillary, _, _ = self.words.recvmsg(HEAD.size + INLINE_BYTES, DESCRIPTOR_SPACE)
+            data, ancillary, _, _ = self.reports.recvmsg(HEAD.size + INLINE_BYTES, DESCRIPTOR_SPACE)
         except BlockingIOError:
             return None
         kind, number, code, key = HEAD.unpack_from(data)
-        return Word(kind, number, code, self._words.payload(key, data[HEAD.size :], ancillary))
+        return Report(kind, number, code, self._report_pair.payload(key, data[HEAD.size :], ancillary))
 
     def close(self) -> None:
         """Close all ends."""
-        self._requests.close()
-        self._words.close()
+        self._request_pair.close()
+        self._report_pair.close()

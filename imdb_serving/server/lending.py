@@ -64,7 +64,7 @@ class LendingListener(SocketListener):
         self.opened: Callable[[int, int], None] = lambda *_: None
         self.closed: Callable[[int, int], None] = lambda *_: None
         self.work_number = -1
-        self.hear: Callable[[], None] = lambda: None
+        self.read_reports: Callable[[], None] = lambda: None
         self._times = itertools.count()
         self.lent: dict[int, int] = {}
         """The numbers of the lent connections, with a count that tells one time from another."""
@@ -166,7 +166,7 @@ class LendingListener(SocketListener):
         if number == self.work_number:
             return True
         times = self.lent.get(number)
-        self.hear()  # a worker may have left it just before: it says so before it is at nothing
+        self.read_reports()  # a worker may have left it just before: it says so before it is at nothing
         return times is not None and self.lent.get(number) == times
 
     def settle_taken(self) -> None:

@@ -119,7 +119,7 @@ class ProcessUnit(ForkedProcess):
         self._before = _answered(self.rows)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, KIND)
         board, ready, handover = shared
-        files = [board.file, ready.descriptor, handover.requests.fileno(), handover.says.fileno()]
+        files = [board.file, ready.descriptor, handover.requests.fileno(), handover.reporter.fileno()]
         socket.send_fds(self.control, [b"shared"], files)
         numbers = [at for at, _ in rows]
         cores = [processes.cores_of_worker(at) for at in numbers]

@@ -168,14 +168,14 @@ class StreamServer:
         listener.set_back = self.queue.set_back
         listener.may_lend, listener.rows = self._may_lend, self.rows
         listener.work_number = self.work_number
-        listener.hear = self.hear
+        listener.read_reports = self.read_reports
         listener.opened, listener.closed = self._tell_opened, self._tell_closed
         self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, self.read, self.rows)
         self._at_work = WorkWatch(self)
         self._pace = Pace(self._units.workers)
         self._heap = HeapTrimmer(monotonic())
         self._poll = select.poll()
-        for descriptor in (self._waker.descriptor, self.handover.words.fileno(), listener.readiness_descriptor):
+        for descriptor in (self._waker.descriptor, self.handover.reports.fileno(), listener.readiness_descriptor):
             if descriptor >= 0:
                 self._poll.register(descriptor, select.POLLIN)
 
@@ -214,17 +214,17 @@ class StreamServer:
             if isinstance(unit, ProcessUnit):
                 unit.closed(number, generation)
 
-    def hear(self) -> None:
-        """Take what the workers have left."""
-        while (word := self.handover.hear()) is not None:
-            if word.kind == LEFT:
-                self.listener.reclaim(word.number, word.data)
-            elif word.kind == UNSENT:
-                self.listener.unsent(word.number, word.data)
-            elif word.kind == RESULT:
-                self.dispatcher.finish(word)
-            elif word.kind == OBSERVED and self.observed is not None:
-                self.observed.append([word.data])
+    def read_reports(self) -> None:
+        """Read what the workers have reported, and act on it."""
+        while (report := self.handover.next_report()) is not None:
+            if report.kind == LEFT:
+                self.listener.reclaim(report.number, report.data)
+            elif report.kind == UNSENT:
+                self.listener.unsent(report.number, report.data)
+            elif report.kind == RESULT:
+                self.dispatcher.finish(report)
+            elif report.kind == OBSERVED and self.observed is not None:
+                self.observed.append([report.data])
 
     def keep(self, seconds: float) -> None:
         """Look after everything for some seconds, or until `stop`."""
@@ -243,16 +243,16 @@ class StreamServer:
     def _tick(self, found: set[int]) -> None:
         if found or self.listener.readiness_descriptor < 0:
             self._waker.clear()
-            self.hear()
+            self.read_reports()
             while self.listener.receive():
                 pass
-            self._welcome()
+            self._adopt()
         now, at_work = monotonic(), self.at_work()
         self._quiet = 0 if at_work or self._arrivals.noted or len(self.queue) else self._quiet + 1
         self._at_work.look(now)
         if self.listener.unsettled:
             self.listener.settle_taken()
-        if self._arrivals.lying:
+        if self._arrivals.waiting:
             self._arrivals.forget_taken()
         all_busy = at_work >= self._workers_live
         self._ticks += 1
@@ -269,8 +269,8 @@ class StreamServer:
         self.listener.look_after()
         self._heap.tidy(now)
 
-    def _welcome(self) -> None:
-        """Take units in that have become ready."""
+    def _adopt(self) -> None:
+        """Have units take requests that have become ready."""
         while not self._units.newcomers.empty():
             unit = self._units.newcomers.get()
             self.live.append(unit)
@@ -283,17 +283,17 @@ class StreamServer:
 
     def waits(self) -> bool:
         """Tell whether a request waits that a worker could take."""
-        lying, flights = self._arrivals.lying, self.dispatcher.flights
-        if not (lying or flights):
+        waiting, in_flight = self._arrivals.waiting, self.dispatcher.in_flight
+        if not (waiting or in_flight):
             return False
         taken = {row.cells[PASSED] for row in self.rows()}
-        return bool(lying or flights.keys() - taken)
+        return bool(waiting or in_flight.keys() - taken)
 
     def release(self) -> None:
         """Have all threads of this process take requests."""
         self._pace.release()
 
-    def bid_farewell(self, unit: Unit, *, hung: bool, at_work: bool) -> None:
+    def replace_unit(self, unit: Unit, *, hung: bool, at_work: bool) -> None:
         """Have a unit replaced that has ended, or hangs."""
         self.live.remove(unit)
         self._workers_live = len(self.rows())
@@ -306,7 +306,7 @@ class StreamServer:
     def _drain(self) -> None:
         """Answer all that had arrived, refuse what arrives from now on; what cannot be answered in time is refused."""
         self.board.common[HAND_OVER] = 1
-        self.hear()
+        self.read_reports()
         while self.listener.receive():
             pass
         for number in list(self.listener.lent):
@@ -314,7 +314,7 @@ class StreamServer:
                 self.listener.reclaim(number)
         self._refusing = lambda: ServerUnavailable("this server is shutting down; use another one")
         until = monotonic() + self._drain_timeout
-        while (len(self.queue) or self.dispatcher.flights or self.listener.lent) and monotonic() < until:
+        while (len(self.queue) or self.dispatcher.in_flight or self.listener.lent) and monotonic() < until:
             self.keep(TICK_SECONDS)
         late = ServerUnavailable("this server is shutting down and did not come to this request; use another one")
         self.dispatcher.refuse_all(late)

@@ -170,7 +170,7 @@ class StreamWorker:
                 continue
             try:
                 if self._board.common[ASLEEP]:
-                    self._handover.say(BUSY, 0)
+                    self._handover.report(BUSY, 0)
                 self._take(count)
             except Exception:  # a fault of ours must not cost the worker
                 log.exception("a worker goes on behind a fault")
@@ -185,7 +185,7 @@ class StreamWorker:
             if number == self._work_number:
                 self._ready.arm(number)
             elif number:
-                self._handover.say(LEFT, number)
+                self._handover.report(LEFT, number)
 
     def _take(self, count: int) -> None:
         """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
@@ -245,7 +245,7 @@ class StreamWorker:
             data = self._with_rest(connection, data)
             question = self._carrier.read(data)
         if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
-            self._handover.say(LEFT, number, 0, b"" if self._peek else data)
+            self._handover.report(LEFT, number, 0, b"" if self._peek else data)
             return None
         received_ns, seen = self._taken_ns, number * CONNECTION_CELLS + SEEN
         if seen_ns := self._connections[seen]:
@@ -294,7 +294,7 @@ class StreamWorker:
         cells[PHASE] = TAKEN
         if common[OBSERVE] and not outcome[0]:
             common[OBSERVE] -= 1  # not exact between processes, and need not be
-            self._handover.say(OBSERVED, 0, 0, outcome[1])
+            self._handover.report(OBSERVED, 0, 0, outcome[1])
         return outcome
 
     def _send(self, number: int, connection: socket.socket, data: Any, size: int) -> None:
@@ -305,7 +305,7 @@ class StreamWorker:
         except BlockingIOError:
             sent = 0
         except OSError:  # the client has gone: the supervisor closes the connection
-            self._handover.say(LEFT, number)
+            self._handover.report(LEFT, number)
             return
         if self._peek:
             connection.recv_into(self._scratch, size)
@@ -317,9 +317,9 @@ class StreamWorker:
         if sent == len(data) and not self._common[HAND_OVER]:
             self._ready.arm(number)
         elif sent == len(data):
-            self._handover.say(LEFT, number)
+            self._handover.report(LEFT, number)
         else:
-            self._handover.say(UNSENT, number, 0, bytes(data[sent:]))
+            self._handover.report(UNSENT, number, 0, bytes(data[sent:]))
 
     def _take_passed(self) -> None:
         """Answer a request that the supervisor has read; the next one is another worker's meanwhile."""
@@ -330,7 +330,7 @@ class StreamWorker:
         question = self._carrier.read(passed.message)
         if question is not None:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
-            self._handover.say(RESULT, passed.number, code, answer)
+            self._handover.report(RESULT, passed.number, code, answer)
             self.row.cells[OUTCOMES + code] += 1
         self.row.cells[PASSED] = 0
 

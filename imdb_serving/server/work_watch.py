@@ -56,7 +56,7 @@ class WorkWatch:
         self._server = server
         self._seen: dict[Row, tuple[tuple[int, int], float]] = {}  # what each row's worker is at, and since when
         self._released: dict[Unit, float] = {}  # when each process was told last
-        self._silent: dict[Row, tuple[int, float]] = {}  # the same of those that wait
+        self._silent: dict[Row, tuple[int, float]] = {}  # how often each idle row's worker has looked, and since when
         self._waits_since = 0.0
         self._late: dict[Row, bytes] = {}  # of each row: the request that it was at when that was answered in its place
         self._ending: set[Unit] = set()  # processes that were killed, and threads that hang
@@ -68,7 +68,7 @@ class WorkWatch:
             if isinstance(unit, ProcessUnit):
                 unit.flush()
                 if unit.is_dead():
-                    self.bury(unit)
+                    self.clean_up_after(unit)
                     continue
             for at, row in enumerate(unit.rows):
                 if row.is_busy:
@@ -154,10 +154,10 @@ class WorkWatch:
         """Answer the request that a worker is at, in its place; return whether it had not answered by then."""
         server, cells = self._server, row.cells
         if row.number == server.work_number:
-            flight = server.dispatcher.flights.get(cells[PASSED])
-            if flight is not None:
-                self._late[row] = flight.message
-                server.dispatcher.fail(flight, error)
+            request = server.dispatcher.in_flight.get(cells[PASSED])
+            if request is not None:
+                self._late[row] = request.message
+                server.dispatcher.fail(request, error)
             return True
         number, turn = row.number, cells[TURN]
         cells[EXPIRED] = turn
@@ -210,12 +210,12 @@ class WorkWatch:
             unit.kill()
         else:
             unit.retire()
-            server.bid_farewell(unit, hung=True, at_work=True)
+            server.replace_unit(unit, hung=True, at_work=True)
 
-    def bury(self, unit: ProcessUnit) -> None:
-        """See to what a process was at that has ended, and have it replaced."""
+    def clean_up_after(self, unit: ProcessUnit) -> None:
+        """Give what a process was at that has ended to others, and have it replaced."""
         server, at_work = self._server, False
-        server.hear()
+        server.read_reports()
         for row in unit.rows:
             cells, numbers = row.cells, row.numbers.tolist()
             place, phase, passed, size = cells[AT], cells[PHASE], cells[PASSED], cells[SIZE]
@@ -227,12 +227,12 @@ class WorkWatch:
             for at, number in enumerate(numbers):
                 if not number or (given_back and at != place) or (expired and at == place):
                     continue
-                self._bury_request(number, phase if at == place else TAKEN, size)
+                self._give_back(number, phase if at == place else TAKEN, size)
         self._released.pop(unit, None)
         self._ending.discard(unit)
-        server.bid_farewell(unit, hung=False, at_work=at_work)
+        server.replace_unit(unit, hung=False, at_work=at_work)
 
-    def _bury_request(self, number: int, phase: int, size: int) -> None:
+    def _give_back(self, number: int, phase: int, size: int) -> None:
         listener = self._server.listener
         if number == self._server.work_number:
             listener.unsettled.add(number)

@@ -11,7 +11,7 @@ from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.handover import RESULT, Passed, Word
+from imdb_serving.server.handover import RESULT, Passed, Report
 from imdb_serving.server.request_queue import RequestQueue, Task
 
 
@@ -78,7 +78,7 @@ def test_so_is_that_of_a_client_whose_requests_killed_workers(dispatcher: Dispat
     dispatcher.submit(task(2))
     dispatcher.died_at(last(dispatcher, everybody))
     assert everybody.told == []
-    dispatcher.finish(Word(RESULT, last(dispatcher, everybody), 0, b""))
+    dispatcher.finish(Report(RESULT, last(dispatcher, everybody), 0, b""))
     assert everybody.told == [(2, "answered")]
 
 
@@ -87,7 +87,7 @@ def test_an_answer_that_comes_behind_its_timeout_counts_for_nothing(
 ) -> None:
     dispatcher.submit(task(3))
     number = last(dispatcher, everybody)
-    dispatcher.fail(dispatcher.flights[number], RequestTimeout("late"))
-    dispatcher.finish(Word(RESULT, number, 0, b""))
+    dispatcher.fail(dispatcher.in_flight[number], RequestTimeout("late"))
+    dispatcher.finish(Report(RESULT, number, 0, b""))
     assert everybody.told == [(3, "timeout")]
     assert dispatcher.counts == {"timeout": 1, "answered": -1}  # the worker counts one answer

@@ -154,12 +154,12 @@ def test_a_request_is_passed_on_and_its_answer_comes_back(board: Scoreboard, loc
         assert handover.pass_on(Passed(41, 2, 3, message))
         assert handover.take(row) == (41, 2, 3, message)
         assert row.cells[PASSED] == 41
-        assert handover.hear() is None
-        handover.say(LEFT, 8)
-        handover.say(RESULT, 41, 5, message)
-        assert handover.hear() == (LEFT, 8, 0, b"")
-        assert handover.hear() == (RESULT, 41, 5, message)
-        assert handover.hear() is None
+        assert handover.next_report() is None
+        handover.report(LEFT, 8)
+        handover.report(RESULT, 41, 5, message)
+        assert handover.next_report() == (LEFT, 8, 0, b"")
+        assert handover.next_report() == (RESULT, 41, 5, message)
+        assert handover.next_report() is None
     finally:
         handover.close()
 
