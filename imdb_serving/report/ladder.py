@@ -22,6 +22,9 @@ from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
 
 LEAST_ROUNDS = 2
+SHOWN = 3
+"""Of the reasons why rounds are missing."""
+
 ACK_MS = (35.0, 50.0)
 """Where requests would gather that wait for a delayed acknowledgement: Linux waits 40 ms."""
 
@@ -74,7 +77,9 @@ def rungs(rows: Sequence[Row]) -> pd.DataFrame:
         whole = [number for number, part in own.groupby("round") if set(part["rung"]) >= set(ALL)]
         if len(whole) < LEAST_ROUNDS:
             bad = table[(table["engine"] == engine) & (table["client_threads"] == clients) & (table["why"] != "")]
-            why = "; ".join(dict.fromkeys(f"{row.rung}, round {row.round}: {row.why}" for row in bad.itertuples()))
+            reasons = list(dict.fromkeys(f"{row.rung}, round {row.round}: {row.why}" for row in bad.itertuples()))
+            more = [f"and {len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+            why = "; ".join([*reasons[:SHOWN], *more])
             raise DataError(
                 f"engine {engine}, {plural(clients, 'client')}: {plural(len(whole), 'round')} with all rungs, of "
                 f"{LEAST_ROUNDS} needed ({why or 'the others were not measured'}); measure the ladder again"

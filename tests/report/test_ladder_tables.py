@@ -159,6 +159,12 @@ def test_a_ladder_that_lacks_a_rung_is_told_with_the_reason(tmp_path: Path) -> N
     ]
     with pytest.raises(DataError, match=r"engine paddle, 1 client: 0 rounds with all rungs.*socket, round 1: gone"):
         ladder.rungs(bad)
+    worse = [msgspec.structs.replace(one, status="failed", error="gone") for one in made(tmp_path)]
+    with pytest.raises(DataError) as told:
+        ladder.rungs(worse)
+    assert str(told.value).count("gone") == ladder.SHOWN
+    first = [one for one in worse if (one.cell.engine, one.cell.client_threads) == ("paddle", 1)]
+    assert f"; and {len(first) - ladder.SHOWN} more); measure the ladder again" in str(told.value)
     with pytest.raises(DataError, match="the ladder was not measured"):
         ladder.rungs([])
 
