@@ -243,11 +243,13 @@ def test_where_there_is_no_epoll_workers_are_threads_of_one_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delattr(select, "epoll")
-    with own_server(half, processes=2) as endpoint, connect(endpoint, timeout=10) as client:
+    running = own_server(half, processes=2)
+    with running as endpoint, connect(endpoint, timeout=10) as client:
         with pytest.raises(RemoteFailure, match="half"):
             client.predict(kit.SAMPLE)
         assert (client.hello().worker_kind, client.hello().server_processes) == ("thread", 1)
-        assert kit.workers(os.getpid()) == set()
+        assert running.server.pids() == {}
+        assert len(running.server.rows()) == 2
     assert "this system has no epoll: the workers are threads of one process, not 2 processes" in caplog.text
 
 
