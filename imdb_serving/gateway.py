@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import replace
-from time import monotonic, perf_counter_ns
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
 
 from imdb_serving.clients.zeromq import RpcClient
 from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.errors import ServingError
 from imdb_serving.keys import NOBODY, Credentials
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server.app import Refusing, refuse_while_starting
+from imdb_serving.server.app import make_app, nobody
 from imdb_serving.timing import Stage
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 
 class Gateway:
-    """A backend that asks an RPC server, as the published Flask service does; one client a thread."""
+    """Asks an RPC server, as the published Flask service does; for one thread at a time."""
 
-    refusing: Refusing = None
+    refusing: Callable[[], ServingError | None] | None = None
+    """Returns what is answered instead while a server starts."""
 
     def __init__(self, endpoint: str, credentials: Credentials = NOBODY) -> None:
         """Take the RPC server's endpoint, and what it asks to be shown."""
         self.endpoint, self._credentials = endpoint, credentials
-        self.metrics = ""
-        self._local = threading.local()
+        self._connected: RpcClient | None = None
 
     def _client(self) -> RpcClient:
-        if not hasattr(self._local, "client"):
-            self._local.client = RpcClient(self.endpoint, credentials=self._credentials)
-        client: RpcClient = self._local.client
-        return client
+        if self.refusing is not None and (refusal := self.refusing()) is not None:
+            raise refusal
+        if self._connected is None:
+            self._connected = RpcClient(self.endpoint, credentials=self._credentials)
+        return self._connected
 
     def describe(self) -> ServerInfo:
-        refuse_while_starting(self.refusing)
+        """Return what the RPC server says of itself."""
         client = self._client()
         client.timeout = 1.0
-        return replace(client.hello(), metrics=self.metrics)
+        return client.hello()
 
-    def answer(self, request: Request, deadline: float) -> Reply:
+    def answer(self, request: Request, deadline_ns: int) -> Reply:
         """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
         begun = perf_counter_ns()
-        refuse_while_starting(self.refusing)
         client = self._client()
         # A tenth is kept back, so that the word of a server that is gone still reaches the client in its time.
-        client.timeout = min(max(0.001, 0.9 * (deadline - monotonic())), MAX_TIMEOUT)
+        client.timeout = min(max(0.001, 0.9 * (deadline_ns - begun) / 1e9), MAX_TIMEOUT)
         reply = client.call(request)
         names = [stage.name for stage in reply.stages]
         ops = reply.stages[names.index("queue") + 1 : names.index("reply")]  # whatever they are called
         return Reply(reply.outputs, [Stage("handover", begun, ops[0].start_ns), *ops])
+
+
+def make_gateway_app(endpoint: str, credentials: Credentials, **options: Any) -> Flask:
+    """Make the application of one of a gateway's workers; see `make_app`."""
+    return make_app(nobody, Gateway(endpoint, credentials).answer, **options)

@@ -81,7 +81,7 @@ def _serve_socket(options: ServeOptions, make_pipeline: MakePipeline, bundle: Bu
         options.endpoint,
         None,
         options.server_threads,
-        options.server_processes if options.kind == "process" or options.server_processes > 1 else 0,
+        options.worker_processes,
         functools.partial(options.describe, bundle),
         max_message_bytes=options.max_message_bytes,
         preload=options.preload(),
@@ -89,7 +89,9 @@ def _serve_socket(options: ServeOptions, make_pipeline: MakePipeline, bundle: Bu
         max_queue=options.max_queue,
     )
     warn_strangers(options.endpoint, guarded=False)
-    server.watch = lambda watched: metrics_port(options, watched, watched, server.info, rpc_stages)
+    server.watch = lambda watched: metrics_port(
+        options, watched, watched, server.info, lambda answer: rpc_stages([answer])
+    )
     stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce("socket", endpoint, options, server.info.metrics))
 

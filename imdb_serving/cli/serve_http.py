@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,160 +25,149 @@ from imdb_serving.config import WAIT_SECONDS
 from imdb_serving.errors import ConfigError, ServerStartError
 
 if TYPE_CHECKING:
-    from flask import Flask
-
     from imdb_serving.keys import Credentials
-    from imdb_serving.server.http_server import DevServer, HttpServer
-    from imdb_serving.server.startup import Starter
-
-    Server: TypeAlias = HttpServer | DevServer
+    from imdb_serving.messages import ServerInfo
+    from imdb_serving.model.bundle import Bundle
+    from imdb_serving.server.http_server import HttpServer
 
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
-    from imdb_serving.server.app import PROTOCOL, Workers, make_app
-    from imdb_serving.server.startup import Starter
+    from imdb_serving.server.app import make_worker_app
 
     options.set_up_log()
-    options.check_one_process()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
-    workers = Workers(
-        None,
-        options.server_threads,
-        options.kind,
-        options.describe(bundle, PROTOCOL, options.max_message_bytes),
-        options.preload(),
-    )
-    pool = workers.pool
+    settings = _settings(options)
 
-    def start() -> None:
-        workers.set_handler(functools.partial(make_pipeline, options.tuned(bundle), bundle))
-        pool.start()
+    def prepare() -> None:
+        make_handler = functools.partial(make_pipeline, options.tuned(bundle), bundle)
+        server.set_handler(functools.partial(make_worker_app, make_handler, **settings))
 
-    app = make_app(workers, max_body_bytes=options.max_message_bytes, token=options.token())
-    server = _http_server(app, options, pool.replace_stuck if options.kind == "thread" else None)
-    starter = Starter(start)
-    workers.refusing = starter.refusal
-    broken: list[ServerStartError] = []
-
-    def give_up(error: ServerStartError) -> None:
-        broken.append(error)
-        server.stop()
-
-    pool.on_broken = give_up
-    stop_when_asked(server.stop, options)
-    try:
-        with metrics_port(options, server.threads, pool, workers.info, http_stages) as metrics:
-            workers.info = replace(workers.info, metrics=metrics)
-            _run(server, starter, "flask", options, metrics)
-    finally:
-        pool.stop()
-        starter.join()
-    if broken:
-        raise broken[0]
+    server = _http_server(options, bundle, options.worker_processes, prepare=prepare, preload=options.preload())
+    _run_http(server, "flask", options)
 
 
 def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentials) -> None:
     """Serve over HTTP by asking the RPC server at `rpc`, or one started for this; N threads, each with a client."""
-    _serve_listener(options, rpc, "flask-gateway", lambda app: _http_server(app, options), credentials=credentials)
-
-
-def _http_server(
-    app: Flask, options: ServeOptions, replace_stuck: Callable[[int | None], None] | None = None
-) -> HttpServer:
-    from imdb_serving.server.http_server import HttpServer
-
-    return HttpServer(
-        app,
-        options.host,
-        options.port,
-        options.server_threads,
-        replace_stuck=replace_stuck,
-        max_queue=options.max_queue,
-    )
-
-
-def serve_dev(options: ServeOptions, rpc: str | None) -> None:
-    """Serve as published: Werkzeug's server with one thread, in front of an RPC server; writes PROFILE lines."""
-    from imdb_serving.server.http_server import DevServer
-
-    _serve_listener(options, rpc, "flask-dev", lambda app: DevServer(app, options.host, options.port), profile=True)
-
-
-def _serve_listener(
-    options: ServeOptions,
-    rpc: str | None,
-    mode: str,
-    make_server: Callable[[Flask], Server],
-    *,
-    profile: bool = False,
-    credentials: Credentials | None = None,
-) -> None:
-    from imdb_serving.clients.connect import wait_for
-    from imdb_serving.clients.zeromq import RpcClient
-    from imdb_serving.gateway import Gateway
-    from imdb_serving.server.app import make_app
-    from imdb_serving.server.startup import Starter
-    from imdb_serving.server_process import KeptServer
+    from imdb_serving.gateway import Gateway, make_gateway_app
 
     options.set_up_log()
     options.check_one_process()
     options.settle()
-    broken: list[ServerStartError] = []
-    if not rpc:
-        options.open_bundle()  # what is wrong with the model is said here, not by the process below
-        options.make_pipeline()
-    from imdb_serving.keys import NOBODY
-
-    credentials = credentials or NOBODY
+    rpc_server = _RpcServer(options, rpc, credentials)
     gateway = Gateway(rpc or "", credentials)
-    app = make_app(gateway, max_body_bytes=options.max_message_bytes, profile=profile, token=options.token())
-    server = make_server(app)
+
+    def prepare() -> None:
+        gateway.endpoint = rpc_server.start()
+        server.set_handler(functools.partial(make_gateway_app, gateway.endpoint, credentials, **_settings(options)))
+
+    def describe() -> ServerInfo:
+        return replace(gateway.describe(), metrics=server.info.metrics)
+
+    server = _http_server(options, None, 0, prepare=prepare, describe=describe)
+    rpc_server.on_end = server.give_up
+    try:
+        _run_http(server, "flask-gateway", options, told=True)
+    finally:
+        rpc_server.stop()
+
+
+class _RpcServer:
+    """The RPC server that a gateway asks: another one's, or one that is started for it."""
+
+    def __init__(self, options: ServeOptions, rpc: str | None, credentials: Credentials) -> None:
+        """Take where it is, if it is another one's; what is wrong with the model is said here, not by its process."""
+        from imdb_serving.server_process import KeptServer
+
+        self._endpoint, self._credentials = rpc or "", credentials
+        self.on_end: Callable[[ServerStartError], None] = lambda _: None
+        self._kept = None
+        if not rpc:
+            options.open_bundle()
+            options.make_pipeline()
+            self._kept = KeptServer(options.arguments(), self._end)
+
+    def _end(self, error: ServerStartError) -> None:
+        self.on_end(error)
+
+    def start(self) -> str:
+        """Wait until it answers; return its endpoint."""
+        from imdb_serving.clients.connect import wait_for
+        from imdb_serving.clients.zeromq import RpcClient
+
+        if self._kept is not None:
+            return self._kept.start()
+        with RpcClient(self._endpoint, credentials=self._credentials) as client:
+            wait_for(client, WAIT_SECONDS)
+        return self._endpoint
+
+    def stop(self) -> None:
+        """Stop it, if it was started."""
+        if self._kept is not None:
+            self._kept.stop()
+
+
+def _settings(options: ServeOptions) -> dict[str, Any]:
+    return {"max_body_bytes": options.max_message_bytes, "token": options.token()}
+
+
+def _http_server(options: ServeOptions, bundle: Bundle | None, processes: int, **more: Any) -> HttpServer:
+    from imdb_serving.server.app import PROTOCOL, make_app
+    from imdb_serving.server.http_server import HttpServer, HttpService
+
+    make = functools.partial(make_app, **_settings(options))
+    service = HttpService(options.host, options.port, options.max_message_bytes, make)
+    info = options.describe(bundle, PROTOCOL, options.max_message_bytes)
+    return HttpServer(service, options.server_threads, processes, info, max_queue=options.max_queue, **more)
+
+
+def _run_http(server: HttpServer, mode: str, options: ServeOptions, *, told: bool = False) -> None:
+    """Run it; `told` says that it speaks for another server, which has the workers."""
+    warn_strangers(server.url, guarded=options.token_file is not None)
+    server.watch = lambda watched: metrics_port(options, watched, None if told else watched, server.info, http_stages)
+    stop_when_asked(server.stop, options)
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
+
+
+def serve_dev(options: ServeOptions, rpc: str | None) -> None:
+    """Serve as published: Werkzeug's server with one thread, in front of an RPC server; writes PROFILE lines."""
+    from imdb_serving.gateway import Gateway
+    from imdb_serving.keys import NOBODY
+    from imdb_serving.server.app import make_app
+    from imdb_serving.server.http_server import DevServer
+    from imdb_serving.server.startup import Starter
+
+    options.set_up_log()
+    options.check_one_process()
+    options.settle()
+    if options.metrics_port is not None:
+        raise ConfigError("flask-dev counts nothing: leave out --metrics-port, or use flask-gateway")
+    rpc_server = _RpcServer(options, rpc, NOBODY)
+    gateway, broken = Gateway(rpc or ""), []
+    app = make_app(gateway.describe, gateway.answer, profile=True, **_settings(options))
+    server = DevServer(app, options.host, options.port)
 
     def give_up(error: ServerStartError) -> None:
         broken.append(error)
         server.stop()
 
-    kept = None if rpc else KeptServer(options.arguments(), give_up)
-
     def start() -> None:
-        if kept is not None:
-            gateway.endpoint = kept.start()
-        else:
-            with RpcClient(gateway.endpoint, credentials=credentials) as client:
-                wait_for(client, WAIT_SECONDS)
+        gateway.endpoint = rpc_server.start()
 
+    rpc_server.on_end = give_up
     starter = Starter(start)
     gateway.refusing = starter.refusal
     stop_when_asked(server.stop, options)
-    try:
-        with _gateways_metrics(server, options) as gateway.metrics:
-            _run(server, starter, mode, options, gateway.metrics)
-    finally:
-        if kept is not None:
-            kept.stop()
-        starter.join()
-    if broken:
-        raise broken[0]
-
-
-def _gateways_metrics(server: Server, options: ServeOptions) -> AbstractContextManager[str]:
-    from imdb_serving.server.app import PROTOCOL
-    from imdb_serving.server.http_server import HttpServer
-
-    if isinstance(server, HttpServer):
-        info = options.describe(None, PROTOCOL, options.max_message_bytes)
-        return metrics_port(options, server.threads, None, info, http_stages)
-    if options.metrics_port is not None:
-        raise ConfigError("flask-dev counts nothing: leave out --metrics-port, or use flask-gateway")
-    return nullcontext("")
-
-
-def _run(server: Server, starter: Starter, mode: str, options: ServeOptions, metrics: str = "") -> None:
     warn_strangers(server.url, guarded=options.token_file is not None)
-    server.run(starter, lambda: announce(mode, server.url, options, metrics))
+    try:
+        server.run(starter, lambda: announce("flask-dev", server.url, options))
+    finally:
+        rpc_server.stop()
+        starter.join()
+    for error in broken:
+        raise error
 
 
 @group.command()

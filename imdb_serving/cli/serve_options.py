@@ -84,10 +84,18 @@ class ServeOptions(NamedTuple):
             )
         return self.processes or 1
 
+    @property
+    def worker_processes(self) -> int:
+        """In how many processes of their own the workers are; 0 says that they are threads of the server's."""
+        count = self.server_processes
+        return count if self.kind == "process" or count > 1 else 0
+
     def check_one_process(self) -> None:
         """Raise `ConfigError` when threads of several processes are asked of a server that has one."""
         if self.kind == "thread" and self.server_processes > 1:
-            raise ConfigError("processes: threads of several processes serve socket:// and socket+unix:// only")
+            raise ConfigError(
+                "processes: threads of several processes serve over plain sockets (serve) and HTTP (flask) only"
+            )
 
     @property
     def kind(self) -> WorkerKind:
@@ -227,6 +235,11 @@ def rpc_stages(frames: Sequence[bytes]) -> Sequence[Stage]:
     return answer.stages() if isinstance(answer, wire.Answered) else ()
 
 
+def socket_stages(answer: bytes) -> Sequence[Stage]:
+    """Return the stages in an RPC answer in one piece."""
+    return rpc_stages([answer])
+
+
 def http_stages(response: bytes) -> Sequence[Stage]:
     """Return the stages in the head of an HTTP response."""
     from imdb_serving.protocol.json_bodies import parse_timing
@@ -245,7 +258,7 @@ def metrics_port(options: ServeOptions, threads: Any, pool: Any, info: ServerInf
 
     times = StageTimes(stages_of)
     threads.observed = times.outcomes
-    port = MetricsPort(options.host, options.metrics_port, [ServerCollector(threads, pool, info, times)], times)
+    port = MetricsPort(options.host, options.metrics_port, [ServerCollector(threads, pool, info, times)], times, info)
     try:
         yield port.url
     finally:
@@ -261,7 +274,7 @@ def server_options(port: int) -> Callable[[Command], Command]:
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4,
                      help="Workers, each with a predictor of its own."),
         click.option("--processes", type=click.IntRange(1, 1024),
-                     help="Processes in which the workers are threads, over plain sockets. Default: 1."),
+                     help="Processes in which the workers are threads, over plain sockets and HTTP. Default: 1."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what suits the engine."),
         click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),

@@ -1,7 +1,7 @@
 """The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
 
-Knows no web server: `http_server.py` runs it. A `Backend` answers the predictions: this server's own workers, or the
-RPC server behind a gateway (`gateway.py`).
+Knows no web server: `http_server.py` runs it. The supervisor has one for everything but predictions, and each worker
+one for these, which its handler answers, or the RPC server behind a gateway (`gateway.py`).
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import functools
 import hmac
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from time import monotonic, perf_counter_ns
-from typing import Any, Protocol
+from time import perf_counter_ns
+from typing import Any
 
 import msgspec
 from flask import Flask, Response, render_template, request
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
-from imdb_serving.config import WorkerKind
 from imdb_serving.errors import (
     UNFORESEEN,
     BadRequest,
@@ -30,7 +29,7 @@ from imdb_serving.errors import (
     words_of,
 )
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.protocol import json_bodies, wire
+from imdb_serving.protocol import json_bodies
 from imdb_serving.protocol.json_bodies import (
     JSON,
     LIVE_PATH,
@@ -43,118 +42,52 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
-from imdb_serving.server.http_responses import BODY, DEADLINE, RECEIVED_NS
-from imdb_serving.server.rpc_requests import make_answer, telling
-from imdb_serving.server.worker import nothing_yet, step_timer
-from imdb_serving.server.worker_pool import WorkerPool, server_info
+from imdb_serving.server.http_responses import BODY, OUTCOME, RECEIVED_NS
+from imdb_serving.server.worker import step_timer
 from imdb_serving.timing import Stage, Timeline
 
 log = logging.getLogger(__name__)
 
 
-Refusing = Callable[[], ServingError | None] | None
-"""Returns what is answered instead while a server starts."""
+Describe = Callable[[], ServerInfo]
+"""Returns who answers; raises a `ServingError` when nobody does."""
+
+Answer = Callable[[Request, int], Reply]
+"""Returns the reply to a request with a deadline (ns), its stages beginning with `handover`, or raises."""
 
 
-def refuse_while_starting(refusing: Refusing) -> None:
-    """Raise what is answered while a server starts."""
-    if refusing is not None and (refusal := refusing()) is not None:
-        raise refusal
+def no_prediction(_request: Request, _deadline_ns: int) -> Reply:
+    """Stand in for `Answer` where no prediction comes."""
+    raise ServerUnavailable("this process answers no predictions")
 
 
-class Backend(Protocol):
-    """What answers predictions; called from several threads at once."""
-
-    refusing: Refusing
-
-    def describe(self) -> ServerInfo:
-        """Return who answers; raise a `ServingError` when nobody does."""
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        """Return the reply, its stages beginning with `handover`, or raise a `ServingError`."""
+def nobody() -> ServerInfo:
+    """Stand in for `Describe` where nobody asks."""
+    raise ServerUnavailable("this process says nothing of the server")
 
 
-class Workers:
-    """A backend of workers in a pool of this server's own.
-
-    A thread worker takes the request as it is, in the web server's thread; a process gets it in RPC's frames.
-    """
-
-    refusing: Refusing = None
-
-    def __init__(
-        self,
-        make_handler: Callable[[], Handler] | None,
-        count: int,
-        kind: WorkerKind,
-        info: ServerInfo,
-        preload: Sequence[str] = (),
-    ) -> None:
-        """Make the pool; the server starts and stops it. What makes handlers may come later, by `set_handler`."""
-        self.pool = WorkerPool(nothing_yet, count, kind, preload, wire.fingerprint)
-        if make_handler is not None:
-            self.set_handler(make_handler)
-        self._ask = self._ask_process if kind == "process" else self._ask_thread
-        self.info = info
-
-    def set_handler(self, make_handler: Callable[[], Handler]) -> None:
-        """Take what makes a worker's handler; before the pool is started."""
-        make = make_answer if self.pool.kind == "process" else make_local_answer
-        self.pool.make_answer = functools.partial(make, make_handler)
-
-    def describe(self) -> ServerInfo:
-        """Return who answers; raise `ServerUnavailable` while no worker is there. One that is missing stops nobody."""
-        refuse_while_starting(self.refusing)
-        return server_info(self.info, self.pool)
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        reply = self._ask(perf_counter_ns(), request, deadline)
-        if isinstance(reply, ServingError):
-            raise reply
-        if not isinstance(reply, Reply):
-            raise RemoteFailure("the worker answered a prediction with something else")
-        handover, *ops = reply.stages
-        return Reply(reply.outputs, [Stage("handover", handover.start_ns, handover.end_ns), *ops])
-
-    def _ask_thread(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServingError:
-        deadline_ns = begun_ns + int((deadline - monotonic()) * 1e9)
-        answer: Reply | ServingError = self.pool.ask(begun_ns, (request, deadline_ns), deadline)
-        return answer
-
-    def _ask_process(self, begun_ns: int, request: Request, deadline: float) -> Reply | ServerInfo | ServingError:
-        left_ms = max(1.0, (deadline - monotonic()) * 1000)
-        frames = self.pool.ask(begun_ns, wire.encode_request(request, 0, left_ms), deadline)
-        opened = wire.open_frames(frames)
-        answer = wire.decode_answer(opened.header, opened.tensors)[1]
-        return Reply(answer.outputs, answer.stages()) if isinstance(answer, wire.Answered) else answer
-
-
-LocalAnswer = Callable[[int, tuple[Request, int]], Reply | ServingError]
-
-
-def make_local_answer(make_handler: Callable[[], Handler]) -> LocalAnswer:
-    """Make a handler, and return what answers requests with it; what goes wrong is returned, for it may not raise.
-
-    A request comes with its deadline (ns).
-    """
+def make_worker_app(make_handler: Callable[[], Handler], **options: Any) -> Flask:
+    """Make a handler, and the application of a worker, which answers predictions with it; see `make_app`."""
     handler = make_handler()
 
-    def answer(begun_ns: int, asked: tuple[Request, int]) -> Reply | ServingError:
-        request, deadline_ns = asked
+    def answer(request: Request, deadline_ns: int) -> Reply:
         timeline = Timeline([], deadline_ns)
-        timeline.add("handover", begun_ns, perf_counter_ns())
+        begun_ns = perf_counter_ns()
+        timeline.add("handover", begun_ns, begun_ns)
         try:
             reply = handler(request, timeline)
-        except ServingError as error:
-            return error
-        except BaseException:  # SystemExit as well: a request must not end a worker
+        except ServingError:
+            raise
+        except BaseException as error:  # SystemExit as well: a request must not end a worker
             log.exception("a request failed")
-            return RemoteFailure(UNFORESEEN)
+            raise RemoteFailure(UNFORESEEN) from error
         if step_timer.wanted:
             step_timer.record(reply.stages[1:])
         return reply
 
-    return telling(answer, handler)
+    app = make_app(nobody, answer, **options)
+    app.config["STAGE_NAMES"] = getattr(handler, "stage_names", ())
+    return app
 
 
 PROTOCOL = "imdb-serving-http/1"
@@ -164,17 +97,19 @@ TIMEOUT_KEY = "HTTP_" + TIMEOUT_HEADER.upper().replace("-", "_")
 
 
 def make_app(
-    backend: Backend, *, max_body_bytes: int = json_bodies.MAX_BODY_BYTES, profile: bool = False, token: str = ""
+    describe: Describe,
+    answer: Answer = no_prediction,
+    *,
+    max_body_bytes: int = json_bodies.MAX_BODY_BYTES,
+    profile: bool = False,
+    token: str = "",
 ) -> Flask:
     """Return the application; `profile` has it write the published PROFILE lines to standard error.
 
     With a `token` it requires that bearer token (RFC 6750) for everything but liveness and readiness.
-
-    Set `app.config["DRAINING"]` to the time (perf_counter_ns) from which on it refuses predictions that arrive, while
-    those that had arrived are answered.
     """
     app = Flask(__name__)
-    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes, DRAINING=0)
+    app.config.update(MAX_CONTENT_LENGTH=max_body_bytes)
     app.url_map.merge_slashes = False  # an unknown path is told, not redirected
 
     if token:
@@ -185,9 +120,7 @@ def make_app(
         begun = perf_counter_ns()
         environ = request.environ  # looked up once: each time goes through three proxies
         received = environ.get(RECEIVED_NS, begun)
-        if 0 < app.config["DRAINING"] < received:
-            raise ServerUnavailable("this server is shutting down; use another one")
-        response = _predict(backend, environ, received, begun)
+        response = _predict(answer, environ, received, begun)
         if profile and response.status_code == HTTPStatus.OK:
             _write_profile(begun, response)
         return response
@@ -198,9 +131,7 @@ def make_app(
 
     @app.get(READY_PATH)
     def ready() -> Response:
-        if app.config["DRAINING"]:
-            raise ServerUnavailable("this server is shutting down")
-        info = backend.describe()
+        info = describe()
         return _json({"status": "ready", "server": info} if _shows(token.encode()) else {"status": "ready"})
 
     @app.get(OPENAPI_PATH)
@@ -209,7 +140,7 @@ def make_app(
 
     @app.get("/")
     def page() -> str:
-        return render_template("index.html", path=PREDICTION_PATH, info=_who(backend))
+        return render_template("index.html", path=PREDICTION_PATH, info=_who(describe))
 
     app.register_error_handler(Exception, _problem)
     return app
@@ -226,16 +157,14 @@ def _check_token(token: bytes) -> None:
         raise Unauthorized("this server requires a bearer token: Authorization: Bearer TOKEN")
 
 
-def _predict(backend: Backend, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:
-    deadline = environ.get(DEADLINE)
-    if deadline is None:
-        deadline = monotonic() + seconds_in(environ.get(TIMEOUT_KEY)) - (begun_ns - received_ns) / 1e9
+def _predict(answer: Answer, environ: Mapping[str, Any], received_ns: int, begun_ns: int) -> Response:
+    deadline_ns = received_ns + int(seconds_in(environ.get(TIMEOUT_KEY)) * 1e9)
     if environ.get("CONTENT_TYPE") != JSON or ENCODING_KEY in environ:
         _check_media_type()
     body = environ.get(BODY)
     message, form = json_bodies.decode_request(request.get_data(cache=False) if body is None else body)
     parsed_ns = perf_counter_ns()
-    reply = backend.answer(message, deadline)
+    reply = answer(message, deadline_ns)
     stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
     headers = [("Content-Type", JSON), ("Server-Timing", json_bodies.format_timing(stages))]
     return Response(json_bodies.encode_reply(reply, form), headers=headers)
@@ -256,9 +185,9 @@ def _check_media_type() -> None:
         raise UnsupportedMediaType(f"Content-Type: {request.content_type} is not supported; JSON is sent in UTF-8")
 
 
-def _who(backend: Backend) -> ServerInfo | None:
+def _who(describe: Describe) -> ServerInfo | None:
     try:
-        return backend.describe()
+        return describe()
     except ServingError:
         return None
 
@@ -274,8 +203,7 @@ def _problem(error: Exception) -> Response:
     status = status_of(error)
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
-    body = json_bodies.encode_problem(status, status.phrase, words_of(error), code_of(error))
-    return Response(body, status, headers_of(status, error), content_type=PROBLEM)
+    return _problem_response(status, words_of(error), code_of(error), headers_of(status, error))
 
 
 def _http_problem(error: HTTPException) -> Response:
@@ -290,15 +218,17 @@ def _http_problem(error: HTTPException) -> Response:
         detail = "the body is larger than this server takes; send smaller batches"
     elif error.code == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
         headers["Accept-Encoding"] = "identity"
-    response = _problem_response(HTTPStatus(error.code or 500), detail)
-    response.headers.extend(headers)
-    return response
-
-
-def _problem_response(status: HTTPStatus, detail: str) -> Response:
+    status = HTTPStatus(error.code or 500)
     code = BadRequest.code if status < HTTPStatus.INTERNAL_SERVER_ERROR else RemoteFailure.code
+    return _problem_response(status, detail, code, headers)
+
+
+def _problem_response(status: HTTPStatus, detail: str, code: str, headers: Mapping[str, str]) -> Response:
+    outcome = request.environ.get(OUTCOME)
+    if outcome is not None:
+        outcome.code = code
     body = json_bodies.encode_problem(status, status.phrase, detail, code)
-    return Response(body, status, content_type=PROBLEM)
+    return Response(body, status, headers, content_type=PROBLEM)
 
 
 def _write_profile(begun_ns: int, response: Response) -> None:

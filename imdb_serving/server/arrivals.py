@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
+from typing import Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.socket_listener import SocketConnection
 from imdb_serving.server.stream_worker import Question
 from imdb_serving.server.worker_pool import WAITED
 
@@ -30,7 +31,7 @@ class Arrivals:
 
     def __init__(
         self,
-        listener: LendingListener,
+        listener: LendingListener[Any],
         ready: ReadySet,
         board: Scoreboard,
         dispatcher: Dispatcher,
@@ -66,7 +67,7 @@ class Arrivals:
             return False
         return bool(self._cells[number * CONNECTION_CELLS + SENT] == sent)
 
-    def _look_at(self, connection: SocketConnection) -> None:
+    def _look_at(self, connection: StreamConnection) -> None:
         """See what lies on a lent connection; what is one whole prediction stays there, if it may."""
         number = connection.descriptor
         sent = self._cells[number * CONNECTION_CELLS + SENT]
@@ -84,7 +85,7 @@ class Arrivals:
         else:
             self._let_wait(connection, question, sent)
 
-    def _let_wait(self, connection: SocketConnection, question: Question, sent: int) -> None:
+    def _let_wait(self, connection: StreamConnection, question: Question, sent: int) -> None:
         """Count a request among those that wait, or refuse it."""
         number, now_ns = connection.descriptor, perf_counter_ns()
         seen = number * CONNECTION_CELLS + SEEN

@@ -74,6 +74,11 @@ class StreamConnection(ABC):
 
     @property
     @abstractmethod
+    def is_between_messages(self) -> bool:
+        """Whether it is certain that nothing of a message has been read which is not whole yet."""
+
+    @property
+    @abstractmethod
     def held_bytes(self) -> int:
         """About how many bytes of memory its messages and answers take, but for those that were passed on."""
 

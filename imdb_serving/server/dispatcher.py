@@ -15,13 +15,12 @@ from time import monotonic, perf_counter_ns
 from typing import Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
-from imdb_serving.protocol import wire
-from imdb_serving.protocol.outcome import CODES, marked
+from imdb_serving.protocol.outcome import CODES
+from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.serving_units import ServingUnits
-from imdb_serving.server.socket_listener import SocketConnection
 from imdb_serving.server.stream_worker import log_failure
 from imdb_serving.server.supervisor import KILLS, Quarantine, WorkersDied
 from imdb_serving.server.worker_pool import DIED, REFUSED, WAITED
@@ -34,13 +33,18 @@ class Dispatcher:
 
     def __init__(
         self,
-        listener: LendingListener,
+        listener: LendingListener[Any],
         handover: Handover,
         units: ServingUnits,
         queue: RequestQueue,
         refusing: Callable[[], ServingError | None],
+        fingerprint: Callable[[Any], bytes],
     ) -> None:
-        """Take what it works with; `refusing` returns what all requests are refused with, if they are."""
+        """Take what it works with; `refusing` returns what all requests are refused with, if they are.
+
+        `fingerprint` returns bytes that are equal for two requests that ask the same.
+        """
+        self._fingerprint = fingerprint
         self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
         self._refusing = refusing
         self.quarantine = Quarantine()
@@ -53,14 +57,13 @@ class Dispatcher:
 
         self._again: set[Task] = set()  # those at which a worker died
         self._numbers = itertools.count(1)
-        self._blamed: SocketConnection | None = None
+        self._blamed: StreamConnection | None = None
 
     def submit(self, task: Task) -> None:
         """Accept a request; raise `Overloaded` when it may not wait, another `ServingError` when it is refused."""
         if (refusal := self._refusing()) is not None:
             raise refusal
-        task.message = task.message[0]
-        if self.quarantine.active and (left := self.quarantine.seconds_left(self._fingerprint(task))):
+        if self.quarantine.active and (left := self.quarantine.seconds_left(self._fingerprint(task.message))):
             self.queue.distrust(task.route)
             raise WorkersDied(REFUSED.format(max(1.0, left)))
         if task.route is self._blamed:
@@ -69,10 +72,6 @@ class Dispatcher:
             return
         self.queue.admit(task)
 
-    @staticmethod
-    def _fingerprint(task: Task) -> bytes:
-        return wire.fingerprint([task.message])
-
     def ask_again(self, task: Task) -> None:
         """Give a request at which a worker died to another one."""
         self.asked_again += 1
@@ -80,7 +79,7 @@ class Dispatcher:
         task.suspect = True
         self.queue.behind.appendleft(task)
 
-    def blame(self, connection: SocketConnection) -> None:
+    def blame(self, connection: StreamConnection) -> None:
         """Ask the request that lies on a connection once more, as one that may have killed its worker."""
         self.quarantine.note_death()
         self._blamed = connection
@@ -90,7 +89,7 @@ class Dispatcher:
     def note_hang(self, message: bytes) -> None:
         """Count a request at which a worker hung; one that hung two workers is refused for a while."""
         with suppress(ServingError):  # what lies there now may be another one, and half of it
-            self.quarantine.add(wire.fingerprint([message]), 1)
+            self.quarantine.add(self._fingerprint(message), 1)
 
     def died_at(self, number: int) -> None:
         """See to a passed request whose worker has died."""
@@ -101,7 +100,7 @@ class Dispatcher:
         if task not in self._again:
             self.ask_again(task)
             return
-        self.quarantine.add(self._fingerprint(task), KILLS)
+        self.quarantine.add(self._fingerprint(task.message), KILLS)
         self.queue.distrust(task.route)
         self.fail(task, WorkersDied(DIED))
 
@@ -155,7 +154,7 @@ class Dispatcher:
         else:
             if report.code and log.isEnabledFor(logging.INFO):
                 log_failure(task.request_id, self._listener.client(task), report.code, task.received_ns)
-            self._listener.answer(task, marked([report.data], report.code))
+            self._listener.answer(task, report.data)
 
     def fail(self, task: Task, error: ServingError) -> None:
         """End a request with an error, unless it has ended."""

@@ -1,7 +1,7 @@
-"""The listener for HTTP: all connections, one request at a time on each, and the responses.
+"""The listener for HTTP: connections on which one request at a time is answered.
 
-Pipelined requests wait for the answer of the one before. All calls but `reply` are made with the listener's lock held;
-`reply` is called by the one thread that finishes the request.
+Pipelined requests wait for the answer of the one before. What needs no worker is answered by a thread of its own, so
+that health and the page are answered while all workers are busy, and however long they take.
 """
 
 from __future__ import annotations
@@ -16,24 +16,27 @@ from http import HTTPStatus
 from time import monotonic
 
 from imdb_serving.errors import Overloaded, RequestTimeout, ServingError
-from imdb_serving.protocol.json_bodies import PREDICTION_PATH, code_of_refusal
+from imdb_serving.protocol.framing import Frame
+from imdb_serving.protocol.json_bodies import code_of_refusal
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.http_parsing import HttpRequest, RequestParser
+from imdb_serving.server.http_requests import encode, is_prediction
 from imdb_serving.server.http_responses import (
     BODY,
-    DEADLINE,
     RECEIVED_NS,
     Application,
     base_environ,
     call,
-    failed,
     problem_of,
     refusal,
     request_seconds,
 )
+from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.stream_listener import StreamListener
+from imdb_serving.server.scoreboard import SENT, Scoreboard
 
+WHOLE = (b"}", b"\r\n\r\n")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REFUSALS: dict[type[ServingError], HTTPStatus] = {
     Overloaded: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -48,6 +51,8 @@ class Connection(StreamConnection):
         """Take an accepted socket."""
         super().__init__(client)
         self.at_work: HttpRequest | None = None
+        self.sent = -1  # how many bytes had been sent when it was last looked at
+        self._ends_whole = True
         self._parser = RequestParser(max_body_bytes)
 
     def feed(self, data: bytes) -> None:
@@ -55,6 +60,7 @@ class Connection(StreamConnection):
         parser = self._parser
         completed = parser.completed
         parser.feed(data)
+        self._ends_whole = data.endswith(WHOLE)
         if parser.fed or parser.url or self.begun:
             self.time_begun_message(restart=parser.completed != completed)
             self.is_heavy = True
@@ -64,6 +70,11 @@ class Connection(StreamConnection):
     @property
     def begun_bytes(self) -> int:
         return self._parser.begun_bytes
+
+    @property
+    def is_between_messages(self) -> bool:
+        """The parser keeps the first bytes of a method to itself, which none of these endings can be."""
+        return self._ends_whole and not self.begun_bytes and not self._parser.requests
 
     @property
     def held_bytes(self) -> int:
@@ -88,7 +99,7 @@ class Connection(StreamConnection):
             self.send(CONTINUE)
         return self.at_work
 
-    def reply(self, data: bytes) -> None:
+    def reply(self, data: Frame) -> None:
         """Send the response to the request at work; what does not fit now is kept, for `flush`."""
         self.touched = monotonic()
         request = self.at_work
@@ -113,31 +124,48 @@ IDLE_SECONDS = 120.0
 END_SECONDS = 0.5
 
 
-class HttpListener(StreamListener[Connection]):
+class HttpListener(LendingListener[Connection]):
     """All connections of an application; a connection's requests are answered one at a time, in order."""
 
-    def __init__(self, listening: socket.socket, app: Application) -> None:
-        super().__init__(listening)
-        self._app = app
-        self.counts: Counter[str] = Counter()  # changes under the lock
+    def __init__(
+        self,
+        listening: socket.socket,
+        endpoint: str,
+        app: Application,
+        max_body_bytes: int,
+        shared: tuple[ReadySet, Scoreboard, int],
+    ) -> None:
+        """Take the listening socket, the application for all but predictions, and what `LendingListener` takes."""
+        super().__init__(listening, *shared)
+        self.endpoint = endpoint
+        self.counts = Counter()
+        self._app, self._max_body = app, max_body_bytes
         self._numbers = itertools.count(1)
-        host, port = listening.getsockname()[:2]
-        self._environ = base_environ(host, port)
+        self._environ = base_environ(*listening.getsockname()[:2])
         self._others: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._responses: queue.SimpleQueue[tuple[Connection, bytes]] = queue.SimpleQueue()
         self._helper = threading.Thread(target=self._help, name="http-helper", daemon=True)
         self._helper.start()
 
-    def _open(self, client: socket.socket) -> Connection:
-        return Connection(client, self._app.config["MAX_CONTENT_LENGTH"])
+    def _connect(self, client: socket.socket) -> Connection:
+        return Connection(client, self._max_body)
 
     def _is_stale(self, connection: Connection, idle_seconds: float) -> bool:
-        return connection.at_work is None and idle_seconds > IDLE_SECONDS
+        if connection.at_work is not None or idle_seconds <= IDLE_SECONDS:
+            return False
+        number = connection.descriptor
+        if number not in self.lent:
+            return True
+        sent = self.cells(number)[SENT]
+        if sent == connection.sent and self.take(number):
+            self.reclaim(number)  # what may lie there is read, and keeps it open
+        connection.sent, connection.touched = sent, monotonic()
+        return number not in self.lent and connection.at_work is None
 
-    def client(self, task: Task) -> str:
-        return task.route[0].name  # type: ignore[no-any-return]
-
-    def owner(self, task: Task) -> Connection:
-        return task.route[0]  # type: ignore[no-any-return]
+    def receive(self) -> bool:
+        while not self._responses.empty():
+            self._answer(*self._responses.get())
+        return super().receive()
 
     def _advance(self, connection: Connection) -> None:
         """Begin the next request, or send a refusal."""
@@ -154,13 +182,15 @@ class HttpListener(StreamListener[Connection]):
             self.counts[code_of_refusal(request.refusal[0])] += 1
             connection.reply(refusal(request))
             return True
-        if request.path != PREDICTION_PATH or request.method != "POST":
+        if not is_prediction(request):
             self._others.put(connection)
             return False
-        number, size = next(self._numbers), len(request.body)
         try:
             deadline = monotonic() + request_seconds(request)
-            self.submit(Task((connection, request), number, request.received_ns, deadline, None, size))
+            message = encode(request)
+            request.body = b""  # a large one shall not be kept twice
+            number, size = next(self._numbers), len(message)
+            self.submit(Task(connection, number, request.received_ns, deadline, message, size))
         except ServingError as error:
             self.counts[error.code] += 1
             connection.reply(problem_of(error, request))
@@ -170,35 +200,35 @@ class HttpListener(StreamListener[Connection]):
     def _help(self) -> None:
         """Answer what needs no worker."""
         while (connection := self._others.get()) is not None:
-            if connection.at_work is not None:
-                self._answer(connection, self.respond(connection.at_work))
+            request = connection.at_work
+            if request is not None:
+                self._responses.put((connection, self._respond(request)))
+                self.notify()
 
-    def work(self, task: Task) -> bytes:
-        """Have the application answer a prediction."""
-        data = self.respond(task.route[1], task.deadline)
-        return data if data[9:12] == b"200" else failed(data)
-
-    def respond(self, request: HttpRequest, deadline: float | None = None) -> bytes:
-        """Have the application answer a request; what it raises has been answered by it, so this is our own fault."""
-        base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body, DEADLINE: deadline}
+    def _respond(self, request: HttpRequest) -> bytes:
+        base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body}
         try:
             return call(self._app.wsgi_app, request, base)
-        except Exception as error:
+        except Exception as error:  # the application answers what it raises, so this is our own fault
             log.exception("a request failed")
             return problem_of(error, request)
 
-    def answer(self, task: Task, outcome: bytes) -> None:
-        self._answer(task.route[0], outcome)
-
     def _answer(self, connection: Connection, data: bytes) -> None:
+        if self._knows(connection):
+            connection.reply(data)
+            self._advance(connection)
+            self._offer(connection)
+
+    def _reply(self, connection: Connection, data: Frame) -> None:
         connection.reply(data)
-        with self._guard:
-            if self._knows(connection):
-                self._advance(connection)
 
     def fail(self, task: Task, error: ServingError) -> None:
-        connection, request = task.route
-        self._answer(connection, problem_of(error, request))
+        """Answer a request with an error.
+
+        One on a lent connection was not read here. Both versions of HTTP understand what is said to 1.0.
+        """
+        request = task.route.at_work or HttpRequest("POST", keep=True, version="1.0")
+        self.answer(task, problem_of(error, request))
 
     def close(self) -> None:
         """Close everything."""

@@ -6,24 +6,23 @@ import functools
 import io
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 from typing import Any, Protocol
 
-from imdb_serving.errors import RemoteFailure, words_of
+from imdb_serving.errors import words_of
 from imdb_serving.protocol.json_bodies import (
     PROBLEM,
     TIMEOUT_HEADER,
     code_of,
     code_of_refusal,
-    decode_problem,
     encode_problem,
     headers_of,
     seconds_in,
     status_of,
 )
-from imdb_serving.protocol.outcome import FailedBytes
 from imdb_serving.server.http_parsing import HttpRequest
 
 RECEIVED_NS = "imdb_serving.received_ns"
@@ -32,15 +31,23 @@ RECEIVED_NS = "imdb_serving.received_ns"
 BODY = "imdb_serving.body"
 """The key under which it gives the whole body."""
 
-DEADLINE = "imdb_serving.deadline"
-"""The key under which it gives a prediction's deadline (of `monotonic`), and None for all else."""
+OUTCOME = "imdb_serving.outcome"
+"""The key under which the application may say how it ended: an `Outcome`."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a prediction ended: the code of a failure, or an empty text."""
+
+    code: str = ""
+
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Headers = Sequence[tuple[str, str]]
 
 
 class Application(Protocol):
-    """A WSGI application and its settings: `MAX_CONTENT_LENGTH`, and `DRAINING`, which the server sets."""
+    """A WSGI application, and what it says of itself: `STAGE_NAMES`, of what it times."""
 
     config: Any
 
@@ -140,13 +147,6 @@ def problem_of(error: Exception, request: HttpRequest) -> bytes:
     return problem(status, words_of(error), code_of(error), request, list(headers_of(status, error).items()))
 
 
-def failed(response: bytes) -> FailedBytes:
-    """Mark a response as an error, with the code in its problem document."""
-    marked = FailedBytes(response)
-    marked.code = decode_problem(response.partition(b"\r\n\r\n")[2])[0] or RemoteFailure.code
-    return marked
-
-
 def refusal(request: HttpRequest) -> bytes:
     """Return the response to what can be no request."""
     assert request.refusal is not None  # noqa: S101 - the caller has looked
@@ -155,6 +155,6 @@ def refusal(request: HttpRequest) -> bytes:
 
 
 def request_seconds(request: HttpRequest) -> float:
-    """Return the same from a request."""
+    """Return the seconds in which a request's client wants its answer; raise `MalformedBody` when it says nonsense."""
     given = request.header(TIMEOUT_HEADER.lower().encode())
     return seconds_in(None if given is None else given.decode("latin-1"))

@@ -1,92 +1,74 @@
-"""The web server for the Flask application: server threads that share one epoll; and Werkzeug's, as published.
-
-Requests are read whole before a thread works on one, so a slow client delays nobody; the next free thread takes the
-next request, whoever sent it, and a request that waits carries the stamp of its arrival. Health and the page have a
-thread of their own, so that these are answered while all N are busy.
-"""
+"""The web server for the Flask application, whose workers answer predictions; and Werkzeug's, as published."""
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Callable
-from time import monotonic, perf_counter_ns
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
+from imdb_serving.messages import ServerInfo
 from imdb_serving.server.http_listener import HttpListener
+from imdb_serving.server.http_requests import HttpCarrier
 from imdb_serving.server.http_responses import Application
-from imdb_serving.server.server_threads import ServerThreads
+from imdb_serving.server.ready_set import ReadySet
+from imdb_serving.server.scoreboard import Scoreboard
+from imdb_serving.server.serving_units import units_for
 from imdb_serving.server.startup import Starter, listen
-from imdb_serving.server.watchdog import Watchdog
+from imdb_serving.server.stream_server import StreamServer
 
 if TYPE_CHECKING:
     from flask import Flask
 
-DRAIN_SECONDS = 10.0
 KEEP_SECONDS = 0.5
 
 
-class HttpServer:
-    """Serves an application with N threads. Make it, `run` it in one thread; `stop` may be called from anywhere."""
+class HttpService:
+    """HTTP at a host and port, for an application."""
+
+    def __init__(
+        self, host: str, port: int, max_body_bytes: int, make_app: Callable[[Callable[[], ServerInfo]], Application]
+    ) -> None:
+        """Listen; raise `ServerStartError` when the address cannot be had.
+
+        `make_app` makes the application for all but predictions, from what returns what the server says of itself.
+        """
+        self._listening = listen(host, port)
+        self._place = self._listening.getsockname()[:2]
+        self.url = url(host, self._place[1])
+        self._limit, self._make_app = max_body_bytes, make_app
+        self.carrier = HttpCarrier(None, max_body_bytes, self._place)
+
+    def answering(self, make_app: Callable[[], Application]) -> functools.partial[HttpCarrier]:
+        """Return what makes a worker's carrier, from what makes the application that answers its predictions."""
+        return functools.partial(HttpCarrier, make_app, self._limit, self._place)
+
+    def listen(self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]) -> HttpListener:
+        """Take connections."""
+        return HttpListener(self._listening, self.url, self._make_app(introduce), self._limit, shared)
+
+
+class HttpServer(StreamServer):
+    """Serves an application; `set_handler` takes what makes the one that answers a worker's predictions.
+
+    It listens from the beginning, at `url`, and answers nothing before `run`.
+    """
 
     def __init__(
         self,
-        app: Application,
-        host: str,
-        port: int,
-        threads: int,
-        *,
-        replace_stuck: Callable[[int | None], None] | None = None,
-        drain_timeout: float = DRAIN_SECONDS,
-        **limits: int,
+        service: HttpService,
+        workers: int,
+        processes: int,
+        info: ServerInfo,
+        preload: Sequence[str] = (),
+        **options: Any,
     ) -> None:
-        """Listen; raises `ServerStartError` when the address cannot be had. Nothing is answered before `run`."""
-        self._app = app
-        self._drain_timeout = drain_timeout
-        self._stopping = False
-        listening = listen(host, port)
-        self.url = url(host, listening.getsockname()[1])
-        self.listener = HttpListener(listening, app)
-        self.threads = ServerThreads(
-            self.listener, threads, self.listener.work, trusted=replace_stuck is None, **limits
-        )
-        self._watchdog = Watchdog(self.threads, replace_stuck)
-
-    def stop(self) -> None:
-        """Ask `run` to answer what has arrived, then return."""
-        self._stopping = True
-        self._watchdog.rouse()
-
-    def run(self, starter: Starter | None = None, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Serve until `stop`; then requests in work are answered, new ones refused, for at most `drain_timeout`.
-
-        While a `starter` is at work requests are refused with what it says; `on_ready` is called behind it.
-        """
-        try:
-            if starter is not None:
-                self.threads.refusing = starter.refusal
-            self.threads.start()
-            if starter is not None and not starter.run(self._watchdog.keep, lambda: self._stopping):
-                return
-            self.threads.refusing = None
-            on_ready()
-            self._serve()
-            while self.listener.receive():  # what had arrived before the stop is still answered
-                pass
-            self._app.config["DRAINING"] = perf_counter_ns()
-            until = monotonic() + self._drain_timeout
-            self._watchdog.drain(self._drain_timeout)
-            while not self.listener.is_quiet() and monotonic() < until:
-                self.listener.receive()
-                self._watchdog.keep(0.01)
-        finally:
-            self.threads.stop()
-            self.listener.close()
-
-    def _serve(self) -> None:
-        while not self._stopping:
-            self._watchdog.keep(KEEP_SECONDS)
+        """Take so many workers in `processes` processes; with 0 they are threads of this one."""
+        units, info = units_for(workers, processes, preload, info)
+        super().__init__(service, units, info, **options)
+        self.url = service.url
 
 
 def url(host: str, port: Any) -> str:
@@ -122,7 +104,7 @@ class DevServer:
         self._over.set()
 
     def run(self, starter: Starter, on_ready: Callable[[], None]) -> None:
-        """Serve until `stop`; see `HttpServer.run`. What the application says while it starts is its backend's."""
+        """Serve until `stop`; `on_ready` is called once the starter is done."""
         serving = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dev-server", daemon=True)
         serving.start()
         try:

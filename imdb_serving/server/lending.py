@@ -1,4 +1,4 @@
-"""The listener over plain sockets whose connections are lent to the workers while nothing about them is special.
+"""A listener whose connections are lent to the workers while nothing about them is special.
 
 A lent connection is armed in the ready set, and the workers' alone. The supervisor takes one back (`take`, `reclaim`)
 when a worker leaves it, or to answer what waits on it; it lends it again (`offer`) once nothing of it is pending.
@@ -15,19 +15,20 @@ import socket
 import struct
 import sys
 import termios
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from imdb_serving.errors import ServingError
 from imdb_serving.protocol.framing import Frame
-from imdb_serving.server.channel import Frames
 from imdb_serving.server.connection import CHUNK
 from imdb_serving.server.handover import renumbered
 from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.socket_listener import SocketConnection, SocketListener
+from imdb_serving.server.stream_listener import C, StreamListener
 from imdb_serving.server.stream_worker import SO_TIMESTAMPNS
 
 log = logging.getLogger(__name__)
@@ -41,28 +42,24 @@ BYTES_ACKED = 120
 """Where this count lies in Linux's `tcp_info`, 8 bytes, and behind it that of the bytes received."""
 
 
-class LendingListener(SocketListener):
+class LendingListener(StreamListener[C]):
     """All connections of a server; `number`s are their descriptors, the same in all processes."""
 
-    def __init__(
-        self,
-        listening: socket.socket,
-        endpoint: str,
-        decoder: RequestDecoder,
-        on_close: Callable[[], None],
-        ready: ReadySet,
-        board: Scoreboard,
-        lowest: int,
-    ) -> None:
-        """Take what `SocketListener` takes, and what the workers share."""
-        super().__init__(listening, endpoint, decoder, on_close)
+    endpoint: str
+    counts: Counter[str]
+    """How many requests it has refused by itself, by code."""
+
+    def __init__(self, listening: socket.socket, ready: ReadySet, board: Scoreboard, lowest: int) -> None:
+        """Take the listening socket, what the workers share, and the lowest number for a connection."""
+        super().__init__(listening)
         self._ready, self._board, self._lowest = ready, board, lowest
         self._generations = itertools.count(1)
         self._arrivals = select.epoll() if hasattr(select, "epoll") else None
-        self.may_lend: Callable[[SocketConnection], bool] = lambda _: False
+        self.may_lend: Callable[[C], bool] = lambda _: False
         self.rows: Callable[[], list[Row]] = list
         self.opened: Callable[[int, int], None] = lambda *_: None
         self.closed: Callable[[int, int], None] = lambda *_: None
+        self.notify: Callable[[], None] = lambda: None
         self.work_number = -1
         self.read_reports: Callable[[], None] = lambda: None
         self._times = itertools.count()
@@ -71,14 +68,34 @@ class LendingListener(SocketListener):
 
         self.unsettled: set[int] = set()  # disarmed while a worker was about to arm them
 
-    def _open(self, client: socket.socket) -> SocketConnection:
+    @abstractmethod
+    def _connect(self, client: socket.socket) -> C:
+        """Make a connection of a socket that has its number."""
+
+    @abstractmethod
+    def _reply(self, connection: C, data: Frame) -> None:
+        """Send the answer to a request that was submitted."""
+
+    @abstractmethod
+    def fail(self, task: Task, error: ServingError) -> None:
+        """Answer a request with an error."""
+
+    def client(self, task: Task) -> str:
+        """Return a name of a task's client, for the log."""
+        return task.route.name  # type: ignore[no-any-return]
+
+    def owner(self, task: Task) -> C:
+        """Return what is the same for all requests of a client."""
+        return task.route  # type: ignore[no-any-return]
+
+    def _open(self, client: socket.socket) -> C:
         client = renumbered(client, self._lowest)
         if client.fileno() >= self._board.descriptors:
             client.close()
             raise OSError(errno.EMFILE, "too many open connections")
         if client.family != getattr(socket, "AF_UNIX", None) and STAMPS:
             client.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        connection = super()._open(client)
+        connection = self._connect(client)
         number, generation = connection.descriptor, next(self._generations)
         connection.name = f"connection-{generation}"
         self.cells(number)[:] = memoryview(struct.pack("qqqq", 0, 0, generation, 0)).cast("q")
@@ -91,7 +108,7 @@ class LendingListener(SocketListener):
     def cells(self, number: int) -> memoryview:
         return self._board.connections[number * CONNECTION_CELLS : (number + 1) * CONNECTION_CELLS]
 
-    def _forget(self, connection: SocketConnection) -> None:
+    def _forget(self, connection: C) -> None:
         number = connection.descriptor
         if self._knows(connection):
             self._ready.forget(number)
@@ -104,28 +121,28 @@ class LendingListener(SocketListener):
             self.closed(number, self.cells(number)[GENERATION])
         super()._forget(connection)
 
-    def _take_in(self, connection: SocketConnection) -> None:
+    def _take_in(self, connection: C) -> None:
         connection.read()
         if connection.is_heavy:
             self._weigh(connection)
         self._advance(connection)
         self._offer(connection)
 
-    def answer(self, task: Task, outcome: Frames) -> None:
-        connection: SocketConnection = task.route
+    def answer(self, task: Task, outcome: Frame) -> None:
+        connection: C = task.route
         if connection.descriptor in self.lent:
-            self._answer_lent(connection, task, outcome[0])
+            self._answer_lent(connection, task, outcome)
             return
-        connection.send(outcome[0], 1)
+        self._reply(connection, outcome)
         if self._knows(connection):
             connection.is_settled = False
             self._advance(connection)
             self._offer(connection)
 
-    def _offer(self, connection: SocketConnection) -> None:
+    def _offer(self, connection: C) -> None:
         """Lend a connection, if nothing of it is pending."""
         number = connection.descriptor
-        if number in self.lent or not self._knows(connection) or connection.begun_bytes:
+        if number in self.lent or not (self._knows(connection) and connection.is_between_messages):
             return
         if not (connection.is_settled and connection.is_idle and self.may_lend(connection)):
             return
@@ -144,7 +161,7 @@ class LendingListener(SocketListener):
             self._arrivals.modify(number, ARRIVAL)
 
     @staticmethod
-    def written_and_read(connection: SocketConnection) -> tuple[int, int]:
+    def written_and_read(connection: C) -> tuple[int, int]:
         """Return how many bytes were ever written to a connection, and read from it; 0 where that is not told."""
         try:
             while True:
@@ -175,7 +192,7 @@ class LendingListener(SocketListener):
             if self.take(number):
                 self._ready.arm(number)
 
-    def reclaim(self, number: int, data: bytes = b"") -> SocketConnection | None:
+    def reclaim(self, number: int, data: bytes = b"") -> C | None:
         """Have a connection that nobody is at to oneself, and read from it; `data` was read from it before."""
         connection = self.connections.get(number)
         if connection is None or number not in self.lent:
@@ -209,12 +226,12 @@ class LendingListener(SocketListener):
         """A descriptor that can be read from when `receive` has something to do; -1 where there is none."""
         return self._readiness.descriptor
 
-    def close_lent(self, connection: SocketConnection) -> None:
+    def close_lent(self, connection: C) -> None:
         """Close a connection of which it is not known whether its request was answered."""
         self.reclaim(connection.descriptor)
         self._forget(connection)
 
-    def arrivals(self) -> Iterator[SocketConnection]:
+    def arrivals(self) -> Iterator[C]:
         """Yield lent connections on which something has arrived since the last look."""
         if self._arrivals is not None:
             numbers = [number for number, _ in self._arrivals.poll(0, ARRIVALS_A_TURN)]
@@ -225,7 +242,7 @@ class LendingListener(SocketListener):
                 yield self.connections[number]
 
     @staticmethod
-    def peek(connection: SocketConnection) -> bytes | None:
+    def peek(connection: C) -> bytes | None:
         """Return what lies on a connection, without taking it off; None if nothing does, and no bytes at its end."""
         try:
             return connection.socket.recv(CHUNK, socket.MSG_PEEK)
@@ -234,7 +251,7 @@ class LendingListener(SocketListener):
         except OSError:
             return b""
 
-    def _answer_lent(self, connection: SocketConnection, task: Task, data: Frame) -> None:
+    def _answer_lent(self, connection: C, task: Task, data: Frame) -> None:
         """Answer the request that lies on a lent connection, which `take` has taken back, and lend it again."""
         number = connection.descriptor
         if task.size:  # else its worker has taken it off

@@ -5,6 +5,7 @@ The only server file that imports prometheus_client. Stages are sampled: at most
 
 from __future__ import annotations
 
+import functools
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.messages import ServerInfo
-from imdb_serving.server.http_server import HttpServer
+from imdb_serving.server.http_server import HttpServer, HttpService
 from imdb_serving.server.server_threads import ServerThreads
 from imdb_serving.server.worker_pool import WorkerPool
 from imdb_serving.timing import Stage
@@ -148,7 +149,7 @@ class _MetricsApp:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._answer: Any = make_wsgi_app(registry)
-        self.config: Any = {"MAX_CONTENT_LENGTH": 0, "DRAINING": 0}
+        self.config: Any = {}
 
     def wsgi_app(self, environ: dict[str, Any], start_response: Any) -> Any:
         return self._answer(environ, start_response)
@@ -157,17 +158,22 @@ class _MetricsApp:
 class MetricsPort:
     """Tells it over HTTP, at `/metrics` of a port, until closed: on our own web server, whose limits hold here too."""
 
-    def __init__(self, host: str, port: int, collector: Iterable[Collector], times: StageTimes) -> None:
+    def __init__(
+        self, host: str, port: int, collector: Iterable[Collector], times: StageTimes, info: ServerInfo
+    ) -> None:
         """Listen; raise `ServerStartError` when the port cannot be had."""
         registry = CollectorRegistry()
         for each in collector:
             registry.register(each)
         try:
-            self._server = HttpServer(_MetricsApp(registry), host, port, threads=1)
+            service = HttpService(host, port, 0, lambda _: _MetricsApp(registry))
         except ServerStartError as error:
             raise ServerStartError(f"cannot serve metrics on {host}:{port}: {error}") from error
+        self._server = HttpServer(service, 1, 0, info)
+        self._server.set_handler(functools.partial(_MetricsApp, registry))
         self.url = f"{self._server.url}/metrics"
-        self._thread = threading.Thread(target=self._server.run, name="metrics-port", daemon=True)
+        run = functools.partial(self._server.run, lambda _: None)
+        self._thread = threading.Thread(target=run, name="metrics-port", daemon=True)
         self._thread.start()
         self._over = threading.Event()
         threading.Thread(target=self._fold, args=(times,), name="metrics", daemon=True).start()

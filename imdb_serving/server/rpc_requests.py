@@ -111,6 +111,8 @@ class RpcCarrier:
             return None
         return Question(Parsed(header, piece[1], one_piece=True), piece[2], int(header.deadline_ms * 1e6), header.id)
 
+    open = read
+
     def missing(self, data: Frame) -> int:
         """Return how many bytes are missing of the message that begins with `data`; 0 if that cannot be told."""
         if len(data) < PREFIX_BYTES or not is_piece(data):
@@ -127,6 +129,10 @@ class RpcCarrier:
         """Return the same for a request whose time is too short."""
         frames = wire.encode_failure(Overloaded(NO_HOPE), parsed.header.id, one_piece=True)
         return number_of(frames), frames[0]
+
+    def fingerprint(self, message: Frame) -> bytes:
+        """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
+        return wire.fingerprint([message])
 
 
 def telling(answer: Answer, handler: Any) -> Answer:

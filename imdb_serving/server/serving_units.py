@@ -6,18 +6,22 @@ A process is started from the fork server, which has the engine loaded, so that 
 from __future__ import annotations
 
 import array
+import logging
 import os
 import queue
+import select
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from imdb_serving import processes
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import ServerStartError
+from imdb_serving.messages import ServerInfo
 from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server import serving_process
 from imdb_serving.server.handover import KIND, Handover
@@ -26,7 +30,9 @@ from imdb_serving.server.scoreboard import OUTCOMES, Row, Scoreboard
 from imdb_serving.server.serving_process import CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
 from imdb_serving.server.stream_worker import StreamWorker
 from imdb_serving.server.supervisor import Supervisor
-from imdb_serving.server.worker import ForkedProcess, not_ready
+from imdb_serving.server.worker import ForkedProcess, not_ready, nothing_yet
+
+log = logging.getLogger(__name__)
 
 
 class ThreadUnit:
@@ -302,3 +308,14 @@ class ServingUnits(Supervisor):
     def ready_workers(self) -> int:
         """Return how many workers are there now."""
         return sum(self.threads_of(number) for number in list(self._workers))
+
+
+def units_for(workers: int, count: int, preload: Sequence[str], info: ServerInfo) -> tuple[ServingUnits, ServerInfo]:
+    """Return the units of a server, and what it says of itself: without epoll its workers are threads of one process.
+
+    What they answer with comes later, as `make_answer`.
+    """
+    if count and not hasattr(select, "epoll"):
+        log.warning("this system has no epoll: the workers are threads of one process, not %d processes", count)
+        count, info = 0, replace(info, worker_kind="thread", server_processes=1)
+    return ServingUnits(nothing_yet, workers, count, preload), info

@@ -6,7 +6,6 @@ A connection may have several requests in progress; answers are sent as they are
 from __future__ import annotations
 
 import socket
-from abc import ABC
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -15,9 +14,11 @@ from imdb_serving.errors import BadRequest, ServingError
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import Frame, Piece, missing, unpack
 from imdb_serving.server.connection import StreamConnection
+from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.stream_listener import StreamListener
+from imdb_serving.server.scoreboard import Scoreboard
 
 MESSAGE_BYTES = 512
 """Memory that a message takes beside its bytes, about."""
@@ -60,6 +61,10 @@ class SocketConnection(StreamConnection):
         return len(self.half)
 
     @property
+    def is_between_messages(self) -> bool:
+        return not self.half
+
+    @property
     def held_bytes(self) -> int:
         waiting = sum(len(whole) + MESSAGE_BYTES for _, whole in self.messages)
         return len(self.half) + waiting + len(self._unsent)
@@ -93,27 +98,29 @@ class SocketConnection(StreamConnection):
         return not (self.taken != self.answered or self._unsent or self.messages)
 
 
-class SocketListener(StreamListener[SocketConnection], ABC):
-    """All connections of a server, as far as the supervisor has them; see `LendingListener`."""
+class SocketListener(LendingListener[SocketConnection]):
+    """All connections of a server."""
 
     def __init__(
-        self, listening: socket.socket, endpoint: str, decoder: RequestDecoder, on_close: Callable[[], None]
+        self,
+        listening: socket.socket,
+        endpoint: str,
+        decoder: RequestDecoder,
+        on_close: Callable[[], None],
+        shared: tuple[ReadySet, Scoreboard, int],
     ) -> None:
-        """Take the listening socket, where clients find it, and what is to be done once it is closed."""
-        super().__init__(listening)
+        """Take the listening socket, where clients find it, what is to be done once it is closed, and what is shared.
+
+        The latter is what `LendingListener` takes.
+        """
+        super().__init__(listening, *shared)
         self.endpoint = endpoint
         self._decoder, self._on_close = decoder, on_close
         self.counts = decoder.counts
         self._max_bytes = decoder.max_message_bytes
 
-    def _open(self, client: socket.socket) -> SocketConnection:
+    def _connect(self, client: socket.socket) -> SocketConnection:
         return SocketConnection(client, self._max_bytes)
-
-    def client(self, task: Task) -> str:
-        return task.route.name  # type: ignore[no-any-return]
-
-    def owner(self, task: Task) -> SocketConnection:
-        return task.route  # type: ignore[no-any-return]
 
     def _advance(self, connection: SocketConnection) -> None:
         while True:
@@ -135,14 +142,21 @@ class SocketListener(StreamListener[SocketConnection], ABC):
             connection.messages.clear()
         while connection.messages and connection.has_room:
             (header, body, _), whole = connection.messages.popleft()
-            answer = self._decoder.take(header, body, (whole,), connection, self.submit)
+            answer = self._decoder.take(header, body, (whole,), connection, self._submit)
             if answer is None:
                 connection.taken += 1
             else:
                 connection.send(answer[0])
 
+    def _submit(self, task: Task) -> None:
+        task.message = task.message[0]
+        self.submit(task)
+
+    def _reply(self, connection: SocketConnection, data: Frame) -> None:
+        connection.send(data, 1)
+
     def fail(self, task: Task, error: ServingError) -> None:
-        self.answer(task, wire.encode_failure(error, task.request_id, one_piece=True))
+        self.answer(task, wire.encode_failure(error, task.request_id, one_piece=True)[0])
 
     def close(self) -> None:
         super().close()

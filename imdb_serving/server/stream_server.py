@@ -9,7 +9,6 @@ answered in time, or is too much, and answers what needs no worker.
 
 from __future__ import annotations
 
-import functools
 import logging
 import select
 from collections import Counter
@@ -17,21 +16,20 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Protocol
 
 from imdb_serving import processes
 from imdb_serving.errors import ServerStartError, ServerUnavailable, ServingError
-from imdb_serving.messages import Handler, ServerInfo
+from imdb_serving.messages import ServerInfo
 from imdb_serving.processes import HeapTrimmer
-from imdb_serving.protocol.framing import PROTOCOL
 from imdb_serving.server.arrivals import Arrivals
+from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNSENT, Handover
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.readiness import Waker
-from imdb_serving.server.ready_set import make_ready_set
+from imdb_serving.server.ready_set import ReadySet, make_ready_set
 from imdb_serving.server.request_queue import RequestQueue
-from imdb_serving.server.rpc_requests import RequestDecoder, RpcCarrier
 from imdb_serving.server.scoreboard import (
     ASLEEP,
     HAND_OVER,
@@ -41,10 +39,10 @@ from imdb_serving.server.scoreboard import (
     Row,
     Scoreboard,
 )
+from imdb_serving.server.serving_process import MakeCarrier
 from imdb_serving.server.serving_units import ProcessUnit, ServingUnits, Unit
-from imdb_serving.server.socket_listener import SocketConnection
 from imdb_serving.server.startup import Starter
-from imdb_serving.server.stream_worker import Pace, StreamWorker
+from imdb_serving.server.stream_worker import Carrier, Pace, StreamWorker
 from imdb_serving.server.supervisor import START_SECONDS
 from imdb_serving.server.watchdog import MAX_HUNG
 from imdb_serving.server.work_watch import WorkWatch
@@ -63,33 +61,54 @@ OBSERVED_A_TURN = 512
 LOWEST_NUMBER = 1024
 
 
+class Service(Protocol):
+    """What a server speaks: how it listens, and what its messages mean."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """One that reads, and does not answer."""
+
+    def listen(
+        self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]
+    ) -> LendingListener[Any]:
+        """Listen; raise `ServerStartError` when the address cannot be had.
+
+        `introduce` returns what the server says of itself, or raises a `ServingError`; `shared` is for the listener.
+        """
+
+    def answering(self, make: Callable[[], Any]) -> MakeCarrier:
+        """Return what makes a worker's carrier, from what makes its handler."""
+
+
 class StreamServer:
     """Serves an endpoint with the workers of some units. Make it, `run` it in one thread; `stop` it from anywhere."""
 
     def __init__(
         self,
-        endpoint: str,
+        service: Service,
         units: ServingUnits,
-        describe: Callable[[str, int], ServerInfo],
-        open_listener: Callable[..., LendingListener],
+        info: ServerInfo,
         *,
-        max_message_bytes: int,
         start_timeout: float = START_SECONDS,
         drain_timeout: float = DRAIN_SECONDS,
         prepare: Callable[[], None] = lambda: None,
+        describe: Callable[[], ServerInfo] | None = None,
         **limits: int,
     ) -> None:
-        """Take everything; nothing is started before `run`. `prepare` is called before the workers are started."""
-        self._endpoint, self._units, self._open_listener = endpoint, units, open_listener
-        self.info = describe(PROTOCOL.decode(), max_message_bytes)
+        """Take everything; nothing is started before `run`.
+
+        `prepare` is called before the workers are started; `describe` returns what is said of a server that speaks for
+        another one.
+        """
+        self._service, self._units = service, units
+        self.info = info
+        self._describe = describe
         self.watch: Callable[[StreamServer], AbstractContextManager[str]] = lambda _: nullcontext("")
-        self.read = RpcCarrier(None, max_message_bytes).read
-        self._decoder = RequestDecoder(self._introduce, max_message_bytes, "process")
         self._starter = Starter(self._start)
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
         self._broken: list[ServerStartError] = []
-        units.on_broken = self._give_up
+        units.on_broken = self.give_up
         self._refusing: Callable[[], ServingError | None] | None = self._starter.refusal
         self.queue = RequestQueue(lambda task: task.route, self.idle, **limits)
         self.observed: Any = None
@@ -101,14 +120,15 @@ class StreamServer:
         self._prepare()
         self._units.start(self._start_timeout)
 
-    def set_handler(self, make_handler: Callable[[], Handler]) -> None:
+    def set_handler(self, make: Callable[[], Any]) -> None:
         """Take what makes a worker's handler; before the workers are started."""
-        self._units.make_answer = functools.partial(RpcCarrier, make_handler, self.info.max_message_bytes)
+        self._units.make_answer = self._service.answering(make)
 
     def _introduce(self) -> ServerInfo:
-        refusal = self._starter.refusal()
-        if refusal is not None:
+        if (refusal := self.refusal()) is not None:
             raise refusal
+        if self._describe is not None:
+            return self._describe()
         units = self._units
         ready = units.ready_workers()
         given_up = tuple(f"worker {number}: {why}" for number, why in sorted(units.given_up.items()))
@@ -124,7 +144,8 @@ class StreamServer:
         self._stopping = self._roused = True
         self._waker.wake()
 
-    def _give_up(self, error: ServerStartError) -> None:
+    def give_up(self, error: ServerStartError) -> None:
+        """Have `run` end, and raise this error."""
         self._broken.append(error)
         self.stop()
 
@@ -161,16 +182,18 @@ class StreamServer:
         self.ready.arm(self.work_number)
         self._units.share((self.board, self.ready, self.handover), self._worker)
         self._units.notify = self._waker.wake
-        self.listener = self._open_listener(self._endpoint, self._decoder, self.ready, self.board, lowest)
-        listener = self.listener
-        self.dispatcher = Dispatcher(listener, self.handover, self._units, self.queue, self.refusal)
+        self.listener = listener = self._service.listen(self._introduce, (self.ready, self.board, lowest))
+        carrier = self._service.carrier
+        self.dispatcher = Dispatcher(
+            listener, self.handover, self._units, self.queue, self.refusal, carrier.fingerprint
+        )
         listener.submit, listener.abandon = self.dispatcher.submit, self.dispatcher.abandon
         listener.set_back = self.queue.set_back
         listener.may_lend, listener.rows = self._may_lend, self.rows
         listener.work_number = self.work_number
-        listener.read_reports = self.read_reports
+        listener.read_reports, listener.notify = self.read_reports, self._waker.wake
         listener.opened, listener.closed = self._tell_opened, self._tell_closed
-        self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, self.read, self.rows)
+        self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, carrier.read, self.rows)
         self._at_work = WorkWatch(self)
         self._pace = Pace(self._units.workers)
         self._heap = HeapTrimmer(monotonic())
@@ -201,7 +224,7 @@ class StreamServer:
         """Return how many requests are in progress."""
         return sum(row.is_busy for row in self.rows())
 
-    def _may_lend(self, connection: SocketConnection) -> bool:
+    def _may_lend(self, connection: StreamConnection) -> bool:
         return self._refusing is None and not self.board.common[HAND_OVER] and not self.queue.distrusts(connection)
 
     def _tell_opened(self, number: int, generation: int) -> None:
@@ -224,7 +247,7 @@ class StreamServer:
             elif report.kind == RESULT:
                 self.dispatcher.finish(report)
             elif report.kind == OBSERVED and self.observed is not None:
-                self.observed.append([report.data])
+                self.observed.append(report.data)
 
     def keep(self, seconds: float) -> None:
         """Look after everything for some seconds, or until `stop`."""
@@ -376,6 +399,6 @@ class StreamServer:
     def outcomes(self) -> dict[str, int]:
         """Return how many requests ended how, since the start: `answered`, or a failure's code."""
         total = Counter(self.board.outcomes())
-        for counts in (self.dispatcher.counts, self._decoder.counts):
+        for counts in (self.dispatcher.counts, self.listener.counts):
             total.update(dict(counts))
         return {name: count for name, count in total.items() if count or name == "answered"}

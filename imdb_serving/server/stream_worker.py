@@ -88,6 +88,9 @@ class Carrier(Protocol):
     def read(self, data: bytes) -> Question | None:
         """Return the prediction that `data` is from its first byte to its last; None for everything else."""
 
+    def open(self, message: bytes) -> Question | None:
+        """Return the prediction in a message that the supervisor has read; None for what it should not have passed."""
+
     def missing(self, data: bytes) -> int:
         """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
 
@@ -96,6 +99,9 @@ class Carrier(Protocol):
 
     def shed(self, content: Any) -> tuple[int, Any]:
         """Return the same for a request whose time is too short."""
+
+    def fingerprint(self, message: bytes) -> bytes:
+        """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
 
 
 class Pace:
@@ -327,7 +333,7 @@ class StreamWorker:
         self._ready.arm(self._work_number)
         if passed is None:
             return
-        question = self._carrier.read(passed.message)
+        question = self._carrier.open(passed.message)
         if question is not None:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
             self._handover.report(RESULT, passed.number, code, answer)

@@ -21,7 +21,6 @@ from waiting import wait_until
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server.app import Workers
 from imdb_serving.server.rpc_requests import make_parsed_answer
 from imdb_serving.server.rpc_server import RpcServer
 from imdb_serving.server.socket_server import socket_server
@@ -62,11 +61,8 @@ def in_process(mode: str, handler: Handler = half, **limits: Any) -> Iterator[st
     """A server in this process, with one worker that is a thread; its endpoint."""
     info = ServerInfo("", "0", "test", "", 1, "thread", (), (), 16 << 20, os.getpid())
     if mode == "flask":
-        workers = Workers(lambda: handler, 1, "thread", info)
-        workers.pool.start()
-        with http.own_server(workers, 1, **limits) as server:
+        with http.own_server(handler, **limits) as server:
             yield server.url
-        workers.pool.stop()
         return
     at = {carrier.mode: carrier for carrier in kit.CARRIERS}[mode].endpoint()
     served: RpcServer | StreamServer

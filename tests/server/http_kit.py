@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,9 +19,9 @@ import numpy as np
 import rpc_kit as kit
 
 from imdb_serving.clients.base import Client
-from imdb_serving.messages import Request, Tensor
-from imdb_serving.server.app import Backend, make_app
-from imdb_serving.server.http_server import HttpServer
+from imdb_serving.messages import Handler, Request, ServerInfo, Tensor
+from imdb_serving.server.app import make_app, make_worker_app
+from imdb_serving.server.http_server import HttpServer, HttpService
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Stage
 
@@ -211,16 +213,31 @@ def answer(body: bytes = b'{"prediction":[0.25,0.75]}', status: str = "200 OK", 
     return f"HTTP/1.1 {status}\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
+INFO = ServerInfo("imdb-serving-http/1", "0", "test", "", 2, "thread", (), (), 1, 1)
+
+
+def own_service(port: int = 0, max_body_bytes: int = 16 << 20) -> HttpService:
+    """HTTP on a port of this process."""
+    return HttpService("127.0.0.1", port, max_body_bytes, make_app)
+
+
 @contextmanager
-def own_server(backend: Backend, threads: int, **options: Any) -> Iterator[HttpServer]:
-    """An HTTP server in this process."""
-    started = HttpServer(make_app(backend), "127.0.0.1", 0, threads, **options)
-    runner = threading.Thread(target=started.run)
+def own_server(handler: Handler, workers: int = 1, processes: int = 0, **options: Any) -> Iterator[HttpServer]:
+    """An HTTP server in this process, once it is ready."""
+    yield from running(HttpServer(own_service(), workers, processes, INFO, **options), lambda: handler)
+
+
+def running(server: HttpServer, make_handler: Callable[[], Handler]) -> Iterator[HttpServer]:
+    """Have a server answer with these handlers until the generator is closed."""
+    server.set_handler(partial(make_worker_app, make_handler))
+    ready: queue.Queue[str] = queue.Queue()
+    runner = threading.Thread(target=server.run, args=(ready.put,))
     runner.start()
     try:
-        yield started
+        ready.get(timeout=30)
+        yield server
     finally:
-        started.stop()
+        server.stop()
         runner.join(20)
     assert not runner.is_alive()
 

@@ -13,6 +13,7 @@ from imdb_serving.protocol.requests import make_request
 from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.handover import RESULT, Passed, Report
 from imdb_serving.server.request_queue import RequestQueue, Task
+from imdb_serving.server.rpc_requests import RpcCarrier
 
 
 class Everybody:
@@ -48,11 +49,13 @@ def everybody() -> Everybody:
 
 @pytest.fixture
 def dispatcher(everybody: Any) -> Dispatcher:
-    return Dispatcher(everybody, everybody, everybody, RequestQueue(lambda task: task.route, lambda: 2), lambda: None)
+    requests = RequestQueue(lambda task: task.route, lambda: 2)
+    return Dispatcher(everybody, everybody, everybody, requests, lambda: None, RpcCarrier(None, 1 << 20).fingerprint)
 
 
 def task(number: int, client: str = "client") -> Task:
-    message = wire.encode_request(make_request([{"words": [number]}], ["prediction"]), number, 9000.0, one_piece=True)
+    request = make_request([{"words": [number]}], ["prediction"])
+    (message,) = wire.encode_request(request, number, 9000.0, one_piece=True)
     return Task(client, number, 0, monotonic() + 60, message, 100)
 
 

@@ -16,10 +16,11 @@ from waiting import wait_until
 
 from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import ServerStartError, ServerUnavailable
-from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server.app import make_app
-from imdb_serving.server.http_server import DevServer, HttpServer
+from imdb_serving.messages import Reply, Request
+from imdb_serving.server.app import make_app, nobody
+from imdb_serving.server.http_server import DevServer, HttpServer, HttpService
 from imdb_serving.server_process import ServerProcess
+from imdb_serving.timing import Timeline
 
 COMMANDS = ["flask", "flask-gateway", "flask-dev"]
 PROFILE = re.compile(r"PROFILE flask_cost: (\d+\.\d+) total_cost: (\d+\.\d+)")
@@ -198,14 +199,8 @@ def test_the_production_server_writes_none() -> None:
         assert server.errors() == ""
 
 
-class Nobody:
-    """A backend that is never asked."""
-
-    def describe(self) -> ServerInfo:
-        raise ServerUnavailable("nobody is here")
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        raise ZeroDivisionError("secret")
+def faulty(_request: Request, _timeline: Timeline) -> Reply:
+    raise ZeroDivisionError("secret")
 
 
 def test_a_host_of_several_addresses_has_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,15 +208,15 @@ def test_a_host_of_several_addresses_has_one_port(monkeypatch: pytest.MonkeyPatc
             (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]  # fmt: skip
     with monkeypatch.context() as patched:
         patched.setattr(socket, "getaddrinfo", lambda *_, **__: both)
-        server = HttpServer(make_app(Nobody()), "localhost", 0, 1)
+        server = HttpServer(HttpService("localhost", 0, 1024, make_app), 1, 0, http.INFO)
     server.stop()
-    server.run()
+    server.run(lambda _: None)
     server.stop()
     assert re.fullmatch(r"http://localhost:\d+", server.url)
 
 
 def test_a_fault_of_the_application_is_told_without_its_words(caplog: pytest.LogCaptureFixture) -> None:
-    with http.own_server(Nobody(), 1) as server:
+    with http.own_server(faulty) as server:
         detail = http.assert_problem(http.post(server.url), 500, "internal")
         assert "secret" not in detail
         assert http.ask(server.url).status == 200
@@ -232,6 +227,6 @@ def test_a_taken_port_is_told_by_both_servers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServerStartError, match="choose another port"):
-            HttpServer(make_app(Nobody()), "127.0.0.1", port, 1)
+            http.own_service(port)
         with pytest.raises(ServerStartError, match="choose another port"):
-            DevServer(make_app(Nobody()), "127.0.0.1", port)
+            DevServer(make_app(nobody), "127.0.0.1", port)

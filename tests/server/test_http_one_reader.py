@@ -10,8 +10,8 @@ import http_kit as http
 import numpy as np
 import pytest
 
-from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server import app
+from imdb_serving.messages import Reply, Request
+from imdb_serving.timing import Timeline
 
 SPELLINGS = [
     http.PREDICTION,
@@ -33,21 +33,16 @@ OTHERS = [
 
 
 class Naming:
-    """A backend that notes which threads ask it, and how long they give it."""
-
-    refusing: app.Refusing = None
+    """A handler that notes which threads ask it, and how long they give it."""
 
     def __init__(self) -> None:
         self.threads: list[str] = []
-        self.deadlines: list[float] = []
+        self.deadlines: list[int] = []
 
-    def describe(self) -> ServerInfo:
-        return ServerInfo("test", "", "", "", 1, "thread", (), (), 0, 0)
-
-    def answer(self, request: Request, deadline: float) -> Reply:
+    def __call__(self, request: Request, timeline: Timeline) -> Reply:
         self.threads.append(threading.current_thread().name)
-        self.deadlines.append(deadline)
-        return Reply({"prediction": np.array([[0.25, 0.75]], np.float32)}, [])
+        self.deadlines.append(timeline.deadline_ns)
+        return Reply({"prediction": np.array([[0.25, 0.75]], np.float32)}, timeline.stages)
 
 
 def spelt(target: str, method: str = "POST") -> bytes:
@@ -57,31 +52,31 @@ def spelt(target: str, method: str = "POST") -> bytes:
 @pytest.mark.parametrize("target", [*SPELLINGS, *OTHERS])
 def test_every_prediction_goes_the_ordinary_way(target: str) -> None:
     """No spelling is a prediction for the application and something else for the server, past its queue and limits."""
-    backend = Naming()
-    with http.own_server(backend, 1) as server:
+    handler = Naming()
+    with http.own_server(handler) as server:
         said = http.converse(server.url, spelt(target))
     answered = http.status_of(said) == 200
     assert answered == (target in SPELLINGS), said
-    assert bool(backend.threads) == answered
-    assert "http-helper" not in backend.threads
+    assert bool(handler.threads) == answered
+    assert "http-helper" not in handler.threads
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "post", "Post", "OPTIONS"])
 def test_only_a_post_predicts(method: str) -> None:
-    backend = Naming()
-    with http.own_server(backend, 1) as server:
+    handler = Naming()
+    with http.own_server(handler) as server:
         http.converse(server.url, spelt("/" + http.PREDICTION, method))
-    assert not backend.threads
+    assert not handler.threads
 
 
 def test_a_timeout_given_twice_is_refused_and_none_of_the_two_is_taken() -> None:
-    backend = Naming()
-    with http.own_server(backend, 1) as server:
+    handler = Naming()
+    with http.own_server(handler) as server:
         twice = http.message(head="X-Request-Timeout: 5\r\nX-Request-Timeout: 5\r\n")
         assert http.status_of(http.converse(server.url, twice)) == 400
         underscored = http.message(head="X_Request_Timeout: 0.001\r\n")
         assert http.status_of(http.converse(server.url, underscored)) == 200
-    assert len(backend.deadlines) == 1
+    assert len(handler.deadlines) == 1
 
 
 def test_a_trailer_is_no_header(tmp_path: Path) -> None:

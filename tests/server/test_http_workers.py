@@ -22,12 +22,12 @@ from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.clients.http import HttpClient
-from imdb_serving.config import WorkerKind
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServingError
-from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server import stream_listener, watchdog
-from imdb_serving.server.app import Workers
+from imdb_serving.messages import Handler, Reply, Request
+from imdb_serving.server import stream_listener, stream_server, work_watch
+from imdb_serving.server.http_server import HttpServer
 from imdb_serving.server.readiness import SelectorReadiness
+from imdb_serving.server.ready_set import SelectorReadySet
 from imdb_serving.timing import Stage, Timeline
 
 
@@ -118,19 +118,18 @@ def gated(folder: Path) -> Handler:
 
 
 def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
-    workers = Workers(partial(gated, tmp_path), 1, "process", INFO)
-    workers.pool.start(30)
-    try:
-        with http.own_server(workers, 1) as server:
-            http.assert_problem(http.post(server.url), 500, "internal")
-            ready = http.ask(server.url, path="/health/ready")
-            assert http.assert_problem(ready, 503, "unavailable").startswith("no worker is ready: 1 being replaced")
-            assert int(ready.headers["Retry-After"]) > 0
-            assert "cannot predict at the moment" in http.ask(server.url).body.decode()
-            (tmp_path / "gate").touch()
-            assert wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
-    finally:
-        workers.pool.stop()
+    server = HttpServer(http.own_service(), 1, 1, http.INFO)
+    with contextmanager(http.running)(server, partial(gated, tmp_path)):
+        asked = threading.Thread(target=http.post, args=(server.url,))
+        asked.start()
+        assert wait_until(lambda: http.ask(server.url, path="/health/ready").status == 503, 30)
+        ready = http.ask(server.url, path="/health/ready")
+        assert http.assert_problem(ready, 503, "unavailable").startswith("no worker is ready: 1 being replaced")
+        assert int(ready.headers["Retry-After"]) > 0
+        assert "cannot predict at the moment" in http.ask(server.url).body.decode()
+        (tmp_path / "gate").touch()
+        asked.join(30)
+        assert wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
@@ -138,7 +137,7 @@ def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
         (hung,) = kit.workers(server.pid)
         os.kill(hung, signal.SIGSTOP)
         response = http.post(server.endpoint, X_Request_Timeout="0.3")
-        assert "while a worker was at the request" in http.assert_problem(response, 504, "timeout")
+        assert "the deadline passed while" in http.assert_problem(response, 504, "timeout")
         assert http.post(server.endpoint).status == 200
         assert hung not in kit.workers(server.pid)
 
@@ -152,19 +151,10 @@ def test_requests_that_come_late_cost_no_worker() -> None:
         assert kit.workers(server.pid) == before
 
 
-INFO = ServerInfo("imdb-serving-http/1", "0", "test", "", 2, "thread", (), (), 1, 1)
-
-
 @contextmanager
-def own_server(handler: Handler, workers: int, kind: WorkerKind = "thread", **options: Any) -> Iterator[str]:
-    backend = Workers(lambda: handler, workers, kind, INFO)
-    backend.pool.start(20)
-    try:
-        stuck = backend.pool.replace_stuck if kind == "thread" else None
-        with http.own_server(backend, workers, replace_stuck=stuck, **options) as server:
-            yield server.url
-    finally:
-        backend.pool.stop()
+def own_server(handler: Handler, workers: int, **options: Any) -> Iterator[str]:
+    with http.own_server(handler, workers, **options) as server:
+        yield server.url
 
 
 def sleeper(request: Request, timeline: Timeline) -> Reply:
@@ -176,18 +166,8 @@ def sleeper(request: Request, timeline: Timeline) -> Reply:
     return Reply({"prediction": np.full((1, 1), milliseconds, np.float32)}, timeline.stages)
 
 
-class Nobody:
-    """A backend that is never asked for a prediction."""
-
-    def describe(self) -> ServerInfo:
-        return INFO
-
-    def answer(self, request: Request, deadline: float) -> Reply:
-        raise NotImplementedError
-
-
 def test_both_ends_of_every_connection_send_at_once() -> None:
-    with http.own_server(Nobody(), 1) as server, HttpClient(server.url, timeout=10) as client:
+    with http.own_server(sleeper) as server, HttpClient(server.url, timeout=10) as client:
         client.hello()
         (connection,) = server.listener.connections.values()
         assert client._socket is not None
@@ -262,7 +242,7 @@ def test_more_requests_than_may_wait_are_refused_at_once() -> None:
 
 
 def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "LATE_SECONDS", 0.1)
+    monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
     gate = threading.Event()
 
     def hang(request: Request, timeline: Timeline) -> Reply:
@@ -293,6 +273,7 @@ def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> Non
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_listener, "make_readiness", SelectorReadiness)
+    monkeypatch.setattr(stream_server, "make_ready_set", SelectorReadySet)
     with own_server(sleeper, 2) as url, kit.side_by_side(4) as run:
         answers = [run(calls, url, 5) for _ in range(4)]
         assert [len(answer.result(30)) for answer in answers] == [5] * 4

@@ -458,6 +458,7 @@ class Pipe(StreamConnection):
     wants_to_read = True
     is_idle = False
     begun_bytes = held_bytes = 0
+    is_between_messages = True
 
     def feed(self, data: bytes) -> None:
         """Do nothing."""

@@ -235,7 +235,7 @@ def test_no_request_is_lost_or_answered_twice_when_processes_are_killed(
     [
         (["--processes", "3", "--server-threads", "2", "--worker-kind", "thread"], "3 need as many workers, got 2"),
         (["--processes", "2", "--server-threads", "4", "--worker-kind", "process"], "leave --processes out"),
-        (["--processes", "2", "--worker-kind", "thread", "--endpoint", "tcp://127.0.0.1:0"], "serve socket:// and"),
+        (["--processes", "2", "--worker-kind", "thread", "--endpoint", "tcp://127.0.0.1:0"], "over plain sockets"),
     ],
 )
 def test_a_number_of_processes_that_does_not_fit_is_told(arguments: list[str], words: str) -> None:
