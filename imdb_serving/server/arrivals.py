@@ -22,7 +22,7 @@ from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Sc
 from imdb_serving.server.stream_worker import Question
 from imdb_serving.server.worker_pool import WAITED
 
-BUSY_SECONDS, NOTED_SECONDS = 0.0015, 0.01
+BUSY_SECONDS, NOTED_SECONDS = 0.005, 0.01
 """After how long a request that waits is looked at while all workers are busy, and while they are not."""
 
 

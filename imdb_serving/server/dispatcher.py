@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
 from typing import Any
@@ -166,10 +166,14 @@ class Dispatcher:
             log_failure(task.request_id, self._listener.client(task), error.code, task.received_ns)
         self._listener.fail(task, error)
 
-    def end_late(self, now: float) -> list[Task]:
-        """Fail requests that have waited past their deadline; return those that lie on lent connections instead."""
+    def end_late(self, now: float, taken: Set[int]) -> list[Task]:
+        """Fail requests that have waited past their deadline; return those that lie on lent connections instead.
+
+        Of those that were passed on, the `taken` are at work, and others' to end.
+        """
         late = self.queue.late(now)
-        for task in late:
+        passed = [task for number, task in self.in_flight.items() if task.deadline < now and number not in taken]
+        for task in [*late, *passed]:
             if task.message is not None:
                 self.fail(task, RequestTimeout(WAITED))
         return [task for task in late if task.message is None]

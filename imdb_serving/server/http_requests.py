@@ -45,6 +45,8 @@ class HttpCarrier:
     passes them on in this form.
     """
 
+    always_stamped = True
+
     def __init__(self, make_app: Callable[[], Application] | None, max_body_bytes: int, place: tuple[str, int]) -> None:
         """Take what makes the application, if it shall answer, the limit on bodies, and the server's host and port."""
         self._max_body, self._parser = max_body_bytes, RequestParser(max_body_bytes)

@@ -99,7 +99,6 @@ class LendingListener(StreamListener[C]):
         number, generation = connection.descriptor, next(self._generations)
         connection.name = f"connection-{generation}"
         self.cells(number)[:] = memoryview(struct.pack("qqqq", 0, 0, generation, 0)).cast("q")
-        self._ready.add(number)
         if self._arrivals is not None:
             self._arrivals.register(number, ARRIVAL)
         self.opened(number, generation)
@@ -111,7 +110,7 @@ class LendingListener(StreamListener[C]):
     def _forget(self, connection: C) -> None:
         number = connection.descriptor
         if self._knows(connection):
-            self._ready.forget(number)
+            self._ready.disarm(number)
             if self._arrivals is not None:
                 self._arrivals.unregister(number)
             self.lent.pop(number, None)
@@ -174,7 +173,13 @@ class LendingListener(StreamListener[C]):
             return 0, 0
 
     def take(self, number: int) -> bool:
-        """Take a lent connection back, unless a worker is at it; that one may be about to arm it again."""
+        """Take a lent connection back, unless a worker is at it; that one may be about to arm it again.
+
+        Reports of workers are read meanwhile, so that others may be lent no more.
+        """
+        if number not in self.lent and number != self.work_number:
+            self.unsettled.discard(number)
+            return False
         self._ready.disarm(number)
         if any(row.is_at(number) and (number != self.work_number or row.is_taking) for row in self.rows()):
             self.unsettled.add(number)
@@ -182,9 +187,9 @@ class LendingListener(StreamListener[C]):
         self.unsettled.discard(number)
         if number == self.work_number:
             return True
-        times = self.lent.get(number)
+        times = self.lent[number]
         self.read_reports()  # a worker may have left it just before: it says so before it is at nothing
-        return times is not None and self.lent.get(number) == times
+        return self.lent.get(number) == times
 
     def settle_taken(self) -> None:
         """Arm again what may have been disarmed just when its worker had armed it."""

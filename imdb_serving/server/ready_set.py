@@ -15,6 +15,7 @@ import selectors
 import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import Any, Protocol
 
 from imdb_serving.server.scoreboard import Row
@@ -27,17 +28,11 @@ PEER_LEFT = getattr(select, "EPOLLRDHUP", 0x2000)
 class ReadySet(Protocol):
     """`wait` may be called by all workers at once; all else by the supervisor, and `arm` also by who was given it."""
 
-    def add(self, number: int) -> None:
-        """Know a descriptor, not armed yet."""
-
     def arm(self, number: int) -> None:
         """Have a worker take it once it can be read from."""
 
     def disarm(self, number: int) -> None:
-        """Have no worker take it from now on; one may have been given it before."""
-
-    def forget(self, number: int) -> None:
-        """Know it no more; before it is closed."""
+        """Have no worker take it from now on, and before it is closed; one may have been given it before."""
 
     def wait(self, row: Row, most: int) -> int:
         """Wait a while; return how many descriptors, at most `most`, are the caller's alone. They are in the row."""
@@ -64,17 +59,16 @@ class EpollReadySet:
         self._addresses: dict[Row, Any] = {}
         self._woken: int | None = None
 
-    def add(self, number: int) -> None:
-        self._epoll.register(number, 0)
-
     def _arm(self, number: int) -> None:
-        self._epoll.modify(number, self.ARMED)
+        try:
+            self._epoll.modify(number, self.ARMED)
+        except FileNotFoundError:  # it was disarmed, or never armed
+            self._epoll.register(number, self.ARMED)
 
     def disarm(self, number: int) -> None:
-        self._epoll.modify(number, 0)
-
-    def forget(self, number: int) -> None:
-        self._epoll.unregister(number)
+        """Have no worker take it: an epoll that knows it at all would tell of a connection that has failed."""
+        with suppress(FileNotFoundError):
+            self._epoll.unregister(number)
 
     def wait(self, row: Row, most: int) -> int:
         address = self._addresses.get(row)
@@ -92,6 +86,7 @@ class EpollReadySet:
     def close(self) -> None:
         if self._woken is not None:
             os.close(self._woken)
+        self.descriptor = -1  # its number may soon be another one's
         self._epoll.close()
 
 
@@ -111,9 +106,6 @@ class SelectorReadySet:
         self._selector.register(self._receiver, selectors.EVENT_READ)
         self._is_over = False
 
-    def add(self, number: int) -> None:
-        """Do nothing: what is not armed is not watched."""
-
     def arm(self, number: int) -> None:
         with self._changing:
             if number not in self._armed:
@@ -126,9 +118,6 @@ class SelectorReadySet:
             if number in self._armed:
                 self._armed.discard(number)
                 self._selector.unregister(number)
-
-    def forget(self, number: int) -> None:
-        self.disarm(number)
 
     def wait(self, row: Row, most: int) -> int:  # noqa: ARG002 - one is enough
         with self._turn:

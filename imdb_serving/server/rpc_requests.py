@@ -91,6 +91,8 @@ def make_parsed_answer(make_handler: Callable[[], Handler]) -> Answer:
 class RpcCarrier:
     """What a worker does with RPC's messages in one piece; see `stream_worker.Carrier`."""
 
+    always_stamped = False  # a stamp costs a tenth of a brief one
+
     def __init__(self, make_handler: Callable[[], Handler] | None, max_message_bytes: int) -> None:
         """Take what makes the handler, if it shall answer, and the limit on messages."""
         self._limit = max_message_bytes

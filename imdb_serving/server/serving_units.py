@@ -34,6 +34,9 @@ from imdb_serving.server.worker import ForkedProcess, not_ready, nothing_yet
 
 log = logging.getLogger(__name__)
 
+END_SECONDS = 1.0
+"""How long a thread may take to end that does not hang."""
+
 
 class ThreadUnit:
     """One worker, a thread of the supervisor's process. What it is made of is made in a thread of its own."""
@@ -102,10 +105,12 @@ class ThreadUnit:
         if self._worker is not None:
             self._worker.is_over = True
 
-    def end(self, _seconds: float) -> str:
-        """Say how it ended."""
+    def end(self, seconds: float) -> str:
+        """Say how it ended; one that hangs is not waited for."""
         self.retire()
-        return "hung"
+        if self.thread is not None:
+            self.thread.join(min(seconds, END_SECONDS))
+        return "hung" if self.is_running else "ended"
 
 
 class ProcessUnit(ForkedProcess):

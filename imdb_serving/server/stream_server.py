@@ -178,7 +178,6 @@ class StreamServer:
         self.board = Scoreboard(2 * self._units.workers + MAX_HUNG, descriptors)
         self.handover = Handover(local=local, lowest=lowest)
         self.work_number = self.handover.requests.fileno()
-        self.ready.add(self.work_number)
         self.ready.arm(self.work_number)
         self._units.share((self.board, self.ready, self.handover), self._worker)
         self._units.notify = self._waker.wake
@@ -286,8 +285,8 @@ class StreamServer:
         common[SHED_NS] = int(self.queue.shed_seconds * 1e9)
         common[OBSERVE] = OBSERVED_A_TURN if self.observed is not None else 0
         common[HAND_OVER] = self._stopping or self.dispatcher.quarantine.is_active()
-        if len(self.queue):
-            self._arrivals.end_late(self.dispatcher.end_late(now))
+        if len(self.queue) or self.dispatcher.in_flight:
+            self._arrivals.end_late(self.dispatcher.end_late(now, self._taken()))
             self.dispatcher.pass_on()
         self.listener.look_after()
         self._heap.tidy(now)
@@ -309,8 +308,11 @@ class StreamServer:
         waiting, in_flight = self._arrivals.waiting, self.dispatcher.in_flight
         if not (waiting or in_flight):
             return False
-        taken = {row.cells[PASSED] for row in self.rows()}
-        return bool(waiting or in_flight.keys() - taken)
+        return bool(waiting or in_flight.keys() - self._taken())
+
+    def _taken(self) -> set[int]:
+        """Return the numbers of the requests that were passed on and are at work."""
+        return {row.cells[PASSED] for row in self.rows()}
 
     def release(self) -> None:
         """Have all threads of this process take requests."""

@@ -61,9 +61,11 @@ log = logging.getLogger(__name__)
 
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
+HOLD_NS = 200_000
+"""How long an answer is held back for others to leave with it."""
+
 SO_TIMESTAMPNS = 35
-"""Linux: have the kernel stamp what arrives (asm-generic/socket.h). Brief requests are not worth reading a stamp for:
-they count as received when the worker was given them, or when the supervisor saw that they wait."""
+"""Linux: have the kernel stamp what arrives (asm-generic/socket.h)."""
 
 MSG_PEEK = int(socket.MSG_PEEK)
 STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
@@ -84,6 +86,10 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 
 class Carrier(Protocol):
     """What the bytes on connections mean."""
+
+    always_stamped: bool
+    """Whether requests are worth reading the stamp of their arrival for, also while they are brief. Others count as
+    received when the worker was given them, or when the supervisor saw that they wait."""
 
     def read(self, data: bytes) -> Question | None:
         """Return the prediction that `data` is from its first byte to its last; None for everything else."""
@@ -151,7 +157,7 @@ class StreamWorker:
 
         Of brief requests it takes `most` at once.
         """
-        self._most = most
+        self._most, self._stamped = most, carrier.always_stamped
         self._peek = 0 if handover.local else MSG_PEEK
         self._taken_ns = 0
         self._held: deque[tuple[int, int, socket.socket, int, Any, int]] = deque()  # answers, to leave together
@@ -168,8 +174,10 @@ class StreamWorker:
         while True:
             if self._number and pace.is_brief:
                 pace.wait()
-            count = wait(row, self._most if pace.is_brief else 1)
+            count = 0 if self.is_over else wait(row, self._most if pace.is_brief else 1)
             if self.is_over:
+                with suppress(OSError):  # the server has closed all
+                    self._leave_all(count)
                 return
             if not count:
                 cells[BEAT] += 1
@@ -197,7 +205,7 @@ class StreamWorker:
         """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
         cells, numbers, flags = self._cells, self.row.numbers, self.row.flags
         beat, held = cells[BEAT], self._held
-        self._taken_ns = perf_counter_ns()
+        self._taken_ns = held_since = perf_counter_ns()
         for place in range(count):
             cells[AT] = place
             number = numbers[place]
@@ -211,6 +219,9 @@ class StreamWorker:
             else:
                 held.append((place, *answered))
                 cells[OUTCOMES + answered[2]] += 1
+                if perf_counter_ns() - held_since > HOLD_NS:
+                    self.release_held()
+                    held_since = perf_counter_ns()
             if cells[REVOKED] == beat:  # it took so long that the supervisor gives all others to other workers
                 cells[KEPT] = place
                 cells[GIVEN_BACK] = beat
@@ -240,7 +251,7 @@ class StreamWorker:
         stamps: Any = ()
         try:
             connection = self._connection_of(number)
-            if self._pace.is_brief:
+            if self._pace.is_brief and not self._stamped:
                 data = connection.recv(CHUNK, self._peek)
             else:
                 data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)

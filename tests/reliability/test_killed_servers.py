@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import http_kit as http
 import load_kit as load
 import pytest
 import rpc_kit as kit
@@ -137,6 +139,26 @@ def test_a_server_that_ends_answers_or_refuses_all_that_wait(mode: str) -> None:
         assert process.wait(30) == 0
     assert set(ends) == {"answered", "unavailable"}
     assert ends["answered"] > 5
+
+
+@pytest.mark.parametrize("mode", ["socket", "flask"])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_server_may_end_just_when_its_clients_leave(mode: str, kind: str) -> None:
+    message = http.message() if mode == "flask" else kit.in_one_piece(kit.raw_message())
+    with load.simulated(mode, 0.1, 2, kind) as server:
+        where = urlsplit(server.endpoint)
+        clients = [socket.create_connection((where.hostname, where.port), 10) for _ in range(60)]
+        for client in clients:
+            client.sendall(message)
+        assert all(client.recv(1 << 16) for client in clients)
+        for client in clients[::2]:
+            client.sendall(message)  # and its answer will be read by nobody
+        for client in clients:
+            client.close()
+        process = server._process
+        assert process is not None
+        process.terminate()
+        assert (process.wait(30), server.errors()) == (0, "")
 
 
 @pytest.mark.parametrize("workers", load.some([1, 5, 16], [5]))

@@ -261,6 +261,23 @@ def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch
         gate.set()
 
 
+def test_a_thread_that_hung_takes_nothing_once_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
+    gate = threading.Event()
+
+    def hang(request: Request, timeline: Timeline) -> Reply:
+        if request.feed["words"].values[0] == 8:
+            gate.wait(30)
+        return sleeper(request, timeline)
+
+    with own_server(hang, 1) as url, HttpClient(url, timeout=20) as client:
+        assert http.post(url, X_Request_Timeout="0.2").status == 504
+        assert client.predict({"words": [1]})["prediction"].tolist() == [1]
+        gate.set()
+        for _ in range(50):
+            assert client.predict({"words": [1]})["prediction"].tolist() == [1]
+
+
 def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> None:
     with own_server(sleeper, 1) as url, kit.side_by_side(1) as run:
         slow = run(http.post, url, b'{"words": [2000], "fetch": ["prediction"]}')
@@ -269,6 +286,24 @@ def test_a_request_that_is_late_in_the_queue_is_told_while_all_are_busy() -> Non
         assert "waited for a worker" in http.assert_problem(late, 504, "timeout")
         assert not slow.done()
         assert slow.result(20).status == 200
+
+
+def test_so_is_one_that_came_in_parts() -> None:
+    message = http.message(b'{"words": [1], "fetch": ["prediction"]}', "X-Request-Timeout: 0.3\r\n")
+    with (
+        own_server(sleeper, 1) as url,
+        kit.side_by_side(1) as run,
+        http.opened(url) as connection,
+        HttpClient(url, timeout=10) as client,
+    ):
+        slow = run(client.predict, {"words": [2000]})
+        assert not wait_until(slow.done, 0.3)
+        connection.sendall(message[:-5])
+        assert not wait_until(slow.done, 0.1)
+        connection.sendall(message[-5:])
+        assert b"waited for a worker" in http.receive_answer(connection)
+        assert not slow.done()
+        slow.result(20)
 
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
