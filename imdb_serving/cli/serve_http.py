@@ -45,7 +45,8 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
         make_handler = functools.partial(make_pipeline, options.tuned(bundle), bundle)
         server.set_handler(functools.partial(make_worker_app, make_handler, **settings))
 
-    server = _http_server(options, bundle, options.worker_processes, prepare=prepare, preload=options.preload())
+    preload = [*options.preload(), make_worker_app.__module__]
+    server = _http_server(options, bundle, options.worker_processes, prepare=prepare, preload=preload)
     _run_http(server, "flask", options)
 
 

@@ -49,17 +49,20 @@ class Arrivals:
 
     def look(self, *, all_busy: bool) -> None:
         """Look at what nobody takes for a while: a short one if all workers are busy."""
-        now, noted, lent = monotonic(), self.noted, self._listener.lent
+        now, noted, lent, cells = monotonic(), self.noted, self._listener.lent, self._cells
         for connection in self._listener.arrivals():
             noted.setdefault(connection.descriptor, (-1, now))
         for number, (sent, since) in list(noted.items()):
             if number not in lent:
                 del noted[number]
-            elif not self._still_waits(number, sent):  # but another request may
-                noted[number] = self._cells[number * CONNECTION_CELLS + SENT], now
+            elif cells[number * CONNECTION_CELLS + SENT] != sent:  # it was answered; but another may wait
+                noted[number] = cells[number * CONNECTION_CELLS + SENT], now
             elif now - since > (BUSY_SECONDS if all_busy else NOTED_SECONDS):
-                del noted[number]
-                self._look_at(self._listener.connections[number])
+                if self._still_waits(number, sent):
+                    del noted[number]
+                    self._look_at(self._listener.connections[number])
+                else:
+                    noted[number] = sent, now
 
     def _still_waits(self, number: int, sent: int) -> bool:
         """Tell whether what lay on a lent connection has not been taken by a worker yet."""

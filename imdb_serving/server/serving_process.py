@@ -6,6 +6,7 @@ that could be left behind. When the supervisor dies, the process reads end of fi
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 MakeCarrier = Callable[[], Carrier]
 """Makes what one worker answers with; it may have `stage_names`."""
 
-OPEN, CLOSE, RELEASE, READY, FAILED = range(5)
+OPEN, CLOSE, BEGIN, RELEASE, READY, FAILED = range(6)
 TOLD = struct.Struct("<qqq")
 MAX_TOLD = 1 << 14
 LOST_SECONDS = 5.0
@@ -94,17 +95,21 @@ def serve(
     ready = EpollReadySet(files[1])
     handover = Handover.of_worker(socket.socket(fileno=work_number), socket.socket(fileno=files[3]))
     connections, pace = Connections(board), Pace(len(rows))
+    threads = []
     for at, (row, carrier) in enumerate(zip(rows, carriers, strict=True)):
         worker = StreamWorker(
             board.rows[row], board, ready, handover, connections.get, carrier, pace, at, MOST_OF_PROCESS
         )
-        threading.Thread(target=worker.run, name=f"server-thread-{row}", daemon=True).start()
+        threads.append(threading.Thread(target=worker.run, name=f"server-thread-{row}", daemon=True))
+    gc.collect()
+    gc.freeze()  # what was loaded stays: else it would be looked through again and again
     _say(control, READY, "\n".join(getattr(carriers[0], "stage_names", ())))
-    _listen(control, connections, pace)
+    _listen(control, connections, pace, threads)
     os._exit(0)  # its threads wait for requests that nobody will send
 
 
-def _listen(control: socket.socket, connections: Connections, pace: Pace) -> None:
+def _listen(control: socket.socket, connections: Connections, pace: Pace, threads: Sequence[threading.Thread]) -> None:
+    """Do what the supervisor says. The threads begin when it says so: it knows then whose rows they write."""
     heap = HeapTrimmer(monotonic())
     control.settimeout(TIDY_SECONDS)
     while True:
@@ -124,6 +129,9 @@ def _listen(control: socket.socket, connections: Connections, pace: Pace) -> Non
             connections.close(number, generation)
         elif what == RELEASE:
             pace.release()
+        elif what == BEGIN:
+            for thread in threads:
+                thread.start()
 
 
 def _say(control: socket.socket, what: int, words: str) -> None:

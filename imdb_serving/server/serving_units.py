@@ -27,7 +27,7 @@ from imdb_serving.server import serving_process
 from imdb_serving.server.handover import KIND, Handover
 from imdb_serving.server.ready_set import EpollReadySet, ReadySet
 from imdb_serving.server.scoreboard import OUTCOMES, Row, Scoreboard
-from imdb_serving.server.serving_process import CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
+from imdb_serving.server.serving_process import BEGIN, CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
 from imdb_serving.server.stream_worker import StreamWorker
 from imdb_serving.server.supervisor import Supervisor
 from imdb_serving.server.worker import ForkedProcess, not_ready, nothing_yet
@@ -158,7 +158,8 @@ class ProcessUnit(ForkedProcess):
         self.control.setblocking(False)
 
     def begin(self) -> None:
-        """Do nothing: its threads take what is armed once it has been told of it."""
+        """Have its threads take requests."""
+        self._tell(TOLD.pack(BEGIN, 0, 0), -1)
 
     @property
     def proven(self) -> bool:

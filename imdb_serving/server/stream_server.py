@@ -271,7 +271,7 @@ class StreamServer:
             self._adopt()
         now, at_work = monotonic(), self.at_work()
         self._quiet = 0 if at_work or self._arrivals.noted or len(self.queue) else self._quiet + 1
-        self._at_work.look(now)
+        self._at_work.look(now, found)
         if self.listener.unsettled:
             self.listener.settle_taken()
         if self._arrivals.waiting:

@@ -62,7 +62,8 @@ log = logging.getLogger(__name__)
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
 HOLD_NS = 200_000
-"""How long an answer is held back for others to leave with it."""
+"""How long a thread holds an answer back for others to leave with it. A process, which is given fewer requests at once,
+holds them all: what it is at shall not change while the supervisor gives some of it to others."""
 
 SO_TIMESTAMPNS = 35
 """Linux: have the kernel stamp what arrives (asm-generic/socket.h)."""
@@ -219,9 +220,6 @@ class StreamWorker:
             else:
                 held.append((place, *answered))
                 cells[OUTCOMES + answered[2]] += 1
-                if perf_counter_ns() - held_since > HOLD_NS:
-                    self.release_held()
-                    held_since = perf_counter_ns()
             if cells[REVOKED] == beat:  # it took so long that the supervisor gives all others to other workers
                 cells[KEPT] = place
                 cells[GIVEN_BACK] = beat
@@ -229,6 +227,9 @@ class StreamWorker:
                     while held and held[0][0] != place:
                         cells[OUTCOMES + held.popleft()[3]] -= 1  # another worker answers it
                 break
+            if not self._peek and perf_counter_ns() - held_since > HOLD_NS:
+                self.release_held()
+                held_since = perf_counter_ns()
         self.release_held()
 
     def release_held(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 from time import monotonic, perf_counter_ns, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +62,13 @@ class WorkWatch:
         self._late: dict[Row, bytes] = {}  # of each row: the request that it was at when that was answered in its place
         self._ending: set[Unit] = set()  # processes that were killed, and threads that hang
 
-    def look(self, now: float) -> None:
-        """See to all units."""
+    def look(self, now: float, found: Set[int]) -> None:
+        """See to all units; `found` has the descriptors that can be read from."""
         now_ns = perf_counter_ns()
         for unit in list(self._server.live):
             if isinstance(unit, ProcessUnit):
                 unit.flush()
-                if unit.is_dead():
+                if unit.sentinel in found:
                     self.clean_up_after(unit)
                     continue
             for at, row in enumerate(unit.rows):
@@ -130,8 +131,10 @@ class WorkWatch:
         if isinstance(unit, ThreadUnit):
             unit.release_held()
         cells, server = row.cells, self._server
-        numbers, place, turn, beat = row.numbers.tolist(), cells[AT], cells[TURN], cells[BEAT]
+        beat, numbers, place, turn = cells[BEAT], row.numbers.tolist(), cells[AT], cells[TURN]
         if cells[REVOKED] == beat or sum(map(bool, numbers)) < 2 or not server.idle():
+            return
+        if cells[BEAT] != beat:  # then these are not the numbers of that beat
             return
         cells[REVOKED] = beat
         for _ in range(YIELD_TRIES):

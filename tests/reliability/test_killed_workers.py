@@ -94,7 +94,7 @@ def make(engine, bundle):
     try:
         Path("first").touch(exist_ok=False)
     except FileExistsError:  # all but the first end soon, without a request
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
         threading.Event().wait(0.05)
     return imdb_pipeline(engine, bundle)
 """

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
 from imdb_serving.server.scoreboard import SHED
+from imdb_serving.server.serving_units import ProcessUnit
 from imdb_serving.server.socket_server import socket_server as server_of
 from imdb_serving.server_process import ServerProcess
 
@@ -201,11 +203,15 @@ def describe(protocol: str, limit: int) -> ServerInfo:
     return ServerInfo(protocol, "0", "test", "", 1, "thread", (), (), limit, os.getpid())
 
 
+def the(handler: object) -> object:
+    return handler
+
+
 class own_server:  # noqa: N801 - used as a function
     """A server in this process with one worker, a thread."""
 
     def __init__(self, handler: object, processes: int = 0) -> None:
-        self.server = server_of(kit.SOCKET.endpoint(), lambda: handler, max(1, processes), processes, describe)  # type: ignore[arg-type,return-value]
+        self.server = server_of(kit.SOCKET.endpoint(), partial(the, handler), max(1, processes), processes, describe)  # type: ignore[arg-type,return-value]
         self.ready = threading.Event()
         self.endpoint = ""
         self.thread = threading.Thread(target=self.server.run, args=(self.tell,))
@@ -237,6 +243,25 @@ def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.Mo
             with pytest.raises(RemoteFailure, match="half"):
                 client.predict(kit.SAMPLE)
         assert client.hello().engine == "test"
+
+
+def test_a_process_takes_nothing_before_the_supervisor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it took could be lost if it died: nobody would look at what it was at."""
+    waiting: list[ProcessUnit] = []
+    begin = ProcessUnit.begin
+
+    def wait(unit: ProcessUnit) -> None:
+        waiting.append(unit)
+
+    monkeypatch.setattr(ProcessUnit, "begin", wait)
+    with own_server(half, processes=1) as endpoint, connect(endpoint, timeout=0.5) as client:
+        with pytest.raises(RequestTimeout):
+            client.predict(kit.SAMPLE)
+        for unit in waiting:
+            begin(unit)
+        client.timeout = 20
+        with pytest.raises(RemoteFailure, match="half"):
+            client.predict(kit.SAMPLE)
 
 
 def test_where_there_is_no_epoll_workers_are_threads_of_one_process(

@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+import http_kit as http
 import msgspec
 import numpy as np
 import pytest
@@ -41,21 +43,26 @@ def make(engine, bundle):
 
 @pytest.fixture
 def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., ServerProcess]]:
-    """A function that starts a server over plain sockets, each of whose requests sleeps as its first word says (ms)."""
+    """A function that starts a server, each of whose requests sleeps as its first word says (ms)."""
     (tmp_path / "sleeper.py").write_text(SLEEPER)
     monkeypatch.chdir(tmp_path)
     with ExitStack() as stack:
 
         def start(workers: int, *more: str, scheme: str = "socket") -> ServerProcess:
-            at = "socket://127.0.0.1:0" if scheme == "socket" else f"socket+unix://{tmp_path}/server"
+            at = {"socket": ["--endpoint", "socket://127.0.0.1:0"], "http": ["--port", "0"],
+                  "unix": ["--endpoint", f"socket+unix://{tmp_path}/server"]}[scheme]  # fmt: skip
             arguments = ["--engine", "none", "--server-threads", str(workers), "--pipeline", "sleeper:make"]
-            return stack.enter_context(ServerProcess([*arguments, *more, "--endpoint", at], ready_timeout=60))
+            command = "flask" if scheme == "http" else "serve"
+            started = ServerProcess([*arguments, *more, *at], command=command, ready_timeout=60)
+            return stack.enter_context(started)
 
         yield start
 
 
 THREADS_OF_TWO = ("--worker-kind", "thread", "--processes", "2")
 PROCESSES = ("--worker-kind", "process")
+KINDS = pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
+SCHEMES = pytest.mark.parametrize("scheme", ["socket", "http"])
 
 
 def sleep_at(endpoint: str, milliseconds: int) -> float:
@@ -64,16 +71,17 @@ def sleep_at(endpoint: str, milliseconds: int) -> float:
         return time.monotonic()
 
 
-def test_threads_of_two_processes_are_as_many_workers_as_asked_for(serve) -> None:
-    server = serve(3, *THREADS_OF_TWO)
+@SCHEMES
+def test_threads_of_two_processes_are_as_many_workers_as_asked_for(serve, scheme: str) -> None:
+    server = serve(3, *THREADS_OF_TWO, scheme=scheme)
     assert len(kit.workers(server.pid)) == 2
     with connect(server.endpoint) as client:
         info = client.hello()
     assert (info.server_processes, info.server_threads, info.workers_ready, info.worker_kind) == (2, 3, 3, "thread")
 
 
-@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
-@pytest.mark.parametrize("scheme", ["socket", "unix"])
+@KINDS
+@pytest.mark.parametrize("scheme", ["socket", "unix", "http"])
 def test_no_worker_idles_while_a_request_waits(serve, kind: tuple[str, ...], scheme: str) -> None:
     server = serve(2, *kind, scheme=scheme)
     with kit.side_by_side(8) as run:
@@ -84,33 +92,40 @@ def test_no_worker_idles_while_a_request_waits(serve, kind: tuple[str, ...], sch
         assert not slow.done()
 
 
-@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
-def test_hello_is_answered_and_deadlines_hold_while_all_are_busy(serve, kind: tuple[str, ...]) -> None:
-    server = serve(2, *kind)
+@KINDS
+@SCHEMES
+def test_hello_is_answered_and_deadlines_hold_while_all_are_busy(serve, scheme: str, kind: tuple[str, ...]) -> None:
+    server = serve(2, *kind, scheme=scheme)
     with kit.side_by_side(2) as run, connect(server.endpoint, timeout=20) as client:
         slow = [run(sleep_at, server.endpoint, 3000) for _ in range(2)]
         assert not wait_until(lambda: any(one.done() for one in slow), 0.3)
         assert client.hello().workers_ready == 2
-        with kit.raw_socket(server.endpoint) as raw:
-            raw.send_multipart(kit.raw_message(deadline_ms=200))
-            answer = kit.read_answer(raw.recv_multipart())
-        assert (answer["code"], answer["message"]) == (
-            "timeout", "the deadline passed while the request waited for a worker",
-        )  # fmt: skip
+        assert deadline_passes(server.endpoint, 0.2) == "the deadline passed while the request waited for a worker"
         assert not any(one.done() for one in slow)
 
 
-def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it_and_counts_once(serve) -> None:
-    server = serve(2, *PROCESSES, "--metrics-port", "0")
-    with kit.raw_socket(server.endpoint) as raw:
-        for _ in range(2):  # and the connection is of use afterwards
-            raw.send_multipart([*kit.raw_message(deadline_ms=300)[:2], struct.pack("<q", 1500)])
-            answer = kit.read_answer(raw.recv_multipart())
-            assert answer["message"] == "the deadline passed while a worker was at the request"
-        time.sleep(1.6)
-        raw.send_multipart(kit.raw_message(id=9))
-        assert kit.read_answer(raw.recv_multipart())["id"] == 9
+def deadline_passes(endpoint: str, seconds: float, milliseconds: int = 1) -> str:
+    """What the server itself says of a request whose client gives it so little time; it waits longer for the word."""
+    if endpoint.startswith("http"):
+        body = b'{"words": [%d], "fetch": ["prediction"]}' % milliseconds
+        return http.assert_problem(http.post(endpoint, body, X_Request_Timeout=str(seconds)), 504, "timeout")
+    with kit.raw_socket(endpoint) as raw:
+        raw.send_multipart([*kit.raw_message(deadline_ms=1000 * seconds)[:2], struct.pack("<q", milliseconds)])
+        answer = kit.read_answer(raw.recv_multipart())
+        assert answer["code"] == "timeout"
+        message: str = answer["message"]
+        return message
+
+
+@SCHEMES
+def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it_and_counts_once(serve, scheme: str) -> None:
+    server = serve(2, *PROCESSES, "--metrics-port", "0", scheme=scheme)
+    for _ in range(2):
+        told = deadline_passes(server.endpoint, 0.3, 1500)
+        assert told == "the deadline passed while a worker was at the request"
+    time.sleep(1.6)
     with connect(server.endpoint) as client:
+        client.predict({"words": [1]})
         url = client.hello().metrics
 
     def counted(outcome: str, count: int) -> bool:
@@ -120,8 +135,9 @@ def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it_and_count
     assert wait_until(lambda: counted("answered", 1) and counted("timeout", 2))
 
 
-def test_a_request_that_hung_two_processes_is_refused_for_a_while(serve) -> None:
-    server = serve(2, *PROCESSES)
+@SCHEMES
+def test_a_request_that_hung_two_processes_is_refused_for_a_while(serve, scheme: str) -> None:
+    server = serve(2, *PROCESSES, scheme=scheme)
     with connect(server.endpoint, timeout=0.5) as client, connect(server.endpoint, timeout=20) as other:
         for _ in range(2):
             before = kit.workers(server.pid)
@@ -135,8 +151,9 @@ def test_a_request_that_hung_two_processes_is_refused_for_a_while(serve) -> None
 
 
 @pytest.mark.parametrize("words", [1, 60_000], ids=["small", "large"])
-def test_all_requests_of_a_killed_process_are_answered_by_another(serve, words: int) -> None:
-    server = serve(4, *THREADS_OF_TWO)
+@SCHEMES
+def test_all_requests_of_a_killed_process_are_answered_by_another(serve, scheme: str, words: int) -> None:
+    server = serve(4, *THREADS_OF_TWO, scheme=scheme)
     before = kit.workers(server.pid)
 
     def ask() -> None:
@@ -152,8 +169,9 @@ def test_all_requests_of_a_killed_process_are_answered_by_another(serve, words: 
     assert wait_until(lambda: len(kit.workers(server.pid) - {min(before)}) == 2, 30)
 
 
-def test_numbers_of_connections_are_used_again_in_all_processes(serve) -> None:
-    server = serve(3, *PROCESSES)
+@SCHEMES
+def test_numbers_of_connections_are_used_again_in_all_processes(serve, scheme: str) -> None:
+    server = serve(3, *PROCESSES, scheme=scheme)
     everybody = [server.pid, *kit.workers(server.pid)]
 
     def held() -> list[int]:
@@ -172,32 +190,47 @@ class Counting:
     """A client that asks one thing after another, and sees to it that each is answered once."""
 
     def __init__(self, endpoint: str) -> None:
-        host, _, port = endpoint.removeprefix("socket://").rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), 20)
+        where = urlsplit(endpoint)
+        self.socket = socket.create_connection((where.hostname, where.port), 20)
         self.answered, self.faults = 0, [""]
         self.over = threading.Event()
-        self.thread = threading.Thread(target=self._ask, daemon=True)
+        ask = self._ask_http if where.scheme == "http" else self._ask
+        self.thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         self._read = b""
+
+    def _more(self) -> None:
+        more = self.socket.recv(1 << 16)
+        assert more, "the connection was closed"
+        self._read += more
 
     def _exactly(self, count: int) -> bytes:
         while len(self._read) < count:
-            more = self.socket.recv(1 << 16)
-            assert more, "the connection was closed"
-            self._read += more
+            self._more()
         data, self._read = self._read[:count], self._read[count:]
         return data
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
+        message = kit.raw_message(id=number, deadline_ms=30_000)
+        self.socket.sendall(kit.in_one_piece([*message[:2], bytes(8)]))
+        header, body = struct.unpack("<16xII", self._exactly(24))
+        answer = msgspec.msgpack.decode(self._exactly(header + -header % 8)[:header])
+        self._exactly(body)
+        assert (answer["id"], answer["kind"]) == (number, "answer"), answer
+
+    def _ask_http(self, _number: int) -> None:
+        self.socket.sendall(http.message(b'{"words": [0], "fetch": ["prediction"]}'))
+        while (end := self._read.find(b"\r\n\r\n")) < 0:
+            self._more()
+        head = self._exactly(end + 4)
+        assert head.startswith(b"HTTP/1.1 200"), head
+        assert self._exactly(24) == b'{"prediction":[0.5,0.5]}'
+
+    def _run(self, ask: Callable[[int], None]) -> None:
         try:
             while not self.over.is_set():
-                number = self.answered + 1
-                message = kit.raw_message(id=number, deadline_ms=30_000)
-                self.socket.sendall(kit.in_one_piece([*message[:2], bytes(8)]))
-                header, body = struct.unpack("<16xII", self._exactly(24))
-                answer = msgspec.msgpack.decode(self._exactly(header + -header % 8)[:header])
-                self._exactly(body)
-                assert (answer["id"], answer["kind"], self._read) == (number, "answer", b""), answer
-                self.answered = number
+                ask(self.answered + 1)
+                assert self._read == b""
+                self.answered += 1
         except Exception as error:
             self.faults.append(f"behind {self.answered} answers: {error!r}")
 
@@ -222,11 +255,12 @@ def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
-@pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
+@KINDS
+@SCHEMES
 def test_no_request_is_lost_or_answered_twice_when_processes_are_killed(
-    serve, kind: tuple[str, ...], kills: int
+    serve, scheme: str, kind: tuple[str, ...], kills: int
 ) -> None:
-    server = serve(3, *kind)
+    server = serve(3, *kind, scheme=scheme)
     killed_at_random(server.endpoint, server.pid, kills)
 
 
