@@ -39,7 +39,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
     `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
-    elsewhere. `samples` are all that the clients send together, as often as there are `passes`; `words` is the length
+    elsewhere. `server_processes` is in how many processes the worker threads are, 1 where workers are processes
+    themselves. `samples` are all that the clients send together, as often as there are `passes`; `words` is the length
     of each where reviews are made up, 0 for real ones. `placement` says on which machines of a cluster server and
     clients are, empty where there is none; each of the `server_nodes` has `server_threads` workers, and `client_nodes`
     have clients alone.
@@ -51,6 +52,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     net: str = "cnn"
     model: str = ""
     server_threads: int = 1
+    server_processes: int = 1
     client_threads: int = 1
     batch: int = 1
     arrivals: str = CLOSED
@@ -113,6 +115,7 @@ _WORDS = {
 }
 _COUNTED = {
     "server_threads": "server thread",
+    "server_processes": "server process",
     "client_threads": "client",
     "math_threads": "math thread",
     "passes": "pass",
@@ -130,6 +133,7 @@ _SAID: dict[tuple[str, object], str] = {
     ("arrivals", OFFLINE): "all at once",
     ("rate", 0.0): "",
     ("passes", 1): "",
+    ("server_processes", 1): "",
     ("placement", SHARED): "clients on the server's node",
     ("placement", APART): "clients on another node",
     ("placement", SPREAD): "clients on several nodes",

@@ -37,13 +37,17 @@ MODES: dict[str, tuple[str, ...]] = {
 """The ways of serving, each with its command: RPC over ZeroMQ, and over a plain socket; Flask; Flask in front of RPC;
 the same as published."""
 
+SEVERAL = ("socket", "flask")
+"""The modes whose worker threads may be in several processes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServerSpec:
     """A server to start: its mode, one of `MODES`, and what its workers run.
 
     `model` is a bundle's folder, None for an engine without a model. An empty `worker_kind` leaves it to the engine; an
-    empty `pipeline` is the IMDB pipeline.
+    empty `pipeline` is the IMDB pipeline. The worker threads are in `server_processes`, of which the modes in `SEVERAL`
+    can have more than one.
     """
 
     mode: str
@@ -52,6 +56,7 @@ class ServerSpec:
     server_threads: int = 4
     worker_kind: str = ""
     pipeline: str = ""
+    server_processes: int = 1
 
     @property
     def arguments(self) -> list[str]:
@@ -60,6 +65,7 @@ class ServerSpec:
             *([str(self.model)] if self.model else []),
             *(["--worker-kind", self.worker_kind] if self.worker_kind else []),
             *(["--pipeline", self.pipeline] if self.pipeline else []),
+            *(["--processes", str(self.server_processes)] if self.server_processes > 1 else []),
             *("--engine", self.engine.name),
             *("--server-threads", str(self.server_threads)),
             *("--math-threads", str(self.engine.math_threads)),

@@ -68,6 +68,7 @@ def calibration(params: GridParams) -> GridParams:
         math_threads=1,
         pipeline="",
         server_threads=1,
+        server_processes=1,
         samples=requests * params.batch,
         passes=1,
         arrivals=CLOSED,
@@ -320,6 +321,8 @@ def describe(row: Row) -> str:
     """Return one line about a measured cell."""
     cell = row.cell
     words = f"{cell.mode}, {cell.engine}, {cell.server_threads} server x {cell.client_threads} client threads"
+    if cell.server_processes > 1:
+        words += f", {cell.label(['server_processes'])}"
     if cell.placement:
         words += f", {cell.label(['placement', 'server_nodes', 'client_nodes'])}"
     if cell.arrivals != CLOSED:

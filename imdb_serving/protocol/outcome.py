@@ -15,12 +15,6 @@ class FailedFrames(list[bytes]):
     code = "internal"
 
 
-class FailedBytes(bytes):
-    """A whole HTTP response that is an error."""
-
-    code = "internal"
-
-
 def code_of(outcome: object) -> str:
     """Return the code of a failure, or an empty text."""
     return getattr(outcome, "code", "")

@@ -20,7 +20,7 @@ from imdb_serving.measurement.parameters.checks import GRID_MODES
 
 PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
 LINE = (
-    *("mode", "client_kind", "arrivals", "rate", "worker_kind", "endpoint"),
+    *("mode", "client_kind", "arrivals", "rate", "worker_kind", "server_processes", "endpoint"),
     *("placement", "server_nodes", "client_nodes"),
 )
 """What a panel of a figure stands for, and what a line in it; colours are server threads, across are clients."""
@@ -90,6 +90,7 @@ def _rank(cell: Cell) -> tuple[Any, ...]:
         engines.index(cell.engine) if cell.engine in engines else len(engines),
         *(str(getattr(cell, name)) for name in ("net", "model", "pipeline", "service", "worker_kind", "endpoint")),
         *(cell.math_threads, cell.batch, cell.samples, cell.rate, cell.placement, cell.server_nodes, cell.client_nodes),
+        cell.server_processes,
         *(cell.server_threads, cell.client_threads),
     )
 

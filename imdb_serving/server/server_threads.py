@@ -21,7 +21,7 @@ from typing import Any
 
 from imdb_serving import processes
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, ServingError
-from imdb_serving.protocol.outcome import FailedBytes, FailedFrames
+from imdb_serving.protocol.outcome import FailedFrames
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import NO_HOPE, Listener, RequestQueue, Task
 from imdb_serving.server.supervisor import WorkersDied
@@ -213,7 +213,7 @@ class ServerThreads:
         else:
             if looks:
                 self._typical.learn(perf_counter_ns() - begun_ns)
-            if type(outcome) is FailedFrames or type(outcome) is FailedBytes:
+            if type(outcome) is FailedFrames:
                 server_thread.failed[outcome.code] += 1
                 if log.isEnabledFor(logging.INFO):
                     log.info("request failed", extra=self._fields(task, outcome.code))

@@ -102,6 +102,43 @@ def test_a_wrong_mode_or_further_grid_is_refused_with_what_was_meant(tmp_path: P
         load_sweep(write(tmp_path, text + "\n"))
 
 
+def test_processes_are_an_axis_where_workers_are_threads_that_several_can_have(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "engine: none\nmode: [rpc, socket]\nserver_threads: [1, 4]\nserver_processes: [1, 2, 4]\n"
+        "also: [{mode: flask, server_threads: [2]}, {mode: flask, engine: paddle}]\n",
+    )
+    runs = [part.grid(axes, 1, "s", "r", tmp_path) for part, axes in load_sweep(path).every_grid()]
+    assert [(run.mode, run.engine, run.server_threads, run.server_processes) for run in runs] == [
+        ("rpc", "none", 1, 1), ("rpc", "none", 4, 1),
+        ("socket", "none", 1, 1), ("socket", "none", 4, 1), ("socket", "none", 4, 2), ("socket", "none", 4, 4),
+        ("flask", "none", 2, 1), ("flask", "none", 2, 2),
+        ("flask", "paddle", 1, 1), ("flask", "paddle", 4, 1),
+    ]  # fmt: skip
+    one, two = runs[3], runs[4]
+    assert one.cells()[0].key != two.cells()[0].key
+    assert (one.cells()[0].label(["server_processes"]), two.cells()[0].label(["server_processes"])) == (
+        "", "2 server processes",
+    )  # fmt: skip
+    assert "--processes" not in one.server.arguments
+    assert two.server.arguments[two.server.arguments.index("--processes") + 1] == "2"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mode: rpc\nserver_processes: [2]", "server_processes: 2 are for workers that are threads"),
+        ("mode: socket\nengine: paddle\nserver_processes: [2]", "got socket with workers of the kind process"),
+        ("mode: socket\nengine: none\nserver_processes: [8]", "server_processes: 8 need as many server threads, got 4"),
+        ("mode: flask\nengine: none\nserver_processes: []", "server_processes: expected different whole numbers"),
+        ("mode: flask\nengine: none\nalso: [{mode: rpc, server_processes: [2]}]", "also, entry 1: server_processes: 2"),
+    ],
+)
+def test_processes_that_no_server_can_have_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        load_sweep(write(tmp_path, text + "\n"))
+
+
 @pytest.mark.parametrize("cluster", ["auto", "ray://head.example.org:10001", "10.0.0.1:6379"])
 def test_a_cluster_named_for_a_sweep_takes_the_place_of_the_files(tmp_path: Path, cluster: str) -> None:
     path = write(tmp_path, "placement: apart\nserver_nodes: [1, 2]\nmode: [rpc, inproc]\nserver_threads: [2]\n")

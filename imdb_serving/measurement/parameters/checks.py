@@ -19,7 +19,7 @@ from imdb_serving.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED,
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
-from imdb_serving.server_process import MODES
+from imdb_serving.server_process import MODES, SEVERAL
 
 _FOLDER_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 _LONGEST_NAME = 150
@@ -56,6 +56,7 @@ def check_engine(params: msgspec.Struct) -> None:
 
 
 MOST: dict[str, int] = {
+    "server_processes": 1024,
     "server_threads": 1024, "client_threads": 1024, "server_nodes": 1024, "client_nodes": 1024, "math_threads": 1024,
     "node_cores": 4096, "workers": 1024, "clients": 10_000, "words": 1 << 16, "batch": 1 << 20,
     "samples": 10_000_000, "requests": 10_000_000, "passes": 1_000_000,
@@ -77,6 +78,17 @@ def check_counts(name: str, counts: list[int]) -> None:
     if not counts or min(counts) < 1 or len(set(counts)) != len(counts):
         raise ConfigError(f"{name}: expected different whole numbers of at least 1, got {counts}")
     check_most(name, max(counts))
+
+
+def check_processes(mode: str, kind: str, threads: int, processes: int) -> None:
+    """Refuse processes that a server cannot have: workers that are threads are in at most as many as there are."""
+    if processes > 1 and (mode not in SEVERAL or kind != "thread"):
+        raise ConfigError(
+            f"server_processes: {processes} are for workers that are threads, in the modes {' and '.join(SEVERAL)}; "
+            f"got {mode} with workers of the kind {kind}"
+        )
+    if processes > threads:
+        raise ConfigError(f"server_processes: {processes} need as many server threads, got {threads}")
 
 
 def check_rates(arrivals: str, rates: list[float]) -> None:

@@ -26,13 +26,14 @@ from imdb_serving.measurement.parameters.checks import (
     check_pipeline,
     check_placement,
     check_positive,
+    check_processes,
     check_rates,
     check_rounds,
     check_timeout,
     make,
     model_folder,
 )
-from imdb_serving.server_process import ServerSpec
+from imdb_serving.server_process import SEVERAL, ServerSpec
 
 
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -161,6 +162,11 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if max(self.client_threads) > self.samples:
             raise ConfigError(f"client_threads: {max(self.client_threads)} clients cannot share {self.samples} samples")
 
+    @property
+    def kind(self) -> str:
+        """The kind of the workers: as given, or the one the engine runs best in."""
+        return self.worker_kind or facts_of(self.engine).worker_kind
+
 
 class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the grid notebook: one server-thread count, all client counts, one round.
@@ -172,6 +178,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     mode: str = "rpc"
     server_threads: int = 4
+    server_processes: int = 1
     server_nodes: int = 1
     round: int = 1
     series: str = GRID
@@ -183,6 +190,8 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         super().__post_init__()
         check_choice("mode", self.mode, GRID_MODES)
         check_counts("server_threads", [self.server_threads])
+        check_counts("server_processes", [self.server_processes])
+        check_processes(self.mode, self.kind, self.server_threads, self.server_processes)
         check_names(self.sweep, self.run)
         check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
 
@@ -191,7 +200,8 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """The server that this run measures; without a server, the engine and the model of its clients."""
         engine = EngineSpec(self.engine, self.math_threads, self.service_time_ms, self.distribution)  # type: ignore[arg-type]
         model = model_folder(self) if engine.facts.needs_model else None
-        return ServerSpec(self.mode, engine, model, self.server_threads, self.worker_kind, self.pipeline)
+        kind, processes = self.worker_kind, self.server_processes
+        return ServerSpec(self.mode, engine, model, self.server_threads, kind, self.pipeline, processes)
 
     @property
     def nodes(self) -> tuple[int, int]:
@@ -214,12 +224,13 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             net=self.net if facts.needs_model else "",
             model=Path(self.model).name if facts.needs_model else "",
             server_threads=clients if local else self.server_threads,
+            server_processes=self.server_processes,
             client_threads=clients,
             batch=self.batch,
             arrivals=self.arrivals,
             rate=rate,
             client_kind=self.http_client,
-            worker_kind="" if local else self.worker_kind or facts.worker_kind,
+            worker_kind="" if local else self.kind,
             math_threads=self.math_threads,
             service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
             pipeline=self.pipeline,
@@ -244,19 +255,22 @@ class Axes(NamedTuple):
     mode: str
     server_threads: int
     server_nodes: int
+    server_processes: int = 1
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep: every mode, server-thread and server-node count with every client count, in `rounds` shuffled passes.
 
-    Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds` more of all cells are measured.
-    `also` adds cells that differ in some parameters, each entry a grid of its own. `ladder_rounds` above 0 has the
-    overhead ladder measured behind the grid. `twin` has one grid run of every round measured twice, the A/A pair: what
-    the two differ by is noise.
+    A count of `server_processes` is measured where mode and workers can have it, and there are as many server threads;
+    elsewhere a server is one process. Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds`
+    more of all cells are measured. `also` adds cells that differ in some parameters, each entry a grid of its own.
+    `ladder_rounds` above 0 has the overhead ladder measured behind the grid. `twin` has one grid run of every round
+    measured twice, the A/A pair: what the two differ by is noise.
     """
 
     mode: str | list[str] = "rpc"
     server_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4])
+    server_processes: list[int] = msgspec.field(default_factory=lambda: [1])
     server_nodes: list[int] = msgspec.field(default_factory=lambda: [1])
     rounds: int = 3
     extra_rounds: int = 1
@@ -272,6 +286,9 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"mode: expected different modes, got {self.mode}")
         check_counts("server_threads", self.server_threads)
         check_counts("server_nodes", self.server_nodes)
+        check_counts("server_processes", self.server_processes)
+        mode = next((mode for mode in self.modes if mode in SEVERAL), self.modes[0])
+        check_processes(mode, self.kind, max(self.server_threads), max(self.server_processes))
         check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
         check_positive(self, "rounds")
         for name in ("ladder_rounds", "extra_rounds"):
@@ -288,6 +305,17 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
 
     @property
+    def can_have_processes(self) -> bool:
+        """Whether a server of this sweep can have its workers in several processes."""
+        return self.kind == "thread" and any(mode in SEVERAL for mode in self.modes)
+
+    def processes(self, mode: str, threads: int) -> list[int]:
+        """Return in how many processes the workers of such servers are; each count is a server of its own."""
+        if mode not in SEVERAL or self.kind != "thread":
+            return [1]
+        return [count for count in self.server_processes if count <= threads] or [1]
+
+    @property
     def modes(self) -> list[str]:
         """The modes as a list."""
         return [self.mode] if isinstance(self.mode, str) else self.mode
@@ -300,7 +328,12 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for number, entry in enumerate(self.also, start=1):
             if common := fixed & entry.keys():
                 raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
-            parts.append(make(SweepParams, own | entry, f"also, entry {number}"))
+            values = own | {"server_processes": [1]} | entry
+            part = make(SweepParams, values, f"also, entry {number}")
+            if "server_processes" not in entry and part.can_have_processes:
+                fitting = [count for count in self.server_processes if count <= max(part.server_threads)]
+                part = msgspec.structs.replace(part, server_processes=fitting or [1])
+            parts.append(part)
         return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
 
     def grid(self, axes: Axes, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
@@ -312,9 +345,10 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def every_grid(self) -> list[tuple[SweepParams, Axes]]:
         """Return every grid's part and place on the axes; without a server, threads and nodes mean nothing."""
         return [
-            (part, Axes(mode, threads, nodes))
+            (part, Axes(mode, threads, nodes, processes))
             for part in self.parts()
             for mode in part.modes
             for threads in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
             for nodes in ([1] if mode in LOCAL_MODES else part.server_nodes)
+            for processes in part.processes(mode, threads)
         ]
