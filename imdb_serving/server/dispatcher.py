@@ -14,7 +14,7 @@ from contextlib import suppress
 from time import monotonic, perf_counter_ns
 from typing import Any
 
-from imdb_serving.errors import RequestTimeout, ServingError
+from imdb_serving.errors import UNFORESEEN, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.handover import Handover, Passed, Report
@@ -155,6 +155,13 @@ class Dispatcher:
             if report.code and log.isEnabledFor(logging.INFO):
                 log_failure(task.request_id, self._listener.client(task), report.code, task.received_ns)
             self._listener.answer(task, report.data)
+
+    def not_read(self, number: int) -> None:
+        """End a passed request that its worker could not read."""
+        task = self.in_flight.pop(number, None)
+        if task is not None:
+            log.error("a worker could not read a request that was passed to it: %d bytes", task.size)
+            self.fail(task, RemoteFailure(UNFORESEEN))
 
     def fail(self, task: Task, error: ServingError) -> None:
         """End a request with an error, unless it has ended."""

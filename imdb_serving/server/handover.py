@@ -24,9 +24,10 @@ HEAD = struct.Struct("<qqqq")
 KIND = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform.startswith("linux") else socket.SOCK_DGRAM
 DESCRIPTOR_SPACE = socket.CMSG_SPACE(4) if hasattr(socket, "CMSG_SPACE") else 0
 
-LEFT, UNSENT, RESULT, BUSY, OBSERVED = range(5)
+LEFT, UNSENT, RESULT, UNREAD, BUSY, OBSERVED = range(6)
 """What a worker reports: a connection that it leaves to the supervisor, the rest of an answer that the client does not
-read, the answer to a passed request, that it has begun to work, or an answer for the metrics."""
+read, the answer to a passed request, that it could not read one, that it has begun to work, or an answer for the
+metrics."""
 
 
 class Passed(NamedTuple):

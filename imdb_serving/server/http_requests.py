@@ -122,11 +122,16 @@ def _size(data: bytes, request: HttpRequest) -> int:
 
 
 def encode(request: HttpRequest) -> bytes:
-    """Return a prediction that the supervisor has read as a message for `HttpCarrier.open`."""
+    """Return a prediction that the supervisor has read as a message for `HttpCarrier.open`.
+
+    It has no more fields than the request had, so that what was within the limits still is.
+    """
     target = PREDICTION_PATH.encode() + (b"?" + request.query if request.query else b"")
     lines = [b"POST %b HTTP/%b" % (target, request.version.encode())]
     framing = {b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"}
     lines += [name + b": " + value for name, value in request.headers if name not in framing]
-    lines.append(b"Connection: keep-alive" if request.keep else b"Connection: close")
-    lines.append(b"Content-Length: %d" % len(request.body))
+    if request.keep != (request.version == "1.1"):  # then the request said so as well
+        lines.append(b"Connection: keep-alive" if request.keep else b"Connection: close")
+    if request.body:
+        lines.append(b"Content-Length: %d" % len(request.body))
     return b"\r\n".join(lines) + HEAD_END + request.body

@@ -25,7 +25,7 @@ from imdb_serving.processes import HeapTrimmer
 from imdb_serving.server.arrivals import Arrivals
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNSENT, Handover
+from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.ready_set import ReadySet, make_ready_set
@@ -245,6 +245,8 @@ class StreamServer:
                 self.listener.unsent(report.number, report.data)
             elif report.kind == RESULT:
                 self.dispatcher.finish(report)
+            elif report.kind == UNREAD:
+                self.dispatcher.not_read(report.number)
             elif report.kind == OBSERVED and self.observed is not None:
                 self.observed.append(report.data)
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import msgspec
 
 from imdb_serving.protocol.outcome import CODES
-from imdb_serving.server.handover import BUSY, LEFT, OBSERVED, RESULT, UNSENT, Handover
+from imdb_serving.server.handover import BUSY, LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
 from imdb_serving.server.ready_set import PEER_LEFT, WAIT_MS, ReadySet
 from imdb_serving.server.scoreboard import (
     ANSWERING,
@@ -346,7 +346,9 @@ class StreamWorker:
         if passed is None:
             return
         question = self._carrier.open(passed.message)
-        if question is not None:
+        if question is None:  # a fault of ours, which must not hold up those behind it
+            self._handover.report(UNREAD, passed.number)
+        else:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
             self._handover.report(RESULT, passed.number, code, answer)
             self.row.cells[OUTCOMES + code] += 1

@@ -25,6 +25,8 @@ from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.messages import Handler, Reply, Request
 from imdb_serving.server import stream_listener, stream_server, work_watch
+from imdb_serving.server.http_parsing import MAX_FIELDS
+from imdb_serving.server.http_requests import HttpCarrier
 from imdb_serving.server.http_server import HttpServer
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
@@ -304,6 +306,38 @@ def test_so_is_one_that_came_in_parts() -> None:
         assert b"waited for a worker" in http.receive_answer(connection)
         assert not slow.done()
         slow.result(20)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_the_most_fields_that_a_request_may_have_hold_up_nobody(kind: str) -> None:
+    fields = "".join(f"X-{number}: 1\r\n" for number in range(MAX_FIELDS - 3))
+    chunk = f"{len(http.BODY):x}\r\n{http.BODY.decode()}\r\n0\r\n\r\n"
+    lines = f"POST {http.PREDICTION} HTTP/1.1\r\nHost: x\r\nContent-Type: {http.JSON}\r\n{fields}"
+    with http.server("--engine", "none", "--worker-kind", kind, "--server-threads", "1") as server:
+        for last in (f"Transfer-Encoding: chunked\r\n\r\n{chunk}", "X-None: 1\r\n\r\n", f"{chunk}"):
+            said = http.converse(server.endpoint, (lines + last).encode())
+            assert http.status_of(said) == (200 if last.startswith("Transfer") else 400), said
+
+
+def test_a_passed_request_that_a_worker_cannot_read_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    message = http.message(b'{"words": [1], "fetch": ["prediction"]}', "Expect: 100-continue\r\n")
+
+    def ask(url: str) -> int:
+        with http.opened(url) as connection:
+            head, _, body = message.partition(b"\r\n\r\n")
+            connection.sendall(head + b"\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 100")
+            connection.sendall(body)
+            return http.status_of(connection.recv(1000))
+
+    with own_server(sleeper, 1) as url:
+        with monkeypatch.context() as patched:
+            patched.setattr(HttpCarrier, "open", lambda *_: None)
+            assert [ask(url) for _ in range(3)] == [500] * 3
+        assert ask(url) == 200
+    assert "a worker could not read a request that was passed to it" in caplog.text
 
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
