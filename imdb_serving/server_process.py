@@ -37,7 +37,7 @@ MODES: dict[str, tuple[str, ...]] = {
 """The ways of serving, each with its command: RPC over ZeroMQ, and over a plain socket; Flask; Flask in front of RPC;
 the same as published."""
 
-SEVERAL = ("socket", "flask")
+MULTIPROCESS_MODES = ("socket", "flask")
 """The modes whose worker threads may be in several processes."""
 
 
@@ -46,7 +46,7 @@ class ServerSpec:
     """A server to start: its mode, one of `MODES`, and what its workers run.
 
     `model` is a bundle's folder, None for an engine without a model. An empty `worker_kind` leaves it to the engine; an
-    empty `pipeline` is the IMDB pipeline. The worker threads are in `server_processes`, of which the modes in `SEVERAL`
+    empty `pipeline` is the IMDB pipeline. The worker threads are in `server_processes`, of which `MULTIPROCESS_MODES`
     can have more than one.
     """
 

@@ -57,7 +57,6 @@ def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentia
     options.set_up_log()
     options.check_one_process()
     options.settle()
-    rpc_server = _RpcServer(options, rpc, credentials)
     gateway = Gateway(rpc or "", credentials)
 
     def prepare() -> None:
@@ -68,9 +67,9 @@ def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentia
         return replace(gateway.describe(), metrics=server.info.metrics)
 
     server = _http_server(options, None, 0, prepare=prepare, describe=describe)
-    rpc_server.on_end = server.give_up
+    rpc_server = _RpcServer(options, rpc, credentials, server.give_up)
     try:
-        _run_http(server, "flask-gateway", options, told=True)
+        _run_http(server, "flask-gateway", options, has_workers=False)
     finally:
         rpc_server.stop()
 
@@ -78,20 +77,25 @@ def serve_gateway(options: ServeOptions, rpc: str | None, credentials: Credentia
 class _RpcServer:
     """The RPC server that a gateway asks: another one's, or one that is started for it."""
 
-    def __init__(self, options: ServeOptions, rpc: str | None, credentials: Credentials) -> None:
-        """Take where it is, if it is another one's; what is wrong with the model is said here, not by its process."""
+    def __init__(
+        self,
+        options: ServeOptions,
+        rpc: str | None,
+        credentials: Credentials,
+        on_end: Callable[[ServerStartError], None],
+    ) -> None:
+        """Take where it is, if it is another one's; what is wrong with the model is said here, not by its process.
+
+        `on_end` is called when one that was started cannot be kept.
+        """
         from imdb_serving.server_process import KeptServer
 
         self._endpoint, self._credentials = rpc or "", credentials
-        self.on_end: Callable[[ServerStartError], None] = lambda _: None
         self._kept = None
         if not rpc:
             options.open_bundle()
             options.make_pipeline()
-            self._kept = KeptServer(options.arguments(), self._end)
-
-    def _end(self, error: ServerStartError) -> None:
-        self.on_end(error)
+            self._kept = KeptServer(options.arguments(), on_end)
 
     def start(self) -> str:
         """Wait until it answers; return its endpoint."""
@@ -124,10 +128,12 @@ def _http_server(options: ServeOptions, bundle: Bundle | None, processes: int, *
     return HttpServer(service, options.server_threads, processes, info, max_queue=options.max_queue, **more)
 
 
-def _run_http(server: HttpServer, mode: str, options: ServeOptions, *, told: bool = False) -> None:
-    """Run it; `told` says that it speaks for another server, which has the workers."""
+def _run_http(server: HttpServer, mode: str, options: ServeOptions, *, has_workers: bool = True) -> None:
+    """Run it; a gateway has no workers of its own to tell metrics of."""
     warn_strangers(server.url, guarded=options.token_file is not None)
-    server.watch = lambda watched: metrics_port(options, watched, None if told else watched, server.info, http_stages)
+    server.watch = lambda watched: metrics_port(
+        options, watched, watched if has_workers else None, server.info, http_stages
+    )
     stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
 
@@ -145,7 +151,6 @@ def serve_dev(options: ServeOptions, rpc: str | None) -> None:
     options.settle()
     if options.metrics_port is not None:
         raise ConfigError("flask-dev counts nothing: leave out --metrics-port, or use flask-gateway")
-    rpc_server = _RpcServer(options, rpc, NOBODY)
     gateway, broken = Gateway(rpc or ""), []
     app = make_app(gateway.describe, gateway.answer, profile=True, **_settings(options))
     server = DevServer(app, options.host, options.port)
@@ -157,7 +162,7 @@ def serve_dev(options: ServeOptions, rpc: str | None) -> None:
     def start() -> None:
         gateway.endpoint = rpc_server.start()
 
-    rpc_server.on_end = give_up
+    rpc_server = _RpcServer(options, rpc, NOBODY, give_up)
     starter = Starter(start)
     gateway.refusing = starter.refusal
     stop_when_asked(server.stop, options)

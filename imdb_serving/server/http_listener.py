@@ -7,7 +7,6 @@ that health and the page are answered while all workers are busy, and however lo
 from __future__ import annotations
 
 import itertools
-import logging
 import queue
 import socket
 import threading
@@ -26,10 +25,10 @@ from imdb_serving.server.http_responses import (
     RECEIVED_NS,
     Application,
     base_environ,
-    call,
     problem_of,
     refusal,
     request_seconds,
+    respond,
 )
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.ready_set import ReadySet
@@ -73,7 +72,10 @@ class Connection(StreamConnection):
 
     @property
     def is_between_messages(self) -> bool:
-        """The parser keeps the first bytes of a method to itself, which none of these endings can be."""
+        """Whether it is certain: of the next request's method the parser does not say that it has begun.
+
+        What ends as a body in JSON, or a head, is no part of a method.
+        """
         return self._ends_whole and not self.begun_bytes and not self._parser.requests
 
     @property
@@ -117,8 +119,6 @@ class Connection(StreamConnection):
     def is_idle(self) -> bool:
         return not self.at_work and not self._unsent and not self._parser.requests
 
-
-log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 120.0
 END_SECONDS = 0.5
@@ -207,11 +207,7 @@ class HttpListener(LendingListener[Connection]):
 
     def _respond(self, request: HttpRequest) -> bytes:
         base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body}
-        try:
-            return call(self._app.wsgi_app, request, base)
-        except Exception as error:  # the application answers what it raises, so this is our own fault
-            log.exception("a request failed")
-            return problem_of(error, request)
+        return respond(self._app.wsgi_app, request, base)[1]
 
     def _answer(self, connection: Connection, data: bytes) -> None:
         if self._knows(connection):

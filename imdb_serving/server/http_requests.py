@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import re
 from collections.abc import Callable
 
 from imdb_serving.errors import Overloaded, ServingError
 from imdb_serving.protocol.framing import fingerprint_of
-from imdb_serving.protocol.json_bodies import PREDICTION_PATH, code_of
+from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server.http_parsing import HttpRequest, RequestParser
 from imdb_serving.server.http_responses import (
     BODY,
-    OUTCOME,
     RECEIVED_NS,
     Application,
-    Outcome,
     base_environ,
-    call,
     problem_of,
     request_seconds,
+    respond,
 )
 from imdb_serving.server.request_queue import NO_HOPE
 from imdb_serving.server.stream_worker import Question
-
-log = logging.getLogger(__name__)
 
 HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -53,7 +48,7 @@ class HttpCarrier:
         self._environ = base_environ(*place)
         if make_app is not None:
             app = make_app()
-            self._call = app.wsgi_app
+            self._app = app.wsgi_app
             self.stage_names: tuple[str, ...] = app.config.get("STAGE_NAMES", ())
 
     def read(self, data: bytes) -> Question | None:
@@ -98,14 +93,9 @@ class HttpCarrier:
 
     def answer(self, received_ns: int, request: HttpRequest) -> tuple[int, bytes]:
         """Return the answer's code and bytes."""
-        outcome = Outcome()
-        base = {**self._environ, RECEIVED_NS: received_ns, BODY: request.body, OUTCOME: outcome}
-        try:
-            data = call(self._call, request, base)
-        except Exception as error:  # the application answers what it raises, so this is our own fault
-            log.exception("a request failed")
-            return CODES.index(code_of(error)), problem_of(error, request)
-        return CODES.index(outcome.code), data
+        base = {**self._environ, RECEIVED_NS: received_ns, BODY: request.body}
+        code, data = respond(self._app, request, base)
+        return CODES.index(code), data
 
     def shed(self, request: HttpRequest) -> tuple[int, bytes]:
         """Return the same for a request whose time is too short."""

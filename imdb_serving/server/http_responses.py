@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Outcome:
     code: str = ""
 
 
+log = logging.getLogger(__name__)
+
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 Headers = Sequence[tuple[str, str]]
 
@@ -74,6 +77,17 @@ def call(app: App, request: HttpRequest, base: dict[str, Any]) -> bytes:
             close()
     status, headers = started[0]
     return response(status, headers, b"".join(parts), request)
+
+
+def respond(app: App, request: HttpRequest, base: dict[str, Any]) -> tuple[str, bytes]:
+    """Do the same, and return the code of a failure as well; what the application raises is a fault of ours."""
+    outcome = Outcome()
+    try:
+        data = call(app, request, {**base, OUTCOME: outcome})
+    except Exception as error:
+        log.exception("a request failed")
+        return code_of(error), problem_of(error, request)
+    return outcome.code, data
 
 
 def environ_of(request: HttpRequest, base: dict[str, Any]) -> dict[str, Any]:

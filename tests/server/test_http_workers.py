@@ -243,17 +243,22 @@ def test_more_requests_than_may_wait_are_refused_at_once() -> None:
         assert [answer.result(20).status for answer in waiting] == [200] * 3
 
 
-def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
-    gate = threading.Event()
+def hanging_at(gate: threading.Event) -> Handler:
+    """A handler that waits at a gate when the first word is 8."""
 
     def hang(request: Request, timeline: Timeline) -> Reply:
         if request.feed["words"].values[0] == 8:
             gate.wait(30)
         return sleeper(request, timeline)
 
+    return hang
+
+
+def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
+    gate = threading.Event()
     try:
-        with own_server(hang, 1) as url:
+        with own_server(hanging_at(gate), 1) as url:
             response = http.post(url, X_Request_Timeout="0.3")
             assert "while a worker was at the request" in http.assert_problem(response, 504, "timeout")
             assert http.post(url, b'{"words": [1], "fetch": ["prediction"]}').status == 200
@@ -266,13 +271,7 @@ def test_a_thread_that_hangs_answers_at_its_deadline_and_is_replaced(monkeypatch
 def test_a_thread_that_hung_takes_nothing_once_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work_watch, "LATE_SECONDS", 0.1)
     gate = threading.Event()
-
-    def hang(request: Request, timeline: Timeline) -> Reply:
-        if request.feed["words"].values[0] == 8:
-            gate.wait(30)
-        return sleeper(request, timeline)
-
-    with own_server(hang, 1) as url, HttpClient(url, timeout=20) as client:
+    with own_server(hanging_at(gate), 1) as url, HttpClient(url, timeout=20) as client:
         assert http.post(url, X_Request_Timeout="0.2").status == 504
         assert client.predict({"words": [1]})["prediction"].tolist() == [1]
         gate.set()

@@ -45,6 +45,11 @@ def ours(processes: int) -> Iterator[str]:
         yield server.endpoint
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def granian(folder: Path) -> Iterator[str]:
     """Plain Flask on two processes of granian."""
@@ -55,7 +60,7 @@ def granian(folder: Path) -> Iterator[str]:
                "--blocking-threads", "1", "--no-access-log", "--log-level", "error", "plain_flask:app"]  # fmt: skip
     process = subprocess.Popen(command, cwd=folder)
     try:
-        assert wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 30)
+        assert wait_until(lambda: listens(port), 30)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

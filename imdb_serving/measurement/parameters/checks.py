@@ -19,7 +19,7 @@ from imdb_serving.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED,
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
-from imdb_serving.server_process import MODES, SEVERAL
+from imdb_serving.server_process import MODES, MULTIPROCESS_MODES
 
 _FOLDER_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 _LONGEST_NAME = 150
@@ -82,9 +82,10 @@ def check_counts(name: str, counts: list[int]) -> None:
 
 def check_processes(mode: str, kind: str, threads: int, processes: int) -> None:
     """Refuse processes that a server cannot have: workers that are threads are in at most as many as there are."""
-    if processes > 1 and (mode not in SEVERAL or kind != "thread"):
+    if processes > 1 and (mode not in MULTIPROCESS_MODES or kind != "thread"):
+        modes = " and ".join(MULTIPROCESS_MODES)
         raise ConfigError(
-            f"server_processes: {processes} are for workers that are threads, in the modes {' and '.join(SEVERAL)}; "
+            f"server_processes: {processes} are for workers that are threads, in the modes {modes}; "
             f"got {mode} with workers of the kind {kind}"
         )
     if processes > threads:

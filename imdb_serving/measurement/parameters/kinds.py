@@ -33,7 +33,7 @@ from imdb_serving.measurement.parameters.checks import (
     make,
     model_folder,
 )
-from imdb_serving.server_process import SEVERAL, ServerSpec
+from imdb_serving.server_process import MULTIPROCESS_MODES, ServerSpec
 
 
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -287,7 +287,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_counts("server_threads", self.server_threads)
         check_counts("server_nodes", self.server_nodes)
         check_counts("server_processes", self.server_processes)
-        mode = next((mode for mode in self.modes if mode in SEVERAL), self.modes[0])
+        mode = next((mode for mode in self.modes if mode in MULTIPROCESS_MODES), self.modes[0])
         check_processes(mode, self.kind, max(self.server_threads), max(self.server_processes))
         check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
         check_positive(self, "rounds")
@@ -307,11 +307,11 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def can_have_processes(self) -> bool:
         """Whether a server of this sweep can have its workers in several processes."""
-        return self.kind == "thread" and any(mode in SEVERAL for mode in self.modes)
+        return self.kind == "thread" and any(mode in MULTIPROCESS_MODES for mode in self.modes)
 
     def processes(self, mode: str, threads: int) -> list[int]:
         """Return in how many processes the workers of such servers are; each count is a server of its own."""
-        if mode not in SEVERAL or self.kind != "thread":
+        if mode not in MULTIPROCESS_MODES or self.kind != "thread":
             return [1]
         return [count for count in self.server_processes if count <= threads] or [1]
 
