@@ -195,9 +195,13 @@ class StreamWorker:
 
     def _leave_all(self, count: int) -> None:
         """Leave what was not answered to the supervisor."""
-        begun = 0 if self._peek else self._cells[AT]
+        cells = self._cells
+        begun = 0 if self._peek else cells[AT]
         for number in self.row.numbers.tolist()[begun:count]:
             if number == self._work_number:
+                if passed := cells[PASSED]:
+                    self._handover.report(UNREAD, passed)
+                    cells[PASSED] = 0
                 self._ready.arm(number)
             elif number:
                 self._handover.report(LEFT, number)
@@ -258,10 +262,14 @@ class StreamWorker:
                 data, stamps, _, _ = connection.recvmsg(CHUNK, STAMP_SPACE, self._peek)
         except OSError:  # it has failed, or this process could not get it
             data = b""
-        question = self._carrier.read(data)
-        if question is None and not self._peek and self._carrier.missing(data) > 0:
-            data = self._with_rest(connection, data)
+        try:
             question = self._carrier.read(data)
+            if question is None and not self._peek and self._carrier.missing(data) > 0:
+                data = self._with_rest(connection, data)
+                question = self._carrier.read(data)
+        except Exception:  # a fault of ours: what was read goes to the supervisor, and is not lost
+            log.exception("a request cannot be read")
+            question = None
         if question is None or flags & PEER_LEFT or self._common[HAND_OVER]:
             self._handover.report(LEFT, number, 0, b"" if self._peek else data)
             return None

@@ -318,8 +318,13 @@ def test_the_most_fields_that_a_request_may_have_hold_up_nobody(kind: str) -> No
             assert http.status_of(said) == (200 if last.startswith("Transfer") else 400), said
 
 
+def fault(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("open_message", [lambda *_: None, fault], ids=["none", "fault"])
 def test_a_passed_request_that_a_worker_cannot_read_holds_up_nobody(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    open_message: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     message = http.message(b'{"words": [1], "fetch": ["prediction"]}', "Expect: 100-continue\r\n")
 
@@ -333,7 +338,7 @@ def test_a_passed_request_that_a_worker_cannot_read_holds_up_nobody(
 
     with own_server(sleeper, 1) as url:
         with monkeypatch.context() as patched:
-            patched.setattr(HttpCarrier, "open", lambda *_: None)
+            patched.setattr(HttpCarrier, "open", open_message)
             assert [ask(url) for _ in range(3)] == [500] * 3
         assert ask(url) == 200
     assert "a worker could not read a request that was passed to it" in caplog.text
