@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
+CLOCK_TRIES, APART_NS = 3, 2_000
 HOLD_NS = 200_000
 """How long a thread holds an answer back for others to leave with it. A process, which is given fewer requests at once,
 holds them all: what it is at shall not change while the supervisor gives some of it to others."""
@@ -277,9 +278,9 @@ class StreamWorker:
         if seen_ns := self._connections[seen]:
             self._connections[seen] = 0
             received_ns = seen_ns
-        if stamps:  # of the arrival, by the kernel; the wall clock may have been set since
+        if stamps:
             seconds, nanoseconds = _stamp(stamps[0][2])
-            received_ns = perf_counter_ns() - max(0, time_ns() - seconds * 1_000_000_000 - nanoseconds)
+            received_ns = arrival_ns(seconds * 1_000_000_000 + nanoseconds)
         code, answer = self._work(received_ns, question)
         if code and log.isEnabledFor(logging.INFO):
             generation = self._connections[number * CONNECTION_CELLS + GENERATION]
@@ -361,6 +362,19 @@ class StreamWorker:
             self._handover.report(RESULT, passed.number, code, answer)
             self.row.cells[OUTCOMES + code] += 1
         self.row.cells[PASSED] = 0
+
+
+def arrival_ns(stamp_ns: int) -> int:
+    """Return when something arrived, by `perf_counter_ns`, from the kernel's stamp, which is of the wall clock.
+
+    Both clocks are read together: read again if this thread was interrupted in between. The wall clock may have been
+    set since; nothing arrives in the future.
+    """
+    for _ in range(CLOCK_TRIES):
+        before, wall, after = perf_counter_ns(), time_ns(), perf_counter_ns()
+        if after - before < APART_NS:
+            break
+    return min(before, after - max(0, wall - stamp_ns))
 
 
 def log_failure(request_id: int, client: str, code: int | str, received_ns: int) -> None:

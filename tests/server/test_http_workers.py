@@ -134,10 +134,16 @@ def test_readiness_tells_that_no_worker_is_there(tmp_path: Path) -> None:
         assert wait_until(lambda: http.ask(server.url, path="/health/ready").status == 200, 30)
 
 
+def all_threads_stopped(pid: int) -> bool:
+    stats = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_a_hung_worker_is_a_timeout_and_is_replaced() -> None:
     with http.server("--engine", "none", "--worker-kind", "process", "--server-threads", "1") as server:
         (hung,) = kit.workers(server.pid)
         os.kill(hung, signal.SIGSTOP)
+        assert wait_until(lambda: all_threads_stopped(hung))
         response = http.post(server.endpoint, X_Request_Timeout="0.3")
         assert "the deadline passed while" in http.assert_problem(response, 504, "timeout")
         assert http.post(server.endpoint).status == 200
