@@ -92,12 +92,13 @@ class Arrivals:
         """Count a request among those that wait, or refuse it."""
         number, now_ns = connection.descriptor, perf_counter_ns()
         seen = number * CONNECTION_CELLS + SEEN
-        self._cells[seen] = now_ns
+        seen_ns = self._cells[seen] or now_ns  # a worker that has died may have had it before
+        self._cells[seen] = seen_ns
         if not self._still_waits(number, sent):
             self._cells[seen] = 0  # a worker took it meanwhile
             return
-        deadline = monotonic() + question.allowed_ns / 1e9
-        task = Task(connection, question.request_id, now_ns, deadline, None, question.size)
+        deadline = monotonic() + (question.allowed_ns - now_ns + seen_ns) / 1e9
+        task = Task(connection, question.request_id, seen_ns, deadline, None, question.size)
         try:
             self._dispatcher.queue.admit(task)
         except ServingError as error:

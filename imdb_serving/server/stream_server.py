@@ -183,9 +183,8 @@ class StreamServer:
         self._units.notify = self._waker.wake
         self.listener = listener = self._service.listen(self._introduce, (self.ready, self.board, lowest))
         carrier = self._service.carrier
-        self.dispatcher = Dispatcher(
-            listener, self.handover, self._units, self.queue, self.refusal, carrier.fingerprint
-        )
+        self.read = carrier.read
+        self.dispatcher = Dispatcher(listener, self.handover, self._units, self.queue, self.refusal, carrier)
         listener.submit, listener.abandon = self.dispatcher.submit, self.dispatcher.abandon
         listener.set_back = self.queue.set_back
         listener.may_lend, listener.rows = self._may_lend, self.rows

@@ -24,6 +24,7 @@ from imdb_serving.server.scoreboard import (
     PHASE,
     REQUEST,
     REVOKED,
+    SEEN,
     SENT,
     SIZE,
     TAKEN,
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from imdb_serving.server.stream_server import StreamServer
 
 log = logging.getLogger(__name__)
+
+STOPPED_SECONDS = 0.1
+"""For how long a process may be given a request and not begin, without a look at the request."""
 
 YIELD_SECONDS = 0.0005
 """How long a word in shared memory may take to be seen by another processor, with much to spare."""
@@ -104,8 +108,8 @@ class WorkWatch:
             self._revoke(unit, row)
         phase = cells[PHASE]
         if phase == TAKEN:
-            if now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
-                self._replace(unit)
+            if now - since > STOPPED_SECONDS and isinstance(unit, ProcessUnit):
+                self._look_at_stopped(unit, row, now, since)
             return
         late_ns = now_ns - cells[DEADLINE]
         if late_ns < 0 or phase == LEAVING:
@@ -113,6 +117,24 @@ class WorkWatch:
         if cells[EXPIRED] != turn and cells[GIVEN_WAY] != turn:
             self.expire(row, RequestTimeout(AT_WORK))
         if late_ns > LATE_SECONDS * 1e9:
+            self._replace(unit)
+
+    def _look_at_stopped(self, unit: ProcessUnit, row: Row, now: float, since: float) -> None:
+        """Have no request wait past its deadline for a process that was given it and does not begin: it may be stopped.
+
+        It is replaced then, and whoever is given the request next knows how long it has waited.
+        """
+        server, late = self._server, now - since > LATE_SECONDS
+        for number in filter(None, row.numbers.tolist()[row.cells[AT] :]):
+            if number == server.work_number:
+                request = server.dispatcher.in_flight.get(row.cells[PASSED])
+                if request is not None and request.deadline < now:
+                    self.expire(row, RequestTimeout(AT_WORK))
+            elif number in server.listener.lent:
+                data = server.listener.peek(server.listener.connections[number])
+                question = server.read(data) if data else None
+                late |= question is not None and now - since > question.allowed_ns / 1e9
+        if late:
             self._replace(unit)
 
     def _release(self, unit: Unit, now: float) -> None:
@@ -223,6 +245,8 @@ class WorkWatch:
             cells, numbers = row.cells, row.numbers.tolist()
             place, phase, passed, size = cells[AT], cells[PHASE], cells[PASSED], cells[SIZE]
             given_back, expired = cells[REVOKED] == cells[BEAT], cells[EXPIRED] == cells[TURN]
+            known, since = self._seen.get(row, ((-1, -1), 0.0))
+            since_ns = int(since * 1e9) if known == (cells[BEAT], cells[TURN]) else 0
             row.clear()
             at_work |= numbers[place] != 0 and phase in {WORKING, ANSWERING}
             if passed:
@@ -230,12 +254,12 @@ class WorkWatch:
             for at, number in enumerate(numbers):
                 if not number or (given_back and at != place) or (expired and at == place):
                     continue
-                self._give_back(number, phase if at == place else TAKEN, size)
+                self._give_back(number, phase if at == place else TAKEN, size, since_ns)
         self._released.pop(unit, None)
         self._ending.discard(unit)
         server.replace_unit(unit, hung=False, at_work=at_work)
 
-    def _give_back(self, number: int, phase: int, size: int) -> None:
+    def _give_back(self, number: int, phase: int, size: int, since_ns: int) -> None:
         listener = self._server.listener
         if number == self._server.work_number:
             listener.unsettled.add(number)
@@ -244,6 +268,8 @@ class WorkWatch:
         if connection is None or number not in listener.lent:
             return  # it had been left to us
         if phase in {TAKEN, LEAVING}:
+            if phase == TAKEN and not listener.cells(number)[SEEN]:
+                listener.cells(number)[SEEN] = since_ns
             listener.unsettled.add(number)
             return
         if phase == ANSWERING:

@@ -27,8 +27,21 @@ from imdb_serving.errors import RemoteFailure, RequestTimeout
 from imdb_serving.server_process import ServerProcess
 
 SLEEPER = """
-import time
+import os, signal, time
+from pathlib import Path
 from imdb_serving.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.server.stream_worker import StreamWorker
+
+def stopped_before(method):
+    def stopped(*arguments):
+        try:
+            Path("stop").unlink()
+        except FileNotFoundError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return method(*arguments)
+    return stopped
 
 class Sleep:
     name = "sleep"
@@ -36,6 +49,8 @@ class Sleep:
         time.sleep(int(work.reviews[0][0]) / 1000)
 
 def make(engine, bundle):
+    if Path("stops").exists():
+        StreamWorker._work = stopped_before(StreamWorker._work)
     ops = list(imdb_pipeline(engine, bundle).ops)
     return Pipeline([ops[0], Sleep(), *ops[1:]])
 """
@@ -104,11 +119,11 @@ def test_hello_is_answered_and_deadlines_hold_while_all_are_busy(serve, scheme: 
         assert not any(one.done() for one in slow)
 
 
-def deadline_passes(endpoint: str, seconds: float, milliseconds: int = 1) -> str:
+def deadline_passes(endpoint: str, seconds: float, milliseconds: int = 1, **fields: str) -> str:
     """What the server itself says of a request whose client gives it so little time; it waits longer for the word."""
     if endpoint.startswith("http"):
         body = b'{"words": [%d], "fetch": ["prediction"]}' % milliseconds
-        return http.assert_problem(http.post(endpoint, body, X_Request_Timeout=str(seconds)), 504, "timeout")
+        return http.assert_problem(http.post(endpoint, body, X_Request_Timeout=str(seconds), **fields), 504, "timeout")
     with kit.raw_socket(endpoint) as raw:
         raw.send_multipart([*kit.raw_message(deadline_ms=1000 * seconds)[:2], struct.pack("<q", milliseconds)])
         answer = kit.read_answer(raw.recv_multipart())
@@ -133,6 +148,26 @@ def test_a_request_past_its_deadline_is_told_while_its_worker_is_at_it_and_count
             return f'requests_total{{outcome="{outcome}"}} {count}.0' in response.read().decode()
 
     assert wait_until(lambda: counted("answered", 1) and counted("timeout", 2))
+
+
+@KINDS
+@pytest.mark.parametrize(("scheme", "passed"), [("socket", False), ("http", False), ("http", True)])
+def test_a_process_stopped_before_it_begins_holds_no_request_past_its_deadline(
+    serve, scheme: str, passed: bool, kind: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "stops").touch()
+    server = serve(2, *kind, scheme=scheme)
+    stopping = tmp_path / "stop"
+    more = {"Connection": "close"} if passed else {}
+    for milliseconds in (1, 2, 3):
+        sleep_at(server.endpoint, 1)
+        stopping.touch()
+        begun = time.monotonic()
+        told = deadline_passes(server.endpoint, 0.5, milliseconds, **more)
+        assert told.startswith("the deadline passed ")
+        assert not stopping.exists()
+        assert time.monotonic() - begun < 30  # and not when the client gives up
+        wait_until(lambda: len(kit.workers(server.pid)) == 2, 20)
 
 
 @SCHEMES
