@@ -21,7 +21,7 @@ from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.serving_units import ServingUnits
-from imdb_serving.server.stream_worker import log_failure
+from imdb_serving.server.stream_worker import Carrier, log_failure
 from imdb_serving.server.supervisor import KILLS, Quarantine, WorkersDied
 from imdb_serving.server.worker_pool import DIED, REFUSED, WAITED
 
@@ -38,13 +38,10 @@ class Dispatcher:
         units: ServingUnits,
         queue: RequestQueue,
         refusing: Callable[[], ServingError | None],
-        fingerprint: Callable[[Any], bytes],
+        carrier: Carrier,
     ) -> None:
-        """Take what it works with; `refusing` returns what all requests are refused with, if they are.
-
-        `fingerprint` returns bytes that are equal for two requests that ask the same.
-        """
-        self._fingerprint = fingerprint
+        """Take what it works with; `refusing` returns what all requests are refused with, if they are."""
+        self._fingerprint, self._pack = carrier.fingerprint, carrier.pack
         self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
         self._refusing = refusing
         self.quarantine = Quarantine()
@@ -110,7 +107,8 @@ class Dispatcher:
         while len(self.in_flight) < window and (task := self._next(window)) is not None:
             number = next(self._numbers)
             deadline_ns = perf_counter_ns() + int((task.deadline - monotonic()) * 1e9)
-            if not self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, task.message)):
+            message = task.message if self._handover.local else self._pack(task.message)
+            if not self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, message)):
                 (self.queue.behind if task.suspect else self.queue.tasks).appendleft(task)
                 return
             self.in_flight[number] = task

@@ -19,7 +19,7 @@ from imdb_serving.protocol.framing import Frame
 from imdb_serving.protocol.json_bodies import code_of_refusal
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.http_parsing import HttpRequest, RequestParser
-from imdb_serving.server.http_requests import encode, is_prediction
+from imdb_serving.server.http_requests import is_prediction
 from imdb_serving.server.http_responses import (
     BODY,
     RECEIVED_NS,
@@ -187,10 +187,8 @@ class HttpListener(LendingListener[Connection]):
             return False
         try:
             deadline = monotonic() + request_seconds(request)
-            message = encode(request)
-            request.body = b""  # a large one shall not be kept twice
-            number, size = next(self._numbers), len(message)
-            self.submit(Task(connection, number, request.received_ns, deadline, message, size))
+            number = next(self._numbers)
+            self.submit(Task(connection, number, request.received_ns, deadline, request, request.size))
         except ServingError as error:
             self.counts[error.code] += 1
             connection.reply(problem_of(error, request))

@@ -7,6 +7,7 @@ it, limits on everything that a client can send, and the body of a request that 
 from __future__ import annotations
 
 import functools
+import io
 import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -92,7 +93,9 @@ class RequestParser:
     def _begin(self) -> None:
         self._request = HttpRequest()
         self.url: list[bytes] = []
-        self._body: bytes | bytearray = b""
+        self._body = b""
+        self._parts: io.BytesIO | None = None  # of a body that comes in several: its value is no second copy
+        self._body_size = 0
         # Bytes read for this request, and since the last one of its body; those of the read in which it began, or in
         # which that one came, are not among them.
         self.fed = self._since_body = 0
@@ -127,9 +130,9 @@ class RequestParser:
     @property
     def begun_bytes(self) -> int:
         """Bytes of the request that is not whole yet; 0 when none has begun."""
-        if not (self.fed or self.url or self._body):
+        body = self._body_size
+        if not (self.fed or self.url or body):
             return 0
-        body = len(self._body)
         return max(1, min(self.fed - body, MAX_HEAD_BYTES)) + body
 
     @property
@@ -153,7 +156,7 @@ class RequestParser:
                 self._ignore_upgrade()
             else:
                 break
-        body = len(self._body)
+        body = self._body_size
         if self._since_body > MAX_HEAD_BYTES or self.fed - body > MAX_HEAD_BYTES + FRAMING_SHARE * body:
             raise self._head_too_large()
 
@@ -240,14 +243,16 @@ class RequestParser:
 
     def on_body(self, body: bytes) -> None:
         """Gather a part of the body."""
-        if len(self._body) + len(body) > self._max_body:
+        if self._body_size + len(body) > self._max_body:
             raise self._too_large()
-        if not self._body:
+        if not self._body_size:
             self._body = body
-        elif isinstance(self._body, bytes):
-            self._body = bytearray(self._body + body)
         else:
-            self._body += body
+            if self._parts is None:
+                self._parts = io.BytesIO()
+                self._parts.write(self._body)
+            self._parts.write(body)
+        self._body_size += len(body)
         self._since_body = 0
         self.awaits_continue = False
 
@@ -256,7 +261,7 @@ class RequestParser:
         if self._upgrades:
             return
         request = self._request
-        request.body = bytes(self._body)
+        request.body = self._body if self._parts is None else self._parts.getvalue()
         request.keep = self._parser.should_keep_alive()
         request.received_ns = perf_counter_ns()
         self.requests.append(request)

@@ -59,13 +59,14 @@ class HttpCarrier:
         question = self.open(data)
         return question if question is not None and question.content.keep else None
 
-    def open(self, message: bytes) -> Question | None:
+    def open(self, message: bytes | HttpRequest) -> Question | None:
         """Return the prediction in a message that the supervisor has read; None for what it should not have passed."""
-        request = self._parse(message)
+        request = message if isinstance(message, HttpRequest) else self._parse(message)
         if request is None or not is_prediction(request):
             return None
+        size = 0 if request is message else len(message)  # type: ignore[arg-type]
         try:
-            return Question(request, len(message), int(request_seconds(request) * 1e9), next(_numbers))
+            return Question(request, size, int(request_seconds(request) * 1e9), next(_numbers))
         except ServingError:
             return None
 
@@ -82,6 +83,11 @@ class HttpCarrier:
         else:
             self._parser = RequestParser(self._max_body)  # this one reads nothing behind a last request
         return request
+
+    @staticmethod
+    def pack(request: HttpRequest) -> bytes:
+        """Return a request that the supervisor has read as bytes for another process."""
+        return encode(request)
 
     def missing(self, data: bytes) -> int:
         """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
@@ -101,9 +107,10 @@ class HttpCarrier:
         """Return the same for a request whose time is too short."""
         return CODES.index(Overloaded.code), problem_of(Overloaded(NO_HOPE), request)
 
-    def fingerprint(self, message: bytes) -> bytes:
+    def fingerprint(self, message: bytes | HttpRequest) -> bytes:
         """Return bytes that are equal for two requests that ask the same."""
-        return fingerprint_of([message.partition(HEAD_END)[2]])
+        body = message.body if isinstance(message, HttpRequest) else message.partition(HEAD_END)[2]
+        return fingerprint_of([body])
 
 
 def _size(data: bytes, request: HttpRequest) -> int:
@@ -112,7 +119,7 @@ def _size(data: bytes, request: HttpRequest) -> int:
 
 
 def encode(request: HttpRequest) -> bytes:
-    """Return a prediction that the supervisor has read as a message for `HttpCarrier.open`.
+    """Return a prediction that the supervisor has read as bytes for `HttpCarrier.open` in another process.
 
     It has no more fields than the request had, so that what was within the limits still is.
     """

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from imdb_serving.protocol.framing import Frame
 from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server.handover import BUSY, LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
 from imdb_serving.server.ready_set import PEER_LEFT, WAIT_MS, ReadySet
@@ -96,8 +97,14 @@ class Carrier(Protocol):
     def read(self, data: bytes) -> Question | None:
         """Return the prediction that `data` is from its first byte to its last; None for everything else."""
 
-    def open(self, message: bytes) -> Question | None:
-        """Return the prediction in a message that the supervisor has read; None for what it should not have passed."""
+    def pack(self, message: Any) -> Frame:
+        """Return a message that the supervisor has read as bytes for `open` in another process."""
+
+    def open(self, message: Any) -> Question | None:
+        """Return the prediction in a message that the supervisor has read; None for what it should not have passed.
+
+        Within a process that is the message as it was submitted, else its bytes.
+        """
 
     def missing(self, data: bytes) -> int:
         """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
@@ -108,7 +115,7 @@ class Carrier(Protocol):
     def shed(self, content: Any) -> tuple[int, Any]:
         """Return the same for a request whose time is too short."""
 
-    def fingerprint(self, message: bytes) -> bytes:
+    def fingerprint(self, message: Any) -> bytes:
         """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
 
 

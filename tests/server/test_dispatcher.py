@@ -21,6 +21,8 @@ class Everybody:
 
     workers = 2
 
+    local = False
+
     def __init__(self) -> None:
         self.passed: list[Passed] = []
         self.told: list[tuple[int, str]] = []
@@ -50,7 +52,7 @@ def everybody() -> Everybody:
 @pytest.fixture
 def dispatcher(everybody: Any) -> Dispatcher:
     requests = RequestQueue(lambda task: task.route, lambda: 2)
-    return Dispatcher(everybody, everybody, everybody, requests, lambda: None, RpcCarrier(None, 1 << 20).fingerprint)
+    return Dispatcher(everybody, everybody, everybody, requests, lambda: None, RpcCarrier(None, 1 << 20))
 
 
 def task(number: int, client: str = "client") -> Task:
