@@ -113,6 +113,16 @@ def from_code(code: str, message: str) -> ServingError:
     return error
 
 
+CODES = ("", "bad_request", "unavailable", "overloaded", "timeout", "unauthorized", "not_implemented", "internal")
+"""Where codes are counted, and between processes, a code is its place here; the first one is that of an answer."""
+
+
+def code_number(error: BaseException) -> int:
+    """Return the place of an error's code among `CODES`."""
+    code = error.code if isinstance(error, ServingError) else RemoteFailure.code
+    return CODES.index(code) if code in CODES else len(CODES) - 1
+
+
 def wire_code(error: BaseException) -> str:
     """Return the code under which `error` travels; anything a client cannot act on is `internal`."""
     if isinstance(error, ServingError) and error.code in _BY_CODE:

@@ -37,7 +37,7 @@ MODES: dict[str, tuple[str, ...]] = {
 """The ways of serving, each with its command: RPC over ZeroMQ, and over a plain socket; Flask; Flask in front of RPC;
 the same as published."""
 
-MULTIPROCESS_MODES = ("socket", "flask")
+MULTIPROCESS_MODES = ("rpc", "socket", "flask")
 """The modes whose worker threads may be in several processes."""
 
 

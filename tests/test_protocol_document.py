@@ -68,7 +68,7 @@ def test_the_example_in_one_piece_is_the_same_request() -> None:
     (prefix,) = re.findall(r"^\| 0 to 23 \| `([0-9a-f ]+)` \|$", PAGE, re.MULTILINE)
     piece = bytes.fromhex(prefix) + header + bytes(4) + frame_bytes(2)
     assert len(piece) == 160
-    opened = wire.open_frames([piece])
+    opened = wire.open_piece(piece)
     question = wire.read_question(opened.header)
     assert isinstance(question, headers.Predict)
     assert wire.decode_request(question, opened.tensors).feed["words"].values.tolist() == [8, 233, 52]
@@ -82,7 +82,7 @@ def test_the_version_bytes_are_the_protocol() -> None:
 def test_the_example_bytes_are_the_request_they_describe() -> None:
     header = msgspec.msgpack.encode(json.loads(block("json")))
     frames = [frame_bytes(0), header, frame_bytes(2)]
-    opened = wire.open_frames(frames)
+    opened = wire.open_piece(wire.join(frames, 1 << 20))
     question = wire.read_question(opened.header)
     assert isinstance(question, headers.Predict)
     assert wire.decode_request(question, opened.tensors).feed["words"].values.tolist() == [8, 233, 52]

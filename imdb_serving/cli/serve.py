@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,64 +20,23 @@ from imdb_serving.cli.serve_options import (
     ServeOptions,
     given_options,
     metrics_port,
-    rpc_stages,
     server_options,
     warn_strangers,
 )
-from imdb_serving.errors import ConfigError
-
-if TYPE_CHECKING:
-    from imdb_serving.model.bundle import Bundle
 
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
-    from imdb_serving.protocol import wire
     from imdb_serving.protocol.endpoints import is_socket
-    from imdb_serving.server.rpc_requests import answer_maker
-    from imdb_serving.server.rpc_server import RpcServer
-    from imdb_serving.server.worker import nothing_yet
-    from imdb_serving.server.worker_pool import WorkerPool
+    from imdb_serving.server.rpc_server import rpc_server
+    from imdb_serving.server.stream_server import StreamServer
 
     options.set_up_log()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
-    make = answer_maker(options.kind)
     keys = options.keys()
-    if is_socket(options.endpoint):
-        _serve_socket(options, make_pipeline, bundle)
-        return
-    options.check_one_process()
-    pool = WorkerPool(nothing_yet, options.server_threads, options.kind, options.preload(), wire.fingerprint)
-
-    def prepare() -> None:
-        pool.make_answer = functools.partial(make, functools.partial(make_pipeline, options.tuned(bundle), bundle))
-
-    server = RpcServer(
-        options.endpoint,
-        pool,
-        functools.partial(options.describe, bundle),
-        max_message_bytes=options.max_message_bytes,
-        keys=keys,
-        prepare=prepare,
-        max_queue=options.max_queue,
-    )
-    warn_strangers(options.endpoint, guarded=keys is not None)
-    server.watch = lambda threads: metrics_port(options, threads, pool, server.info, rpc_stages)
-    stop_when_asked(server.stop, options)
-    _let_wakers_finish()
-    server.run(lambda endpoint: announce("rpc", endpoint, options, server.info.metrics))
-
-
-def _serve_socket(options: ServeOptions, make_pipeline: MakePipeline, bundle: Bundle | None) -> None:
-    """Serve over plain sockets."""
-    from imdb_serving.server.socket_server import socket_server
-    from imdb_serving.server.stream_server import StreamServer
-
-    if options.server_key is not None:
-        raise ConfigError(f"keys are for ZeroMQ: serve at tcp:// or ipc://, not at {options.endpoint}")
-    server: StreamServer = socket_server(
+    server: StreamServer = rpc_server(
         options.endpoint,
         None,
         options.server_threads,
@@ -85,15 +44,17 @@ def _serve_socket(options: ServeOptions, make_pipeline: MakePipeline, bundle: Bu
         functools.partial(options.describe, bundle),
         max_message_bytes=options.max_message_bytes,
         preload=options.preload(),
+        keys=keys,
         prepare=lambda: server.set_handler(functools.partial(make_pipeline, options.tuned(bundle), bundle)),
         max_queue=options.max_queue,
     )
-    warn_strangers(options.endpoint, guarded=False)
-    server.watch = lambda watched: metrics_port(
-        options, watched, watched, server.info, lambda answer: rpc_stages([answer])
-    )
+    warn_strangers(options.endpoint, guarded=keys is not None)
+    server.watch = functools.partial(metrics_port, options)
     stop_when_asked(server.stop, options)
-    server.run(lambda endpoint: announce("socket", endpoint, options, server.info.metrics))
+    mode = "socket" if is_socket(options.endpoint) else "rpc"
+    if mode == "rpc":
+        _let_wakers_finish()
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
 
 
 def _let_wakers_finish() -> None:

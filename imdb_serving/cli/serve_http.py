@@ -16,7 +16,6 @@ from imdb_serving.cli.serve_options import (
     MakePipeline,
     ServeOptions,
     given_options,
-    http_stages,
     metrics_port,
     server_options,
     warn_strangers,
@@ -131,9 +130,7 @@ def _http_server(options: ServeOptions, bundle: Bundle | None, processes: int, *
 def _run_http(server: HttpServer, mode: str, options: ServeOptions, *, has_workers: bool = True) -> None:
     """Run it; a gateway has no workers of its own to tell metrics of."""
     warn_strangers(server.url, guarded=options.token_file is not None)
-    server.watch = lambda watched: metrics_port(
-        options, watched, watched if has_workers else None, server.info, http_stages
-    )
+    server.watch = functools.partial(metrics_port, options, has_workers=has_workers)
     stop_when_asked(server.stop, options)
     server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from imdb_serving.messages import Handler, ServerInfo
     from imdb_serving.model.bundle import Bundle
     from imdb_serving.server.curve import ServerKeys
-    from imdb_serving.timing import Stage
+    from imdb_serving.server.stream_server import StreamServer
 
 
 MakePipeline: TypeAlias = "Callable[[EngineSpec, Bundle | None], Handler]"
@@ -91,11 +91,9 @@ class ServeOptions(NamedTuple):
         return count if self.kind == "process" or count > 1 else 0
 
     def check_one_process(self) -> None:
-        """Raise `ConfigError` when threads of several processes are asked of a server that has one."""
+        """Raise `ConfigError` when threads of several processes are asked of a gateway, which has none."""
         if self.kind == "thread" and self.server_processes > 1:
-            raise ConfigError(
-                "processes: threads of several processes serve over plain sockets (serve) and HTTP (flask) only"
-            )
+            raise ConfigError("processes: a gateway is one process; serve and flask can have more")
 
     @property
     def kind(self) -> WorkerKind:
@@ -226,39 +224,18 @@ def warn_strangers(endpoint: str, *, guarded: bool) -> None:
     log.warning("anybody who can reach %s can use this server; to choose who, see %s", endpoint, remedy)
 
 
-def rpc_stages(frames: Sequence[bytes]) -> Sequence[Stage]:
-    """Return the stages in an RPC answer's frames."""
-    from imdb_serving.protocol import wire
-
-    opened = wire.open_frames(frames)
-    answer = wire.decode_answer(opened.header, opened.tensors)[1]
-    return answer.stages() if isinstance(answer, wire.Answered) else ()
-
-
-def socket_stages(answer: bytes) -> Sequence[Stage]:
-    """Return the stages in an RPC answer in one piece."""
-    return rpc_stages([answer])
-
-
-def http_stages(response: bytes) -> Sequence[Stage]:
-    """Return the stages in the head of an HTTP response."""
-    from imdb_serving.protocol.json_bodies import parse_timing
-
-    timing = response.partition(TIMING)[2].partition(b"\r\n")[0]
-    return parse_timing(timing.decode("latin-1"))[0]
-
-
 @contextmanager
-def metrics_port(options: ServeOptions, threads: Any, pool: Any, info: ServerInfo, stages_of: Any) -> Iterator[str]:
+def metrics_port(options: ServeOptions, server: StreamServer, *, has_workers: bool = True) -> Iterator[str]:
     """Tell metrics while the block lasts, if asked to; give their address, or an empty text."""
     if options.metrics_port is None:
         yield ""
         return
     from imdb_serving.server.metrics import MetricsPort, ServerCollector, StageTimes
 
-    times = StageTimes(stages_of)
-    threads.observed = times.outcomes
-    port = MetricsPort(options.host, options.metrics_port, [ServerCollector(threads, pool, info, times)], times, info)
+    times = StageTimes()
+    server.observed = times.observed
+    collector = ServerCollector(server, times, has_workers=has_workers)
+    port = MetricsPort(options.host, options.metrics_port, [collector], times, server.info)
     try:
         yield port.url
     finally:
@@ -274,7 +251,7 @@ def server_options(port: int) -> Callable[[Command], Command]:
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4,
                      help="Workers, each with a predictor of its own."),
         click.option("--processes", type=click.IntRange(1, 1024),
-                     help="Processes in which the workers are threads, over plain sockets and HTTP. Default: 1."),
+                     help="serve and flask: processes in which the workers are threads. Default: 1."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what suits the engine."),
         click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),

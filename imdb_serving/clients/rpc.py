@@ -166,7 +166,7 @@ class MessageClient(ConnectedClient):
         self._last_id = request_id = self._last_id + 1
         piece = encode_request(request, request_id, timeout * 1000)
         if piece is None:
-            piece = wire.encode_request(request, request_id, timeout * 1000, one_piece=True)[0]
+            piece = wire.encode_request(request, request_id, timeout * 1000)
         if len(piece) > SMALL_BYTES:
             self._ask_for_limit(len(piece))
         encoded = perf_counter_ns()
@@ -192,7 +192,7 @@ class MessageClient(ConnectedClient):
         self._last_id += 1
         begun_ns = perf_counter_ns()
         deadline_ns = begun_ns + int(self.timeout * 1e9)
-        data = self._send_and_receive(wire.encode_hello(self._last_id, one_piece=True)[0], begun_ns, deadline_ns)
+        data = self._send_and_receive(wire.encode_hello(self._last_id), begun_ns, deadline_ns)
         info = self._answer_in(data, deadline_ns)
         if not isinstance(info, ServerInfo):
             raise RemoteFailure(f"{self.endpoint} answered hello with something else")

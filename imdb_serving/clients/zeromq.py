@@ -134,7 +134,7 @@ class RpcClient(MessageClient):
         while self._socket.get(RCVMORE):
             message.append(self._socket.recv())
         try:
-            return wire.open_frames(message)
+            return wire.open_piece(message[0] if len(message) == 1 else b"")
         except BadRequest as error:
             raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
 

@@ -39,6 +39,13 @@ def pack(header: bytes, arrays: Sequence[Array]) -> bytes:
     return pack_prefix(VERSION, len(header), len(body)) + header + PADDING[-len(header) & 7] + body
 
 
+def join_parts(header: Frame, tensors: Sequence[Frame]) -> bytes:
+    """Return a message that came in several frames in one piece."""
+    parts = [part for frame in tensors for part in (frame, PADDING[-len(frame) & 7])]
+    prefix = pack_prefix(VERSION, len(header), sum(map(len, parts)))
+    return b"".join([prefix, header, PADDING[-len(header) & 7], *parts])
+
+
 def is_piece(frame: Frame) -> bool:
     """Tell whether a frame begins as a message in one piece does."""
     return frame[:16] == VERSION

@@ -11,7 +11,6 @@ import numpy as np
 
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import MAX_FEEDS, Array, ServerInfo, Tensor
-from imdb_serving.protocol.framing import Frame
 from imdb_serving.timing import Stage
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 32)]
@@ -91,19 +90,14 @@ DTYPES = {name: np.dtype(code) for name, code in (
 INT64, FLOAT32 = DTYPES["int64"], DTYPES["float32"]
 DTYPE_NAMES = {DTYPES[name]: name for name in ("int32", "int64", "float32", "float64")}
 
-Tensors = Sequence[Frame] | memoryview
-"""What lies behind a message's header: a frame a tensor, or the body of a message in one piece."""
-
 
 def cannot_send(name: str, values: Array) -> str:
     """Return why values of a type that the protocol lacks cannot be sent."""
     return f"{name!r} is {values.dtype}; only {', '.join(DTYPES)} can be sent"
 
 
-def decode_arrays(headers: Sequence[TensorHeader], source: Tensors) -> dict[str, Array]:
+def decode_arrays(headers: Sequence[TensorHeader], source: memoryview) -> dict[str, Array]:
     """Return the values by name; raise `BadRequest` when the bytes are not what the headers say."""
-    if type(source) is not memoryview:
-        return _of_frames(headers, source)
     arrays: dict[str, Array] = {}
     begin = 0
     for header in headers:
@@ -120,27 +114,20 @@ def decode_arrays(headers: Sequence[TensorHeader], source: Tensors) -> dict[str,
     return arrays
 
 
-def decode_tensors(headers: Sequence[TensorHeader], source: Tensors) -> Mapping[str, Tensor]:
+def check_frames(headers: Sequence[TensorHeader], frames: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Raise `BadRequest` when the frames are not what the headers say: in one piece their ends cannot be told."""
+    if len(headers) != len(frames):
+        raise BadRequest(f"the header describes {len(headers)} tensors, {len(frames)} frames follow")
+    for header, frame in zip(headers, frames, strict=True):
+        dtype = DTYPES.get(header.dtype)
+        if dtype is None or dtype.itemsize * prod(header.shape) != len(frame):
+            raise _misfit(header, len(frame), None)
+
+
+def decode_tensors(headers: Sequence[TensorHeader], source: memoryview) -> Mapping[str, Tensor]:
     """Return the tensors by name, not yet checked; raise `BadRequest` as `decode_arrays` does."""
     arrays = decode_arrays(headers, source)
     return {header.name: Tensor(arrays[header.name], header.lengths, header.dtype == TEXT) for header in headers}
-
-
-def _of_frames(headers: Sequence[TensorHeader], frames: Sequence[Frame]) -> dict[str, Array]:
-    if len(headers) != len(frames):
-        raise BadRequest(f"the header describes {len(headers)} tensors, {len(frames)} frames follow")
-    arrays: dict[str, Array] = {}
-    for header, frame in zip(headers, frames, strict=True):
-        try:
-            values: Array = np.ndarray(header.shape, DTYPES[header.dtype], frame)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _misfit(header, len(frame), error) from error
-        if values.nbytes != len(frame):
-            raise _misfit(header, len(frame), None)
-        arrays[header.name] = values
-    if len(arrays) != len(headers):
-        raise _same_name()
-    return arrays
 
 
 def _same_name() -> BadRequest:

@@ -1,9 +1,9 @@
 """The wire format: messages to bytes and back, no I/O. Specified in docs/protocol.md.
 
-A message is the protocol's version, a MessagePack header, and raw little-endian values a tensor. It is carried in
-several frames, or in one piece (`framing.py`); to be sent, both are a list, `[version, header, tensor, ...]` or
-`[piece]`. What was received is opened first, and then the same for both: the header, and what lies behind it.
-Everything received is checked before it is used; what does not fit raises `BadRequest`.
+A message is the protocol's version, a MessagePack header, and raw little-endian values a tensor, in one piece
+(`framing.py`). Over ZeroMQ it may also come in several frames, `[version, header, tensor, ...]`, which are joined to
+one piece as they arrive, and their answer is split before it leaves. Everything received is checked before it is used;
+what does not fit raises `BadRequest`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from imdb_serving.protocol.framing import (
     Frame,
     fingerprint_of,
     is_piece,
+    join_parts,
     pack,
     pack_prefix,
+    too_large,
     unknown_version,
     unpack,
+    unpack_whole,
 )
 from imdb_serving.protocol.headers import (
     DTYPE_NAMES,
@@ -43,12 +46,11 @@ from imdb_serving.protocol.headers import (
     Predict,
     ReceivedAnswer,
     TensorHeader,
-    Tensors,
     cannot_send,
+    check_frames,
     decode_arrays,
     decode_tensors,
 )
-from imdb_serving.protocol.outcome import FailedFrames
 from imdb_serving.timing import CLOCK_ID, Stage
 
 Question = Predict | Hello
@@ -63,11 +65,10 @@ _decode_id = msgspec.msgpack.Decoder(AnyId).decode
 
 
 class Opened(NamedTuple):
-    """A received message: its header, what lies behind it, and whether it came in one piece, as the answer shall."""
+    """A received message: its header, and what lies behind it."""
 
-    header: Frame
-    tensors: Tensors
-    one_piece: bool
+    header: memoryview
+    tensors: memoryview
 
 
 def is_one_piece(message: Sequence[Frame]) -> bool:
@@ -75,13 +76,19 @@ def is_one_piece(message: Sequence[Frame]) -> bool:
     return len(message) == 1 and is_piece(message[0])
 
 
-def open_frames(message: Sequence[Frame]) -> Opened:
-    """Open a message that came in frames, be it in one piece or several; raise `BadRequest` for what is none."""
+def open_piece(whole: Frame) -> Opened:
+    """Open a message in one piece; raise `BadRequest` for what is none."""
+    piece = unpack(whole)
+    if piece is None or piece[2] != len(whole):
+        raise BadRequest(f"the message has {len(whole)} bytes, and its prefix says otherwise")
+    return Opened(piece[0], piece[1])
+
+
+def join(message: Sequence[Frame], max_bytes: int) -> Frame:
+    """Return a question that came in frames in one piece; raise `BadRequest` for what is none, or too large."""
     if is_one_piece(message):
-        piece = unpack(message[0])
-        if piece is None or piece[2] != len(message[0]):
-            raise BadRequest(f"the message has {len(message[0])} bytes, and its prefix says otherwise")
-        return Opened(piece[0], piece[1], one_piece=True)
+        open_piece(message[0])
+        return message[0]
     version = bytes(message[0][:64]) if message else b""
     if version != PROTOCOL:
         raise unknown_version(version)
@@ -89,27 +96,38 @@ def open_frames(message: Sequence[Frame]) -> Opened:
         raise BadRequest(f"a message needs a header of at most {MAX_HEADER_BYTES} bytes as its second frame")
     if len(message) > MAX_FRAMES:
         raise BadRequest(f"the message has more than {MAX_FRAMES} frames: at most {MAX_FEEDS} feeds behind its header")
-    return Opened(message[1], message[2:], one_piece=False)
+    size = sum(map(len, message))
+    if size > max_bytes:
+        raise too_large(size, max_bytes)
+    question = read_question(message[1])
+    check_frames(question.feed if isinstance(question, Predict) else (), message[2:])
+    return join_parts(message[1], message[2:])
 
 
-def fingerprint(message: Sequence[Frame]) -> bytes:
+def split(piece: Frame) -> list[Frame]:
+    """Return a message of ours, in one piece, in frames: the version, the header, and one a tensor."""
+    opened = unpack_whole(piece)
+    assert opened is not None  # noqa: S101 - we made it
+    header, body, _ = opened
+    answer = decode_answer_header(header)
+    tensors = decode_arrays(answer.fetch, body).values() if type(answer) is ReceivedAnswer else ()
+    return [PROTOCOL, bytes(header), *[values.tobytes() for values in tensors]]
+
+
+def fingerprint(whole: Frame) -> bytes:
     """Return 16 bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
-    opened = open_frames(message)
-    asked = read_question(opened.header)
-    assert isinstance(asked, Predict)  # noqa: S101 - only predictions are passed to workers
-    tensors = [opened.tensors] if isinstance(opened.tensors, memoryview) else opened.tensors
-    return fingerprint_of([_encode((asked.samples, asked.fetch, asked.feed)), *tensors])
+    opened = open_piece(whole)
+    question = read_question(opened.header)
+    assert isinstance(question, Predict)  # noqa: S101 - only predictions are passed to workers
+    return fingerprint_of([*asked(question), opened.tensors])
 
 
-def _frames(header: bytes, arrays: Sequence[Array]) -> list[bytes]:
-    return [PROTOCOL, header, *[array.tobytes() for array in arrays]]
+def asked(header: Predict) -> list[bytes]:
+    """Return what a header asks, without its id and deadline."""
+    return [_encode((header.samples, header.fetch, header.feed))]
 
 
-def _build(header: object, *, one_piece: bool) -> list[bytes]:
-    return [pack(_encode(header), ())] if one_piece else [PROTOCOL, _encode(header)]
-
-
-def encode_request(request: Request, request_id: int, deadline_ms: float, *, one_piece: bool = False) -> list[bytes]:
+def encode_request(request: Request, request_id: int, deadline_ms: float) -> bytes:
     """Return a request."""
     headers, arrays = [], []
     for name, tensor in request.feed.items():
@@ -119,27 +137,26 @@ def encode_request(request: Request, request_id: int, deadline_ms: float, *, one
             raise BadRequest(cannot_send(name, values))
         headers.append(TensorHeader(name, dtype, values.shape, tensor.lengths))
         arrays.append(values)
-    header = _encode(Predict(request_id, deadline_ms, request.samples, request.fetch, headers))
-    return [pack(header, arrays)] if one_piece else _frames(header, arrays)
+    return pack(_encode(Predict(request_id, deadline_ms, request.samples, request.fetch, headers)), arrays)
 
 
-def encode_hello(request_id: int, *, one_piece: bool = False) -> list[bytes]:
+def encode_hello(request_id: int) -> bytes:
     """Return the question for a server's `ServerInfo`."""
-    return _build(Hello(request_id), one_piece=one_piece)
+    return pack(_encode(Hello(request_id)), ())
 
 
-def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> list[bytes]:
+def encode_reply(reply: Reply, request_id: int) -> bytes:
     """Return a reply."""
     outputs = reply.outputs
     stages = reply.record if type(reply.record) is list else reply.stages  # the property costs a call
-    if one_piece and len(outputs) == 1:
+    if len(outputs) == 1:
         ((name, values),) = outputs.items()
         if values.dtype is FLOAT32 and not values.nbytes & 7:
             # One output for one sample, as most answers have: all that follows is for others. `pack` would do the same
             # at 3 % of the requests/s (docs/performance.md).
             header = _encode(Answer(request_id, [TensorHeader(name, "float32", values.shape)], stages, CLOCK_ID))
             prefix = pack_prefix(VERSION, len(header), values.nbytes)
-            return [prefix + header + PADDING[-len(header) & 7] + values.tobytes()]
+            return prefix + header + PADDING[-len(header) & 7] + values.tobytes()
     headers, arrays = [], []
     for name, values in outputs.items():
         dtype = DTYPE_NAMES.get(values.dtype)
@@ -147,21 +164,17 @@ def encode_reply(reply: Reply, request_id: int, *, one_piece: bool = False) -> l
             raise RemoteFailure(f"output {cannot_send(name, values)}")
         headers.append(TensorHeader(name, dtype, values.shape))
         arrays.append(values)
-    header = _encode(Answer(request_id, headers, stages, CLOCK_ID))
-    return [pack(header, arrays)] if one_piece else _frames(header, arrays)
+    return pack(_encode(Answer(request_id, headers, stages, CLOCK_ID)), arrays)
 
 
-def encode_info(info: ServerInfo, request_id: int, *, one_piece: bool = False) -> list[bytes]:
+def encode_info(info: ServerInfo, request_id: int) -> bytes:
     """Return the answer to `hello`."""
-    return _build(Info(request_id, info), one_piece=one_piece)
+    return pack(_encode(Info(request_id, info)), ())
 
 
-def encode_failure(error: BaseException, request_id: int | None, *, one_piece: bool = False) -> list[bytes]:
+def encode_failure(error: BaseException, request_id: int | None) -> bytes:
     """Return the message that reports an error to a client."""
-    code = wire_code(error)
-    failed = FailedFrames(_build(Failure(request_id, code, words_of(error)), one_piece=one_piece))
-    failed.code = code
-    return failed
+    return pack(_encode(Failure(request_id, wire_code(error), words_of(error))), ())
 
 
 def read_question(header: Frame) -> Question:
@@ -187,15 +200,15 @@ def read_id(header: Frame) -> int | None:
 
 
 def id_of(message: Sequence[Frame]) -> int | None:
-    """Return the id of a message in frames that cannot be opened, or None."""
+    """Return the id of a message in frames that cannot be joined, or None."""
     readable = len(message) > 1 and message[0] == PROTOCOL and len(message[1]) <= MAX_HEADER_BYTES
     return read_id(message[1]) if readable else None
 
 
-def decode_request(header: Predict, tensors: Tensors) -> Request:
+def decode_request(header: Predict, tensors: memoryview) -> Request:
     """Return the request that a header and the tensors behind it describe."""
     feed = header.feed
-    if len(feed) == header.samples == 1 and header.fetch and type(tensors) is memoryview:
+    if len(feed) == header.samples == 1 and header.fetch:
         words = feed[0]
         shape = words.shape
         if words.dtype == "int64" and shape == words.lengths and len(shape) == 1 and shape[0] * 8 == len(tensors):
@@ -224,7 +237,7 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
         return stages
 
 
-def decode_answer(header: Frame, tensors: Tensors) -> tuple[int | None, Answered | ServerInfo | ServingError]:
+def decode_answer(header: Frame, tensors: memoryview) -> tuple[int | None, Answered | ServerInfo | ServingError]:
     """Return a received answer: the request's id, and the outputs, info or typed error."""
     try:
         answer = decode_answer_header(header)

@@ -14,13 +14,12 @@ from typing import Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.server.connection import StreamConnection
-from imdb_serving.server.dispatcher import Dispatcher
+from imdb_serving.server.dispatcher import WAITED, Dispatcher
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
 from imdb_serving.server.stream_worker import Question
-from imdb_serving.server.worker_pool import WAITED
 
 BUSY_SECONDS, NOTED_SECONDS = 0.005, 0.01
 """After how long a request that waits is looked at while all workers are busy, and while they are not."""

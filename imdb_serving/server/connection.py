@@ -5,6 +5,7 @@ Reading is done with the listener's lock held; `send` may be called from any thr
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket
 import threading
@@ -13,7 +14,9 @@ from time import monotonic
 
 from imdb_serving.errors import ServingError
 from imdb_serving.protocol.framing import Frame
-from imdb_serving.server.channel import SHORTAGES
+
+SHORTAGES = frozenset({errno.ENOBUFS, errno.ENOMEM})
+"""Errors of a call on a socket that say that the system is short of memory for the moment."""
 
 CHUNK = 1 << 16
 MESSAGE_SECONDS = 30.0

@@ -8,34 +8,37 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Hashable, Set
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
 from typing import Any
 
-from imdb_serving.errors import UNFORESEEN, RemoteFailure, RequestTimeout, ServingError
-from imdb_serving.protocol.outcome import CODES
+from imdb_serving.errors import CODES, UNFORESEEN, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
-from imdb_serving.server.serving_units import ServingUnits
+from imdb_serving.server.restarts import KILLS, Quarantine, WorkersDied
 from imdb_serving.server.stream_worker import Carrier, log_failure
-from imdb_serving.server.supervisor import KILLS, Quarantine, WorkersDied
-from imdb_serving.server.worker_pool import DIED, REFUSED, WAITED
+from imdb_serving.server.units import Units
 
 log = logging.getLogger(__name__)
 
+WAITED = "the deadline passed while the request waited for a worker"
+DIED = "two workers died while working on this request; the server's log says how"
+REFUSED = "two workers died while working on this request lately; it is not given to another for {:.0f} s"
+
 
 class Dispatcher:
-    """Used by the supervisor's thread alone."""
+    """Used by the supervisor's thread alone, but for what workers call that take what waits by themselves."""
 
     def __init__(
         self,
         listener: LendingListener[Any],
         handover: Handover,
-        units: ServingUnits,
+        units: Units,
         queue: RequestQueue,
         refusing: Callable[[], ServingError | None],
         carrier: Carrier,
@@ -48,6 +51,7 @@ class Dispatcher:
         self.counts: Counter[str] = Counter()
         """How many requests ended how, beside those that the workers count."""
 
+        self._counting = threading.Lock()
         self.asked_again = 0
         self.in_flight: dict[int, Task] = {}
         """Requests that were passed on, by number, until a worker says that it is done with them."""
@@ -61,7 +65,7 @@ class Dispatcher:
         if (refusal := self._refusing()) is not None:
             raise refusal
         if self.quarantine.active and (left := self.quarantine.seconds_left(self._fingerprint(task.message))):
-            self.queue.distrust(task.route)
+            self.queue.distrust(self._listener.owner(task))
             raise WorkersDied(REFUSED.format(max(1.0, left)))
         if task.route is self._blamed:
             self._blamed = None
@@ -91,6 +95,7 @@ class Dispatcher:
     def died_at(self, number: int) -> None:
         """See to a passed request whose worker has died."""
         task = self.in_flight.pop(number, None)
+        self.queue.ahead = 0
         if task is None or task.open.locked():
             return
         self.quarantine.note_death()
@@ -98,13 +103,13 @@ class Dispatcher:
             self.ask_again(task)
             return
         self.quarantine.add(self._fingerprint(task.message), KILLS)
-        self.queue.distrust(task.route)
+        self.queue.distrust(self._listener.owner(task))
         self.fail(task, WorkersDied(DIED))
 
     def pass_on(self) -> None:
-        """Pass requests to workers, as many as there are workers."""
+        """Pass requests to workers: as many as there are workers, and one for who is done first."""
         window = self._units.ready_workers()
-        while len(self.in_flight) < window and (task := self._next(window)) is not None:
+        while len(self.in_flight) <= window and (task := self._next(window)) is not None:
             number = next(self._numbers)
             deadline_ns = perf_counter_ns() + int((task.deadline - monotonic()) * 1e9)
             message = task.message if self._handover.local else self._pack(task.message)
@@ -112,6 +117,7 @@ class Dispatcher:
                 (self.queue.behind if task.suspect else self.queue.tasks).appendleft(task)
                 return
             self.in_flight[number] = task
+            self.queue.ahead = len(self.in_flight) > window
 
     def _next(self, workers: int) -> Task | None:
         """Take the next request that this process has read off the queue."""
@@ -133,26 +139,31 @@ class Dispatcher:
                 return None
         return self.queue.behind.popleft()
 
-    def abandon(self, connection: Any) -> None:
+    def abandon(self, owner: Hashable) -> None:
         """Forget all requests of a client that is gone."""
-        self.queue.abandon(connection)
-        self._again = {task for task in self._again if task.route is not connection}
-        for task in self.in_flight.values():
-            if task.route is connection:
+        self.queue.abandon(owner)
+        self._again = {task for task in self._again if self._listener.owner(task) != owner}
+        for task in list(self.in_flight.values()):
+            if self._listener.owner(task) == owner:
                 task.try_finish()
 
-    def finish(self, report: Report) -> None:
-        """Send the answer to a request that was passed on, unless it has ended."""
+    def finish(self, report: Report) -> bool:
+        """Send the answer to a request that was passed on; return False if it had ended, and been counted, before."""
         task = self.in_flight.pop(report.number, None)
+        self.queue.ahead = 0
         if task is None:
-            return
+            return True
         self._again.discard(task)
-        if not task.try_finish():  # it was counted then; the worker has counted it as well
-            self.counts[CODES[report.code] or "answered"] -= 1
-        else:
-            if report.code and log.isEnabledFor(logging.INFO):
-                log_failure(task.request_id, self._listener.client(task), report.code, task.received_ns)
-            self._listener.answer(task, report.data)
+        if not task.try_finish():
+            return False
+        if report.code and log.isEnabledFor(logging.INFO):
+            log_failure(task.request_id, self._listener.client(task), report.code, task.received_ns)
+        self._listener.answer(task, report.data)
+        return True
+
+    def take_back(self, code: int) -> None:
+        """Count a worker's answer no more: its request was answered in its place."""
+        self.counts[CODES[code] or "answered"] -= 1
 
     def not_read(self, number: int) -> None:
         """End a passed request that its worker could not read."""
@@ -166,7 +177,8 @@ class Dispatcher:
         self._again.discard(task)
         if not task.try_finish():
             return
-        self.counts[error.code] += 1
+        with self._counting:
+            self.counts[error.code] += 1
         if log.isEnabledFor(logging.INFO):
             log_failure(task.request_id, self._listener.client(task), error.code, task.received_ns)
         self._listener.fail(task, error)
@@ -177,7 +189,7 @@ class Dispatcher:
         Of those that were passed on, the `taken` are at work, and others' to end.
         """
         late = self.queue.late(now)
-        passed = [task for number, task in self.in_flight.items() if task.deadline < now and number not in taken]
+        passed = [task for number, task in list(self.in_flight.items()) if task.deadline < now and number not in taken]
         for task in [*late, *passed]:
             if task.message is not None:
                 self.fail(task, RequestTimeout(WAITED))
@@ -185,6 +197,6 @@ class Dispatcher:
 
     def refuse_all(self, error: ServingError) -> None:
         """Fail all requests that are not answered yet."""
-        for task in [*self.queue.clear(), *self.in_flight.values()]:
+        for task in [*self.queue.clear(), *list(self.in_flight.values())]:
             if task.message is not None:
                 self.fail(task, error)

@@ -6,10 +6,9 @@ import itertools
 import re
 from collections.abc import Callable
 
-from imdb_serving.errors import Overloaded, ServingError
+from imdb_serving.errors import CODES, Overloaded, ServingError
 from imdb_serving.protocol.framing import fingerprint_of
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
-from imdb_serving.protocol.outcome import CODES
 from imdb_serving.server.http_parsing import HttpRequest, RequestParser
 from imdb_serving.server.http_responses import (
     BODY,
@@ -21,7 +20,7 @@ from imdb_serving.server.http_responses import (
     respond,
 )
 from imdb_serving.server.request_queue import NO_HOPE
-from imdb_serving.server.stream_worker import Question
+from imdb_serving.server.stream_worker import Outcome, Question
 
 HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -97,15 +96,15 @@ class HttpCarrier:
             return 0
         return head + len(HEAD_END) + int(found[1]) - len(data)
 
-    def answer(self, received_ns: int, request: HttpRequest) -> tuple[int, bytes]:
-        """Return the answer's code and bytes."""
+    def answer(self, received_ns: int, request: HttpRequest) -> Outcome:
+        """Return the answer's code, bytes and stages."""
         base = {**self._environ, RECEIVED_NS: received_ns, BODY: request.body}
-        code, data = respond(self._app, request, base)
-        return CODES.index(code), data
+        told, data = respond(self._app, request, base)
+        return CODES.index(told.code), data, told.stages
 
-    def shed(self, request: HttpRequest) -> tuple[int, bytes]:
+    def shed(self, request: HttpRequest) -> Outcome:
         """Return the same for a request whose time is too short."""
-        return CODES.index(Overloaded.code), problem_of(Overloaded(NO_HOPE), request)
+        return CODES.index(Overloaded.code), problem_of(Overloaded(NO_HOPE), request), ()
 
     def fingerprint(self, message: bytes | HttpRequest) -> bytes:
         """Return bytes that are equal for two requests that ask the same."""

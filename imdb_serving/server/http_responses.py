@@ -25,6 +25,7 @@ from imdb_serving.protocol.json_bodies import (
     status_of,
 )
 from imdb_serving.server.http_parsing import HttpRequest
+from imdb_serving.timing import Stage
 
 RECEIVED_NS = "imdb_serving.received_ns"
 """The key of a WSGI environment under which the web server says when the request was complete."""
@@ -32,15 +33,16 @@ RECEIVED_NS = "imdb_serving.received_ns"
 BODY = "imdb_serving.body"
 """The key under which it gives the whole body."""
 
-OUTCOME = "imdb_serving.outcome"
-"""The key under which the application may say how it ended: an `Outcome`."""
+TOLD = "imdb_serving.told"
+"""The key of what the application fills in: a `Told`."""
 
 
 @dataclass(slots=True)
-class Outcome:
-    """How a prediction ended: the code of a failure, or an empty text."""
+class Told:
+    """What the application tells of a prediction: the code of a failure, or an empty text, and the stages."""
 
     code: str = ""
+    stages: Sequence[Stage] = ()
 
 
 log = logging.getLogger(__name__)
@@ -79,15 +81,16 @@ def call(app: App, request: HttpRequest, base: dict[str, Any]) -> bytes:
     return response(status, headers, b"".join(parts), request)
 
 
-def respond(app: App, request: HttpRequest, base: dict[str, Any]) -> tuple[str, bytes]:
-    """Do the same, and return the code of a failure as well; what the application raises is a fault of ours."""
-    outcome = Outcome()
+def respond(app: App, request: HttpRequest, base: dict[str, Any]) -> tuple[Told, bytes]:
+    """Do the same, and return what the application told as well; what it raises is a fault of ours."""
+    told = Told()
     try:
-        data = call(app, request, {**base, OUTCOME: outcome})
+        data = call(app, request, {**base, TOLD: told})
     except Exception as error:
         log.exception("a request failed")
-        return code_of(error), problem_of(error, request)
-    return outcome.code, data
+        told.code = code_of(error)
+        return told, problem_of(error, request)
+    return told, data
 
 
 def environ_of(request: HttpRequest, base: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from imdb_serving.server.http_requests import HttpCarrier
 from imdb_serving.server.http_responses import Application
 from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.scoreboard import Scoreboard
-from imdb_serving.server.serving_units import units_for
 from imdb_serving.server.startup import Starter, listen
 from imdb_serving.server.stream_server import StreamServer
+from imdb_serving.server.units import units_for
 
 if TYPE_CHECKING:
     from flask import Flask

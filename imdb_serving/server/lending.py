@@ -45,6 +45,9 @@ BYTES_ACKED = 120
 class LendingListener(StreamListener[C]):
     """All connections of a server; `number`s are their descriptors, the same in all processes."""
 
+    is_direct = False
+    """Whether workers receive from it and answer through it."""
+
     endpoint: str
     counts: Counter[str]
     """How many requests it has refused by itself, by code."""
@@ -60,7 +63,6 @@ class LendingListener(StreamListener[C]):
         self.opened: Callable[[int, int], None] = lambda *_: None
         self.closed: Callable[[int, int], None] = lambda *_: None
         self.notify: Callable[[], None] = lambda: None
-        self.work_number = -1
         self.read_reports: Callable[[], None] = lambda: None
         self._times = itertools.count()
         self.lent: dict[int, int] = {}
@@ -177,16 +179,14 @@ class LendingListener(StreamListener[C]):
 
         Reports of workers are read meanwhile, so that others may be lent no more.
         """
-        if number not in self.lent and number != self.work_number:
+        if number not in self.lent:
             self.unsettled.discard(number)
             return False
         self._ready.disarm(number)
-        if any(row.is_at(number) and (number != self.work_number or row.is_taking) for row in self.rows()):
+        if any(row.is_at(number) for row in self.rows()):
             self.unsettled.add(number)
             return False
         self.unsettled.discard(number)
-        if number == self.work_number:
-            return True
         times = self.lent[number]
         self.read_reports()  # a worker may have left it just before: it says so before it is at nothing
         return self.lent.get(number) == times

@@ -9,7 +9,7 @@ import functools
 import threading
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -18,12 +18,11 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from imdb_serving.errors import ServerStartError, ServingError
+from imdb_serving.errors import ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.server.http_server import HttpServer, HttpService
-from imdb_serving.server.server_threads import ServerThreads
-from imdb_serving.server.worker_pool import WorkerPool
-from imdb_serving.timing import Stage
+from imdb_serving.server.stream_server import StreamServer
+from imdb_serving.server.stream_worker import decode_stages
 
 SAMPLE = 1024
 INFO_FIELDS = ("version", "engine", "net", "worker_kind", "protocol")
@@ -54,11 +53,10 @@ BUCKETS = (
 
 
 class StageTimes:
-    """Histograms of stages, from the outcomes that server threads leaves."""
+    """Histograms of stages, from what workers tell of the requests that they answer."""
 
-    def __init__(self, stages_of: Callable[[Any], Sequence[Stage]]) -> None:
-        self.outcomes: deque[Any] = deque(maxlen=SAMPLE)
-        self._stages_of = stages_of
+    def __init__(self) -> None:
+        self.observed: deque[bytes] = deque(maxlen=SAMPLE)
         self._counts: dict[str, list[int]] = {}
         self._sums: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -66,9 +64,9 @@ class StageTimes:
     def fold(self) -> None:
         """Count what was left since the last time."""
         with self._lock:
-            while self.outcomes:
-                with suppress(IndexError, ServingError):
-                    for stage in self._stages_of(self.outcomes.popleft()):
+            while self.observed:
+                with suppress(IndexError):
+                    for stage in decode_stages(self.observed.popleft()):
                         seconds = (stage.end_ns - stage.start_ns) / 1e9
                         counts = self._counts.setdefault(stage.name, [0] * (len(BUCKETS) + 1))
                         counts[bisect_left(BUCKETS, seconds)] += 1
@@ -93,44 +91,45 @@ class StageTimes:
 
 
 class ServerCollector(Collector):
-    """Collects what the server threads, the pool and the listener have counted."""
+    """Collects what a server has counted."""
 
-    def __init__(self, threads: ServerThreads, pool: WorkerPool | None, info: ServerInfo, times: StageTimes) -> None:
-        """Take them; a gateway has no pool."""
-        self._threads, self._pool, self._info, self._times = threads, pool, info, times
+    def __init__(self, server: StreamServer, times: StageTimes, *, has_workers: bool) -> None:
+        """Take it; a gateway has no workers of its own to tell of."""
+        self._server, self._times, self._has_workers = server, times, has_workers
+        self._info = server.info
 
     def collect(self) -> Iterator[Any]:
         """Yield all families; called at each scrape."""
-        threads, counts = self._threads, self._threads.dropped()
+        server, counts = self._server, self._server.dropped()
         info = {name: str(getattr(self._info, name)) for name in INFO_FIELDS}
         yield InfoMetricFamily("imdb_serving", "What is served", value=info)
-        yield _counters("imdb_serving_requests", "Requests by how they ended", "outcome", threads.outcomes())
+        yield _counters("imdb_serving_requests", "Requests by how they ended", "outcome", server.outcomes())
         dropped = {why: counts[why] for why in ("refused", "shed", "late", "abandoned")}
         yield _counters("imdb_serving_dropped", "Requests that no worker saw, by why", "why", dropped)
-        yield GaugeMetricFamily("imdb_serving_requests_waiting", "Requests in the queue", value=len(threads.queue))
-        yield GaugeMetricFamily("imdb_serving_requests_at_work", "Requests at work", value=threads.at_work())
-        if self._pool is not None:
-            yield from self._workers(self._pool)
+        yield GaugeMetricFamily("imdb_serving_requests_waiting", "Requests in the queue", value=len(server.queue))
+        yield GaugeMetricFamily("imdb_serving_requests_at_work", "Requests at work", value=server.at_work())
+        if self._has_workers:
+            yield from self._workers()
         yield self._times.family()
         yield self._memory()
 
-    @staticmethod
-    def _workers(pool: WorkerPool) -> Iterator[Any]:
-        states = {"wanted": pool.count, "ready": pool.count - pool.missing(), "given_up": len(pool.given_up)}
+    def _workers(self) -> Iterator[Any]:
+        server = self._server
+        states = {"wanted": server.count, "ready": server.count - server.missing(), "given_up": len(server.given_up)}
         family = GaugeMetricFamily("imdb_serving_workers", "Workers by state", labels=["state"])
         for state, count in states.items():
             family.add_metric([state], count)
         yield family
-        yield CounterMetricFamily("imdb_serving_worker_restarts", "Workers that were replaced", value=pool.replaced)
+        yield CounterMetricFamily("imdb_serving_worker_restarts", "Workers that were replaced", value=server.replaced)
         yield CounterMetricFamily(
             "imdb_serving_asked_again",
             "Requests given to another worker because theirs had died",
-            value=pool.asked_again,
+            value=server.asked_again,
         )
 
     def _memory(self) -> GaugeMetricFamily:
         family = GaugeMetricFamily("imdb_serving_memory_bytes", "Resident memory", labels=["process"])
-        pids = {"server": self._info.pid, **(self._pool.pids() if self._pool is not None else {})}
+        pids = {"server": self._info.pid, **self._server.pids()}
         for name, pid in pids.items():
             with suppress(psutil.Error):
                 family.add_metric([name], psutil.Process(pid).memory_info().rss)

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from imdb_serving.server.scoreboard import Row
 
-WAIT_MS = 1000
+WAIT_SECONDS = 1.0
 PEER_LEFT = getattr(select, "EPOLLRDHUP", 0x2000)
 """The flag of an event that says that the client sends no more."""
 
@@ -36,6 +36,9 @@ class ReadySet(Protocol):
 
     def wait(self, row: Row, most: int) -> int:
         """Wait a while; return how many descriptors, at most `most`, are the caller's alone. They are in the row."""
+
+    def next(self) -> int:
+        """Do the same, for one that no row needs to tell of; return 0 if there was none."""
 
     def wake_all(self) -> None:
         """Have all that wait return, from now on."""
@@ -75,8 +78,12 @@ class EpollReadySet:
         if address is None:
             start = ctypes.addressof(ctypes.c_char.from_buffer(row.events))
             address = self._addresses[row] = ctypes.c_void_p(start)
-        count: int = self._wait(self.descriptor, address, most, WAIT_MS)
+        count: int = self._wait(self.descriptor, address, most, int(1000 * WAIT_SECONDS))
         return max(0, count)
+
+    def next(self) -> int:
+        found = self._epoll.poll(WAIT_SECONDS, 1)
+        return found[0][0] if found else 0
 
     def wake_all(self) -> None:
         if self._woken is None:
@@ -120,17 +127,20 @@ class SelectorReadySet:
                 self._selector.unregister(number)
 
     def wait(self, row: Row, most: int) -> int:  # noqa: ARG002 - one is enough
+        row.numbers[0] = number = self.next()
+        return int(number != 0)
+
+    def next(self) -> int:
         with self._turn:
             if self._is_over:
                 return 0
-            for key, _ in self._selector.select(WAIT_MS / 1000):
+            for key, _ in self._selector.select(WAIT_SECONDS):
                 with self._changing:
                     if key.fileobj is self._receiver:
                         self._clear()
                     elif key.fd in self._armed:
                         self.disarm(key.fd)
-                        row.numbers[0] = key.fd
-                        return 1
+                        return key.fd
         return 0
 
     def _ring(self) -> None:

@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 
-from imdb_serving.protocol.outcome import CODES
+from imdb_serving.errors import CODES
 
 CELLS = 64
 ROW_BYTES = 8 * CELLS
@@ -109,6 +109,11 @@ class Scoreboard:
         self.rows = [Row(self._memory[ROW_BYTES * (1 + row) : ROW_BYTES * (2 + row)]) for row in range(workers)]
         self._memory_turns = self._memory[ROW_BYTES:connections].cast("q")[TURN::CELLS]
         self.connections = self._memory[connections:size].cast("q")
+
+    def close(self) -> None:
+        """Give back the file; what was counted can still be read."""
+        if self.file >= 0:
+            os.close(self.file)
 
     def outcomes(self) -> dict[str, int]:
         """Return how many requests the workers ended how: `answered`, or a failure's code."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
 import struct
 import threading
@@ -18,10 +19,10 @@ from time import monotonic
 from imdb_serving import logs, processes
 from imdb_serving.processes import HeapTrimmer
 from imdb_serving.server.handover import Handover
+from imdb_serving.server.pace import Pace
 from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
-from imdb_serving.server.stream_worker import Carrier, Pace, StreamWorker
-from imdb_serving.server.worker import ignore_signals
+from imdb_serving.server.stream_worker import Carrier, StreamWorker
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def serve(
         _say(control, FAILED, f"{type(error).__name__}: {error}")
         return
     logs.set_up_as_told()
-    ignore_signals()
+    _ignore_signals()
     os.dup2(files[2], work_number)  # an epoll knows it by this number
     board = Scoreboard(workers, descriptors, files[0])
     ready = EpollReadySet(files[1])
@@ -139,3 +140,10 @@ def _say(control: socket.socket, what: int, words: str) -> None:
         control.send(bytes([what]) + words.encode("utf-8", "replace")[: MAX_TOLD - 1])
     except OSError:
         log.debug("the supervisor has gone")
+
+
+def _ignore_signals() -> None:
+    """Leave Ctrl-C and SIGTERM to the server, in a process that was started with them blocked."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # frameworks set handlers of their own when loaded
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

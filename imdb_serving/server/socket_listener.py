@@ -129,7 +129,7 @@ class SocketListener(LendingListener[SocketConnection]):
                 return
             if connection.refusal is not None and not (connection.lingering or connection.messages):
                 self.counts[connection.refusal.code] += 1
-                connection.send(wire.encode_failure(connection.refusal, None, one_piece=True)[0])
+                connection.send(wire.encode_failure(connection.refusal, None))
                 connection.lingering, connection.touched = True, monotonic()
             if connection.lingering and connection.is_idle:
                 connection.end_writing()
@@ -141,22 +141,18 @@ class SocketListener(LendingListener[SocketConnection]):
         if connection.closed:
             connection.messages.clear()
         while connection.messages and connection.has_room:
-            (header, body, _), whole = connection.messages.popleft()
-            answer = self._decoder.take(header, body, (whole,), connection, self._submit)
+            piece, whole = connection.messages.popleft()
+            answer = self._decoder.take(piece, whole, connection, self.submit)
             if answer is None:
                 connection.taken += 1
             else:
-                connection.send(answer[0])
-
-    def _submit(self, task: Task) -> None:
-        task.message = task.message[0]
-        self.submit(task)
+                connection.send(answer)
 
     def _reply(self, connection: SocketConnection, data: Frame) -> None:
         connection.send(data, 1)
 
     def fail(self, task: Task, error: ServingError) -> None:
-        self.answer(task, wire.encode_failure(error, task.request_id, one_piece=True)[0])
+        self.answer(task, wire.encode_failure(error, task.request_id))
 
     def close(self) -> None:
         super().close()

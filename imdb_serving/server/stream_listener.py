@@ -17,8 +17,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from imdb_serving.errors import Overloaded, RequestTimeout
-from imdb_serving.server.channel import SHORTAGES
-from imdb_serving.server.connection import StreamConnection
+from imdb_serving.server.connection import SHORTAGES, StreamConnection
 from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
 from imdb_serving.server.request_queue import Task
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import select
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import monotonic, sleep
@@ -24,12 +24,13 @@ from imdb_serving.messages import ServerInfo
 from imdb_serving.processes import HeapTrimmer
 from imdb_serving.server.arrivals import Arrivals
 from imdb_serving.server.connection import StreamConnection
+from imdb_serving.server.direct import DirectQueue, DirectWorker
 from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
-from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.pace import Pace
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.ready_set import ReadySet, make_ready_set
-from imdb_serving.server.request_queue import RequestQueue
+from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.scoreboard import (
     ASLEEP,
     HAND_OVER,
@@ -40,12 +41,11 @@ from imdb_serving.server.scoreboard import (
     Scoreboard,
 )
 from imdb_serving.server.serving_process import MakeCarrier
-from imdb_serving.server.serving_units import ProcessUnit, ServingUnits, Unit
 from imdb_serving.server.startup import Starter
-from imdb_serving.server.stream_worker import Carrier, Pace, StreamWorker
-from imdb_serving.server.supervisor import START_SECONDS
-from imdb_serving.server.watchdog import MAX_HUNG
-from imdb_serving.server.work_watch import WorkWatch
+from imdb_serving.server.stream_worker import Carrier, StreamWorker
+from imdb_serving.server.unit import ProcessUnit, Unit
+from imdb_serving.server.units import START_SECONDS, Units
+from imdb_serving.server.work_watch import MAX_HUNG, WorkWatch
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +68,7 @@ class Service(Protocol):
     def carrier(self) -> Carrier:
         """One that reads, and does not answer."""
 
-    def listen(
-        self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]
-    ) -> LendingListener[Any]:
+    def listen(self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]) -> Any:
         """Listen; raise `ServerStartError` when the address cannot be had.
 
         `introduce` returns what the server says of itself, or raises a `ServingError`; `shared` is for the listener.
@@ -86,7 +84,7 @@ class StreamServer:
     def __init__(
         self,
         service: Service,
-        units: ServingUnits,
+        units: Units,
         info: ServerInfo,
         *,
         start_timeout: float = START_SECONDS,
@@ -110,19 +108,25 @@ class StreamServer:
         self._broken: list[ServerStartError] = []
         units.on_broken = self.give_up
         self._refusing: Callable[[], ServingError | None] | None = self._starter.refusal
-        self.queue = RequestQueue(lambda task: task.route, self.idle, **limits)
+        self.queue = RequestQueue(self._owner, self.idle, **limits)
         self.observed: Any = None
         self.live: list[Unit] = []
         self._quiet = self._ticks = self._workers_live = 0
+        self._is_work_unsettled = self._has_more = False
+        self._next_look = 0.0
         self._waker = Waker()
 
     def _start(self) -> None:
         self._prepare()
         self._units.start(self._start_timeout)
 
+    def _owner(self, task: Task) -> Hashable:
+        owner: Hashable = self.listener.owner(task)
+        return owner
+
     def set_handler(self, make: Callable[[], Any]) -> None:
         """Take what makes a worker's handler; before the workers are started."""
-        self._units.make_answer = self._service.answering(make)
+        self._units.make_carrier = self._service.answering(make)
 
     def _introduce(self) -> ServerInfo:
         if (refusal := self.refusal()) is not None:
@@ -160,6 +164,8 @@ class StreamServer:
                 self.info = replace(self.info, metrics=metrics)
                 if self._starter.run(self.keep, lambda: self._stopping):
                     self._refusing = None
+                    if self.listener.is_direct:
+                        self._poll.unregister(self.listener.descriptor)
                     self.listener.offer_all()
                     on_ready(self.listener.endpoint)
                     while not self._stopping:
@@ -176,35 +182,53 @@ class StreamServer:
         lowest = 0 if local else min(LOWEST_NUMBER, descriptors // 2)
         self.ready = make_ready_set()
         self.board = Scoreboard(2 * self._units.workers + MAX_HUNG, descriptors)
+        self._pace = Pace(self._units.workers)
+        try:
+            listener = self._service.listen(self._introduce, (self.ready, self.board, lowest))
+        except BaseException:
+            self._close_shared()
+            raise
+        self.listener = listener
         self.handover = Handover(local=local, lowest=lowest)
-        self.work_number = self.handover.requests.fileno()
-        self.ready.arm(self.work_number)
         self._units.share((self.board, self.ready, self.handover), self._worker)
         self._units.notify = self._waker.wake
-        self.listener = listener = self._service.listen(self._introduce, (self.ready, self.board, lowest))
         carrier = self._service.carrier
         self.read = carrier.read
         self.dispatcher = Dispatcher(listener, self.handover, self._units, self.queue, self.refusal, carrier)
+        self.direct = DirectQueue(listener, self.dispatcher, self._pace) if listener.is_direct else None
+        self.work_numbers = self.direct.numbers if self.direct is not None else (self.handover.requests.fileno(),)
+        for number in self.work_numbers:
+            self.ready.arm(number)
         listener.submit, listener.abandon = self.dispatcher.submit, self.dispatcher.abandon
         listener.set_back = self.queue.set_back
         listener.may_lend, listener.rows = self._may_lend, self.rows
-        listener.work_number = self.work_number
         listener.read_reports, listener.notify = self.read_reports, self._waker.wake
         listener.opened, listener.closed = self._tell_opened, self._tell_closed
         self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, carrier.read, self.rows)
         self._at_work = WorkWatch(self)
-        self._pace = Pace(self._units.workers)
         self._heap = HeapTrimmer(monotonic())
         self._poll = select.poll()
-        for descriptor in (self._waker.descriptor, self.handover.reports.fileno(), listener.readiness_descriptor):
-            if descriptor >= 0:
-                self._poll.register(descriptor, select.POLLIN)
+        self._reports = self.handover.reports.fileno()
+        self._hears = {self._waker.descriptor, self._reports}
+        if listener.readiness_descriptor >= 0:
+            self._hears.add(listener.readiness_descriptor)
+        for descriptor in self._hears:
+            self._poll.register(descriptor, select.POLLIN)
+        self._is_told = listener.is_direct or listener.readiness_descriptor >= 0
+        self._receive_ourselves()
+
+    def _receive_ourselves(self) -> None:
+        """Wait for what arrives, also where workers do once the server is ready."""
+        if self.listener.is_direct:
+            self._hears.add(self.listener.descriptor)
+            self._poll.register(self.listener.descriptor, select.POLLIN)
 
     def _worker(self, row: Row, carrier: Any, number: int) -> StreamWorker:
         """Make a worker that is a thread of this process."""
-        return StreamWorker(
-            row, self.board, self.ready, self.handover, self.listener.socket_of, carrier, self._pace, number
-        )
+        shared = self.board, self.ready, self.handover, self.listener.socket_of
+        if self.direct is not None:
+            return DirectWorker(self.direct, row, *shared, carrier, self._pace, number)
+        return StreamWorker(row, *shared, carrier, self._pace, number)
 
     def refusal(self) -> ServingError | None:
         """Return what all requests are refused with, while the server starts or drains."""
@@ -243,7 +267,8 @@ class StreamServer:
             elif report.kind == UNSENT:
                 self.listener.unsent(report.number, report.data)
             elif report.kind == RESULT:
-                self.dispatcher.finish(report)
+                if not self.dispatcher.finish(report):
+                    self.dispatcher.take_back(report.code)
             elif report.kind == UNREAD:
                 self.dispatcher.not_read(report.number)
             elif report.kind == OBSERVED and self.observed is not None:
@@ -256,21 +281,35 @@ class StreamServer:
         while (left := until - monotonic()) > 0 and not self._roused:
             asleep = self._quiet >= QUIET_TICKS
             self.board.common[ASLEEP] = asleep
-            found = self._poll.poll(1000 * min(left, IDLE_SECONDS if asleep else TICK_SECONDS))
+            seconds = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else TICK_SECONDS)
+            found = {event[0] for event in self._poll.poll(1000 * seconds)}
             try:
-                self._tick({descriptor for descriptor, _ in found})
+                if found or self._has_more or not self._is_told:
+                    self._hear(found)
+                now = monotonic()
+                if now >= self._next_look or not found <= self._hears:
+                    self._next_look = now + TICK_SECONDS
+                    self._look(now, found)
             except Exception:  # a fault of ours must not end the server
                 log.exception("the server goes on behind a fault")
                 sleep(FAULT_SECONDS)
 
-    def _tick(self, found: set[int]) -> None:
-        if found or self.listener.readiness_descriptor < 0:
+    def _hear(self, found: Set[int]) -> None:
+        """Take in what has arrived, and what workers have to say."""
+        if self._waker.descriptor in found:
             self._waker.clear()
-            self.read_reports()
-            while self.listener.receive():
-                pass
             self._adopt()
-        now, at_work = monotonic(), self.at_work()
+        if self._reports in found:
+            self.read_reports()
+        self._has_more = self.listener.receive()
+        if self.direct is None and len(self.queue):
+            self.dispatcher.pass_on()
+
+    def _look(self, now: float, found: Set[int]) -> None:
+        """Look after everything; `found` has the descriptors that can be read from."""
+        if self._is_work_unsettled:
+            self._settle_work()
+        at_work = self.at_work()
         self._quiet = 0 if at_work or self._arrivals.noted or len(self.queue) else self._quiet + 1
         self._at_work.look(now, found)
         if self.listener.unsettled:
@@ -278,6 +317,8 @@ class StreamServer:
         if self._arrivals.waiting:
             self._arrivals.forget_taken()
         all_busy = at_work >= self._workers_live
+        if all_busy and self.direct is not None:
+            self.listener.receive()
         self._ticks += 1
         if all_busy or not self._ticks % LOOK_EVERY:
             self._arrivals.look(all_busy=all_busy)
@@ -288,9 +329,24 @@ class StreamServer:
         common[HAND_OVER] = self._stopping or self.dispatcher.quarantine.is_active()
         if len(self.queue) or self.dispatcher.in_flight:
             self._arrivals.end_late(self.dispatcher.end_late(now, self._taken()))
-            self.dispatcher.pass_on()
+            if self.direct is not None:
+                self.direct.ring()
+            else:
+                self.dispatcher.pass_on()
         self.listener.look_after()
         self._heap.tidy(now)
+
+    def _receive(self) -> None:
+        while self.listener.receive():
+            pass
+
+    def _settle_work(self) -> None:
+        """Have workers take passed requests again, after one has died that was about to say so."""
+        number = self.work_numbers[0]
+        self.ready.disarm(number)
+        if not any(row.is_at(number) and row.is_taking for row in self.rows()):
+            self._is_work_unsettled = False
+            self.ready.arm(number)
 
     def _adopt(self) -> None:
         """Have units take requests that have become ready."""
@@ -315,9 +371,16 @@ class StreamServer:
         """Return the numbers of the requests that were passed on and are at work."""
         return {row.cells[PASSED] for row in self.rows()}
 
+    def unsettle_work(self) -> None:
+        """Take note that a worker has died that may have been about to have others take passed requests."""
+        self._is_work_unsettled = True
+
     def release(self) -> None:
-        """Have all threads of this process take requests."""
+        """Have all threads of this process take requests: the one that takes brief ones is at a long one."""
         self._pace.release()
+        if self.direct is not None:
+            for number in self.work_numbers:
+                self.ready.arm(number)
 
     def replace_unit(self, unit: Unit, *, hung: bool, at_work: bool) -> None:
         """Have a unit replaced that has ended, or hangs."""
@@ -325,16 +388,16 @@ class StreamServer:
         self._workers_live = len(self.rows())
         if isinstance(unit, ProcessUnit):
             self._poll.unregister(unit.sentinel)
-        self._units.replace(unit, hung=hung, at_work=at_work)  # type: ignore[arg-type]
+        self._units.replace(unit, hung=hung, at_work=at_work)
 
     # The end
 
     def _drain(self) -> None:
         """Answer all that had arrived, refuse what arrives from now on; what cannot be answered in time is refused."""
         self.board.common[HAND_OVER] = 1
+        self._receive_ourselves()
         self.read_reports()
-        while self.listener.receive():
-            pass
+        self._receive()
         for number in list(self.listener.lent):
             if self.listener.take(number):
                 self.listener.reclaim(number)
@@ -361,7 +424,13 @@ class StreamServer:
         self._starter.join()
         self.listener.close()
         self.handover.close()
+        if self.direct is not None:
+            self.direct.close()
+        self._close_shared()
+
+    def _close_shared(self) -> None:
         self.ready.close()
+        self.board.close()
         self._waker.close()
 
     # What the metrics tell

@@ -10,19 +10,28 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import perf_counter_ns, sleep, time_ns
 from typing import Any, Protocol
 
 import msgspec
 
+from imdb_serving.errors import CODES
 from imdb_serving.protocol.framing import Frame
-from imdb_serving.protocol.outcome import CODES
-from imdb_serving.server.handover import BUSY, LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
-from imdb_serving.server.ready_set import PEER_LEFT, WAIT_MS, ReadySet
+from imdb_serving.server.handover import (
+    BUSY,
+    LEFT,
+    OBSERVED,
+    RESULT,
+    SCRATCH_BYTES,
+    UNREAD,
+    UNSENT,
+    Handover,
+)
+from imdb_serving.server.pace import LOOK_AT_EVERY, Pace, step_timer
+from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
 from imdb_serving.server.scoreboard import (
     ANSWERING,
     ASLEEP,
@@ -56,7 +65,7 @@ from imdb_serving.server.scoreboard import (
     Row,
     Scoreboard,
 )
-from imdb_serving.server.worker import BRIEF_NS, LOOK_AT_EVERY, TypicalStep, step_timer
+from imdb_serving.timing import Stage
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +96,13 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     request_id: int
 
 
+Outcome = tuple[int, bytes, Sequence[Stage]]
+"""How a request ended: the answer's code, which is its place among `CODES`, its bytes, and its stages."""
+
+encode_stages = msgspec.msgpack.Encoder().encode
+decode_stages = msgspec.msgpack.Decoder(list[Stage]).decode
+
+
 class Carrier(Protocol):
     """What the bytes on connections mean."""
 
@@ -109,42 +125,14 @@ class Carrier(Protocol):
     def missing(self, data: bytes) -> int:
         """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
 
-    def answer(self, received_ns: int, content: Any) -> tuple[int, Any]:
-        """Return the answer's code (its place among `CODES`; 0 for success) and its bytes; raise nothing."""
+    def answer(self, received_ns: int, content: Any) -> Outcome:
+        """Answer; raise nothing."""
 
-    def shed(self, content: Any) -> tuple[int, Any]:
+    def shed(self, content: Any) -> Outcome:
         """Return the same for a request whose time is too short."""
 
     def fingerprint(self, message: Any) -> bytes:
         """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
-
-
-class Pace:
-    """How many threads of a process take requests: one, while requests are brief."""
-
-    def __init__(self, threads: int) -> None:
-        self._alone = threads < 2
-        self._typical = TypicalStep()
-        self.is_brief = False
-        self._all = threading.Event()
-        self._all.set()
-
-    def wait(self) -> None:
-        """Wait while requests are brief, which is for all threads but the first."""
-        self._all.wait(WAIT_MS / 1000)
-
-    def learn(self, whole_ns: int) -> None:
-        """Learn from a request how long requests are; see `TypicalStep`."""
-        self._typical.learn(whole_ns)
-        self.is_brief = self._typical.nanoseconds <= BRIEF_NS
-        if self.is_brief and not self._alone:
-            self._all.clear()
-        else:
-            self._all.set()
-
-    def release(self) -> None:
-        """Have all threads take requests for now: the first is at one that is not brief, or all shall end."""
-        self._all.set()
 
 
 class StreamWorker:
@@ -175,6 +163,7 @@ class StreamWorker:
         self._work_number = handover.requests.fileno()
         self._cells, self._common, self._connections = row.cells, board.common, board.connections
         self._scratch = bytearray(CHUNK)
+        self._view = memoryview(self._scratch)[:SCRATCH_BYTES]
         self.is_over = False
 
     def run(self) -> None:
@@ -326,10 +315,11 @@ class StreamWorker:
             outcome = self._carrier.answer(received_ns, question.content)
             self._pace.learn(perf_counter_ns() - begun_ns)
         cells[PHASE] = TAKEN
-        if common[OBSERVE] and not outcome[0]:
+        code, answer, stages = outcome
+        if common[OBSERVE] and not code:
             common[OBSERVE] -= 1  # not exact between processes, and need not be
-            self._handover.report(OBSERVED, 0, 0, outcome[1])
-        return outcome
+            self._handover.report(OBSERVED, 0, 0, encode_stages(stages))
+        return code, answer
 
     def _send(self, number: int, connection: socket.socket, data: Any, size: int) -> None:
         """Send an answer, and only then take its request off the connection."""
@@ -357,7 +347,7 @@ class StreamWorker:
 
     def _take_passed(self) -> None:
         """Answer a request that the supervisor has read; the next one is another worker's meanwhile."""
-        passed = self._handover.take(self.row)
+        passed = self._handover.take(self.row, self._view)
         self._ready.arm(self._work_number)
         if passed is None:
             return
@@ -367,8 +357,8 @@ class StreamWorker:
         else:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
             self._handover.report(RESULT, passed.number, code, answer)
-            self.row.cells[OUTCOMES + code] += 1
-        self.row.cells[PASSED] = 0
+            self._cells[OUTCOMES + code] += 1
+        self._cells[PASSED] = 0
 
 
 def arrival_ns(stamp_ns: int) -> int:

@@ -32,15 +32,20 @@ from imdb_serving.server.scoreboard import (
     WORKING,
     Row,
 )
-from imdb_serving.server.serving_units import ProcessUnit, ThreadUnit
-from imdb_serving.server.watchdog import MAX_HUNG
-from imdb_serving.server.worker_pool import AT_WORK, LATE_SECONDS
+from imdb_serving.server.unit import ProcessUnit, ThreadUnit
 
 if TYPE_CHECKING:
-    from imdb_serving.server.serving_units import Unit
     from imdb_serving.server.stream_server import StreamServer
+    from imdb_serving.server.unit import Unit
 
 log = logging.getLogger(__name__)
+
+AT_WORK = "the deadline passed while a worker was at the request"
+LATE_SECONDS = 2.0
+"""How long a worker may be at a request whose deadline has passed, until it is taken to hang."""
+
+MAX_HUNG = 64
+"""How many threads may hang in requests before no more are replaced: each keeps its memory until its request ends."""
 
 STOPPED_SECONDS = 0.1
 """For how long a process may be given a request and not begin, without a look at the request."""
@@ -126,7 +131,7 @@ class WorkWatch:
         """
         server, late = self._server, now - since > LATE_SECONDS
         for number in filter(None, row.numbers.tolist()[row.cells[AT] :]):
-            if number == server.work_number:
+            if number in server.work_numbers:
                 request = server.dispatcher.in_flight.get(row.cells[PASSED])
                 if request is not None and request.deadline < now:
                     self.expire(row, RequestTimeout(AT_WORK))
@@ -178,11 +183,12 @@ class WorkWatch:
     def expire(self, row: Row, error: ServingError) -> bool:
         """Answer the request that a worker is at, in its place; return whether it had not answered by then."""
         server, cells = self._server, row.cells
-        if row.number == server.work_number:
+        if row.number in server.work_numbers:
             request = server.dispatcher.in_flight.get(cells[PASSED])
-            if request is not None:
-                self._late[row] = request.message
-                server.dispatcher.fail(request, error)
+            if request is None or (isinstance(error, RequestTimeout) and monotonic() < request.deadline):
+                return False  # it has just gone on to the next one
+            self._late[row] = request.message
+            server.dispatcher.fail(request, error)
             return True
         number, turn = row.number, cells[TURN]
         cells[EXPIRED] = turn
@@ -261,8 +267,8 @@ class WorkWatch:
 
     def _give_back(self, number: int, phase: int, size: int, since_ns: int) -> None:
         listener = self._server.listener
-        if number == self._server.work_number:
-            listener.unsettled.add(number)
+        if number in self._server.work_numbers:
+            self._server.unsettle_work()
             return
         connection: Any = listener.connections.get(number)
         if connection is None or number not in listener.lent:

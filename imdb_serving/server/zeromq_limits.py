@@ -199,12 +199,13 @@ class MessageLimit:
             for client in [who for who, which in self.known.items() if which == descriptor]:
                 self._leave(client)
 
+    def is_due(self) -> bool:
+        """Tell whether it is time for a `check`."""
+        return monotonic() - self._checked >= CHECK_SECONDS
+
     def check(self) -> list[bytes]:
-        """Cut what floods, now and then; return the identities of clients that have gone."""
-        now = monotonic()
-        if now - self._checked < CHECK_SECONDS:
-            return []
-        self._checked = now
+        """Cut what floods; return the identities of clients that have gone."""
+        now = self._checked = monotonic()
         self._hear()
         self._refuser.check()
         gone, self._gone = self._gone, []

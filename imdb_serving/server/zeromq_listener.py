@@ -1,14 +1,19 @@
-"""The listener for RPC over ZeroMQ: one ROUTER socket, which all server threads share under one lock."""
+"""The listener for RPC over ZeroMQ: one ROUTER socket, used under one lock.
+
+Workers that are threads receive and answer by themselves, through `DirectHandover`; where they are processes, the
+supervisor does both. A message may come in several frames: it is joined to one piece here, and its answer split.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import zmq
 
@@ -17,8 +22,6 @@ from imdb_serving.processes import Cleanup
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.endpoints import ipc_path
 from imdb_serving.protocol.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
-from imdb_serving.server.channel import Frames
-from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
 from imdb_serving.server.startup import advice, unix_path_lock
@@ -42,7 +45,12 @@ NOBLOCK, SNDMORE, EVENTS, RCVMORE, POLLIN = (
 
 MORE = SNDMORE | NOBLOCK
 
-Route = tuple[bytes, ...]
+
+class Route(NamedTuple):
+    """The way back: the frames before an answer, and whether it goes in one piece, as its question came."""
+
+    to: tuple[bytes, ...]
+    one_piece: bool
 
 
 class ZmqListener:
@@ -50,10 +58,14 @@ class ZmqListener:
 
     submit: Callable[[Task], None]
     abandon: Callable[[Hashable], None]
-    set_back: Callable[[Hashable], None]
 
-    def __init__(self, endpoint: str, decoder: RequestDecoder, keys: ServerKeys | None = None) -> None:
-        """Bind; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none."""
+    def __init__(
+        self, endpoint: str, decoder: RequestDecoder, keys: ServerKeys | None = None, *, direct: bool = False
+    ) -> None:
+        """Bind; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none.
+
+        With `direct` the workers receive, and answers leave when they do.
+        """
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(decoder.max_message_bytes, SMALL_BYTES))
@@ -61,10 +73,14 @@ class ZmqListener:
         self._limit = MessageLimit(self._router, decoder.max_message_bytes)
         self._decoder, self.counts = decoder, decoder.counts
         self._guard = threading.Lock()
-        self._more = False
-        self._outbox: deque[tuple[Route, Frames]] = deque()
+        self.has_more = False
+        """Whether more has arrived than was received, of which the descriptor does not tell again."""
+
+        self._outbox: deque[tuple[Route, Frame]] = deque()
         self._asked = False
-        self._waker = Waker(self._router.fileno())
+        self.descriptor: int = self._router.fileno()
+        self.is_direct = direct
+        self.readiness_descriptor = -1 if direct else self.descriptor
         self._cleanup: Cleanup | None = None
         self._authenticator: Authenticator | None = None
         try:
@@ -90,14 +106,12 @@ class ZmqListener:
             self._cleanup = Cleanup(bound, "" if path else str(Path(bound).parent))
 
     def receive(self) -> bool:
-        with self._guard:
-            more = self._receive()
-        if self._asked:
-            self.glance()
-        return more
+        """Send what is to be sent and take in what has arrived; tell whether there may be more."""
+        self.glance()
+        return self.has_more
 
     def glance(self) -> None:
-        """Send what is to be sent and take in what has arrived, unless another thread is at it; see `Listener`.
+        """Do as `receive`, unless another thread is at it.
 
         Nobody waits for the lock, which would cost more than what is done under it: whoever had it looks, once it is
         given back, whether somebody asked meanwhile.
@@ -112,13 +126,13 @@ class ZmqListener:
             finally:
                 self._guard.release()
 
-    def _receive(self) -> bool:
+    def _receive(self) -> None:
         """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
         router, known = self._router, self._limit.known
         for _ in range(RECEIVED_A_TURN):
             if not router.get(EVENTS) & POLLIN:  # type: ignore[operator]
-                self._more = False
-                return False
+                self.has_more = False
+                return
             first = router.recv(NOBLOCK)
             if first in known:
                 parts = [router.recv(NOBLOCK)]
@@ -134,68 +148,64 @@ class ZmqListener:
                 continue
             # In one piece and frame, as our clients send: all that follows is for others.
             self._limit.saw(first)
-            route: Route = (first,)
-            answer = self._decoder.take(piece[0], piece[1], parts, (route, True), self.submit)
+            route = Route((first,), one_piece=True)
+            answer = self._decoder.take(piece, parts[0], route, self.submit)
             if answer is not None:
                 self._send(route, answer)
-        self._more = True
-        return True
+        self.has_more = True
 
     def _accept(self, client: bytes, message: list[bytes]) -> None:
         self._limit.saw(client)
-        route: Route = (client,)
+        to: tuple[bytes, ...] = (client,)
         if len(message) > 1 and not message[0]:
             # A REQ socket puts an empty frame before its message and expects one before the answer.
-            route = (client, message.pop(0))
+            to = (client, message.pop(0))
+        route = Route(to, one_piece=wire.is_one_piece(message))
         try:
-            header, tensors, one_piece = wire.open_frames(message)
+            whole = wire.join(message, self._decoder.max_message_bytes)
         except BadRequest as error:
             self.counts[error.code] += 1
-            answer = wire.encode_failure(error, wire.id_of(message), one_piece=wire.is_one_piece(message))
+            answer: bytes | None = wire.encode_failure(error, wire.id_of(message))
         else:
-            answer = self._decoder.take(header, tensors, message, (route, one_piece), self.submit)
+            answer = self._decoder.take(unpack_whole(whole), whole, route, self.submit)  # type: ignore[arg-type]
         if answer is not None:
             self._send(route, answer)
 
     def client(self, task: Task) -> str:
-        identity: bytes = task.route[0][0]
-        return identity.hex()
+        """Return a name of a task's client, for the log."""
+        return self.owner(task).hex()
 
     def owner(self, task: Task) -> bytes:
-        return task.route[0][0]  # type: ignore[no-any-return]
+        """Return what is the same for all requests of a client."""
+        return task.route.to[0]  # type: ignore[no-any-return]
 
     def look_after(self) -> None:
-        with self._guard:
-            gone = self._limit.check()
-        for client in gone:
-            self.abandon(client)
-        if self._asked:
+        """Forget clients that have gone, cut those that send too much, and send what is left."""
+        if self._limit.is_due():
+            with self._guard:
+                gone = self._limit.check()
+            for client in gone:
+                self.abandon(client)
+        if self._asked or self._outbox:
             self.glance()
 
-    def wait(self) -> None:
-        if not self._more:
-            self._waker.wait()
-
-    def wake(self) -> None:
-        self._waker.wake()
-
-    def answer(self, task: Task, outcome: Frames) -> None:
-        self._outbox.append((task.route[0], outcome))
-        self.glance()
-
-    def answer_all(self, held: deque[tuple[Task, Frames]]) -> None:
-        while held:
-            with suppress(IndexError):  # another thread may take the last one meanwhile
-                task, outcome = held.popleft()
-                self._outbox.append((task.route[0], outcome))
-        self.glance()
+    def answer(self, task: Task, outcome: Frame) -> None:
+        """Have an answer leave with the next `receive` or `glance`."""
+        self._outbox.append((task.route, outcome))
 
     def fail(self, task: Task, error: ServingError) -> None:
-        self.answer(task, wire.encode_failure(error, task.request_id, one_piece=task.route[1]))
+        """Have a failure leave likewise."""
+        self.answer(task, wire.encode_failure(error, task.request_id))
 
-    def _send(self, route: Route, frames: Sequence[Frame]) -> None:
+    @property
+    def held(self) -> int:
+        """How many answers have not left."""
+        return len(self._outbox)
+
+    def _send(self, route: Route, piece: Frame) -> None:
+        frames = (piece,) if route.one_piece else wire.split(piece)
         try:
-            for part in route:
+            for part in route.to:
                 self._send_part(part, MORE)
             for frame in frames[:-1]:
                 self._send_part(frame, MORE)
@@ -204,16 +214,37 @@ class ZmqListener:
             log.warning("an answer could not be delivered: %s", error)
 
     def is_quiet(self) -> bool:
+        """Tell whether every answer has left."""
         return not self._outbox
 
     def close(self) -> None:
+        """Send what is to be sent, and close it."""
         self.glance()
         with self._guard:
             self._limit.close()
             self._router.close(linger=LINGER_MS)
-        self._waker.close()
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.term()
         if self._cleanup is not None:
             self._cleanup.close()
+
+    # No connection is lent to workers.
+
+    connections: Mapping[int, Any] = MappingProxyType({})
+    lent: Mapping[int, int] = MappingProxyType({})
+    unsettled: frozenset[int] = frozenset()
+
+    def offer_all(self) -> None:
+        """Do nothing."""
+
+    def socket_of(self, number: int) -> Any:
+        """Return nothing: it is not asked."""
+
+    def generations(self) -> Iterator[tuple[int, int]]:
+        """Yield nothing."""
+        return iter(())
+
+    def arrivals(self) -> Iterator[Any]:
+        """Yield nothing."""
+        return iter(())

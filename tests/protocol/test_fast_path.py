@@ -43,7 +43,7 @@ def test_a_server_reads_the_same_from_the_fast_path_as_from_the_general_one(
     request = review(words, name, tuple(fetch))
     short = rpc.encode_request(request, number, deadline_ms)
     assert short is not None
-    (long,) = wire.encode_request(request, number, deadline_ms, one_piece=True)
+    long = wire.encode_request(request, number, deadline_ms)
     (header, read), (expected_header, expected) = as_server_reads(short), as_server_reads(long)
     assert header == expected_header
     assert read.fetch == expected.fetch
@@ -81,7 +81,7 @@ def test_other_requests_go_the_general_way(request_: Request) -> None:
 
 
 def answer(outputs: dict[str, Array], number: int = 7) -> bytes:
-    return wire.encode_reply(Reply(outputs, STAGES), number, one_piece=True)[0]
+    return wire.encode_reply(Reply(outputs, STAGES), number)
 
 
 @given(IDS, NAMES, st.sampled_from([np.float32, np.int64]), st.integers(0, 3), st.integers(0, 3))
@@ -111,8 +111,8 @@ GOOD = answer(HALF)
         answer(HALF, 8),
         answer({**HALF, "acc": np.ones((1, 1), np.float32)}),
         answer({}),
-        wire.encode_failure(BadRequest("no"), 7, one_piece=True)[0],
-        wire.encode_reply(Reply(HALF, STAGES * (MAX_HEADER_BYTES // 20)), 7, one_piece=True)[0],
+        wire.encode_failure(BadRequest("no"), 7),
+        wire.encode_reply(Reply(HALF, STAGES * (MAX_HEADER_BYTES // 20)), 7),
         GOOD.replace(b"float32", b"float64"),
         GOOD.replace(b"float32", b"float16"),
         GOOD.replace(b"\x92\x01\x02", b"\x92\x01\x7f"),

@@ -81,22 +81,19 @@ def assert_same(left: Tensor, right: Tensor) -> None:
 
 
 def received(frames: Frames) -> Request:
-    header, tensors, _ = wire.open_frames(frames)
+    header, tensors = wire.open_piece(wire.join(frames, 1 << 32))
     question = wire.read_question(header)
     assert isinstance(question, Predict)
     return wire.decode_request(question, tensors)
 
 
-def answered(frames: Frames) -> tuple[int | None, Answered | ServerInfo | ServingError]:
-    header, tensors, _ = wire.open_frames(frames)
-    return wire.decode_answer(header, tensors)
+def answered(whole: Frame) -> tuple[int | None, Answered | ServerInfo | ServingError]:
+    return wire.decode_answer(*wire.open_piece(whole))
 
 
-@given(requests(), IDS, st.floats(0.001, 86_400_000), st.booleans())
-def test_a_request_survives_the_journey(request_: Request, number: int, deadline: float, one_piece: bool) -> None:
-    frames = wire.encode_request(request_, number, deadline, one_piece=one_piece)
-    header, tensors, in_one = wire.open_frames(frames)
-    assert in_one == one_piece
+@given(requests(), IDS, st.floats(0.001, 86_400_000))
+def test_a_request_survives_the_journey(request_: Request, number: int, deadline: float) -> None:
+    header, tensors = wire.open_piece(wire.encode_request(request_, number, deadline))
     question = wire.read_question(header)
     assert isinstance(question, Predict)
     assert (question.id, question.deadline_ms, wire.read_id(header)) == (number, deadline, number)
@@ -110,9 +107,9 @@ def test_a_request_survives_the_journey(request_: Request, number: int, deadline
         assert_same(arrived.feed[name], tensor)
 
 
-@given(replies(), IDS, st.booleans())
-def test_a_reply_survives_the_journey(reply: Reply, number: int, one_piece: bool) -> None:
-    answer_id, arrived = answered(wire.encode_reply(reply, number, one_piece=one_piece))
+@given(replies(), IDS)
+def test_a_reply_survives_the_journey(reply: Reply, number: int) -> None:
+    answer_id, arrived = answered(wire.encode_reply(reply, number))
     assert isinstance(arrived, Answered)
     assert (answer_id, arrived.clock) == (number, CLOCK_ID)
     if reply.stages:
@@ -125,10 +122,21 @@ def test_a_reply_survives_the_journey(reply: Reply, number: int, one_piece: bool
         assert_same(Tensor(arrived.outputs[name]), Tensor(values))
 
 
-@pytest.mark.parametrize("one_piece", [False, True])
-def test_hello_and_info_survive_the_journey(one_piece: bool) -> None:
-    assert wire.read_question(wire.open_frames(wire.encode_hello(5, one_piece=one_piece)).header) == Hello(5)
-    assert answered(wire.encode_info(INFO, 5, one_piece=one_piece)) == (5, INFO)
+def test_hello_and_info_survive_the_journey() -> None:
+    assert wire.read_question(wire.open_piece(wire.encode_hello(5)).header) == Hello(5)
+    assert answered(wire.encode_info(INFO, 5)) == (5, INFO)
+
+
+@given(replies(), IDS)
+def test_an_answer_that_is_split_has_a_frame_for_each_tensor(reply: Reply, number: int) -> None:
+    version, header, *tensors = wire.split(wire.encode_reply(reply, number))
+    assert (version, wire.read_id(header)) == (PROTOCOL, number)
+    assert tensors == [values.tobytes() for values in reply.outputs.values()]
+
+
+def test_so_is_what_has_no_tensors() -> None:
+    whole = wire.encode_failure(BadRequest("no"), 1)
+    assert wire.split(whole) == [PROTOCOL, bytes(wire.open_piece(whole).header)]
 
 
 @pytest.mark.parametrize("kind", [BadRequest, ServerUnavailable, RequestTimeout, RemoteFailure])
@@ -144,14 +152,14 @@ def test_a_fault_of_the_server_arrives_without_its_words() -> None:
 
 def test_an_unknown_failure_code_means_internal() -> None:
     failure = Failure(1, "tea_break", "later")
-    _, error = answered([PROTOCOL, msgspec.msgpack.encode(failure)])
+    _, error = answered(piece(msgspec.msgpack.encode(failure), b""))
     assert (type(error), str(error)) == (RemoteFailure, "later")
 
 
 def test_values_travel_little_endian_in_c_order() -> None:
     columns = np.array([[1, 2], [3, 4]], dtype=np.int32, order="F")
-    frames = wire.encode_request(Request({"words": Tensor(columns)}, ("prediction",), 2), 1, 1.0)
-    assert bytes(frames[2]) == struct.pack("<4i", 1, 2, 3, 4)
+    whole = wire.encode_request(Request({"words": Tensor(columns)}, ("prediction",), 2), 1, 1.0)
+    assert wire.open_piece(whole).tensors == struct.pack("<4i", 1, 2, 3, 4)
 
 
 WORDS = {"name": "words", "dtype": "int64", "shape": [3], "lengths": [3]}
@@ -247,7 +255,7 @@ def test_the_id_is_found_however_wrong_the_rest_is() -> None:
 def read_everything(frames: list[Any]) -> None:
     """Put frames through all readers; anything but a `BadRequest` goes on to the test."""
     try:
-        header, tensors, _ = wire.open_frames(frames)
+        header, tensors = wire.open_piece(wire.join(frames, 1 << 32))
     except BadRequest:
         return
     number = wire.read_id(header)
@@ -269,10 +277,10 @@ VALID = [
         {"name": "words", "dtype": "utf8", "shape": [3], "lengths": [3]},
         {"name": "label", "dtype": "int64", "shape": [1, 1]},
     ]),
-    wire.encode_hello(3),
-    wire.encode_info(INFO, 4),
-    wire.encode_failure(BadRequest("no"), None),
-    wire.encode_reply(Reply({"prediction": np.zeros((1, 2), np.float32)}, [Stage("queue", 1, 2)]), 6),
+    [PROTOCOL, bytes(wire.open_piece(wire.encode_hello(3)).header)],
+    wire.split(wire.encode_info(INFO, 4)),
+    wire.split(wire.encode_failure(BadRequest("no"), None)),
+    wire.split(wire.encode_reply(Reply({"prediction": np.zeros((1, 2), np.float32)}, [Stage("queue", 1, 2)]), 6)),
 ]  # fmt: skip
 
 
@@ -290,11 +298,17 @@ def in_one(frames: list[bytes]) -> bytes:
 @pytest.mark.parametrize("frames", VALID)
 def test_a_message_in_one_piece_is_what_the_document_says(frames: list[bytes]) -> None:
     whole = in_one(frames)
-    assert wire.open_frames([whole])[0] == frames[1]
+    assert wire.open_piece(whole).header == frames[1]
     read_everything([whole])
-    assert wire.encode_request(received(message()), 1, 5000.0, one_piece=True) == [
-        piece(wire.encode_request(received(message()), 1, 5000.0)[1], DATA)
-    ]
+    request_ = wire.encode_request(received(message()), 1, 5000.0)
+    assert request_ == piece(bytes(wire.open_piece(request_).header), DATA)
+
+
+@pytest.mark.parametrize("frames", VALID[:3])
+def test_a_question_in_frames_is_joined_to_the_same_piece(frames: list[bytes]) -> None:
+    assert wire.join(frames, 1 << 20) == in_one(frames)
+    with pytest.raises(BadRequest, match="takes at most 40"):
+        wire.join([*frames[:1], frames[1] + bytes(40), *frames[2:]], 40)
 
 
 @pytest.mark.parametrize("frames", VALID)
@@ -460,5 +474,5 @@ def test_headers_with_values_of_any_type_raise_nothing_else(changes: dict[str, A
 
 def test_names_of_printable_text_are_kept() -> None:
     request_ = Request({string.printable: Tensor(np.zeros((1, 1), np.int32))}, ("é\u4e2d",), 1)
-    arrived = received(wire.encode_request(request_, 1, 1.0))
+    arrived = received([wire.encode_request(request_, 1, 1.0)])
     assert (list(arrived.feed), arrived.fetch) == ([string.printable], ("é\u4e2d",))

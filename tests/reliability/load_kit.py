@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from typing import Any
 
 import http_kit as http
@@ -21,11 +20,7 @@ from waiting import wait_until
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server.rpc_requests import make_parsed_answer
-from imdb_serving.server.rpc_server import RpcServer
-from imdb_serving.server.socket_server import socket_server
-from imdb_serving.server.stream_server import StreamServer
-from imdb_serving.server.worker_pool import WorkerPool
+from imdb_serving.server.rpc_server import rpc_server
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
 
@@ -65,12 +60,7 @@ def in_process(mode: str, handler: Handler = half, **limits: Any) -> Iterator[st
             yield server.url
         return
     at = {carrier.mode: carrier for carrier in kit.CARRIERS}[mode].endpoint()
-    served: RpcServer | StreamServer
-    if mode == "socket":
-        served = socket_server(at, lambda: handler, 1, 0, lambda *_: info, **limits)
-    else:
-        pool = WorkerPool(partial(make_parsed_answer, lambda: handler), 1, "thread")
-        served = RpcServer(at, pool, lambda *_: info, **limits)
+    served = rpc_server(at, lambda: handler, 1, 0, lambda *_: info, **limits)
     ready: queue.Queue[str] = queue.Queue()
     runner = threading.Thread(target=served.run, args=(ready.put,))
     runner.start()

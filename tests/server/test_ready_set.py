@@ -11,7 +11,7 @@ import pytest
 from waiting import wait_until
 
 from imdb_serving.server import ready_set, stream_worker
-from imdb_serving.server.handover import INLINE_BYTES, LEFT, RESULT, Handover, Passed
+from imdb_serving.server.handover import INLINE_BYTES, LEFT, RESULT, SCRATCH_BYTES, Handover, Passed
 from imdb_serving.server.ready_set import EpollReadySet, ReadySet, SelectorReadySet
 from imdb_serving.server.scoreboard import (
     AT,
@@ -36,7 +36,7 @@ def board() -> Scoreboard:
 
 @pytest.fixture(params=KINDS)
 def ready(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReadySet]:
-    monkeypatch.setattr(ready_set, "WAIT_MS", 50)
+    monkeypatch.setattr(ready_set, "WAIT_SECONDS", 0.05)
     made = request.param()
     yield made
     made.close()
@@ -101,7 +101,7 @@ def test_what_is_armed_while_somebody_waits_is_given_to_that_one(ready: ReadySet
 
 
 def test_all_that_wait_are_woken_at_the_end(ready: ReadySet, board: Scoreboard, monkeypatch) -> None:
-    monkeypatch.setattr(ready_set, "WAIT_MS", 60_000)
+    monkeypatch.setattr(ready_set, "WAIT_SECONDS", 60.0)
     waiting = [threading.Thread(target=ready.wait, args=(row, 1), daemon=True) for row in board.rows]
     for thread in waiting:
         thread.start()
@@ -150,9 +150,9 @@ def test_a_request_is_passed_on_and_its_answer_comes_back(board: Scoreboard, loc
     handover, row = Handover(local=local), board.rows[0]
     message = bytes(range(256)) * (size // 256) + bytes(size % 256)
     try:
-        assert handover.take(row) is None
+        assert handover.take(row, memoryview(bytearray(SCRATCH_BYTES))) is None
         assert handover.pass_on(Passed(41, 2, 3, message))
-        assert handover.take(row) == (41, 2, 3, message)
+        assert handover.take(row, memoryview(bytearray(SCRATCH_BYTES))) == (41, 2, 3, message)
         assert row.cells[PASSED] == 41
         assert handover.next_report() is None
         handover.report(LEFT, 8)
@@ -172,7 +172,7 @@ def test_a_request_that_finds_no_room_is_not_passed_on(board: Scoreboard) -> Non
             taken += 1
         assert taken > 0
         for number in range(taken):
-            passed = handover.take(board.rows[0])
+            passed = handover.take(board.rows[0], memoryview(bytearray(SCRATCH_BYTES)))
             assert passed is not None
             assert passed.number == number + 1
         assert handover.pass_on(Passed(taken + 1, 0, 0, b""))

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -64,7 +65,8 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     with ExitStack() as stack:
 
         def start(workers: int, *more: str, scheme: str = "socket") -> ServerProcess:
-            at = {"socket": ["--endpoint", "socket://127.0.0.1:0"], "http": ["--port", "0"],
+            at = {"rpc": ["--endpoint", "tcp://127.0.0.1:0"],
+                  "socket": ["--endpoint", "socket://127.0.0.1:0"], "http": ["--port", "0"],
                   "unix": ["--endpoint", f"socket+unix://{tmp_path}/server"]}[scheme]  # fmt: skip
             arguments = ["--engine", "none", "--server-threads", str(workers), "--pipeline", "sleeper:make"]
             command = "flask" if scheme == "http" else "serve"
@@ -77,7 +79,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 THREADS_OF_TWO = ("--worker-kind", "thread", "--processes", "2")
 PROCESSES = ("--worker-kind", "process")
 KINDS = pytest.mark.parametrize("kind", [THREADS_OF_TWO, PROCESSES], ids=["threads", "processes"])
-SCHEMES = pytest.mark.parametrize("scheme", ["socket", "http"])
+SCHEMES = pytest.mark.parametrize("scheme", ["rpc", "socket", "http"])
 
 
 def sleep_at(endpoint: str, milliseconds: int) -> float:
@@ -96,7 +98,7 @@ def test_threads_of_two_processes_are_as_many_workers_as_asked_for(serve, scheme
 
 
 @KINDS
-@pytest.mark.parametrize("scheme", ["socket", "unix", "http"])
+@pytest.mark.parametrize("scheme", ["rpc", "socket", "unix", "http"])
 def test_no_worker_idles_while_a_request_waits(serve, kind: tuple[str, ...], scheme: str) -> None:
     server = serve(2, *kind, scheme=scheme)
     with kit.side_by_side(8) as run:
@@ -226,10 +228,13 @@ class Counting:
 
     def __init__(self, endpoint: str) -> None:
         where = urlsplit(endpoint)
-        self.socket = socket.create_connection((where.hostname, where.port), 20)
+        self._endpoint = endpoint
         self.answered, self.faults = 0, [""]
         self.over = threading.Event()
-        ask = self._ask_http if where.scheme == "http" else self._ask
+        self.socket: Any = None
+        if where.scheme != "tcp":
+            self.socket = socket.create_connection((where.hostname, where.port), 20)
+        ask = {"http": self._ask_http, "tcp": self._ask_zeromq}.get(where.scheme, self._ask)
         self.thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         self._read = b""
 
@@ -260,7 +265,17 @@ class Counting:
         assert head.startswith(b"HTTP/1.1 200"), head
         assert self._exactly(24) == b'{"prediction":[0.5,0.5]}'
 
+    def _ask_zeromq(self, number: int) -> None:
+        message = kit.raw_message(id=number, deadline_ms=30_000)
+        self.socket.send_multipart([*message[:2], bytes(8)])
+        answer = kit.read_answer(self.socket.recv_multipart())
+        assert (answer["id"], answer["kind"]) == (number, "answer"), answer
+
     def _run(self, ask: Callable[[int], None]) -> None:
+        with kit.raw_socket(self._endpoint) if self.socket is None else self.socket as self.socket:
+            self._ask_on(ask)
+
+    def _ask_on(self, ask: Callable[[int], None]) -> None:
         try:
             while not self.over.is_set():
                 ask(self.answered + 1)
@@ -285,7 +300,6 @@ def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
     for client in clients:
         client.over.set()
         client.thread.join(30)
-        client.socket.close()
     assert [fault for client in clients for fault in client.faults if fault] == []
 
 
@@ -304,7 +318,6 @@ def test_no_request_is_lost_or_answered_twice_when_processes_are_killed(
     [
         (["--processes", "3", "--server-threads", "2", "--worker-kind", "thread"], "3 need as many workers, got 2"),
         (["--processes", "2", "--server-threads", "4", "--worker-kind", "process"], "leave --processes out"),
-        (["--processes", "2", "--worker-kind", "thread", "--endpoint", "tcp://127.0.0.1:0"], "over plain sockets"),
     ],
 )
 def test_a_number_of_processes_that_does_not_fit_is_told(arguments: list[str], words: str) -> None:

@@ -83,7 +83,7 @@ def check_counts(name: str, counts: list[int]) -> None:
 def check_processes(mode: str, kind: str, threads: int, processes: int) -> None:
     """Refuse processes that a server cannot have: workers that are threads are in at most as many as there are."""
     if processes > 1 and (mode not in MULTIPROCESS_MODES or kind != "thread"):
-        modes = " and ".join(MULTIPROCESS_MODES)
+        modes = ", ".join(MULTIPROCESS_MODES)
         raise ConfigError(
             f"server_processes: {processes} are for workers that are threads, in the modes {modes}; "
             f"got {mode} with workers of the kind {kind}"

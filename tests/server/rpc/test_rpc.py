@@ -15,9 +15,8 @@ import rpc_kit as kit
 import imdb_serving
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, RequestTimeout, ServerStartError, ServerUnavailable
-from imdb_serving.messages import Request, Tensor
-from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.rpc_server import open_listener
+from imdb_serving.messages import Request, ServerInfo, Tensor
+from imdb_serving.server.rpc_server import rpc_server
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.reviews import Reviews, Vocabulary
 
@@ -158,8 +157,9 @@ def test_a_timeout_that_is_no_time_is_refused(carrier: kit.Carrier, timeout: flo
 def test_an_endpoint_that_is_none_is_refused_by_client_and_server(endpoint: str) -> None:
     with pytest.raises(BadRequest, match="cannot use the endpoint"):
         connect(endpoint)
+    info = ServerInfo("", "0", "none", "", 1, "thread", (), (), 1 << 20, 1)
     with pytest.raises(ServerStartError, match=r"cannot use the endpoint .*: expected .*socket://HOST:PORT"):
-        open_listener(endpoint, RequestDecoder(lambda: pytest.fail("never asked"), 1 << 20, "thread"))
+        rpc_server(endpoint, None, 1, 0, lambda *_: info).run(lambda _: pytest.fail("it cannot be ready"))
 
 
 def test_no_server_is_told_in_time_and_the_client_works_once_there_is_one(start_server, carrier: kit.Carrier) -> None:

@@ -18,11 +18,7 @@ from waiting import wait_until
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server.rpc_requests import make_parsed_answer
-from imdb_serving.server.rpc_server import RpcServer
-from imdb_serving.server.socket_server import socket_server
-from imdb_serving.server.stream_server import StreamServer
-from imdb_serving.server.worker_pool import WorkerPool
+from imdb_serving.server.rpc_server import rpc_server
 from imdb_serving.timing import Timeline
 
 
@@ -105,11 +101,7 @@ def own_server(carrier: kit.Carrier) -> OwnServer:
 
 @contextmanager
 def _own_server(at: str, make_handler: Callable[[], Handler], workers: int) -> Iterator[str]:
-    server: RpcServer | StreamServer
-    if at.startswith("socket"):
-        server = socket_server(at, make_handler, workers, 0, describe)
-    else:
-        server = RpcServer(at, WorkerPool(partial(make_parsed_answer, make_handler), workers, "thread"), describe)
+    server = rpc_server(at, make_handler, workers, 0, describe)
     endpoints: list[str] = []
     ready = threading.Event()
     runner = threading.Thread(target=server.run, args=(lambda endpoint: (endpoints.append(endpoint), ready.set()),))
@@ -185,29 +177,23 @@ def test_a_fault_in_a_handler_is_a_remote_failure_and_the_worker_goes_on(
     assert "ZeroDivisionError: division by zero" in caplog.text
 
 
-def test_a_worker_that_cannot_start_says_why() -> None:
+def test_a_worker_that_cannot_start_says_why(carrier: kit.Carrier) -> None:
     def refuse() -> Handler:
         raise FileNotFoundError("no weights")
 
-    server = RpcServer("tcp://127.0.0.1:*", WorkerPool(partial(make_parsed_answer, refuse), 2, "thread"), describe)
+    server = rpc_server(carrier.endpoint(), refuse, 2, 0, describe)
     with pytest.raises(ServerStartError, match="could not start: FileNotFoundError: no weights"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
 
 
-def test_a_worker_that_starts_too_slowly_is_given_up() -> None:
+def test_a_worker_that_starts_too_slowly_is_given_up(carrier: kit.Carrier) -> None:
     def dawdle() -> Handler:
         time.sleep(0.5)
         return sleeper
 
-    pool = WorkerPool(partial(make_parsed_answer, dawdle), 1, "thread")
-    server = RpcServer("tcp://127.0.0.1:*", pool, describe, start_timeout=0.1)
+    server = rpc_server(carrier.endpoint(), dawdle, 1, 0, describe, start_timeout=0.1)
     with pytest.raises(ServerStartError, match="worker 0 was not ready in time"):
         server.run(lambda endpoint: pytest.fail(f"{endpoint} cannot be ready"))
-
-
-def test_a_pool_needs_a_worker() -> None:
-    with pytest.raises(ServerStartError, match="at least 1 worker, got 0"):
-        WorkerPool(partial(make_parsed_answer, lambda: sleeper), 0, "thread")
 
 
 def test_a_hung_worker_is_a_timeout_and_is_replaced(start_server) -> None:

@@ -31,9 +31,9 @@ from imdb_serving.server import socket_listener, stream_listener, stream_server,
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
+from imdb_serving.server.rpc_server import rpc_server as server_of
 from imdb_serving.server.scoreboard import SHED
-from imdb_serving.server.serving_units import ProcessUnit
-from imdb_serving.server.socket_server import socket_server as server_of
+from imdb_serving.server.unit import ProcessUnit
 from imdb_serving.server_process import ServerProcess
 
 

@@ -1,39 +1,35 @@
-"""The units of a server: threads, or processes of some threads each, replaced when they die, by one restart policy.
+"""A unit of a server: one worker that is a thread of its process, or a process of some threads.
 
-A process is started from the fork server, which has the engine loaded, so that it starts at once and shares memory.
+A process is started from the fork server, which has the engine loaded, so that it starts at once and shares memory. It
+is spoken to over a pair of sockets, which has no name that could be left behind; when one side dies, the other reads
+end of file at once.
 """
 
 from __future__ import annotations
 
 import array
-import logging
+import multiprocessing
 import os
-import queue
 import select
+import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from imdb_serving import processes
-from imdb_serving.config import WorkerKind
-from imdb_serving.errors import ServerStartError
-from imdb_serving.messages import ServerInfo
-from imdb_serving.protocol.outcome import CODES
+from imdb_serving.errors import CODES, ServerStartError
 from imdb_serving.server import serving_process
 from imdb_serving.server.handover import KIND, Handover
-from imdb_serving.server.ready_set import EpollReadySet, ReadySet
+from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.scoreboard import OUTCOMES, Row, Scoreboard
 from imdb_serving.server.serving_process import BEGIN, CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
 from imdb_serving.server.stream_worker import StreamWorker
-from imdb_serving.server.supervisor import Supervisor
-from imdb_serving.server.worker import ForkedProcess, not_ready, nothing_yet
 
-log = logging.getLogger(__name__)
-
+STOP_SECONDS = 5.0
 END_SECONDS = 1.0
 """How long a thread may take to end that does not hang."""
 
@@ -66,7 +62,7 @@ class ThreadUnit:
         """Wait until it can answer; raise `ServerStartError` with the reason when it cannot, or not in time."""
         self._maker.join(max(0.0, deadline - monotonic()))
         if self._worker is None:
-            raise ServerStartError(f"worker {self.number} {not_ready(self._error)}")
+            raise ServerStartError(f"worker {self.number} {_not_ready(self._error)}")
 
     def begin(self) -> None:
         """Have it take requests."""
@@ -113,7 +109,11 @@ class ThreadUnit:
         return "hung" if self.is_running else "ended"
 
 
-class ProcessUnit(ForkedProcess):
+STARTS_WITH = 16
+"""How many descriptors there must be to start a process: it takes seven, and others take some at the same time."""
+
+
+class ProcessUnit:
     """One process with as many worker threads as it has rows."""
 
     def __init__(
@@ -135,9 +135,15 @@ class ProcessUnit(ForkedProcess):
         numbers = [at for at, _ in rows]
         cores = [processes.cores_of_worker(at) for at in numbers]
         sizes = board.workers, board.descriptors, files[2]
-        preload = [serving_process.__name__, *preload]
-        pair = self.control, theirs
-        super().__init__(f"worker-{number}", pair, preload, serving_process.serve, make, numbers, sizes, cores)
+        arguments = theirs, make, numbers, sizes, cores
+        try:
+            self._process = _forked(f"worker-{number}", [serving_process.__name__, *preload], arguments)
+        except BaseException:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid: int = self._process.pid
         self._untold: deque[tuple[bytes, int]] = deque()
 
     def await_ready(self, deadline: float) -> None:
@@ -146,14 +152,14 @@ class ProcessUnit(ForkedProcess):
         try:
             said = self.control.recv(MAX_TOLD)
         except TimeoutError:
-            raise ServerStartError(f"worker {self.number} {not_ready('')}") from None
+            raise ServerStartError(f"worker {self.number} {_not_ready('')}") from None
         except OSError as error:
             raise ServerStartError(f"worker {self.number} died while starting") from error
         if not said:
             raise ServerStartError(f"worker {self.number} died while starting")
         words = said[1:].decode("utf-8", "replace")
         if said[0] != READY:
-            raise ServerStartError(f"worker {self.number} {not_ready(words)}")
+            raise ServerStartError(f"worker {self.number} {_not_ready(words)}")
         self.stage_names = tuple(words.split("\n")) if words else ()
         self.control.setblocking(False)
 
@@ -166,9 +172,21 @@ class ProcessUnit(ForkedProcess):
         """Whether it has answered a request."""
         return _answered(self.rows) > self._before
 
+    @property
+    def sentinel(self) -> int:
+        """A descriptor that is readable once the process has ended; the fork server may have ended long before."""
+        return self.control.fileno()
+
     def is_dead(self) -> bool:
-        """Tell whether the process has ended."""
-        return not self.process.is_alive()
+        """Tell whether the process has ended, whose end of the conversation is closed then."""
+        try:
+            while self.control.recv(MAX_TOLD, socket.MSG_DONTWAIT):
+                pass  # it was told to end before it was heard that it is ready
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def retire(self) -> None:
         """Do nothing: it ends when `end` closes the conversation."""
@@ -216,13 +234,32 @@ class ProcessUnit(ForkedProcess):
 
     def kill(self) -> None:
         """End it at once."""
-        self.process.kill()
+        if not self.is_dead():
+            os.kill(self.pid, signal.SIGKILL)
 
     def end(self, seconds: float) -> str:
         """End it; what has not ended by itself in so many seconds is killed. Return how it ended."""
         self._forget_untold()
+        self.control.setblocking(False)
+        with suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)  # it reads the end, and we still see its own
+        hung = not self._ends_within(seconds)
+        if hung:
+            self.kill()
+            self._ends_within(STOP_SECONDS)
         self.control.close()
-        return self.join(seconds)
+        self._process.join(STOP_SECONDS)
+        code = self._process.exitcode
+        self._process.close()
+        return "hung" if hung else f"died ({_exit_words(code)})"
+
+    def _ends_within(self, seconds: float) -> bool:
+        until = monotonic() + seconds
+        while not self.is_dead():
+            if monotonic() >= until:
+                return False
+            select.select([self.control], [], [], max(0.0, until - monotonic()))
+        return True
 
 
 def _answered(rows: Sequence[Row]) -> int:
@@ -232,96 +269,45 @@ def _answered(rows: Sequence[Row]) -> int:
 Unit = ThreadUnit | ProcessUnit
 
 
-class ServingUnits(Supervisor):
-    """`workers` workers in `count` processes, or, if that is 0, in threads of this one."""
-
-    def __init__(self, make: Callable[[], Any], workers: int, count: int, preload: Sequence[str] = ()) -> None:
-        """Take everything; nothing is started before `start`."""
-        kind: WorkerKind = "process" if count else "thread"
-        super().__init__(make, count or workers, kind, preload)
-        if workers < self.count:
-            raise ServerStartError(f"{count} processes need as many workers, got {workers}; use fewer processes")
-        self.workers = workers
-        self.newcomers: queue.SimpleQueue[Unit] = queue.SimpleQueue()
-        self.notify: Callable[[], None] = lambda: None
-        self._free: list[int] = []
-        self._last: dict[int, tuple[list[int], Unit | None]] = {}  # of each place: the rows, and who has them
-
-    def share(
-        self,
-        shared: tuple[Scoreboard, ReadySet, Handover],
-        start: Callable[[Row, Any, int], StreamWorker],
-    ) -> None:
-        """Take what all units share, and what makes a worker that is a thread; before `start`."""
-        self._shared, self._start_worker = shared, start
-        self._free = list(range(shared[0].workers))
-
-    def threads_of(self, number: int) -> int:
-        """Return how many workers a unit has: all of them, divided as evenly as can be."""
-        if self.kind == "thread":
-            return 1
-        return self.workers // self.count + (number < self.workers % self.count)
-
-    def _make(self, number: int) -> Any:
-        board = self._shared[0]
-        with self._changed:
-            last, self._last[number] = self._last.get(number, ([], None)), ([], None)
-            if not (isinstance(last[1], ThreadUnit) and last[1].is_running):
-                self._free += last[0]
-            count = self.threads_of(number)
-            if len(self._free) < count:
-                raise OSError(0, "too many workers hang")
-            taken, self._free = self._free[:count], self._free[count:]
-            self._last[number] = taken, None
-        rows = [board.rows[row] for row in taken]
-        for row in rows:
-            row.clear()
-        if self.kind == "thread":
-            unit: Unit = ThreadUnit(number, self.make_answer, rows, self._start_worker)
-        else:
-            ready, handover = self._shared[1:]
-            assert isinstance(ready, EpollReadySet)  # noqa: S101 - processes are not offered elsewhere
-            numbered = list(zip(taken, rows, strict=True))
-            unit = ProcessUnit(number, self.make_answer, numbered, (board, ready, handover), self._preload)
-        self._last[number] = taken, unit
-        return unit
-
-    def _watch(self) -> None:
-        """Do nothing: the supervisor watches."""
-
-    def _add(self, worker: Any) -> None:
-        with self._changed:
-            stopping = self._stopping
-            if not stopping:
-                self._workers[worker.number] = worker
-        if stopping:
-            worker.end(0.0)
-            return
-        self.newcomers.put(worker)
-        self.notify()
-
-    def start(self, *arguments: Any) -> None:
-        super().start(*arguments)
-        self._idle.clear()
-        for unit in list(self._workers.values()):
-            self.newcomers.put(unit)  # type: ignore[arg-type]
-        self.notify()
-
-    def _give_up(self, number: int, reason: str) -> None:
-        super()._give_up(number, reason)
-        self.notify()
-
-    def ready_workers(self) -> int:
-        """Return how many workers are there now."""
-        return sum(self.threads_of(number) for number in list(self._workers))
+def _not_ready(error: str) -> str:
+    return f"could not start: {error}" if error else "was not ready in time"
 
 
-def units_for(workers: int, count: int, preload: Sequence[str], info: ServerInfo) -> tuple[ServingUnits, ServerInfo]:
-    """Return the units of a server, and what it says of itself: without epoll its workers are threads of one process.
+def _forked(name: str, preload: Sequence[str], arguments: tuple[Any, ...]) -> Any:
+    """Return a process from the fork server, which loads `preload` first, that serves."""
+    _need_descriptors()
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([processes.__name__, *preload])
+    processes.prepare_fork_server()
+    process = context.Process(target=serving_process.serve, args=arguments, name=name, daemon=True)
+    # Ctrl-C reaches the whole process group. Only the server acts on it, so workers never see it, not even while they
+    # start: the signals are blocked around the start and ignored before they are unblocked.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    return process
 
-    What they answer with comes later, as `make_answer`.
+
+def _need_descriptors() -> None:
+    """Raise `OSError` unless there are enough descriptors left to start a process.
+
+    If they run out while the fork server is asked, it ends, and knows no more what becomes of the others.
     """
-    if count and not hasattr(select, "epoll"):
-        log.warning("this system has no epoll: the workers are threads of one process, not %d processes", count)
-        count, info = 0, replace(info, worker_kind="thread", server_processes=1)
-    return ServingUnits(nothing_yet, workers, count, preload), info
+    spare: list[int] = []
+    try:
+        while len(spare) < STARTS_WITH:
+            spare.append(os.dup(2))
+    finally:
+        for descriptor in spare:
+            os.close(descriptor)
+
+
+def _exit_words(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit status {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
