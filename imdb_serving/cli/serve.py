@@ -29,14 +29,14 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     from imdb_serving.protocol.endpoints import is_socket
     from imdb_serving.server.rpc_server import rpc_server
-    from imdb_serving.server.stream_server import StreamServer
+    from imdb_serving.server.server import Server
 
     options.set_up_log()
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
     keys = options.keys()
-    server: StreamServer = rpc_server(
+    server: Server = rpc_server(
         options.endpoint,
         None,
         options.server_threads,
@@ -77,8 +77,11 @@ def stop_when_asked(stop: Callable[[], None], options: ServeOptions) -> None:
 
 def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "") -> None:
     """Print the one line that says the server is ready, and where; its third word is the endpoint."""
+    import gc
     import logging
 
+    gc.collect()
+    gc.freeze()  # what was loaded stays: else it would be looked through again and again
     logging.getLogger(__name__).info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
     print(
         f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "

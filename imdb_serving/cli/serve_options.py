@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from imdb_serving.messages import Handler, ServerInfo
     from imdb_serving.model.bundle import Bundle
     from imdb_serving.server.curve import ServerKeys
-    from imdb_serving.server.stream_server import StreamServer
+    from imdb_serving.server.server import Server
 
 
 MakePipeline: TypeAlias = "Callable[[EngineSpec, Bundle | None], Handler]"
@@ -225,7 +225,7 @@ def warn_strangers(endpoint: str, *, guarded: bool) -> None:
 
 
 @contextmanager
-def metrics_port(options: ServeOptions, server: StreamServer, *, has_workers: bool = True) -> Iterator[str]:
+def metrics_port(options: ServeOptions, server: Server, *, has_workers: bool = True) -> Iterator[str]:
     """Tell metrics while the block lasts, if asked to; give their address, or an empty text."""
     if options.metrics_port is None:
         yield ""

@@ -19,7 +19,7 @@ from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.stream_worker import Question
+from imdb_serving.server.worker import Question
 
 BUSY_SECONDS, NOTED_SECONDS = 0.005, 0.01
 """After how long a request that waits is looked at while all workers are busy, and while they are not."""

@@ -1,14 +1,10 @@
-"""One client's connection at the server: bytes in, bytes out, and a clean end. It never blocks.
-
-Reading is done with the listener's lock held; `send` may be called from any thread.
-"""
+"""One client's connection at the server: bytes in, bytes out, and a clean end. It never blocks."""
 
 from __future__ import annotations
 
 import errno
 import itertools
 import socket
-import threading
 from abc import ABC, abstractmethod
 from time import monotonic
 
@@ -46,7 +42,7 @@ class StreamConnection(ABC):
         self.closed = False
         self.is_settled = False
         self.watched = (False, False)
-        self.answered = 0  # changes under `_sending`
+        self.answered = 0
         self.weighed = 0  # of `held_bytes`, what its listener has counted
         self.is_heavy = False  # that has changed, or is not nothing
         self.begun = 0.0  # when the message began that is not whole yet; 0 when there is none
@@ -54,7 +50,6 @@ class StreamConnection(ABC):
         self._unread_since = 0.0  # when answers began to be kept; 0 while none are
         self._read_since = 0  # bytes of them that the client has read
         self.ended = False
-        self._sending = threading.RLock()
 
     @abstractmethod
     def feed(self, data: bytes) -> None:
@@ -131,41 +126,35 @@ class StreamConnection(ABC):
 
     def send(self, data: Frame, answers: int = 0) -> None:
         """Send, as the answer to so many requests; what does not fit now is kept, for `flush`."""
-        with self._sending:
-            self.answered += answers
-            if self._unsent:
-                self._unsent += bytes(data)
-                return
-            try:
-                sent = self.socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self.ended = self.closed = error.errno not in SHORTAGES
-                sent = 0
-            if sent != len(data):
-                self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
-                self._unread_since = self._unread_since or monotonic()
-                self.is_heavy = True
+        self.answered += answers
+        if self._unsent:
+            self._unsent += bytes(data)
+            return
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.ended = self.closed = error.errno not in SHORTAGES
+            sent = 0
+        if sent != len(data):
+            self._unsent, self.is_settled = b"" if self.closed else bytes(data[sent:]), False
+            self._unread_since = self._unread_since or monotonic()
+            self.is_heavy = True
 
     def settle(self) -> None:
-        """Note whether nothing is pending: then whoever sends need not look after the connection.
-
-        That, and what a thread that sends meanwhile leaves behind, must not cross each other.
-        """
-        with self._sending:
-            pending = self._unsent or self.ended or self.closed or self.lingering
-            self.is_settled = self.watched == (True, False) and not pending
+        """Note whether nothing is pending."""
+        pending = self._unsent or self.ended or self.closed or self.lingering
+        self.is_settled = self.watched == (True, False) and not pending
 
     def flush(self) -> None:
         """Send more of what is kept."""
         self.touched = monotonic()
-        with self._sending:
-            unsent, self._unsent = self._unsent, b""
-            self.send(unsent)
-            self._read_since += len(unsent) - len(self._unsent)
-            if not self._unsent:
-                self._unread_since, self._read_since = 0.0, 0
+        unsent, self._unsent = self._unsent, b""
+        self.send(unsent)
+        self._read_since += len(unsent) - len(self._unsent)
+        if not self._unsent:
+            self._unread_since, self._read_since = 0.0, 0
 
     @property
     def wants_to_write(self) -> bool:
@@ -198,7 +187,6 @@ class StreamConnection(ABC):
                 return
 
     def close(self) -> None:
-        """Close it, while nobody sends."""
-        with self._sending:
-            self.closed = True
-            self.socket.close()
+        """Close it."""
+        self.closed = True
+        self.socket.close()

@@ -19,10 +19,10 @@ from imdb_serving.server.pace import Pace
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.scoreboard import ASLEEP, BEAT, OUTCOMES, PASSED
-from imdb_serving.server.stream_worker import FAULT_SECONDS, StreamWorker, log_failure
+from imdb_serving.server.worker import FAULT_SECONDS, Worker, log_failure
 
 if TYPE_CHECKING:
-    from imdb_serving.server.zeromq_listener import ZmqListener
+    from imdb_serving.server.shared_listener import SharedListener
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ MAX_HELD = 16
 class DirectQueue:
     """What workers take requests from, and answer them through."""
 
-    def __init__(self, listener: ZmqListener, dispatcher: Dispatcher, pace: Pace) -> None:
+    def __init__(self, listener: SharedListener, dispatcher: Dispatcher, pace: Pace) -> None:
         """Take where requests arrive, who knows what becomes of them, and how workers share them."""
         self._listener, self._dispatcher, self._pace = listener, dispatcher, pace
         self._queue, self._in_flight = dispatcher.queue, dispatcher.in_flight
@@ -91,7 +91,7 @@ class DirectQueue:
         self._bell.close()
 
 
-class DirectWorker(StreamWorker):
+class DirectWorker(Worker):
     """A thread that takes requests from a `DirectQueue`."""
 
     def __init__(self, direct: DirectQueue, *arguments: Any) -> None:
@@ -106,7 +106,6 @@ class DirectWorker(StreamWorker):
             if self._number and pace.is_brief:
                 pace.wait()
             if number := next_ready():
-                numbers[0] = number
                 try:
                     if self._common[ASLEEP]:
                         self._handover.report(BUSY, 0)
@@ -118,7 +117,8 @@ class DirectWorker(StreamWorker):
             cells[BEAT] += 1
 
     def _answer_what_waits(self, number: int) -> None:
-        direct, key, cells = self._direct, self._key, self._cells
+        """Answer one request after another; in between, what is taken in may count on this worker."""
+        direct, key, cells, numbers = self._direct, self._key, self._cells, self.row.numbers
         direct.silence(number)
         task = direct.take(key)
         alone = self._pace.is_brief  # nobody else is to be woken for what comes meanwhile
@@ -126,7 +126,9 @@ class DirectWorker(StreamWorker):
             self._ready.arm(number)
         try:
             while task is not None:
+                numbers[0] = number
                 code, answer = self._work(task.received_ns, task.message)
+                numbers[0] = 0
                 if direct.finish(key, task, code, answer):
                     cells[OUTCOMES + code] += 1
                 task = None if self.is_over else direct.take(key)

@@ -21,8 +21,8 @@ from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.restarts import KILLS, Quarantine, WorkersDied
-from imdb_serving.server.stream_worker import Carrier, log_failure
 from imdb_serving.server.units import Units
+from imdb_serving.server.worker import Carrier, log_failure
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from imdb_serving.server.http_responses import (
     respond,
 )
 from imdb_serving.server.lending import LendingListener
-from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import SENT, Scoreboard
+from imdb_serving.server.scoreboard import SENT
+from imdb_serving.server.stream_listener import Supervisor
 
 WHOLE = (b"}", b"\r\n\r\n")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -133,10 +133,10 @@ class HttpListener(LendingListener[Connection]):
         endpoint: str,
         app: Application,
         max_body_bytes: int,
-        shared: tuple[ReadySet, Scoreboard, int],
+        supervisor: Supervisor,
     ) -> None:
-        """Take the listening socket, the application for all but predictions, and what `LendingListener` takes."""
-        super().__init__(listening, *shared)
+        """Take the listening socket, and the application for all but predictions."""
+        super().__init__(listening, supervisor)
         self.endpoint = endpoint
         self.counts = Counter()
         self._app, self._max_body = app, max_body_bytes
@@ -188,7 +188,7 @@ class HttpListener(LendingListener[Connection]):
         try:
             deadline = monotonic() + request_seconds(request)
             number = next(self._numbers)
-            self.submit(Task(connection, number, request.received_ns, deadline, request, request.size))
+            self._supervisor.submit(Task(connection, number, request.received_ns, deadline, request, request.size))
         except ServingError as error:
             self.counts[error.code] += 1
             connection.reply(problem_of(error, request))
@@ -201,7 +201,7 @@ class HttpListener(LendingListener[Connection]):
             request = connection.at_work
             if request is not None:
                 self._responses.put((connection, self._respond(request)))
-                self.notify()
+                self._supervisor.wake()
 
     def _respond(self, request: HttpRequest) -> bytes:
         base = {**self._environ, RECEIVED_NS: request.received_ns, BODY: request.body}

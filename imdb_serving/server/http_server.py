@@ -13,10 +13,9 @@ from imdb_serving.messages import ServerInfo
 from imdb_serving.server.http_listener import HttpListener
 from imdb_serving.server.http_requests import HttpCarrier
 from imdb_serving.server.http_responses import Application
-from imdb_serving.server.ready_set import ReadySet
-from imdb_serving.server.scoreboard import Scoreboard
+from imdb_serving.server.server import Server
 from imdb_serving.server.startup import Starter, listen
-from imdb_serving.server.stream_server import StreamServer
+from imdb_serving.server.stream_listener import Supervisor
 from imdb_serving.server.units import units_for
 
 if TYPE_CHECKING:
@@ -45,12 +44,12 @@ class HttpService:
         """Return what makes a worker's carrier, from what makes the application that answers its predictions."""
         return functools.partial(HttpCarrier, make_app, self._limit, self._place)
 
-    def listen(self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]) -> HttpListener:
+    def listen(self, supervisor: Supervisor) -> HttpListener:
         """Take connections."""
-        return HttpListener(self._listening, self.url, self._make_app(introduce), self._limit, shared)
+        return HttpListener(self._listening, self.url, self._make_app(supervisor.introduce), self._limit, supervisor)
 
 
-class HttpServer(StreamServer):
+class HttpServer(Server):
     """Serves an application; `set_handler` takes what makes the one that answers a worker's predictions.
 
     It listens from the beginning, at `url`, and answers nothing before `run`.

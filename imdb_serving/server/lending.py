@@ -17,7 +17,7 @@ import sys
 import termios
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -25,16 +25,16 @@ from imdb_serving.errors import ServingError
 from imdb_serving.protocol.framing import Frame
 from imdb_serving.server.connection import CHUNK
 from imdb_serving.server.handover import renumbered
-from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
+from imdb_serving.server.ready_set import PEER_LEFT
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.stream_listener import C, StreamListener
-from imdb_serving.server.stream_worker import SO_TIMESTAMPNS
+from imdb_serving.server.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT
+from imdb_serving.server.stream_listener import C, StreamListener, Supervisor
+from imdb_serving.server.worker import SO_TIMESTAMPNS
 
 log = logging.getLogger(__name__)
 
 STAMPS = sys.platform.startswith("linux") and struct.calcsize("P") == 8
-"""Whether the kernel can stamp arrivals, in the form that `stream_worker` reads."""
+"""Whether the kernel can stamp arrivals, in the form that `worker` reads."""
 
 ARRIVALS_A_TURN = 1000
 ARRIVAL = getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLET", 1 << 31) | PEER_LEFT
@@ -52,18 +52,12 @@ class LendingListener(StreamListener[C]):
     counts: Counter[str]
     """How many requests it has refused by itself, by code."""
 
-    def __init__(self, listening: socket.socket, ready: ReadySet, board: Scoreboard, lowest: int) -> None:
-        """Take the listening socket, what the workers share, and the lowest number for a connection."""
-        super().__init__(listening)
-        self._ready, self._board, self._lowest = ready, board, lowest
+    def __init__(self, listening: socket.socket, supervisor: Supervisor) -> None:
+        """Take the listening socket, and whom this works for."""
+        super().__init__(listening, supervisor)
+        self._ready, self._board = supervisor.ready, supervisor.board
         self._generations = itertools.count(1)
         self._arrivals = select.epoll() if hasattr(select, "epoll") else None
-        self.may_lend: Callable[[C], bool] = lambda _: False
-        self.rows: Callable[[], list[Row]] = list
-        self.opened: Callable[[int, int], None] = lambda *_: None
-        self.closed: Callable[[int, int], None] = lambda *_: None
-        self.notify: Callable[[], None] = lambda: None
-        self.read_reports: Callable[[], None] = lambda: None
         self._times = itertools.count()
         self.lent: dict[int, int] = {}
         """The numbers of the lent connections, with a count that tells one time from another."""
@@ -91,7 +85,7 @@ class LendingListener(StreamListener[C]):
         return task.route  # type: ignore[no-any-return]
 
     def _open(self, client: socket.socket) -> C:
-        client = renumbered(client, self._lowest)
+        client = renumbered(client, self._supervisor.lowest)
         if client.fileno() >= self._board.descriptors:
             client.close()
             raise OSError(errno.EMFILE, "too many open connections")
@@ -103,7 +97,7 @@ class LendingListener(StreamListener[C]):
         self.cells(number)[:] = memoryview(struct.pack("qqqq", 0, 0, generation, 0)).cast("q")
         if self._arrivals is not None:
             self._arrivals.register(number, ARRIVAL)
-        self.opened(number, generation)
+        self._supervisor.opened(number, generation)
         return connection
 
     def cells(self, number: int) -> memoryview:
@@ -119,7 +113,7 @@ class LendingListener(StreamListener[C]):
             self.unsettled.discard(number)
             with suppress(OSError):  # other processes hold it too
                 connection.socket.shutdown(socket.SHUT_RDWR)
-            self.closed(number, self.cells(number)[GENERATION])
+            self._supervisor.closed(number, self.cells(number)[GENERATION])
         super()._forget(connection)
 
     def _take_in(self, connection: C) -> None:
@@ -145,7 +139,7 @@ class LendingListener(StreamListener[C]):
         number = connection.descriptor
         if number in self.lent or not (self._knows(connection) and connection.is_between_messages):
             return
-        if not (connection.is_settled and connection.is_idle and self.may_lend(connection)):
+        if not (connection.is_settled and connection.is_idle and self._supervisor.may_lend(connection)):
             return
         self._readiness.forget(number)
         connection.watched = (False, False)
@@ -183,12 +177,12 @@ class LendingListener(StreamListener[C]):
             self.unsettled.discard(number)
             return False
         self._ready.disarm(number)
-        if any(row.is_at(number) for row in self.rows()):
+        if any(row.is_at(number) for row in self._supervisor.rows()):
             self.unsettled.add(number)
             return False
         self.unsettled.discard(number)
         times = self.lent[number]
-        self.read_reports()  # a worker may have left it just before: it says so before it is at nothing
+        self._supervisor.read_reports()  # a worker may have left it just before: it says so before it is at nothing
         return self.lent.get(number) == times
 
     def settle_taken(self) -> None:

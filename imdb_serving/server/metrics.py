@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 from imdb_serving.errors import ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.server.http_server import HttpServer, HttpService
-from imdb_serving.server.stream_server import StreamServer
-from imdb_serving.server.stream_worker import decode_stages
+from imdb_serving.server.server import Server
+from imdb_serving.server.worker import decode_stages
 
 SAMPLE = 1024
 INFO_FIELDS = ("version", "engine", "net", "worker_kind", "protocol")
@@ -93,7 +93,7 @@ class StageTimes:
 class ServerCollector(Collector):
     """Collects what a server has counted."""
 
-    def __init__(self, server: StreamServer, times: StageTimes, *, has_workers: bool) -> None:
+    def __init__(self, server: Server, times: StageTimes, *, has_workers: bool) -> None:
         """Take it; a gateway has no workers of its own to tell of."""
         self._server, self._times, self._has_workers = server, times, has_workers
         self._info = server.info

@@ -1,4 +1,4 @@
-"""Requests that wait for a server thread: which are admitted, refused at once, or dropped; and what a listener must do.
+"""Requests that wait for a worker: which are admitted, refused at once, or dropped. No I/O.
 
 First come, first served, except that requests of clients that have half-closed (they may be gone), and of clients whose
 requests killed workers, wait behind all others. A request that cannot be answered in time is refused at once, so that
@@ -12,12 +12,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from imdb_serving.config import MAX_QUEUE
-from imdb_serving.errors import Overloaded, ServingError
+from imdb_serving.errors import Overloaded
 
 MAX_COUNT = 64
 """Requests over which the time between two is measured; older ones count half as much each time there are as many."""
@@ -35,7 +35,7 @@ shall be answered in time, also when the estimate is half wrong."""
 
 
 class WaitEstimator:
-    """Told of by the watchdog at every tick, asked about each request that comes or is taken while others wait."""
+    """Told at every look of the supervisor, asked about each request that comes or is taken while others wait."""
 
     def __init__(self) -> None:
         """Know nothing yet."""
@@ -51,7 +51,7 @@ class WaitEstimator:
         self._was_waiting = False
 
     def look(self, now: float, taken: int, busy: int, waiting: bool) -> None:
-        """Take note, at `now` (seconds), of how many were taken in all, how many threads are at work, if any waits."""
+        """Take note, at `now` (seconds), of how many were taken in all, how many workers are at work, if any waits."""
         seconds, count = now - self._looked, taken - self._taken
         self._looked, self._taken = now, taken
         if waiting:
@@ -102,52 +102,6 @@ class Task(msgspec.Struct, gc=False, eq=False):
         return bool(self.open.acquire(False))
 
 
-class Listener(Protocol):
-    """Takes requests in and sends answers. Thread-safe; the socket stays private to it.
-
-    The server threads set three callables: `submit` takes a request, or raises a `ServingError` that refuses it;
-    `abandon` drops the requests of an owner that is gone; `set_back` moves the requests of an owner that has
-    half-closed, and may be gone, behind all others.
-    """
-
-    submit: Callable[[Task], None]
-    abandon: Callable[[Hashable], None]
-    set_back: Callable[[Hashable], None]
-
-    counts: Counter[str]
-    """How many requests it has refused by itself, by code."""
-
-    def client(self, task: Task) -> str:
-        """Return a name of a task's client, for the log."""
-
-    def owner(self, task: Task) -> Hashable:
-        """Return what is the same for all requests of a client."""
-
-    def receive(self) -> bool:
-        """Take in what has arrived, without waiting; `submit` what is for a worker. Tell whether there may be more."""
-
-    def glance(self) -> None:
-        """Do as `receive`, unless another thread is at it: its turn covers what has arrived until now."""
-
-    def wait(self) -> None:
-        """Wait until there may be something to receive, or `wake`."""
-
-    def wake(self) -> None:
-        """End a wait."""
-
-    def look_after(self) -> None:
-        """Do what must be done now and then, whether anything arrives or not; called by the watchdog every tick."""
-
-    def answer(self, task: Task, outcome: Any) -> None:
-        """Send what `work` returned. Where sending may take the sign that something arrived, then receive as well."""
-
-    def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
-        """Send all answers, and take them off the queue; another thread may be at it as well."""
-
-    def fail(self, task: Task, error: ServingError) -> None:
-        """Send a failure."""
-
-
 MAX_QUEUE_BYTES = 256 << 20
 LARGE = 1 << 16
 """Bytes of a request from which on the bytes that wait are counted; below, the number of requests bounds them."""
@@ -172,7 +126,7 @@ class RequestQueue:
         max_queue: int = MAX_QUEUE,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
     ) -> None:
-        """Take what tells whose a task is, and how many threads will take one at once."""
+        """Take what tells whose a task is, and how many workers will take one at once."""
         self._owner, self._idle = owner, idle
         self._max_tasks, self._max_bytes = max_queue, max_queue_bytes
         self.tasks: deque[Task] = deque()
@@ -231,7 +185,7 @@ class RequestQueue:
         return sum(task.size for task in list(self.tasks))
 
     def look(self, now: float, taken: int, busy: int) -> None:
-        """See how fast tasks are taken, and whose they are; called at every tick of the watchdog."""
+        """See how fast tasks are taken, and whose they are; called at every look of the supervisor."""
         waiting = len(self.tasks)
         self.estimator.look(now, taken, busy, waiting > 0)
         self.shed_seconds = self.estimator.service if waiting else 0.0
@@ -278,7 +232,7 @@ class RequestQueue:
             if why:
                 self.counts[why] += 1
             return True
-        return False  # a thread took it just now, and will see for itself
+        return False  # a worker took it just now, and will see for itself
 
     def clear(self) -> list[Task]:
         """Take out and return all."""

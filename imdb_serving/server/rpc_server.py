@@ -12,12 +12,11 @@ from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.processes import Cleanup
 from imdb_serving.protocol.endpoints import check_zeromq, is_socket, socket_address, socket_endpoint
 from imdb_serving.protocol.framing import PROTOCOL
-from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.rpc_requests import RequestDecoder, RpcCarrier
-from imdb_serving.server.scoreboard import Scoreboard
+from imdb_serving.server.server import Server
 from imdb_serving.server.socket_listener import SocketListener
 from imdb_serving.server.startup import listen, listen_at
-from imdb_serving.server.stream_server import StreamServer
+from imdb_serving.server.stream_listener import Supervisor
 from imdb_serving.server.units import units_for
 
 if TYPE_CHECKING:
@@ -39,29 +38,27 @@ class RpcService:
         """Return what makes a worker's carrier."""
         return functools.partial(RpcCarrier, make_handler, self._limit)
 
-    def listen(
-        self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]
-    ) -> SocketListener | ZmqListener:
+    def listen(self, supervisor: Supervisor) -> SocketListener | ZmqListener:
         """Listen; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none."""
-        decoder = RequestDecoder(introduce, self._limit, for_threads=self._local)
+        decoder = RequestDecoder(supervisor.introduce, self._limit, for_threads=self._local)
         try:
             if is_socket(self._endpoint):
-                return self._listen_at_socket(decoder, shared)
+                return self._listen_at_socket(decoder, supervisor)
             check_zeromq(self._endpoint)
         except BadRequest as error:
             raise ServerStartError(str(error)) from error
         from imdb_serving.server.zeromq_listener import ZmqListener
 
-        return ZmqListener(self._endpoint, decoder, self._keys, direct=self._local)
+        return ZmqListener(self._endpoint, decoder, supervisor, self._keys, direct=self._local)
 
-    def _listen_at_socket(self, decoder: RequestDecoder, shared: tuple[ReadySet, Scoreboard, int]) -> SocketListener:
+    def _listen_at_socket(self, decoder: RequestDecoder, supervisor: Supervisor) -> SocketListener:
         address = socket_address(self._endpoint)
         if address.path:
             listening = listen_at(address.path)
-            return SocketListener(listening, self._endpoint, decoder, Cleanup(address.path).close, shared)
+            return SocketListener(listening, self._endpoint, decoder, Cleanup(address.path).close, supervisor)
         listening = listen(address.host, address.port)
         at = socket_endpoint(*listening.getsockname()[:2])
-        return SocketListener(listening, at, decoder, lambda: None, shared)
+        return SocketListener(listening, at, decoder, lambda: None, supervisor)
 
 
 def rpc_server(
@@ -75,14 +72,14 @@ def rpc_server(
     preload: Sequence[str] = (),
     keys: ServerKeys | None = None,
     **options: Any,
-) -> StreamServer:
+) -> Server:
     """Return a server at an endpoint with so many workers, in `processes` processes.
 
     With 0 they are threads of this process. What makes handlers may come later, by `set_handler`, in `prepare`.
     """
     units, info = units_for(workers, processes, preload, describe(PROTOCOL.decode(), max_message_bytes))
     service = RpcService(endpoint, max_message_bytes, keys, local=units.kind == "thread")
-    server = StreamServer(service, units, info, **options)
+    server = Server(service, units, info, **options)
     if make_handler is not None:
         server.set_handler(make_handler)
     return server

@@ -22,7 +22,7 @@ from imdb_serving.server.handover import Handover
 from imdb_serving.server.pace import Pace
 from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
-from imdb_serving.server.stream_worker import Carrier, StreamWorker
+from imdb_serving.server.worker import Carrier, Worker
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,7 @@ def serve(
     connections, pace = Connections(board), Pace(len(rows))
     threads = []
     for at, (row, carrier) in enumerate(zip(rows, carriers, strict=True)):
-        worker = StreamWorker(
-            board.rows[row], board, ready, handover, connections.get, carrier, pace, at, MOST_OF_PROCESS
-        )
+        worker = Worker(board.rows[row], board, ready, handover, connections.get, carrier, pace, at, MOST_OF_PROCESS)
         threads.append(threading.Thread(target=worker.run, name=f"server-thread-{row}", daemon=True))
     gc.collect()
     gc.freeze()  # what was loaded stays: else it would be looked through again and again

@@ -15,10 +15,9 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import Frame, Piece, missing, unpack
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.lending import LendingListener
-from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.scoreboard import Scoreboard
+from imdb_serving.server.stream_listener import Supervisor
 
 MESSAGE_BYTES = 512
 """Memory that a message takes beside its bytes, about."""
@@ -37,7 +36,7 @@ class SocketConnection(StreamConnection):
         super().__init__(client)
         self.messages: deque[tuple[Piece, Frame]] = deque()
         self.refusal: ServingError | None = None
-        self.taken = 0  # changes under the listener's lock
+        self.taken = 0
         self.half = bytearray()
         self._limit = max_message_bytes
         self._missing = 0
@@ -107,13 +106,10 @@ class SocketListener(LendingListener[SocketConnection]):
         endpoint: str,
         decoder: RequestDecoder,
         on_close: Callable[[], None],
-        shared: tuple[ReadySet, Scoreboard, int],
+        supervisor: Supervisor,
     ) -> None:
-        """Take the listening socket, where clients find it, what is to be done once it is closed, and what is shared.
-
-        The latter is what `LendingListener` takes.
-        """
-        super().__init__(listening, *shared)
+        """Take the listening socket, where clients find it, and what is to be done once it is closed."""
+        super().__init__(listening, supervisor)
         self.endpoint = endpoint
         self._decoder, self._on_close = decoder, on_close
         self.counts = decoder.counts
@@ -142,7 +138,7 @@ class SocketListener(LendingListener[SocketConnection]):
             connection.messages.clear()
         while connection.messages and connection.has_room:
             piece, whole = connection.messages.popleft()
-            answer = self._decoder.take(piece, whole, connection, self.submit)
+            answer = self._decoder.take(piece, whole, connection, self._supervisor.submit)
             if answer is None:
                 connection.taken += 1
             else:

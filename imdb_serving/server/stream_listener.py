@@ -1,7 +1,6 @@
 """A listener over stream sockets: it accepts, reads and closes connections. Subclasses decide what the bytes mean.
 
-A connection is watched as long as it may be read from. Reading, and all that follows from it, is done with `_guard`
-held; working on a request and sending its answer are not.
+A connection is watched as long as it may be read from.
 """
 
 from __future__ import annotations
@@ -9,17 +8,18 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-import threading
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from imdb_serving.errors import Overloaded, RequestTimeout
+from imdb_serving.messages import ServerInfo
 from imdb_serving.server.connection import SHORTAGES, StreamConnection
-from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Event, make_readiness
+from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Readiness
+from imdb_serving.server.ready_set import ReadySet
 from imdb_serving.server.request_queue import Task
+from imdb_serving.server.scoreboard import Row, Scoreboard
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +38,56 @@ OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
 C = TypeVar("C", bound=StreamConnection)
 
 
+class Supervisor(Protocol):
+    """Whom a listener works for: who takes its requests, and knows the workers. Called from one thread."""
+
+    ready: ReadySet
+    board: Scoreboard
+
+    lowest: int
+    """The lowest number for a connection: below it processes have other descriptors."""
+
+    def introduce(self) -> ServerInfo:
+        """Return what the server says of itself; raise a `ServingError` while it cannot answer."""
+
+    def submit(self, task: Task) -> None:
+        """Take a request; raise a `ServingError` that refuses it."""
+
+    def abandon(self, owner: Hashable) -> None:
+        """Drop the requests of a client that is gone."""
+
+    def set_back(self, owner: Hashable) -> None:
+        """Have the requests of a client that has half-closed, and may be gone, wait behind all others."""
+
+    def may_lend(self, connection: StreamConnection) -> bool:
+        """Tell whether workers may have a connection now."""
+
+    def rows(self) -> list[Row]:
+        """Return the rows of all workers that are there."""
+
+    def read_reports(self) -> None:
+        """Read what the workers have reported, and act on it."""
+
+    def opened(self, number: int, generation: int) -> None:
+        """Tell worker processes of a connection."""
+
+    def closed(self, number: int, generation: int) -> None:
+        """Tell them that it is closed."""
+
+    def wake(self) -> None:
+        """Have `receive` be called soon; from any thread."""
+
+
 class StreamListener(ABC, Generic[C]):
-    """The listening socket and all connections; see `Listener`."""
+    """The listening socket and all connections."""
 
-    submit: Callable[[Task], None]
-    abandon: Callable[[Hashable], None]
-    set_back: Callable[[Hashable], None]
-
-    def __init__(self, listening: socket.socket) -> None:
-        """Take the listening socket."""
+    def __init__(self, listening: socket.socket, supervisor: Supervisor) -> None:
+        """Take the listening socket, and whom this works for."""
+        self._supervisor = supervisor
         listening.setblocking(False)
         self._listening = listening
-        self._guard = threading.RLock()
-        self._readiness = make_readiness()
+        self._readiness = Readiness()
         self._readiness.watch(listening.fileno(), read=True, write=False)
-        self._found: list[Event] = []
         self.connections: dict[int, C] = {}
         self._swept = monotonic()
         self._held_bytes = 0
@@ -68,45 +103,30 @@ class StreamListener(ABC, Generic[C]):
 
     @abstractmethod
     def answer(self, task: Task, outcome: Any) -> None:
-        """Send an answer; see `Listener`."""
-
-    def answer_all(self, held: deque[tuple[Task, Any]]) -> None:
-        while held:
-            try:
-                task, outcome = held.popleft()
-            except IndexError:  # another thread took the last one meanwhile
-                return
-            self.answer(task, outcome)
+        """Send the answer to a request that was submitted."""
 
     def _is_stale(self, _connection: C, _idle_seconds: float) -> bool:
         """Tell whether a connection on which nothing moves shall be closed."""
         return False
 
     def receive(self) -> bool:
-        with self._guard:
-            events, self._found = self._found or self._readiness.ready(), []
-            for descriptor, event in events:
-                connection = self.connections.get(descriptor)
-                if connection is not None:
-                    if event == READ:
-                        self._take_in(connection)
-                        continue
-                    if event & WRITE:
-                        connection.flush()
-                    if event != WRITE:
-                        connection.read()
-                    self._advance(connection)
-                    self._offer(connection)
-                elif descriptor == self._listening.fileno():
-                    self._accept()
-            return len(events) == EVENTS_A_TURN
-
-    def glance(self) -> None:
-        if self._guard.acquire(blocking=False):
-            try:
-                self.receive()  # the lock is this thread's already
-            finally:
-                self._guard.release()
+        """Take in what has arrived, without waiting; tell whether there may be more."""
+        events = self._readiness.ready()
+        for descriptor, event in events:
+            connection = self.connections.get(descriptor)
+            if connection is not None:
+                if event == READ:
+                    self._take_in(connection)
+                    continue
+                if event & WRITE:
+                    connection.flush()
+                if event != WRITE:
+                    connection.read()
+                self._advance(connection)
+                self._offer(connection)
+            elif descriptor == self._listening.fileno():
+                self._accept()
+        return len(events) == EVENTS_A_TURN
 
     def _weigh(self, connection: C) -> None:
         """Count what a connection holds. If all together hold too much, refuse those that hold most and longest."""
@@ -169,7 +189,7 @@ class StreamListener(ABC, Generic[C]):
             self._forget(connection)
             return
         if connection.ended and not connection.is_idle:
-            self.set_back(connection)
+            self._supervisor.set_back(connection)
         wanted = (connection.wants_to_read, connection.wants_to_write)
         if wanted != connection.watched:
             if wanted[0] and not connection.watched[0] and connection.begun:
@@ -184,32 +204,26 @@ class StreamListener(ABC, Generic[C]):
             self._held_bytes -= connection.weighed
             connection.weighed = 0
             if not connection.is_idle:
-                self.abandon(connection)
+                self._supervisor.abandon(connection)
             connection.close()
 
     def _knows(self, connection: C) -> bool:
         return self.connections.get(connection.descriptor) is connection
 
     def look_after(self) -> None:
+        """Do what must be done now and then, whether anything arrives or not."""
         now = monotonic()
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
-            with self._guard:
-                self._readiness.watch(self._listening.fileno(), read=True, write=False)
-                for connection in list(self.connections.values()):
-                    idle = now - connection.touched
-                    has_lingered = connection.lingering and idle > LINGER_SECONDS
-                    if has_lingered or connection.is_unread(now) or self._is_stale(connection, idle):
-                        self._forget(connection)
-                    elif connection.watched[0] and not connection.lingering and connection.is_late(now):
-                        connection.refuse(RequestTimeout(TOO_SLOW))
-                        self._advance(connection)
-
-    def wait(self) -> None:
-        self._found = self._readiness.wait(SWEEP_SECONDS)
-
-    def wake(self) -> None:
-        self._readiness.wake()
+            self._readiness.watch(self._listening.fileno(), read=True, write=False)
+            for connection in list(self.connections.values()):
+                idle = now - connection.touched
+                has_lingered = connection.lingering and idle > LINGER_SECONDS
+                if has_lingered or connection.is_unread(now) or self._is_stale(connection, idle):
+                    self._forget(connection)
+                elif connection.watched[0] and not connection.lingering and connection.is_late(now):
+                    connection.refuse(RequestTimeout(TOO_SLOW))
+                    self._advance(connection)
 
     def is_quiet(self) -> bool:
         """Tell whether every answer has left."""
@@ -217,10 +231,9 @@ class StreamListener(ABC, Generic[C]):
 
     def close(self) -> None:
         """Close everything."""
-        with self._guard:
-            self._readiness.forget(self._listening.fileno())
-            self._listening.close()
-            for connection in list(self.connections.values()):
-                connection.part()
-                self._forget(connection)
-            self._readiness.close()
+        self._readiness.forget(self._listening.fileno())
+        self._listening.close()
+        for connection in list(self.connections.values()):
+            connection.part()
+            self._forget(connection)
+        self._readiness.close()

@@ -27,7 +27,7 @@ from imdb_serving.server.handover import KIND, Handover
 from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.scoreboard import OUTCOMES, Row, Scoreboard
 from imdb_serving.server.serving_process import BEGIN, CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
-from imdb_serving.server.stream_worker import StreamWorker
+from imdb_serving.server.worker import Worker
 
 STOP_SECONDS = 5.0
 END_SECONDS = 1.0
@@ -39,13 +39,13 @@ class ThreadUnit:
 
     pid = 0
 
-    def __init__(self, number: int, make: MakeCarrier, rows: Sequence[Row], start: Callable[..., StreamWorker]) -> None:
+    def __init__(self, number: int, make: MakeCarrier, rows: Sequence[Row], start: Callable[..., Worker]) -> None:
         """Begin to make the handler; `start` makes the worker, whose thread begins once it is ready."""
         self.number, self.made, self.rows = number, monotonic(), list(rows)
         self.stage_names: tuple[str, ...] = ()
         self._before = _answered(self.rows)
         self._make, self._start, self._error = make, start, ""
-        self._worker: StreamWorker | None = None
+        self._worker: Worker | None = None
         self.thread: threading.Thread | None = None
         self._maker = threading.Thread(target=self._prepare, name=f"worker-{number}", daemon=True)
         self._maker.start()

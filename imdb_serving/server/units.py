@@ -19,8 +19,8 @@ from imdb_serving.server.handover import Handover
 from imdb_serving.server.ready_set import EpollReadySet, ReadySet
 from imdb_serving.server.restarts import RestartPolicy
 from imdb_serving.server.scoreboard import Row, Scoreboard
-from imdb_serving.server.stream_worker import StreamWorker
 from imdb_serving.server.unit import STOP_SECONDS, ProcessUnit, ThreadUnit, Unit
+from imdb_serving.server.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Units:
     def share(
         self,
         shared: tuple[Scoreboard, ReadySet, Handover],
-        start: Callable[[Row, Any, int], StreamWorker],
+        start: Callable[[Row, Any, int], Worker],
     ) -> None:
         """Take what all units share, and what makes a worker that is a thread; before `start`."""
         self._shared, self._start_worker = shared, start

@@ -35,7 +35,7 @@ from imdb_serving.server.scoreboard import (
 from imdb_serving.server.unit import ProcessUnit, ThreadUnit
 
 if TYPE_CHECKING:
-    from imdb_serving.server.stream_server import StreamServer
+    from imdb_serving.server.server import Server
     from imdb_serving.server.unit import Unit
 
 log = logging.getLogger(__name__)
@@ -60,9 +60,9 @@ SILENT_SECONDS = 3.0
 
 
 class WorkWatch:
-    """Part of a `StreamServer`, told of by its loop."""
+    """Part of a `Server`, told of by its loop."""
 
-    def __init__(self, server: StreamServer) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
         self._seen: dict[Row, tuple[tuple[int, int], float]] = {}  # what each row's worker is at, and since when
         self._released: dict[Unit, float] = {}  # when each process was told last

@@ -1,19 +1,14 @@
 """The listener for RPC over ZeroMQ: one ROUTER socket, used under one lock.
 
-Workers that are threads receive and answer by themselves, through `DirectHandover`; where they are processes, the
-supervisor does both. A message may come in several frames: it is joined to one piece here, and its answer split.
+A message may come in several frames: it is joined to one piece here, and its answer split.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
@@ -24,11 +19,13 @@ from imdb_serving.protocol.endpoints import ipc_path
 from imdb_serving.protocol.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.server.request_queue import Task
 from imdb_serving.server.rpc_requests import RequestDecoder
+from imdb_serving.server.shared_listener import SharedListener
 from imdb_serving.server.startup import advice, unix_path_lock
 from imdb_serving.server.zeromq_limits import MessageLimit
 
 if TYPE_CHECKING:
     from imdb_serving.server.curve import Authenticator, ServerKeys
+    from imdb_serving.server.stream_listener import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -53,34 +50,29 @@ class Route(NamedTuple):
     one_piece: bool
 
 
-class ZmqListener:
+class ZmqListener(SharedListener):
     """The ROUTER socket. Every call on it is made under `_guard`, for ZeroMQ's sockets are no threads' playground."""
 
-    submit: Callable[[Task], None]
-    abandon: Callable[[Hashable], None]
-
     def __init__(
-        self, endpoint: str, decoder: RequestDecoder, keys: ServerKeys | None = None, *, direct: bool = False
+        self,
+        endpoint: str,
+        decoder: RequestDecoder,
+        supervisor: Supervisor,
+        keys: ServerKeys | None = None,
+        *,
+        direct: bool = False,
     ) -> None:
         """Bind; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none.
 
         With `direct` the workers receive, and answers leave when they do.
         """
+        super().__init__(decoder, supervisor, direct=direct)
         self._context = zmq.Context()
         self._router: zmq.Socket[bytes] = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.MAXMSGSIZE, max(decoder.max_message_bytes, SMALL_BYTES))
         self._send_part = super(zmq.Socket, self._router).send  # without pyzmq's detour in Python for routing ids
         self._limit = MessageLimit(self._router, decoder.max_message_bytes)
-        self._decoder, self.counts = decoder, decoder.counts
-        self._guard = threading.Lock()
-        self.has_more = False
-        """Whether more has arrived than was received, of which the descriptor does not tell again."""
-
-        self._outbox: deque[tuple[Route, Frame]] = deque()
-        self._asked = False
         self.descriptor: int = self._router.fileno()
-        self.is_direct = direct
-        self.readiness_descriptor = -1 if direct else self.descriptor
         self._cleanup: Cleanup | None = None
         self._authenticator: Authenticator | None = None
         try:
@@ -105,27 +97,6 @@ class ZmqListener:
         if bound := ipc_path(self.endpoint):
             self._cleanup = Cleanup(bound, "" if path else str(Path(bound).parent))
 
-    def receive(self) -> bool:
-        """Send what is to be sent and take in what has arrived; tell whether there may be more."""
-        self.glance()
-        return self.has_more
-
-    def glance(self) -> None:
-        """Do as `receive`, unless another thread is at it.
-
-        Nobody waits for the lock, which would cost more than what is done under it: whoever had it looks, once it is
-        given back, whether somebody asked meanwhile.
-        """
-        self._asked = True
-        while self._asked and self._guard.acquire(blocking=False):
-            try:
-                self._asked = False
-                while self._outbox:
-                    self._send(*self._outbox.popleft())
-                self._receive()
-            finally:
-                self._guard.release()
-
     def _receive(self) -> None:
         """Do so with the lock held. ZeroMQ's descriptor tells of arrivals once, so read until there are none."""
         router, known = self._router, self._limit.known
@@ -149,7 +120,7 @@ class ZmqListener:
             # In one piece and frame, as our clients send: all that follows is for others.
             self._limit.saw(first)
             route = Route((first,), one_piece=True)
-            answer = self._decoder.take(piece, parts[0], route, self.submit)
+            answer = self._decoder.take(piece, parts[0], route, self._supervisor.submit)
             if answer is not None:
                 self._send(route, answer)
         self.has_more = True
@@ -167,7 +138,7 @@ class ZmqListener:
             self.counts[error.code] += 1
             answer: bytes | None = wire.encode_failure(error, wire.id_of(message))
         else:
-            answer = self._decoder.take(unpack_whole(whole), whole, route, self.submit)  # type: ignore[arg-type]
+            answer = self._decoder.take(unpack_whole(whole), whole, route, self._supervisor.submit)  # type: ignore[arg-type]
         if answer is not None:
             self._send(route, answer)
 
@@ -185,22 +156,8 @@ class ZmqListener:
             with self._guard:
                 gone = self._limit.check()
             for client in gone:
-                self.abandon(client)
-        if self._asked or self._outbox:
-            self.glance()
-
-    def answer(self, task: Task, outcome: Frame) -> None:
-        """Have an answer leave with the next `receive` or `glance`."""
-        self._outbox.append((task.route, outcome))
-
-    def fail(self, task: Task, error: ServingError) -> None:
-        """Have a failure leave likewise."""
-        self.answer(task, wire.encode_failure(error, task.request_id))
-
-    @property
-    def held(self) -> int:
-        """How many answers have not left."""
-        return len(self._outbox)
+                self._supervisor.abandon(client)
+        super().look_after()
 
     def _send(self, route: Route, piece: Frame) -> None:
         frames = (piece,) if route.one_piece else wire.split(piece)
@@ -213,10 +170,6 @@ class ZmqListener:
         except zmq.ZMQError as error:
             log.warning("an answer could not be delivered: %s", error)
 
-    def is_quiet(self) -> bool:
-        """Tell whether every answer has left."""
-        return not self._outbox
-
     def close(self) -> None:
         """Send what is to be sent, and close it."""
         self.glance()
@@ -228,23 +181,3 @@ class ZmqListener:
         self._context.term()
         if self._cleanup is not None:
             self._cleanup.close()
-
-    # No connection is lent to workers.
-
-    connections: Mapping[int, Any] = MappingProxyType({})
-    lent: Mapping[int, int] = MappingProxyType({})
-    unsettled: frozenset[int] = frozenset()
-
-    def offer_all(self) -> None:
-        """Do nothing."""
-
-    def socket_of(self, number: int) -> Any:
-        """Return nothing: it is not asked."""
-
-    def generations(self) -> Iterator[tuple[int, int]]:
-        """Yield nothing."""
-        return iter(())
-
-    def arrivals(self) -> Iterator[Any]:
-        """Yield nothing."""
-        return iter(())

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
-import threading
 
-import pytest
-
-from imdb_serving.server.readiness import (
-    EVENTS_A_TURN,
-    READ,
-    WRITE,
-    EpollReadiness,
-    Readiness,
-    SelectorReadiness,
-    make_readiness,
-)
-
-KINDS = [SelectorReadiness, *([EpollReadiness] if hasattr(select, "epoll") else [])]
+from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Readiness
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_ready_is_told_as_long_as_it_is_watched(kind: type[SelectorReadiness]) -> None:
-    readiness: Readiness = kind()
+def test_what_is_ready_is_told_as_long_as_it_is_watched() -> None:
+    readiness = Readiness()
     ours, theirs = socket.socketpair()
     with ours, theirs:
         readiness.watch(ours.fileno(), read=True, write=False)
@@ -44,9 +29,8 @@ def test_what_is_ready_is_told_as_long_as_it_is_watched(kind: type[SelectorReadi
     readiness.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_end_of_a_connection_is_something_to_read(kind: type[SelectorReadiness]) -> None:
-    readiness: Readiness = kind()
+def test_the_end_of_a_connection_is_something_to_read() -> None:
+    readiness = Readiness()
     ours, theirs = socket.socketpair()
     with ours:
         readiness.watch(ours.fileno(), read=True, write=False)
@@ -57,9 +41,8 @@ def test_the_end_of_a_connection_is_something_to_read(kind: type[SelectorReadine
     readiness.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_none_is_lost_when_many_are_ready_at_once(kind: type[SelectorReadiness]) -> None:
-    readiness, pipes = kind(), [os.pipe() for _ in range(EVENTS_A_TURN + 20)]
+def test_none_is_lost_when_many_are_ready_at_once() -> None:
+    readiness, pipes = Readiness(), [os.pipe() for _ in range(EVENTS_A_TURN + 20)]
     for reader, writer in pipes:
         readiness.watch(reader, read=True, write=False)
         os.write(writer, b"x")
@@ -75,16 +58,15 @@ def test_none_is_lost_when_many_are_ready_at_once(kind: type[SelectorReadiness])
     readiness.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_ring_ends_a_wait_whoever_else_looks_meanwhile(kind: type[SelectorReadiness]) -> None:
-    readiness: Readiness = kind()
-    threading.Timer(0.05, readiness.wake).start()
-    readiness.wait(60)
-    readiness.wake()
-    readiness.ready()
-    readiness.wait(60)
+def test_each_has_its_turn_when_many_stay_ready() -> None:
+    readiness, pipes = Readiness(), [os.pipe() for _ in range(2 * EVENTS_A_TURN + 5)]
+    for reader, writer in pipes:
+        readiness.watch(reader, read=True, write=False)
+        os.write(writer, b"x")
+    told = {descriptor for _ in range(4) for descriptor, _ in readiness.ready()}
+    assert told == {reader for reader, _ in pipes}
+    for reader, writer in pipes:
+        readiness.forget(reader)
+        os.close(reader)
+        os.close(writer)
     readiness.close()
-
-
-def test_this_system_has_one() -> None:
-    make_readiness().close()

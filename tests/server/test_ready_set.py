@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from waiting import wait_until
 
-from imdb_serving.server import ready_set, stream_worker
+from imdb_serving.server import ready_set, worker
 from imdb_serving.server.handover import INLINE_BYTES, LEFT, RESULT, SCRATCH_BYTES, Handover, Passed
 from imdb_serving.server.ready_set import EpollReadySet, ReadySet, SelectorReadySet
 from imdb_serving.server.scoreboard import (
@@ -185,6 +185,6 @@ def test_an_arrival_is_told_though_the_thread_is_interrupted(
 ) -> None:
     clocks = iter([1_000, 91_000, 200_000, 200_400])  # the first two are 90 µs apart: read again
     walls = iter([5_000_090_000, 5_000_199_200])
-    monkeypatch.setattr(stream_worker, "perf_counter_ns", lambda: next(clocks))
-    monkeypatch.setattr(stream_worker, "time_ns", lambda: next(walls))
-    assert stream_worker.arrival_ns(5_000_099_200) == 100_400
+    monkeypatch.setattr(worker, "perf_counter_ns", lambda: next(clocks))
+    monkeypatch.setattr(worker, "time_ns", lambda: next(walls))
+    assert worker.arrival_ns(5_000_099_200) == 100_400

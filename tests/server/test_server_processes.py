@@ -31,7 +31,7 @@ SLEEPER = """
 import os, signal, time
 from pathlib import Path
 from imdb_serving.pipeline import Pipeline, imdb_pipeline
-from imdb_serving.server.stream_worker import StreamWorker
+from imdb_serving.server.worker import Worker
 
 def stopped_before(method):
     def stopped(*arguments):
@@ -51,7 +51,7 @@ class Sleep:
 
 def make(engine, bundle):
     if Path("stops").exists():
-        StreamWorker._work = stopped_before(StreamWorker._work)
+        Worker._work = stopped_before(Worker._work)
     ops = list(imdb_pipeline(engine, bundle).ops)
     return Pipeline([ops[0], Sleep(), *ops[1:]])
 """

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
-import os
+import select
 import signal
 import threading
-import time
 
 import pytest
 
 from imdb_serving.server.readiness import Waker
 
 
+def rings(waker: Waker, seconds: float) -> bool:
+    """Wait for it; whether it was rung."""
+    select.select([waker.descriptor], [], [], seconds)
+    return waker.clear()
+
+
 def test_a_ring_ends_a_wait_or_the_next_one() -> None:
     waker = Waker()
     threading.Timer(0.05, waker.wake).start()
-    assert waker.wait(20)
+    assert rings(waker, 20)
     waker.wake()
     waker.wake()
-    assert waker.wait(0)
-    assert not waker.wait(0.01)
+    assert rings(waker, 0)
+    assert not rings(waker, 0.01)
     waker.close()
-
-
-def test_another_descriptor_ends_a_wait() -> None:
-    reader, writer = os.pipe()
-    waker = Waker(reader)
-    os.write(writer, b"x")
-    started = time.monotonic()
-    assert not waker.wait(60)
-    assert time.monotonic() - started < 30
-    waker.close()
-    os.close(reader)
-    os.close(writer)
 
 
 def test_ringing_never_blocks_nor_fails() -> None:
     waker = Waker()
     for _ in range(100_000):
         waker.wake()
-    assert waker.wait(0)
+    assert rings(waker, 0)
     waker.close()
     waker.wake()
 
@@ -50,7 +43,7 @@ def test_a_signal_handler_may_ring() -> None:
     previous = signal.signal(signal.SIGALRM, lambda *_: waker.wake())
     signal.setitimer(signal.ITIMER_REAL, 0.05)
     try:
-        assert waker.wait(20)
+        assert rings(waker, 20)
     finally:
         signal.signal(signal.SIGALRM, previous)
         waker.close()

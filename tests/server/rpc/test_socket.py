@@ -27,7 +27,7 @@ from imdb_serving.config import MAX_QUEUE
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server import connection as streams
-from imdb_serving.server import socket_listener, stream_listener, stream_server, work_watch
+from imdb_serving.server import server, socket_listener, stream_listener, work_watch
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
@@ -237,7 +237,7 @@ def half(request: object, timeline: object) -> object:
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_listener, "make_readiness", SelectorReadiness)
-    monkeypatch.setattr(stream_server, "make_ready_set", SelectorReadySet)
+    monkeypatch.setattr(server, "make_ready_set", SelectorReadySet)
     with own_server(half) as endpoint, connect(endpoint, timeout=10) as client:
         for _ in range(5):
             with pytest.raises(RemoteFailure, match="half"):

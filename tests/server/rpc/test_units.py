@@ -24,7 +24,7 @@ from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, Serve
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.server import restarts, work_watch
 from imdb_serving.server.rpc_server import rpc_server
-from imdb_serving.server.stream_server import StreamServer
+from imdb_serving.server.server import Server
 from imdb_serving.server.units import Units
 from imdb_serving.timing import Timeline
 
@@ -48,7 +48,7 @@ def make_sleeper() -> Handler:
 class Running:
     """A server with worker processes, and its endpoint."""
 
-    def __init__(self, server: StreamServer) -> None:
+    def __init__(self, server: Server) -> None:
         self.server, self.endpoint = server, ""
         self.broken: list[ServerStartError] = []
         self._ready: queue.Queue[str] = queue.Queue()

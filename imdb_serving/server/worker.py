@@ -135,7 +135,7 @@ class Carrier(Protocol):
         """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
 
 
-class StreamWorker:
+class Worker:
     """One thread of a server's process; `run` it."""
 
     def __init__(

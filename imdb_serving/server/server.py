@@ -1,4 +1,4 @@
-"""The supervisor of a server over stream sockets: it serves nobody whom a worker can serve.
+"""A server, as its supervisor: it serves nobody whom a worker can serve.
 
 It accepts connections and lends them to the workers, by arming them in the ready set. It has a connection to itself
 while something about it is not ordinary: a message that comes in pieces, several at once, a client that does not read,
@@ -29,7 +29,7 @@ from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
 from imdb_serving.server.pace import Pace
 from imdb_serving.server.readiness import Waker
-from imdb_serving.server.ready_set import ReadySet, make_ready_set
+from imdb_serving.server.ready_set import make_ready_set
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.scoreboard import (
     ASLEEP,
@@ -42,10 +42,11 @@ from imdb_serving.server.scoreboard import (
 )
 from imdb_serving.server.serving_process import MakeCarrier
 from imdb_serving.server.startup import Starter
-from imdb_serving.server.stream_worker import Carrier, StreamWorker
+from imdb_serving.server.stream_listener import Supervisor
 from imdb_serving.server.unit import ProcessUnit, Unit
 from imdb_serving.server.units import START_SECONDS, Units
 from imdb_serving.server.work_watch import MAX_HUNG, WorkWatch
+from imdb_serving.server.worker import Carrier, Worker
 
 log = logging.getLogger(__name__)
 
@@ -68,17 +69,14 @@ class Service(Protocol):
     def carrier(self) -> Carrier:
         """One that reads, and does not answer."""
 
-    def listen(self, introduce: Callable[[], ServerInfo], shared: tuple[ReadySet, Scoreboard, int]) -> Any:
-        """Listen; raise `ServerStartError` when the address cannot be had.
-
-        `introduce` returns what the server says of itself, or raises a `ServingError`; `shared` is for the listener.
-        """
+    def listen(self, supervisor: Supervisor) -> Any:
+        """Listen, for a supervisor; raise `ServerStartError` when the address cannot be had."""
 
     def answering(self, make: Callable[[], Any]) -> MakeCarrier:
         """Return what makes a worker's carrier, from what makes its handler."""
 
 
-class StreamServer:
+class Server:
     """Serves an endpoint with the workers of some units. Make it, `run` it in one thread; `stop` it from anywhere."""
 
     def __init__(
@@ -101,7 +99,7 @@ class StreamServer:
         self._service, self._units = service, units
         self.info = info
         self._describe = describe
-        self.watch: Callable[[StreamServer], AbstractContextManager[str]] = lambda _: nullcontext("")
+        self.watch: Callable[[Server], AbstractContextManager[str]] = lambda _: nullcontext("")
         self._starter = Starter(self._start)
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
@@ -128,7 +126,8 @@ class StreamServer:
         """Take what makes a worker's handler; before the workers are started."""
         self._units.make_carrier = self._service.answering(make)
 
-    def _introduce(self) -> ServerInfo:
+    def introduce(self) -> ServerInfo:
+        """Return what the server says of itself; raise a `ServingError` while it cannot answer."""
         if (refusal := self.refusal()) is not None:
             raise refusal
         if self._describe is not None:
@@ -147,6 +146,22 @@ class StreamServer:
         """Ask `run` to answer what has arrived, then return; may be called from a signal handler."""
         self._stopping = self._roused = True
         self._waker.wake()
+
+    def wake(self) -> None:
+        """Have what arrives be taken in soon; from any thread."""
+        self._waker.wake()
+
+    def submit(self, task: Task) -> None:
+        """Take a request; raise a `ServingError` that refuses it."""
+        self.dispatcher.submit(task)
+
+    def abandon(self, owner: Hashable) -> None:
+        """Drop the requests of a client that is gone."""
+        self.dispatcher.abandon(owner)
+
+    def set_back(self, owner: Hashable) -> None:
+        """Have the requests of a client that may be gone wait behind all others."""
+        self.queue.set_back(owner)
 
     def give_up(self, error: ServerStartError) -> None:
         """Have `run` end, and raise this error."""
@@ -179,17 +194,17 @@ class StreamServer:
     def _open(self) -> None:
         local = self._units.kind == "thread"
         descriptors = processes.raise_descriptor_limit()
-        lowest = 0 if local else min(LOWEST_NUMBER, descriptors // 2)
+        self.lowest = 0 if local else min(LOWEST_NUMBER, descriptors // 2)
         self.ready = make_ready_set()
         self.board = Scoreboard(2 * self._units.workers + MAX_HUNG, descriptors)
         self._pace = Pace(self._units.workers)
         try:
-            listener = self._service.listen(self._introduce, (self.ready, self.board, lowest))
+            listener = self._service.listen(self)
         except BaseException:
             self._close_shared()
             raise
         self.listener = listener
-        self.handover = Handover(local=local, lowest=lowest)
+        self.handover = Handover(local=local, lowest=self.lowest)
         self._units.share((self.board, self.ready, self.handover), self._worker)
         self._units.notify = self._waker.wake
         carrier = self._service.carrier
@@ -199,11 +214,6 @@ class StreamServer:
         self.work_numbers = self.direct.numbers if self.direct is not None else (self.handover.requests.fileno(),)
         for number in self.work_numbers:
             self.ready.arm(number)
-        listener.submit, listener.abandon = self.dispatcher.submit, self.dispatcher.abandon
-        listener.set_back = self.queue.set_back
-        listener.may_lend, listener.rows = self._may_lend, self.rows
-        listener.read_reports, listener.notify = self.read_reports, self._waker.wake
-        listener.opened, listener.closed = self._tell_opened, self._tell_closed
         self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, carrier.read, self.rows)
         self._at_work = WorkWatch(self)
         self._heap = HeapTrimmer(monotonic())
@@ -223,12 +233,12 @@ class StreamServer:
             self._hears.add(self.listener.descriptor)
             self._poll.register(self.listener.descriptor, select.POLLIN)
 
-    def _worker(self, row: Row, carrier: Any, number: int) -> StreamWorker:
+    def _worker(self, row: Row, carrier: Any, number: int) -> Worker:
         """Make a worker that is a thread of this process."""
         shared = self.board, self.ready, self.handover, self.listener.socket_of
         if self.direct is not None:
             return DirectWorker(self.direct, row, *shared, carrier, self._pace, number)
-        return StreamWorker(row, *shared, carrier, self._pace, number)
+        return Worker(row, *shared, carrier, self._pace, number)
 
     def refusal(self) -> ServingError | None:
         """Return what all requests are refused with, while the server starts or drains."""
@@ -246,15 +256,18 @@ class StreamServer:
         """Return how many requests are in progress."""
         return sum(row.is_busy for row in self.rows())
 
-    def _may_lend(self, connection: StreamConnection) -> bool:
+    def may_lend(self, connection: StreamConnection) -> bool:
+        """Tell whether workers may have a connection now."""
         return self._refusing is None and not self.board.common[HAND_OVER] and not self.queue.distrusts(connection)
 
-    def _tell_opened(self, number: int, generation: int) -> None:
+    def opened(self, number: int, generation: int) -> None:
+        """Tell worker processes of a connection."""
         for unit in self.live:
             if isinstance(unit, ProcessUnit):
                 unit.opened(number, generation)
 
-    def _tell_closed(self, number: int, generation: int) -> None:
+    def closed(self, number: int, generation: int) -> None:
+        """Tell them that it is closed."""
         for unit in self.live:
             if isinstance(unit, ProcessUnit):
                 unit.closed(number, generation)
