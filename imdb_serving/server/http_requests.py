@@ -24,7 +24,6 @@ from imdb_serving.server.worker import Outcome, Question
 
 HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
-_numbers = itertools.count(1)
 
 
 def is_prediction(request: HttpRequest) -> bool:
@@ -45,6 +44,7 @@ class HttpCarrier:
         """Take what makes the application, if it shall answer, the limit on bodies, and the server's host and port."""
         self._max_body, self._parser = max_body_bytes, RequestParser(max_body_bytes)
         self._environ = base_environ(*place)
+        self._numbers = itertools.count(1)  # of requests, for the log
         if make_app is not None:
             app = make_app()
             self._app = app.wsgi_app
@@ -65,7 +65,7 @@ class HttpCarrier:
             return None
         size = 0 if request is message else len(message)  # type: ignore[arg-type]
         try:
-            return Question(request, size, int(request_seconds(request) * 1e9), next(_numbers))
+            return Question(request, size, int(request_seconds(request) * 1e9), next(self._numbers))
         except ServingError:
             return None
 

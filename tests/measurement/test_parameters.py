@@ -105,14 +105,14 @@ def test_a_wrong_mode_or_further_grid_is_refused_with_what_was_meant(tmp_path: P
 def test_processes_are_an_axis_where_workers_are_threads_that_several_can_have(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        "engine: none\nmode: [rpc, socket]\nserver_threads: [1, 4]\nserver_processes: [1, 2, 4]\n"
-        "also: [{mode: flask, server_threads: [2]}, {mode: flask, engine: paddle}]\n",
+        "engine: none\nmode: [flask-gateway, socket]\nserver_threads: [1, 4]\nserver_processes: [1, 2, 4]\n"
+        "also: [{mode: [rpc, flask], server_threads: [2]}, {mode: flask, engine: paddle}]\n",
     )
     runs = [part.grid(axes, 1, "s", "r", tmp_path) for part, axes in load_sweep(path).every_grid()]
     assert [(run.mode, run.engine, run.server_threads, run.server_processes) for run in runs] == [
-        ("rpc", "none", 1, 1), ("rpc", "none", 4, 1),
+        ("flask-gateway", "none", 1, 1), ("flask-gateway", "none", 4, 1),
         ("socket", "none", 1, 1), ("socket", "none", 4, 1), ("socket", "none", 4, 2), ("socket", "none", 4, 4),
-        ("flask", "none", 2, 1), ("flask", "none", 2, 2),
+        ("rpc", "none", 2, 1), ("rpc", "none", 2, 2), ("flask", "none", 2, 1), ("flask", "none", 2, 2),
         ("flask", "paddle", 1, 1), ("flask", "paddle", 4, 1),
     ]  # fmt: skip
     one, two = runs[3], runs[4]
@@ -131,7 +131,10 @@ def test_processes_are_an_axis_where_workers_are_threads_that_several_can_have(t
         ("mode: socket\nengine: paddle\nserver_processes: [2]", "got socket with workers of the kind process"),
         ("mode: socket\nengine: none\nserver_processes: [8]", "server_processes: 8 need as many server threads, got 4"),
         ("mode: flask\nengine: none\nserver_processes: []", "server_processes: expected different whole numbers"),
-        ("mode: flask\nengine: none\nalso: [{mode: rpc, server_processes: [2]}]", "also, entry 1: server_processes: 2"),
+        (
+            "mode: flask\nengine: none\nalso: [{mode: flask-gateway, server_processes: [2]}]",
+            "also, entry 1: server_processes: 2",
+        ),
     ],
 )
 def test_processes_that_no_server_can_have_are_refused(tmp_path: Path, text: str, words: str) -> None:

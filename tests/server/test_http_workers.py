@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import signal
 import socket
 import threading
@@ -24,11 +25,10 @@ from imdb_serving.clients.connect import connect
 from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.messages import Handler, Reply, Request
-from imdb_serving.server import server, stream_listener, work_watch
+from imdb_serving.server import server, work_watch
 from imdb_serving.server.http_parsing import MAX_FIELDS
 from imdb_serving.server.http_requests import HttpCarrier
 from imdb_serving.server.http_server import HttpServer
-from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
 from imdb_serving.timing import Stage, Timeline
 
@@ -351,7 +351,7 @@ def test_a_passed_request_that_a_worker_cannot_read_holds_up_nobody(
 
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_listener, "make_readiness", SelectorReadiness)
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.PollSelector)
     monkeypatch.setattr(server, "make_ready_set", SelectorReadySet)
     with own_server(sleeper, 2) as url, kit.side_by_side(4) as run:
         answers = [run(calls, url, 5) for _ in range(4)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.server import direct, work_watch
+from imdb_serving.server import server as supervising
 from imdb_serving.server.memory_server import MemoryServer
+from imdb_serving.server.ready_set import SelectorReadySet
 from imdb_serving.timing import Timeline
 
 
@@ -227,3 +230,18 @@ def test_what_is_no_message_is_told(gate: Gate) -> None:
     with running(lambda: gate, 1) as it:
         _, error = wire.decode_answer(*wire.open_piece(it.server.ask(b"nonsense").result(20)))
         assert "no message" in str(error)
+
+
+def test_where_there_is_no_epoll_requests_are_shared_as_well(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.PollSelector)
+    monkeypatch.setattr(supervising, "make_ready_set", SelectorReadySet)
+    with running(lambda: gate, 2) as it:
+        for _ in range(50):
+            assert answered(it.ask()) in {0.0, 1.0}
+        stuck = it.ask(1)
+        assert wait_until(lambda: gate.at_gate == 1)
+        for _ in range(20):
+            answered(it.ask())
+        assert not stuck.done()
+        gate.opens.set()
+        assert answered(stuck) in {0.0, 1.0}

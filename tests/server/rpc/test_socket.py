@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import select
+import selectors
 import socket
 import struct
 import threading
@@ -29,7 +30,6 @@ from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server import connection as streams
 from imdb_serving.server import server, socket_listener, stream_listener, work_watch
 from imdb_serving.server.connection import StreamConnection
-from imdb_serving.server.readiness import SelectorReadiness
 from imdb_serving.server.ready_set import SelectorReadySet
 from imdb_serving.server.rpc_server import rpc_server as server_of
 from imdb_serving.server.scoreboard import SHED
@@ -236,7 +236,7 @@ def half(request: object, timeline: object) -> object:
 
 
 def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_listener, "make_readiness", SelectorReadiness)
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.PollSelector)
     monkeypatch.setattr(server, "make_ready_set", SelectorReadySet)
     with own_server(half) as endpoint, connect(endpoint, timeout=10) as client:
         for _ in range(5):
