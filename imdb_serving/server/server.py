@@ -415,7 +415,7 @@ class Server:
             if self.listener.take(number):
                 self.listener.reclaim(number)
         self._refusing = lambda: ServerUnavailable("this server is shutting down; use another one")
-        until = monotonic() + self._drain_timeout
+        until = monotonic() + (0.0 if self._broken else self._drain_timeout)  # without workers nobody will answer
         while (len(self.queue) or self.dispatcher.in_flight or self.listener.lent) and monotonic() < until:
             self.keep(TICK_SECONDS)
         late = ServerUnavailable("this server is shutting down and did not come to this request; use another one")

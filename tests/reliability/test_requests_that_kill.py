@@ -105,7 +105,7 @@ def test_a_flood_of_requests_that_kill_waits_behind_all_others(tmp_path, monkeyp
             body = struct.pack("<2q", 13, number)
             words = {**kit.WORDS, "shape": [2], "lengths": [2]}
             killer.send_multipart([*kit.raw_message(id=number, feed=[words], deadline_ms=60_000)[:2], body])
-        with load.clients_at_work(server.endpoint, 1, 10) as good:
+        with load.clients_at_work(server.endpoint, 1, 60) as good:
             good.more(50)
         assert set(good.outcomes) == {"answered"}, good.texts
 

@@ -111,6 +111,7 @@ def test_deadlines_hold_and_hello_is_answered_while_every_worker_is_stuck(gate: 
         _, info = wire.decode_answer(*wire.open_piece(it.server.ask(wire.encode_hello(9)).result(20)))
         assert isinstance(info, ServerInfo)
         assert not any(each.done() for each in stuck)
+        gate.opens.set()
 
 
 def test_one_at_work_past_its_deadline_is_told_and_counts_once(gate: Gate) -> None:
@@ -127,6 +128,7 @@ def test_a_worker_that_hangs_is_replaced(gate: Gate, monkeypatch: pytest.MonkeyP
         assert answered(it.ask(1, seconds=0.1)) == "timeout"
         assert answered(it.ask()) == 0.0
         assert it.server.replaced == 1
+        gate.opens.set()
 
 
 def test_the_queue_is_bounded(gate: Gate) -> None:

@@ -161,6 +161,7 @@ def test_a_server_whose_last_worker_cannot_be_replaced_ends_with_the_reason(
     carrier: kit.Carrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(restarts, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 1, partial(startable, tmp_path, 1)) as it:
         assert it.ask(0)
         with pytest.raises(ServerUnavailable):
@@ -176,6 +177,7 @@ def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
     carrier: kit.Carrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(restarts, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 3, partial(startable, tmp_path, 4)) as it:
         with pytest.raises(RemoteFailure):
             it.ask(13)
@@ -223,6 +225,7 @@ def test_a_worker_that_keeps_dying_without_a_request_is_given_up_with_the_reason
     carrier: kit.Carrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(restarts, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 1, partial(frail, 1000, tmp_path)) as it:
         assert wait_until(lambda: bool(it.broken), 60)
         tried = f"tried {restarts.MAX_TRIES} times in a row"
@@ -231,7 +234,10 @@ def test_a_worker_that_keeps_dying_without_a_request_is_given_up_with_the_reason
     assert f"worker 0 is given up: {reason}" in caplog.text
 
 
-def test_requests_that_kill_their_workers_never_have_one_given_up(carrier: kit.Carrier) -> None:
+def test_requests_that_kill_their_workers_never_have_one_given_up(
+    carrier: kit.Carrier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 1) as it:
         for length in range(1, restarts.MAX_TRIES + 2):  # as many different requests, each of which kills two workers
             with pytest.raises(RemoteFailure, match=DIED):
@@ -275,6 +281,7 @@ def test_a_worker_that_answers_after_all_is_forgiven(
     carrier: kit.Carrier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restarts, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 1, partial(frail, restarts.MAX_TRIES - 1, tmp_path)) as it:
         server = it.server
         assert wait_until(lambda: server.replaced == restarts.MAX_TRIES - 1 and server.missing() == 0, 60)
@@ -288,6 +295,7 @@ def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(
     carrier: kit.Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restarts, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 0.1)
     refusals = [OSError(24, "Too many open files")] * 2 * restarts.MAX_TRIES
     with running(carrier, 1) as it:
