@@ -91,10 +91,13 @@ class Arrivals:
         """Count a request among those that wait, or refuse it."""
         number, now_ns = connection.descriptor, perf_counter_ns()
         seen = number * CONNECTION_CELLS + SEEN
-        seen_ns = self._cells[seen] or now_ns  # a worker that has died may have had it before
-        self._cells[seen] = seen_ns
-        if not self._still_waits(number, sent):
-            self._cells[seen] = 0  # a worker took it meanwhile
+        known_ns = self._cells[seen]  # a worker that has died may have had it before
+        seen_ns = known_ns or now_ns
+        if not known_ns:
+            self._cells[seen] = seen_ns
+        if not self._still_waits(number, sent):  # a worker took it meanwhile
+            if not known_ns:  # else it is the worker's, who may not have read it yet
+                self._cells[seen] = 0
             return
         deadline = monotonic() + (question.allowed_ns - now_ns + seen_ns) / 1e9
         task = Task(connection, question.request_id, seen_ns, deadline, None, question.size)

@@ -127,11 +127,13 @@ class WorkWatch:
     def _look_at_stopped(self, unit: ProcessUnit, row: Row, now: float, since: float) -> None:
         """Have no request wait past its deadline for a process that was given it and does not begin: it may be stopped.
 
-        It is replaced then, and whoever is given the request next knows how long it has waited.
+        It is replaced then, and whoever is given the request next knows how long it has waited. What others have been
+        passed does not wait for it at all.
         """
         server, late = self._server, now - since > LATE_SECONDS
         for number in filter(None, row.numbers.tolist()[row.cells[AT] :]):
             if number in server.work_numbers:
+                server.ready.arm(number)
                 request = server.dispatcher.in_flight.get(row.cells[PASSED])
                 if request is not None and request.deadline < now:
                     self.expire(row, RequestTimeout(AT_WORK))

@@ -28,9 +28,10 @@ from imdb_serving.errors import RemoteFailure, RequestTimeout
 from imdb_serving.server_process import ServerProcess
 
 SLEEPER = """
-import os, signal, time
+import signal, threading, time
 from pathlib import Path
 from imdb_serving.pipeline import Pipeline, imdb_pipeline
+from imdb_serving.server.handover import Handover
 from imdb_serving.server.worker import Worker
 
 def stopped_before(method):
@@ -40,7 +41,7 @@ def stopped_before(method):
         except FileNotFoundError:
             pass
         else:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)  # this thread, at once
         return method(*arguments)
     return stopped
 
@@ -52,6 +53,8 @@ class Sleep:
 def make(engine, bundle):
     if Path("stops").exists():
         Worker._work = stopped_before(Worker._work)
+    if Path("stops_taking").exists():
+        Handover.take = stopped_before(Handover.take)
     ops = list(imdb_pipeline(engine, bundle).ops)
     return Pipeline([ops[0], Sleep(), *ops[1:]])
 """
@@ -170,6 +173,18 @@ def test_a_process_stopped_before_it_begins_holds_no_request_past_its_deadline(
         assert not stopping.exists()
         assert time.monotonic() - begun < 30  # and not when the client gives up
         wait_until(lambda: len(kit.workers(server.pid)) == 2, 20)
+
+
+def test_a_process_stopped_before_it_takes_what_was_passed_leaves_it_to_another(serve, tmp_path: Path) -> None:
+    """It would be replaced after two seconds: until then, no other worker would be given a passed request."""
+    (tmp_path / "stops_taking").touch()
+    server = serve(2, *PROCESSES, scheme="rpc")
+    stopping = tmp_path / "stop"
+    stopping.touch()
+    with connect(server.endpoint, timeout=1.8) as client:
+        client.predict({"words": [1]})
+        assert not stopping.exists()
+        client.predict({"words": [1]})
 
 
 @SCHEMES
