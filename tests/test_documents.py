@@ -90,6 +90,12 @@ def test_links_to_others_are_answered(link: str) -> None:
         pytest.skip(f"no way to {link} from here: {error}")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"\btests/[\w/]+\.py\b", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_the_example_report_leads_to_what_is_there() -> None:
     folder = ROOT / "outputs" / "example"
     page = (folder / "report.html").read_text(encoding="utf-8")

@@ -43,7 +43,7 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
-from imdb_serving.server.http_responses import BODY, RECEIVED_NS, TOLD
+from imdb_serving.server.http_responses import BODY, OUTCOME, RECEIVED_NS
 from imdb_serving.server.pace import step_timer
 from imdb_serving.timing import Stage, Timeline
 
@@ -200,8 +200,8 @@ def _predict(answer: Answer, environ: Mapping[str, Any], received_ns: int, begun
     stages = [Stage("queue", received_ns, begun_ns), Stage("parse", begun_ns, parsed_ns), *reply.stages]
     body = json_bodies.encode_reply(reply, form)
     timing = json_bodies.format_timing(stages)
-    if (told := environ.get(TOLD)) is not None:
-        told.stages = stages
+    if (outcome := environ.get(OUTCOME)) is not None:
+        outcome.stages = stages
     headers = [("Content-Type", JSON), ("Server-Timing", timing), ("Content-Length", str(len(body)))]
     return _Answer([body], headers=headers)
 
@@ -260,9 +260,9 @@ def _http_problem(error: HTTPException) -> Response:
 
 
 def _problem_response(status: HTTPStatus, detail: str, code: str, headers: Mapping[str, str]) -> Response:
-    told = request.environ.get(TOLD)
-    if told is not None:
-        told.code = code
+    outcome = request.environ.get(OUTCOME)
+    if outcome is not None:
+        outcome.code = code
     body = json_bodies.encode_problem(status, status.phrase, detail, code)
     return Response(body, status, headers, content_type=PROBLEM)
 

@@ -1,9 +1,9 @@
 """For workers that are threads and a carrier without connections to lend: each receives, takes what waits, and answers.
 
-A worker that has nothing to do waits until something arrives or the bell rings. It takes in what has arrived, for all;
-the request that has waited longest is its own, and while more wait it rings for another worker, unless requests are so
-brief that to wake one would take longer. Answers are held until nothing waits: each wakes a client, which takes the
-processor from the requests that remain.
+A worker that has nothing to do waits until something arrives or another worker wakes it. It takes in what has arrived,
+for all; the request that has waited longest is its own, and while more wait it wakes another worker, unless requests
+are so brief that to wake one would take longer. Answers are held until nothing waits: each wakes a client, which takes
+the processor from the requests that remain.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class DirectQueue:
         """Take where requests arrive, who knows what becomes of them, and how workers share them."""
         self._listener, self._dispatcher, self._pace = listener, dispatcher, pace
         self._queue, self._in_flight = dispatcher.queue, dispatcher.in_flight
-        self._bell = Waker()
-        self.numbers = (self._bell.descriptor, listener.descriptor)
+        self._waker = Waker()
+        self.numbers = (self._waker.descriptor, listener.descriptor)
         """The descriptors at which idle workers wait."""
 
         self.keys = itertools.count(1)
 
-    def ring(self) -> None:
+    def wake_one(self) -> None:
         """Have an idle worker take what waits."""
-        self._bell.wake()
+        self._waker.wake()
 
-    def silence(self, number: int) -> None:
-        """Clear the bell, if that is what a worker was called by."""
+    def clear(self, number: int) -> None:
+        """Clear the waker, if that is what woke a worker."""
         if number == self.numbers[0]:
-            self._bell.clear()
+            self._waker.clear()
 
     def take(self, key: int) -> Task | None:
         """Return the next request, after taking in what has arrived, if none waits; None if there is none then.
@@ -66,7 +66,7 @@ class DirectQueue:
             return None
         self._in_flight[key] = task
         if tasks and not self._pace.is_brief:
-            self.ring()
+            self.wake_one()
         return task
 
     def finish(self, key: int, task: Task, code: int, data: Any) -> bool:
@@ -87,8 +87,8 @@ class DirectQueue:
         self._dispatcher.not_read(key)
 
     def close(self) -> None:
-        """Give back the bell."""
-        self._bell.close()
+        """Give back the waker."""
+        self._waker.close()
 
 
 class DirectWorker(Worker):
@@ -119,7 +119,7 @@ class DirectWorker(Worker):
     def _answer_what_waits(self, number: int) -> None:
         """Answer one request after another; in between, what is taken in may count on this worker."""
         direct, key, cells, numbers = self._direct, self._key, self._cells, self.row.numbers
-        direct.silence(number)
+        direct.clear(number)
         task = direct.take(key)
         alone = self._pace.is_brief  # nobody else is to be woken for what comes meanwhile
         if not alone:

@@ -21,6 +21,7 @@ from imdb_serving.server.handover import Handover, Passed, Report
 from imdb_serving.server.lending import LendingListener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.restarts import KILLS, Quarantine, WorkersDied
+from imdb_serving.server.stream_listener import OUT_OF_RESOURCES
 from imdb_serving.server.units import Units
 from imdb_serving.server.worker import Carrier, log_failure
 
@@ -95,7 +96,6 @@ class Dispatcher:
     def died_at(self, number: int) -> None:
         """See to a passed request whose worker has died."""
         task = self.in_flight.pop(number, None)
-        self.queue.ahead = 0
         if task is None or task.open.locked():
             return
         self.quarantine.note_death()
@@ -113,11 +113,18 @@ class Dispatcher:
             number = next(self._numbers)
             deadline_ns = perf_counter_ns() + int((task.deadline - monotonic()) * 1e9)
             message = task.message if self._handover.local else self._pack(task.message)
-            if not self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, message)):
+            try:
+                has_room = self._handover.pass_on(Passed(number, task.received_ns, deadline_ns, message))
+            except OSError as error:
+                if error.errno not in OUT_OF_RESOURCES:
+                    log.exception("a request could not be passed to a worker")
+                    self.fail(task, RemoteFailure(UNFORESEEN))
+                    continue
+                has_room = False  # the system is short of something for the moment
+            if not has_room:
                 (self.queue.behind if task.suspect else self.queue.tasks).appendleft(task)
                 return
             self.in_flight[number] = task
-            self.queue.ahead = len(self.in_flight) > window
 
     def _next(self, workers: int) -> Task | None:
         """Take the next request that this process has read off the queue."""
@@ -150,7 +157,6 @@ class Dispatcher:
     def finish(self, report: Report) -> bool:
         """Send the answer to a request that was passed on; return False if it had ended, and been counted, before."""
         task = self.in_flight.pop(report.number, None)
-        self.queue.ahead = 0
         if task is None:
             return True
         self._again.discard(task)
@@ -161,15 +167,15 @@ class Dispatcher:
         self._listener.answer(task, report.data)
         return True
 
-    def take_back(self, code: int) -> None:
-        """Count a worker's answer no more: its request was answered in its place."""
+    def uncount(self, code: int) -> None:
+        """Undo that a worker counted an answer: its request had been answered in its place."""
         self.counts[CODES[code] or "answered"] -= 1
 
-    def not_read(self, number: int) -> None:
-        """End a passed request that its worker could not read."""
+    def not_read(self, number: int, why: str = "a worker could not read a request that was passed to it") -> None:
+        """End a passed request that its worker could not read, or whose answer could not be read."""
         task = self.in_flight.pop(number, None)
         if task is not None:
-            log.error("a worker could not read a request that was passed to it: %d bytes", task.size)
+            log.error("%s: %d bytes", why, task.size)
             self.fail(task, RemoteFailure(UNFORESEEN))
 
     def fail(self, task: Task, error: ServingError) -> None:

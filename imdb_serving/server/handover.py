@@ -45,7 +45,10 @@ class Passed(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a worker reports: its kind, the number of the connection or of the request, a code, and bytes."""
+    """What a worker reports: its kind, the number of the connection or of the request, a code, and bytes.
+
+    None in their place were too many to be sent with it, and came in a file for which no descriptor was left.
+    """
 
     kind: int
     number: int
@@ -175,6 +178,8 @@ class Handover:
         except BlockingIOError:
             return None
         kind, number, code, key = HEAD.unpack_from(view)
+        if self._report_pair.local is None and key >= 0 and not ancillary:
+            return Report(kind, number, code, None)
         return Report(kind, number, code, self._report_pair.payload(key, bytes(view[HEAD.size : size]), ancillary))
 
     def close(self) -> None:

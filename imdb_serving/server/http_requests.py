@@ -99,8 +99,8 @@ class HttpCarrier:
     def answer(self, received_ns: int, request: HttpRequest) -> Outcome:
         """Return the answer's code, bytes and stages."""
         base = {**self._environ, RECEIVED_NS: received_ns, BODY: request.body}
-        told, data = respond(self._app, request, base)
-        return CODES.index(told.code), data, told.stages
+        outcome, data = respond(self._app, request, base)
+        return CODES.index(outcome.code), data, outcome.stages
 
     def shed(self, request: HttpRequest) -> Outcome:
         """Return the same for a request whose time is too short."""

@@ -33,12 +33,12 @@ RECEIVED_NS = "imdb_serving.received_ns"
 BODY = "imdb_serving.body"
 """The key under which it gives the whole body."""
 
-TOLD = "imdb_serving.told"
-"""The key of what the application fills in: a `Told`."""
+OUTCOME = "imdb_serving.outcome"
+"""The key of what the application fills in: a `AppOutcome`."""
 
 
 @dataclass(slots=True)
-class Told:
+class AppOutcome:
     """What the application tells of a prediction: the code of a failure, or an empty text, and the stages."""
 
     code: str = ""
@@ -81,16 +81,16 @@ def call(app: App, request: HttpRequest, base: dict[str, Any]) -> bytes:
     return response(status, headers, b"".join(parts), request)
 
 
-def respond(app: App, request: HttpRequest, base: dict[str, Any]) -> tuple[Told, bytes]:
+def respond(app: App, request: HttpRequest, base: dict[str, Any]) -> tuple[AppOutcome, bytes]:
     """Do the same, and return what the application told as well; what it raises is a fault of ours."""
-    told = Told()
+    outcome = AppOutcome()
     try:
-        data = call(app, request, {**base, TOLD: told})
+        data = call(app, request, {**base, OUTCOME: outcome})
     except Exception as error:
         log.exception("a request failed")
-        told.code = code_of(error)
-        return told, problem_of(error, request)
-    return told, data
+        outcome.code = code_of(error)
+        return outcome, problem_of(error, request)
+    return outcome, data
 
 
 def environ_of(request: HttpRequest, base: dict[str, Any]) -> dict[str, Any]:

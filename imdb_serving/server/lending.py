@@ -268,7 +268,9 @@ class LendingListener(StreamListener[C]):
     def unsent(self, number: int, data: Any) -> None:
         """Send the rest of a worker's answer, as the client reads it."""
         connection = self.connections.get(number)
-        if connection is not None:
+        if connection is not None and data is None:
+            self.close_lent(connection)
+        elif connection is not None:
             self.lent.pop(number, None)
             connection.is_settled = False
             connection.send(data)

@@ -5,7 +5,6 @@ All else is as over ZeroMQ: the queue, workers that are threads, the supervisor 
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
@@ -18,7 +17,8 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import PROTOCOL, Frame, unpack_whole
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder, RpcCarrier
+from imdb_serving.server.rpc_requests import RequestDecoder
+from imdb_serving.server.rpc_server import RpcService
 from imdb_serving.server.server import Server
 from imdb_serving.server.shared_listener import SharedListener
 from imdb_serving.server.stream_listener import Supervisor
@@ -84,22 +84,16 @@ class MemoryListener(SharedListener):
         self._waker.close()
 
 
-class MemoryService:
-    """RPC's messages in memory."""
+class MemoryService(RpcService):
+    """RPC in memory."""
 
     def __init__(self, max_message_bytes: int) -> None:
-        self._limit = max_message_bytes
-        self.carrier = RpcCarrier(None, max_message_bytes)
+        super().__init__("", max_message_bytes, None, local=True)
         self.listener: MemoryListener
-
-    def answering(self, make_handler: Callable[[], Handler]) -> functools.partial[RpcCarrier]:
-        """Return what makes a worker's carrier."""
-        return functools.partial(RpcCarrier, make_handler, self._limit)
 
     def listen(self, supervisor: Supervisor) -> MemoryListener:
         """Take messages from now on."""
-        decoder = RequestDecoder(supervisor.introduce, self._limit, for_threads=True)
-        self.listener = MemoryListener(decoder, supervisor)
+        self.listener = MemoryListener(self.decoder(supervisor), supervisor)
         return self.listener
 
 

@@ -114,22 +114,22 @@ class ServerCollector(Collector):
         yield self._memory()
 
     def _workers(self) -> Iterator[Any]:
-        server = self._server
-        states = {"wanted": server.count, "ready": server.count - server.missing(), "given_up": len(server.given_up)}
+        units = self._server.units
+        states = {"wanted": units.workers, "ready": units.ready_workers(), "given_up": len(units.given_up)}
         family = GaugeMetricFamily("imdb_serving_workers", "Workers by state", labels=["state"])
         for state, count in states.items():
             family.add_metric([state], count)
         yield family
-        yield CounterMetricFamily("imdb_serving_worker_restarts", "Workers that were replaced", value=server.replaced)
+        yield CounterMetricFamily("imdb_serving_worker_restarts", "Workers that were replaced", value=units.replaced)
         yield CounterMetricFamily(
             "imdb_serving_asked_again",
             "Requests given to another worker because theirs had died",
-            value=server.asked_again,
+            value=self._server.dispatcher.asked_again,
         )
 
     def _memory(self) -> GaugeMetricFamily:
         family = GaugeMetricFamily("imdb_serving_memory_bytes", "Resident memory", labels=["process"])
-        pids = {"server": self._info.pid, **self._server.pids()}
+        pids = {"server": self._info.pid, **self._server.units.pids()}
         for name, pid in pids.items():
             with suppress(psutil.Error):
                 family.add_metric([name], psutil.Process(pid).memory_info().rss)

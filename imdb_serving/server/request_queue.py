@@ -131,7 +131,6 @@ class RequestQueue:
         self._max_tasks, self._max_bytes = max_queue, max_queue_bytes
         self.tasks: deque[Task] = deque()
         self.behind: deque[Task] = deque()  # of clients that say no more
-        self.ahead = 0  # how many were passed on, and wait for a worker all the same
         self.estimator = WaitEstimator()
         self.shed_seconds = 0.0  # what is taken with less time left cannot be answered in time
         self._greedy: set[Hashable] = set()
@@ -148,8 +147,8 @@ class RequestQueue:
         if self._distrusted and self._owner(task) in self._distrusted:
             self._admit_behind(task)
             return
-        waiting = len(self.tasks) + self.ahead
-        if waiting >= self._max_tasks and waiting >= self._max_tasks + self._idle():
+        waiting = len(self.tasks)
+        if waiting + 1 >= self._max_tasks and waiting >= self._max_tasks + self._idle():
             self._refuse(f"{self._max_tasks} requests wait already, as many as this server lets wait; try again later")
         if waiting:
             if task.size > LARGE and task.size + self._bytes() > self._max_bytes:

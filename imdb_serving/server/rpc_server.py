@@ -21,7 +21,7 @@ from imdb_serving.server.units import units_for
 
 if TYPE_CHECKING:
     from imdb_serving.server.curve import ServerKeys
-    from imdb_serving.server.zeromq_listener import ZmqListener
+    from imdb_serving.server.shared_listener import SharedListener
 
 
 class RpcService:
@@ -38,9 +38,13 @@ class RpcService:
         """Return what makes a worker's carrier."""
         return functools.partial(RpcCarrier, make_handler, self._limit)
 
-    def listen(self, supervisor: Supervisor) -> SocketListener | ZmqListener:
+    def decoder(self, supervisor: Supervisor) -> RequestDecoder:
+        """Return what makes tasks of messages."""
+        return RequestDecoder(supervisor.introduce, self._limit, for_threads=self._local)
+
+    def listen(self, supervisor: Supervisor) -> SharedListener | SocketListener:
         """Listen; raise `ServerStartError` when the endpoint cannot be had, `ConfigError` when the keys are none."""
-        decoder = RequestDecoder(supervisor.introduce, self._limit, for_threads=self._local)
+        decoder = self.decoder(supervisor)
         try:
             if is_socket(self._endpoint):
                 return self._listen_at_socket(decoder, supervisor)

@@ -96,7 +96,7 @@ class Server:
         `prepare` is called before the workers are started; `describe` returns what is said of a server that speaks for
         another one.
         """
-        self._service, self._units = service, units
+        self._service, self.units = service, units
         self.info = info
         self._describe = describe
         self.watch: Callable[[Server], AbstractContextManager[str]] = lambda _: nullcontext("")
@@ -104,7 +104,6 @@ class Server:
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
         self._broken: list[ServerStartError] = []
-        units.on_broken = self.give_up
         self._refusing: Callable[[], ServingError | None] | None = self._starter.refusal
         self.queue = RequestQueue(self._owner, self.idle, **limits)
         self.observed: Any = None
@@ -116,7 +115,7 @@ class Server:
 
     def _start(self) -> None:
         self._prepare()
-        self._units.start(self._start_timeout)
+        self.units.start(self._start_timeout)
 
     def _owner(self, task: Task) -> Hashable:
         owner: Hashable = self.listener.owner(task)
@@ -124,7 +123,7 @@ class Server:
 
     def set_handler(self, make: Callable[[], Any]) -> None:
         """Take what makes a worker's handler; before the workers are started."""
-        self._units.make_carrier = self._service.answering(make)
+        self.units.make_carrier = self._service.answering(make)
 
     def introduce(self) -> ServerInfo:
         """Return what the server says of itself; raise a `ServingError` while it cannot answer."""
@@ -132,7 +131,7 @@ class Server:
             raise refusal
         if self._describe is not None:
             return self._describe()
-        units = self._units
+        units = self.units
         ready = units.ready_workers()
         given_up = tuple(f"worker {number}: {why}" for number, why in sorted(units.given_up.items()))
         warnings = self.dispatcher.quarantine.in_words()
@@ -192,12 +191,12 @@ class Server:
             raise error
 
     def _open(self) -> None:
-        local = self._units.kind == "thread"
+        local = self.units.kind == "thread"
         descriptors = processes.raise_descriptor_limit()
         self.lowest = 0 if local else min(LOWEST_NUMBER, descriptors // 2)
         self.ready = make_ready_set()
-        self.board = Scoreboard(2 * self._units.workers + MAX_HUNG, descriptors)
-        self._pace = Pace(self._units.workers)
+        self.board = Scoreboard(2 * self.units.workers + MAX_HUNG, descriptors)
+        self._pace = Pace(self.units.workers)
         try:
             listener = self._service.listen(self)
         except BaseException:
@@ -205,11 +204,10 @@ class Server:
             raise
         self.listener = listener
         self.handover = Handover(local=local, lowest=self.lowest)
-        self._units.share((self.board, self.ready, self.handover), self._worker)
-        self._units.notify = self._waker.wake
+        self.units.share((self.board, self.ready, self.handover), self._worker, self._waker.wake)
         carrier = self._service.carrier
         self.read = carrier.read
-        self.dispatcher = Dispatcher(listener, self.handover, self._units, self.queue, self.refusal, carrier)
+        self.dispatcher = Dispatcher(listener, self.handover, self.units, self.queue, self.refusal, carrier)
         self.direct = DirectQueue(listener, self.dispatcher, self._pace) if listener.is_direct else None
         self.work_numbers = self.direct.numbers if self.direct is not None else (self.handover.requests.fileno(),)
         for number in self.work_numbers:
@@ -219,18 +217,18 @@ class Server:
         self._heap = HeapTrimmer(monotonic())
         self._poll = select.poll()
         self._reports = self.handover.reports.fileno()
-        self._hears = {self._waker.descriptor, self._reports}
+        self._sources = {self._waker.descriptor, self._reports}
         if listener.readiness_descriptor >= 0:
-            self._hears.add(listener.readiness_descriptor)
-        for descriptor in self._hears:
+            self._sources.add(listener.readiness_descriptor)
+        for descriptor in self._sources:
             self._poll.register(descriptor, select.POLLIN)
-        self._is_told = listener.is_direct or listener.readiness_descriptor >= 0
-        self._receive_ourselves()
+        self._wakes_on_arrivals = listener.is_direct or listener.readiness_descriptor >= 0
+        self._wake_on_arrivals()
 
-    def _receive_ourselves(self) -> None:
-        """Wait for what arrives, also where workers do once the server is ready."""
+    def _wake_on_arrivals(self) -> None:
+        """Have arrivals end a wait, also where workers take them in while the server is ready."""
         if self.listener.is_direct:
-            self._hears.add(self.listener.descriptor)
+            self._sources.add(self.listener.descriptor)
             self._poll.register(self.listener.descriptor, select.POLLIN)
 
     def _worker(self, row: Row, carrier: Any, number: int) -> Worker:
@@ -249,8 +247,12 @@ class Server:
         return [row for unit in self.live for row in unit.rows]
 
     def idle(self) -> int:
-        """Return how many workers will take a request at once."""
-        return sum(not row.is_busy for row in self.rows())
+        """Return how many workers will take a request at once; below 0, how many that were passed on wait for one."""
+        rows, taken = self.rows(), self._taken()
+        taking = sum(row.number in self.work_numbers and not row.cells[PASSED] for row in rows)
+        passed = list(self.dispatcher.in_flight.items())
+        untaken = sum(number not in taken and not task.open.locked() for number, task in passed) - taking
+        return sum(not row.is_busy for row in rows) - max(0, untaken)
 
     def at_work(self) -> int:
         """Return how many requests are in progress."""
@@ -279,9 +281,12 @@ class Server:
                 self.listener.reclaim(report.number, report.data)
             elif report.kind == UNSENT:
                 self.listener.unsent(report.number, report.data)
+            elif report.kind == RESULT and report.data is None:
+                self.dispatcher.uncount(report.code)
+                self.dispatcher.not_read(report.number, "no descriptor was left for the answer to a request")
             elif report.kind == RESULT:
                 if not self.dispatcher.finish(report):
-                    self.dispatcher.take_back(report.code)
+                    self.dispatcher.uncount(report.code)
             elif report.kind == UNREAD:
                 self.dispatcher.not_read(report.number)
             elif report.kind == OBSERVED and self.observed is not None:
@@ -294,32 +299,34 @@ class Server:
         while (left := until - monotonic()) > 0 and not self._roused:
             asleep = self._quiet >= QUIET_TICKS
             self.board.common[ASLEEP] = asleep
-            seconds = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else TICK_SECONDS)
-            found = {event[0] for event in self._poll.poll(1000 * seconds)}
+            pause = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else TICK_SECONDS)
+            found = {event[0] for event in self._poll.poll(1000 * pause)}
             try:
-                if found or self._has_more or not self._is_told:
-                    self._hear(found)
+                if found or self._has_more or not self._wakes_on_arrivals:
+                    self._take_in(found)
                 now = monotonic()
-                if now >= self._next_look or not found <= self._hears:
+                if now >= self._next_look or not found <= self._sources:
                     self._next_look = now + TICK_SECONDS
-                    self._look(now, found)
+                    self._look_after(now, found)
             except Exception:  # a fault of ours must not end the server
                 log.exception("the server goes on behind a fault")
                 sleep(FAULT_SECONDS)
 
-    def _hear(self, found: Set[int]) -> None:
-        """Take in what has arrived, and what workers have to say."""
+    def _take_in(self, found: Set[int]) -> None:
+        """Take in what has arrived, and what workers report; `found` has the descriptors that can be read from."""
         if self._waker.descriptor in found:
             self._waker.clear()
             self._adopt()
+            if self.units.are_lost and not self._broken:
+                self.give_up(ServerStartError("no worker is left, and none can be started; giving up"))
         if self._reports in found:
             self.read_reports()
         self._has_more = self.listener.receive()
         if self.direct is None and len(self.queue):
             self.dispatcher.pass_on()
 
-    def _look(self, now: float, found: Set[int]) -> None:
-        """Look after everything; `found` has the descriptors that can be read from."""
+    def _look_after(self, now: float, found: Set[int]) -> None:
+        """See to deadlines, limits, and workers that hang or have ended."""
         if self._is_work_unsettled:
             self._settle_work()
         at_work = self.at_work()
@@ -343,7 +350,7 @@ class Server:
         if len(self.queue) or self.dispatcher.in_flight:
             self._arrivals.end_late(self.dispatcher.end_late(now, self._taken()))
             if self.direct is not None:
-                self.direct.ring()
+                self.direct.wake_one()
             else:
                 self.dispatcher.pass_on()
         self.listener.look_after()
@@ -363,8 +370,8 @@ class Server:
 
     def _adopt(self) -> None:
         """Have units take requests that have become ready."""
-        while not self._units.newcomers.empty():
-            unit = self._units.newcomers.get()
+        while not self.units.newcomers.empty():
+            unit = self.units.newcomers.get()
             self.live.append(unit)
             self._workers_live = len(self.rows())
             if isinstance(unit, ProcessUnit):
@@ -401,14 +408,14 @@ class Server:
         self._workers_live = len(self.rows())
         if isinstance(unit, ProcessUnit):
             self._poll.unregister(unit.sentinel)
-        self._units.replace(unit, hung=hung, at_work=at_work)
+        self.units.replace(unit, hung=hung, at_work=at_work)
 
     # The end
 
     def _drain(self) -> None:
         """Answer all that had arrived, refuse what arrives from now on; what cannot be answered in time is refused."""
         self.board.common[HAND_OVER] = 1
-        self._receive_ourselves()
+        self._wake_on_arrivals()
         self.read_reports()
         self._receive()
         for number in list(self.listener.lent):
@@ -430,10 +437,10 @@ class Server:
             self.listener.receive()  # what came meanwhile is refused, as all that came since the stop
         for unit in self.live:
             unit.retire()
-        if self._units.kind == "thread":
+        if self.units.kind == "thread":
             self.ready.wake_all()
         self._pace.release()
-        self._units.stop()
+        self.units.stop()
         self._starter.join()
         self.listener.close()
         self.handover.close()
@@ -447,35 +454,6 @@ class Server:
         self._waker.close()
 
     # What the metrics tell
-
-    @property
-    def count(self) -> int:
-        """How many workers there should be."""
-        return self._units.workers
-
-    @property
-    def given_up(self) -> dict[int, str]:
-        """The units that were given up, and why."""
-        return self._units.given_up
-
-    @property
-    def asked_again(self) -> int:
-        """How many requests were given to another worker."""
-        return self.dispatcher.asked_again
-
-    @property
-    def replaced(self) -> int:
-        """How many units were replaced."""
-        replaced: int = self._units.replaced
-        return replaced
-
-    def missing(self) -> int:
-        """Return how many workers are not there at the moment."""
-        return self._units.workers - self._units.ready_workers()
-
-    def pids(self) -> dict[str, int]:
-        """Return the process ids of the units that are processes, by name."""
-        return {f"worker-{unit.number}": unit.pid for unit in list(self.live) if isinstance(unit, ProcessUnit)}
 
     def dropped(self) -> Counter[str]:
         """Return how many requests no worker worked on, by why; see `RequestQueue.counts`."""

@@ -37,8 +37,6 @@ END_SECONDS = 1.0
 class ThreadUnit:
     """One worker, a thread of the supervisor's process. What it is made of is made in a thread of its own."""
 
-    pid = 0
-
     def __init__(self, number: int, make: MakeCarrier, rows: Sequence[Row], start: Callable[..., Worker]) -> None:
         """Begin to make the handler; `start` makes the worker, whose thread begins once it is ready."""
         self.number, self.made, self.rows = number, monotonic(), list(rows)
@@ -255,10 +253,12 @@ class ProcessUnit:
 
     def _ends_within(self, seconds: float) -> bool:
         until = monotonic() + seconds
+        ended = select.poll()  # and not `select`, which takes no descriptor above 1,023
+        ended.register(self.control, select.POLLIN)
         while not self.is_dead():
             if monotonic() >= until:
                 return False
-            select.select([self.control], [], [], max(0.0, until - monotonic()))
+            ended.poll(1000 * max(0.0, until - monotonic()))
         return True
 
 

@@ -54,9 +54,7 @@ class Units:
 
         self.replaced = 0
         self._stopping = False
-        self.on_broken: Callable[[ServerStartError], None] = lambda _: None
         self.newcomers: queue.SimpleQueue[Unit] = queue.SimpleQueue()
-        self.notify: Callable[[], None] = lambda: None
         self._free: list[int] = []
         self._last: dict[int, tuple[list[int], Unit | None]] = {}  # of each place: the rows, and who has them
 
@@ -64,9 +62,13 @@ class Units:
         self,
         shared: tuple[Scoreboard, ReadySet, Handover],
         start: Callable[[Row, Any, int], Worker],
+        notify: Callable[[], None],
     ) -> None:
-        """Take what all units share, and what makes a worker that is a thread; before `start`."""
-        self._shared, self._start_worker = shared, start
+        """Take what all units share, and what makes a worker that is a thread; before `start`.
+
+        `notify` is called, from any thread, when there are `newcomers`, or a place was given up.
+        """
+        self._shared, self._start_worker, self._notify = shared, start, notify
         self._free = list(range(shared[0].workers))
 
     def threads_of(self, number: int) -> int:
@@ -83,6 +85,21 @@ class Units:
     def ready_workers(self) -> int:
         """Return how many workers are there now."""
         return sum(self.threads_of(number) for number in list(self._units))
+
+    @property
+    def missing(self) -> int:
+        """How many workers are not there at the moment."""
+        return self.workers - self.ready_workers()
+
+    @property
+    def are_lost(self) -> bool:
+        """Whether every place was given up."""
+        return len(self.given_up) == self.count
+
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of the units that are processes, by name."""
+        units = list(self._units.values())
+        return {f"worker-{unit.number}": unit.pid for unit in units if isinstance(unit, ProcessUnit)}
 
     def start(self, timeout: float = START_SECONDS) -> None:
         """Start all units and wait until they are ready; raise `ServerStartError` if one is not."""
@@ -105,7 +122,7 @@ class Units:
             unit.await_ready(deadline)
         for unit in list(self._units.values()):
             self.newcomers.put(unit)
-        self.notify()
+        self._notify()
 
     def _make(self, number: int) -> Unit:
         board = self._shared[0]
@@ -188,7 +205,7 @@ class Units:
             if not self._stopping:
                 self._units[unit.number] = unit
                 self.newcomers.put(unit)
-                self.notify()
+                self._notify()
                 return
         unit.end(0.0)
 
@@ -197,11 +214,8 @@ class Units:
         log.error("worker %d is given up: %s", number, reason, extra=fields)
         with self._changed:
             self.given_up[number] = reason
-            last = len(self.given_up) == self.count
             self._changed.notify_all()
-        self.notify()
-        if last:
-            self.on_broken(ServerStartError("no worker is left, and none can be started; giving up"))
+        self._notify()
 
 
 def units_for(workers: int, count: int, preload: Sequence[str], info: ServerInfo) -> tuple[Units, ServerInfo]:

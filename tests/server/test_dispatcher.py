@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from time import monotonic
 from typing import Any
 
@@ -25,12 +26,15 @@ class Everybody:
 
     def __init__(self) -> None:
         self.passed: list[Passed] = []
+        self.refusals: list[OSError] = []  # what passing on fails with, the last one first
         self.told: list[tuple[int, str]] = []
 
     def ready_workers(self) -> int:
         return self.workers
 
     def pass_on(self, passed: Passed) -> bool:
+        if self.refusals:
+            raise self.refusals.pop()
         self.passed.append(passed)
         return True
 
@@ -97,6 +101,29 @@ def test_an_answer_that_comes_behind_its_timeout_counts_for_nothing(
     number = last(dispatcher, everybody)
     dispatcher.fail(dispatcher.in_flight[number], RequestTimeout("late"))
     assert not dispatcher.finish(Report(RESULT, number, 0, b""))
-    dispatcher.take_back(0)  # the worker counts one answer
+    dispatcher.uncount(0)  # the worker counts one answer
     assert everybody.told == [(3, "timeout")]
     assert dispatcher.counts == {"timeout": 1, "answered": -1}
+
+
+@pytest.mark.parametrize("number", [errno.ENOBUFS, errno.ENOMEM, errno.EMFILE])
+def test_what_the_system_lacks_for_the_moment_costs_no_request(
+    dispatcher: Dispatcher, everybody: Everybody, number: int
+) -> None:
+    everybody.refusals = [OSError(number, "short of it")]
+    dispatcher.submit(task(4))
+    dispatcher.pass_on()
+    assert (everybody.passed, everybody.told, len(dispatcher.queue)) == ([], [], 1)
+    dispatcher.finish(Report(RESULT, last(dispatcher, everybody), 0, b""))
+    assert everybody.told == [(4, "answered")]
+
+
+@pytest.mark.parametrize("number", [errno.EMSGSIZE, errno.EINVAL])
+def test_an_error_of_the_call_costs_its_request_alone(
+    dispatcher: Dispatcher, everybody: Everybody, number: int
+) -> None:
+    everybody.refusals = [OSError(number, "refused")]
+    dispatcher.submit(task(5))
+    dispatcher.submit(task(6))
+    dispatcher.finish(Report(RESULT, last(dispatcher, everybody), 0, b""))
+    assert everybody.told == [(5, "internal"), (6, "answered")]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import select
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -160,6 +163,23 @@ def test_a_request_is_passed_on_and_its_answer_comes_back(board: Scoreboard, loc
         assert handover.next_report() == (LEFT, 8, 0, b"")
         assert handover.next_report() == (RESULT, 41, 5, message)
         assert handover.next_report() is None
+    finally:
+        handover.close()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no files in memory here")
+def test_an_answer_whose_file_finds_no_descriptor_is_told_of(board: Scoreboard) -> None:
+    handover = Handover(local=False)
+    most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        handover.report(RESULT, 41, 5, bytes(INLINE_BYTES + 1))
+        os.close(lowest := os.dup(2))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        try:
+            report = handover.next_report()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        assert report == (RESULT, 41, 5, None)
     finally:
         handover.close()
 

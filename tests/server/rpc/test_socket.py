@@ -247,18 +247,18 @@ def test_where_there_is_no_epoll_the_server_works_as_well(monkeypatch: pytest.Mo
 
 def test_a_process_takes_nothing_before_the_supervisor_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it took could be lost if it died: nobody would look at what it was at."""
-    waiting: list[ProcessUnit] = []
-    begin = ProcessUnit.begin
+    may_begin = threading.Event()
+    flush = ProcessUnit.flush
 
-    def wait(unit: ProcessUnit) -> None:
-        waiting.append(unit)
+    def flush_later(unit: ProcessUnit) -> None:
+        if may_begin.is_set():
+            flush(unit)
 
-    monkeypatch.setattr(ProcessUnit, "begin", wait)
+    monkeypatch.setattr(ProcessUnit, "flush", flush_later)
     with own_server(half, processes=1) as endpoint, connect(endpoint, timeout=0.5) as client:
         with pytest.raises(RequestTimeout):
             client.predict(kit.SAMPLE)
-        for unit in waiting:
-            begin(unit)
+        may_begin.set()
         client.timeout = 20
         with pytest.raises(RemoteFailure, match="half"):
             client.predict(kit.SAMPLE)
@@ -273,7 +273,7 @@ def test_where_there_is_no_epoll_workers_are_threads_of_one_process(
         with pytest.raises(RemoteFailure, match="half"):
             client.predict(kit.SAMPLE)
         assert (client.hello().worker_kind, client.hello().server_processes) == ("thread", 1)
-        assert running.server.pids() == {}
+        assert running.server.units.pids() == {}
         assert len(running.server.rows()) == 2
     assert "this system has no epoll: the workers are threads of one process, not 2 processes" in caplog.text
 

@@ -76,7 +76,7 @@ class Running:
             return int(client.predict({"words": [milliseconds] * length})["prediction"][0])
 
     def pids(self) -> set[int]:
-        return set(self.server.pids().values())
+        return set(self.server.units.pids().values())
 
 
 @contextmanager
@@ -95,7 +95,7 @@ def test_a_late_worker_finishes_and_is_used_again(carrier: kit.Carrier) -> None:
         worker = it.ask(0)
         with pytest.raises(RequestTimeout):
             it.ask(500, seconds=0.1)
-        assert (it.ask(0), it.server.replaced) == (worker, 0)
+        assert (it.ask(0), it.server.units.replaced) == (worker, 0)
 
 
 def test_a_worker_that_hangs_is_replaced(carrier: kit.Carrier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +121,8 @@ def test_a_request_at_which_two_workers_die_fails_and_they_are_replaced(carrier:
     with running(carrier, 2) as it:
         with pytest.raises(RemoteFailure, match=DIED):
             it.ask(13)
-        assert (it.server.asked_again, it.server.replaced) == (1, 2)
-        assert wait_until(lambda: it.server.missing() == 0)
+        assert (it.server.dispatcher.asked_again, it.server.units.replaced) == (1, 2)
+        assert wait_until(lambda: it.server.units.missing == 0)
         assert it.ask(0)
 
 
@@ -142,7 +142,7 @@ def test_no_answer_is_lost_or_mixed_up_while_workers_come_late_and_die(carrier: 
         outcomes = [type(answer.exception(30)) for answer in asked]
         assert set(outcomes) <= {type(None), RemoteFailure, RequestTimeout, Overloaded, ServerUnavailable}
         assert outcomes.count(type(None)) >= 20
-        assert wait_until(lambda: it.server.missing() == 0)
+        assert wait_until(lambda: it.server.units.missing == 0)
         assert len({answer.result(20) for answer in [run(it.ask, 300) for _ in range(3)]}) == 3
 
 
@@ -170,7 +170,7 @@ def test_a_server_whose_last_worker_cannot_be_replaced_ends_with_the_reason(
     assert "no worker is left" in str(it.broken[0])
     assert caplog.text.count("could not start: FileNotFoundError: no weights") == restarts.MAX_TRIES
     tried = f"tried {restarts.MAX_TRIES} times in a row; the last time it could not be started"
-    assert it.server.given_up == {0: tried}
+    assert it.server.units.given_up == {0: tried}
 
 
 def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
@@ -182,7 +182,7 @@ def test_a_worker_that_cannot_be_replaced_does_not_take_the_others_down(
         with pytest.raises(RemoteFailure):
             it.ask(13)
         assert wait_until(lambda: "is given up" in caplog.text, 30)
-        assert it.server.missing() == 1
+        assert it.server.units.missing == 1
         assert it.ask(0)
         with connect(it.endpoint) as client:
             assert client.hello().given_up[0].startswith("worker ")
@@ -230,7 +230,7 @@ def test_a_worker_that_keeps_dying_without_a_request_is_given_up_with_the_reason
         assert wait_until(lambda: bool(it.broken), 60)
         tried = f"tried {restarts.MAX_TRIES} times in a row"
         reason = f"{tried}; the last time it died (SIGKILL) before it had answered a request"
-        assert it.server.given_up == {0: reason}
+        assert it.server.units.given_up == {0: reason}
     assert f"worker 0 is given up: {reason}" in caplog.text
 
 
@@ -242,8 +242,10 @@ def test_requests_that_kill_their_workers_never_have_one_given_up(
         for length in range(1, restarts.MAX_TRIES + 2):  # as many different requests, each of which kills two workers
             with pytest.raises(RemoteFailure, match=DIED):
                 it.ask(13, seconds=30, length=length)
-        assert wait_until(lambda: it.server.replaced == 2 * (restarts.MAX_TRIES + 1) and not it.server.missing(), 30)
-        assert it.server.given_up == {}
+        assert wait_until(
+            lambda: it.server.units.replaced == 2 * (restarts.MAX_TRIES + 1) and not it.server.units.missing, 30
+        )
+        assert it.server.units.given_up == {}
         assert it.ask(0, seconds=30)
         assert not it.broken
 
@@ -257,21 +259,21 @@ def test_a_request_that_killed_two_workers_is_not_given_to_a_third_for_a_while(
         for _ in range(20):
             with pytest.raises(RemoteFailure, match="lately; it is not given to another for"):
                 it.ask(13)
-        assert it.server.replaced == 2
+        assert it.server.units.replaced == 2
         words = it.server.dispatcher.quarantine.in_words()
         assert words[0].endswith(": 2")
         assert words[1].endswith(": 1")
         monkeypatch.setattr(restarts, "monotonic", lambda: time.monotonic() + restarts.QUARANTINE_SECONDS)
         with pytest.raises(RemoteFailure, match=DIED + ";"):
             it.ask(13, seconds=30)
-        assert it.server.replaced == 4
+        assert it.server.units.replaced == 4
 
 
 def test_the_last_worker_is_kept_from_suspects_while_a_request_is_refused(carrier: kit.Carrier) -> None:
     with running(carrier, 2) as it, kit.side_by_side(1) as run:
         it.server.dispatcher.quarantine.add(b"another", restarts.KILLS)
         killed = run(it.ask, 13)
-        assert wait_until(lambda: it.server.replaced == 1)
+        assert wait_until(lambda: it.server.units.replaced == 1)
         while not killed.done():
             it.ask(0, seconds=5)  # there is always one for it
         assert isinstance(killed.exception(30), RemoteFailure)
@@ -284,11 +286,11 @@ def test_a_worker_that_answers_after_all_is_forgiven(
     monkeypatch.setattr(restarts, "MAX_TRIES", 2)
     with running(carrier, 1, partial(frail, restarts.MAX_TRIES - 1, tmp_path)) as it:
         server = it.server
-        assert wait_until(lambda: server.replaced == restarts.MAX_TRIES - 1 and server.missing() == 0, 60)
+        assert wait_until(lambda: server.units.replaced == restarts.MAX_TRIES - 1 and server.units.missing == 0, 60)
         worker = it.ask(0, seconds=30)
         os.kill(worker, signal.SIGKILL)
         assert it.ask(0, seconds=30) != worker
-        assert server._units._tries[0].failed == 0
+        assert server.units._tries[0].failed == 0
 
 
 def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(
@@ -299,7 +301,7 @@ def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(
     monkeypatch.setattr(restarts, "MAX_PAUSE_SECONDS", 0.1)
     refusals = [OSError(24, "Too many open files")] * 2 * restarts.MAX_TRIES
     with running(carrier, 1) as it:
-        units = it.server._units
+        units = it.server.units
         make = units._make
 
         def make_later(number: int) -> Any:
