@@ -47,7 +47,7 @@ class ServerSpec:
 
     `model` is a bundle's folder, None for an engine without a model. An empty `worker_kind` leaves it to the engine; an
     empty `pipeline` is the IMDB pipeline. The worker threads are in `server_processes`, of which `MULTIPROCESS_MODES`
-    can have more than one.
+    can have more than one; nothing is left to the server to choose, so that it is known what is measured.
     """
 
     mode: str
@@ -65,13 +65,18 @@ class ServerSpec:
             *([str(self.model)] if self.model else []),
             *(["--worker-kind", self.worker_kind] if self.worker_kind else []),
             *(["--pipeline", self.pipeline] if self.pipeline else []),
-            *(["--processes", str(self.server_processes)] if self.server_processes > 1 else []),
+            *(["--processes", str(self.server_processes)] if self._has_choice else []),
             *("--engine", self.engine.name),
             *("--server-threads", str(self.server_threads)),
             *("--math-threads", str(self.engine.math_threads)),
             *("--service-time-ms", str(self.engine.service_time_ms)),
             *("--distribution", self.engine.distribution),
         ]
+
+    @property
+    def _has_choice(self) -> bool:
+        is_thread = (self.worker_kind or self.engine.facts.worker_kind) == "thread"
+        return self.server_processes > 1 or (self.mode in MULTIPROCESS_MODES and is_thread)
 
     def process(
         self, *more: str, port: int = 0, host: str = "", environment: Mapping[str, str] | None = None

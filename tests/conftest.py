@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import server_processes
 from hypothesis import settings
 
 from imdb_serving.server_process import ServerProcess
@@ -27,6 +28,14 @@ os.environ["no_proxy"] = os.environ["NO_PROXY"] = "*"  # the tests' own requests
 
 # What runs in the background ignores Ctrl-C, and so would all that it starts; tests send it as from a terminal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server-processes", type=int, default=1, help="Processes of each server's worker threads.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    server_processes.set_up(config)
 
 
 @pytest.fixture(scope="session")

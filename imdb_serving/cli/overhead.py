@@ -130,10 +130,11 @@ def bench(client_threads: tuple[int, ...], **options: Any) -> None:
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="About how long a block takes."
 )
 def growth(most_workers: int, most_clients: int, **options: Any) -> None:
-    """Measure how the cost of serving grows with workers, clients, review length and batch.
+    """Measure how the cost of serving grows with workers, processes, clients, review length and batch.
 
-    Writes rows, raw samples, tables and a figure to outputs/growth and prints the tables. No model is needed: workers
-    are of the simulated engine, and on the other axes the engine answers at once.
+    Writes rows, raw samples, tables and a figure to outputs/growth and prints the tables. No model is needed: workers,
+    also those that are divided among processes, are of the simulated engine; on the other axes the engine answers at
+    once.
 
     \b
     Example:

@@ -88,7 +88,10 @@ def _is_sound(out: Path, net: str) -> bool:
     return True
 
 
-HEAD = f"{'engine':<12} {'variant':<10} {'reviews/s':>10}  {'lock':<8} {'workers':<9} {'a 2nd one':>9}  2 math threads"
+HEAD = (
+    f"{'engine':<12} {'variant':<10} {'reviews/s':>10}  {'lock':<8} {'held':>8}  {'workers':<9} {'a 2nd one':>9}  "
+    "2 math threads"
+)
 
 
 def tune_model(model: Path, engines: tuple[str, ...], math_threads: int) -> None:
@@ -117,7 +120,8 @@ def _lines(spec: EngineSpec, found: Result) -> list[str]:
         lines.append(f"{spec.name if not lines else '':<12} {variant or '-':<9}{mark} {speed:>10,.0f}")
     if found.probes:
         releases, cores = found.probes.releases_lock, found.probes.math_threads_cores
-        lines[0] += f"  {'released' if releases else 'held':<8} {spec.facts.worker_kind:<9}"
+        held = "-" if found.probes.locked_us is None else f"{found.probes.locked_us:,.0f} us"
+        lines[0] += f"  {'released' if releases else 'held':<8} {held:>8}  {spec.facts.worker_kind:<9}"
         lines[0] += (
             f" {found.probes.second_mb:>5.0f} MiB  {'one core here' if cores is None else f'{cores:.1f} cores busy'}"
         )

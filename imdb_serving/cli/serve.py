@@ -23,6 +23,7 @@ from imdb_serving.cli.serve_options import (
     server_options,
     warn_strangers,
 )
+from imdb_serving.cli.server_processes import decided
 
 
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
@@ -35,6 +36,8 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
+    mode = "socket" if is_socket(options.endpoint) else "rpc"
+    options = decided(options, mode, bundle)
     keys = options.keys()
     server: Server = rpc_server(
         options.endpoint,
@@ -51,7 +54,6 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     warn_strangers(options.endpoint, guarded=keys is not None)
     server.watch = functools.partial(metrics_port, options)
     stop_when_asked(server.stop, options)
-    mode = "socket" if is_socket(options.endpoint) else "rpc"
     if mode == "rpc":
         _let_wakers_finish()
     server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
@@ -85,7 +87,8 @@ def announce(mode: str, endpoint: str, options: ServeOptions, metrics: str = "")
     logging.getLogger(__name__).info("ready", extra={"event": "ready", "mode": mode, "endpoint": endpoint})
     print(
         f"ready {mode} {endpoint} engine={options.engine.name} server_threads={options.server_threads} "
-        f"worker_kind={options.kind} pid={os.getpid()}{f' metrics={metrics}' if metrics else ''}",
+        f"worker_kind={options.kind} processes={options.server_processes} pid={os.getpid()}"
+        f"{f' metrics={metrics}' if metrics else ''}",
         flush=True,
     )
 

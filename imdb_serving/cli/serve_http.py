@@ -20,6 +20,7 @@ from imdb_serving.cli.serve_options import (
     server_options,
     warn_strangers,
 )
+from imdb_serving.cli.server_processes import decided
 from imdb_serving.config import WAIT_SECONDS
 from imdb_serving.errors import ConfigError, ServerStartError
 
@@ -38,6 +39,7 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
     options.settle()
     make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
+    options = decided(options, "flask", bundle)
     settings = _settings(options)
 
     def prepare() -> None:

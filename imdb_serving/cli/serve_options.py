@@ -68,7 +68,8 @@ class ServeOptions(NamedTuple):
     def server_processes(self) -> int:
         """In how many processes the workers are; 1 says that they are threads of the server's own.
 
-        Raises `ConfigError` for a number that does not fit.
+        Where `processes` is None, nobody has chosen yet (`server_processes.decided`). Raises `ConfigError` for a number
+        that does not fit.
         """
         if self.kind == "process":
             if self.processes not in {None, self.server_threads}:
@@ -242,6 +243,16 @@ def metrics_port(options: ServeOptions, server: Server, *, has_workers: bool = T
         port.close()
 
 
+class _Processes(click.ParamType[int | None]):
+    """A number of processes, or `auto`, which is None."""
+
+    name = "processes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number; None for `auto`."""
+        return None if value == "auto" else click.IntRange(1, 1024).convert(value, param, ctx)
+
+
 def server_options(port: int) -> Callable[[Command], Command]:
     """Add the options that all servers share."""
     options = (
@@ -250,8 +261,9 @@ def server_options(port: int) -> Callable[[Command], Command]:
         click.option("--port", type=click.IntRange(0, 65535), default=port, help="The port; 0 picks a free one."),
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=4,
                      help="Workers, each with a predictor of its own."),
-        click.option("--processes", type=click.IntRange(1, 1024),
-                     help="serve and flask: processes in which the workers are threads. Default: 1."),
+        click.option("--processes", type=_Processes(), metavar="N|auto",
+                     help="serve and flask: processes in which the workers are threads. Default: auto, what suits "
+                          "the machine and the engine."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what suits the engine."),
         click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),

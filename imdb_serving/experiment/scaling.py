@@ -1,4 +1,4 @@
-"""How the cost of serving changes with workers, clients, review length and batch (`imdb-serving growth`).
+"""How the cost of serving changes with workers, processes, clients, review length, batch (`imdb-serving growth`).
 
 One value is changed at a time, in interleaved rounds. Workers are of the simulated engine, which sleeps, so a machine
 with few cores can have many; on the other axes the engine answers at once, so only serving is measured.
@@ -7,7 +7,7 @@ with few cores can have many; on the other axes the engine answers at once, so o
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.server_process import ServerSpec
 
-AXES = ("workers", "clients", "words", "batch")
+AXES = ("workers", "processes", "clients", "words", "batch")
 MAX_PROCESSES = 16
 """More clients than these are threads of so many processes."""
 
@@ -36,6 +36,9 @@ WORDS = 200
 """Of a review where its length is not what changes: about what IMDB's have in the middle."""
 
 WORKERS = 2
+DIVIDED_WORKERS = 8
+"""Of the servers whose workers are divided among processes; each has a client."""
+
 SIMULATED, NONE = "simulated", "none"
 REQUESTS_A_SECOND = 3000
 """About how many of the smallest are answered in a second: it sets how many are sent, and nothing else."""
@@ -47,6 +50,10 @@ def cells(params: ScalingParams) -> list[Cell]:
     """Return the cells of all axes, each once: what is not on its axis has the usual value."""
     every = [
         *(_cell(params, SIMULATED, workers=count, clients=count) for count in params.workers),
+        *(
+            _cell(params, SIMULATED, workers=DIVIDED_WORKERS, clients=DIVIDED_WORKERS, processes=count)
+            for count in params.processes
+        ),
         *(_cell(params, NONE, clients=count) for count in params.clients),
         *(_cell(params, NONE, words=count) for count in params.words),
         *(_cell(params, NONE, batch=count) for count in params.batch),
@@ -58,7 +65,9 @@ def value_on(axis: str, cell: Cell) -> int | None:
     """Return a cell's value on an axis; None when it is not on it."""
     here = {"workers": cell.server_threads, "clients": cell.client_threads, "words": cell.words, "batch": cell.batch}
     if axis == "workers":
-        return here[axis] if cell.engine == SIMULATED else None
+        return here[axis] if cell.engine == SIMULATED and cell.server_processes == 1 else None
+    if axis == "processes":
+        return cell.server_processes if (cell.engine, cell.server_threads) == (SIMULATED, DIVIDED_WORKERS) else None
     usual = {"clients": 1, "words": WORDS, "batch": 1}
     on = cell.engine == NONE and all(here[name] == value for name, value in usual.items() if name != axis)
     return here[axis] if on else None
@@ -83,11 +92,12 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     for (engine, workers), group in groups.items():
         progress(f"{engine}, {workers} workers: {len(group)} cells in {params.rounds} rounds")
         spec = EngineSpec(engine, service_time_ms=params.service_time_ms)
-        blocks = [Block(cell, cell.mode, workloads(cell)) for cell in group]
+        blocks = [Block(cell, _system(cell), workloads(cell)) for cell in group]
         seed = f"{params.seed}/{engine}/{workers}"
         left = left_of(blocks, params.rounds, seed, context, ledger)
         most = max(cell.client_threads for cell in group)
-        with _systems(spec, workers, params.timeout) as systems:
+        counts = sorted({cell.server_processes for cell in group})
+        with _systems(spec, workers, counts, params.timeout) as systems:
             targets = {name: system.connect for name, system in systems.items()}
             with LoadSession(targets, most, params.timeout, processes=MAX_PROCESSES) as session:
                 for row in measure_rounds(blocks, left, seed, context, systems, session, ledger):
@@ -96,8 +106,18 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     return rows
 
 
+def _system(cell: Cell) -> str:
+    return f"{cell.mode}, {cell.server_processes} processes"
+
+
 def _cell(
-    params: ScalingParams, engine: str, workers: int = WORKERS, clients: int = 1, words: int = WORDS, batch: int = 1
+    params: ScalingParams,
+    engine: str,
+    workers: int = WORKERS,
+    clients: int = 1,
+    words: int = WORDS,
+    batch: int = 1,
+    processes: int = 1,
 ) -> Cell:
     """Return a cell whose requests take about the wanted time, with at least a few for each client."""
     if engine == SIMULATED:
@@ -110,6 +130,7 @@ def _cell(
         engine=engine,
         net="",
         server_threads=workers,
+        server_processes=processes,
         client_threads=clients,
         batch=batch,
         service=f"{params.service_time_ms:g} ms, fixed" if engine == SIMULATED else "",
@@ -125,10 +146,13 @@ def workloads(cell: Cell) -> list[UniformWorkload]:
 
 
 @contextmanager
-def _systems(spec: EngineSpec, workers: int, timeout: float) -> Iterator[dict[str, Target]]:
+def _systems(spec: EngineSpec, workers: int, processes: Sequence[int], timeout: float) -> Iterator[dict[str, Target]]:
     with ExitStack() as stack:
         systems = {}
         for mode in OURS:
-            server = stack.enter_context(ServerSpec(mode, spec, None, workers).process())
-            systems[mode] = Target(functools.partial(connect, server.endpoint, timeout), (server.pid,))
+            for count in processes:
+                spec_of_server = ServerSpec(mode, spec, None, workers, server_processes=count)
+                server = stack.enter_context(spec_of_server.process())
+                connects = functools.partial(connect, server.endpoint, timeout)
+                systems[_system(Cell(mode=mode, server_processes=count))] = Target(connects, (server.pid,))
         yield systems

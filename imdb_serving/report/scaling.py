@@ -1,4 +1,4 @@
-"""The tables and the charts of how cost grows with workers, clients, review length and batch."""
+"""The tables and the charts of how cost grows with workers, processes, clients, review length and batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocat
 
 from imdb_serving.cell import SCALING, plural
 from imdb_serving.experiment.bench import OURS
-from imdb_serving.experiment.scaling import AXES, MAX_PROCESSES, WORDS, WORKERS, value_on
+from imdb_serving.experiment.scaling import AXES, DIVIDED_WORKERS, MAX_PROCESSES, WORDS, WORKERS, value_on
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import COLOURS, GREY, MARKERS
@@ -34,6 +34,12 @@ STEPS = (1, 2, 5)
 
 SHOWN = {
     "workers": Axis("workers, and as many clients", "simulated engine", "of_ideal", "throughput of the ideal"),
+    "processes": Axis(
+        "processes",
+        f"simulated engine, {DIVIDED_WORKERS} workers and as many clients",
+        "server_cpu_us",
+        "server's CPU, µs a request",
+    ),
     "clients": Axis(
         "clients", f"engine none, {WORKERS} workers, {WORDS} words", "server_cpu_us", "server's CPU, µs a request"
     ),
@@ -111,7 +117,8 @@ def _table(rows: pd.DataFrame, axis: str) -> str:
 def condition(rows: pd.DataFrame, axis: str) -> str:
     """Say what all points of an axis have in common."""
     words = SHOWN[axis].condition
-    return f"{words} of {rows['service_time_ms'].max():g} ms" if axis == "workers" else words
+    timed = f"simulated engine of {rows['service_time_ms'].max():g} ms"
+    return words.replace("simulated engine", timed)
 
 
 def charts(rows: pd.DataFrame, note: str) -> Charts:
@@ -167,6 +174,7 @@ def _panel(rows: pd.DataFrame, axis: str, sheet: Sheet) -> None:
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
         panel.set_ylim(bottom=0)
+    if axis == "clients":
         panel.annotate(
             f"above {MAX_PROCESSES}: threads of {MAX_PROCESSES} processes",
             (0.02, 0.03),

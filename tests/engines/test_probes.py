@@ -13,9 +13,9 @@ import pytest
 
 from imdb_serving.engines import tuning
 from imdb_serving.engines.engine import Probabilities, Words
+from imdb_serving.engines.probes import LONG, locked_us, probe, releases_lock
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
 from imdb_serving.engines.stand_ins import NoneEngine
-from imdb_serving.engines.tuning import LONG, probe, releases_lock
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
 
@@ -72,3 +72,9 @@ def test_a_stand_in_cannot_be_tuned_nor_an_engine_for_another_net(bundle_of) -> 
         tune_model(bundle_of("cnn"), ("none",), 1)
     with pytest.raises(Exception, match="the folded engine runs cnn"):
         tune_model(bundle_of("bow"), ("folded",), 1)
+
+
+def test_the_probe_tells_for_how_long_a_review_keeps_others_from_python() -> None:
+    sleeps, holds = locked_us(Sleeps(), [REVIEW]), locked_us(Holds(), [REVIEW])
+    if sleeps is not None and holds is not None:  # else there is one core
+        assert sleeps < holds / 3

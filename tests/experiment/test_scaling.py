@@ -21,7 +21,9 @@ from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.report import scaling as shown
 from imdb_serving.server_process import ServerProcess
 
-SMALL = ScalingParams(workers=[1, 2], clients=[1, 20], words=[8], batch=[1, 3], seconds=0.02, rounds=2, run="one")
+SMALL = ScalingParams(
+    workers=[1, 2], processes=[1, 2], clients=[1, 20], words=[8], batch=[1, 3], seconds=0.02, rounds=2, run="one"
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +47,8 @@ def test_every_point_is_measured_with_every_mode_in_every_round(measured: Path) 
 
 def test_a_cell_is_on_the_axes_of_which_it_has_the_usual_values_else() -> None:
     usual, many, *_ = [cell for cell in cells(SMALL) if cell.engine == "none" and cell.mode == "rpc"]
-    assert [value_on(axis, usual) for axis in AXES] == [None, 1, 200, 1]
-    assert [value_on(axis, many) for axis in AXES] == [None, 20, None, None]
+    assert [value_on(axis, usual) for axis in AXES] == [None, None, 1, 200, 1]
+    assert [value_on(axis, many) for axis in AXES] == [None, None, 20, None, None]
 
 
 def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -> None:
@@ -55,7 +57,7 @@ def test_the_tables_have_every_value_and_the_figure_every_axis(measured: Path) -
     assert len(tables) == len(AXES)
     for axis, table in zip(AXES, tables, strict=True):
         values = [line.split()[0] for line in table.splitlines()[3:]]
-        usual = {"words": {200}}.get(axis, set())  # a cell of another axis that is on this one as well
+        usual = {"words": {200}, "workers": {8}}.get(axis, set())  # a cell of another axis that is on this one as well
         assert values == [str(value) for value in sorted({*getattr(SMALL, axis), *usual})]
         assert ("of ideal" in table) == (axis == "workers")
         assert ("µs/review" in table) == (axis == "batch")
@@ -113,6 +115,7 @@ def test_without_rows_there_is_nothing_to_show(tmp_path: Path) -> None:
     ("wrong", "words"),
     [
         ({"workers": [0]}, "workers"),
+        ({"processes": [16]}, "processes: must be at most 8"),
         ({"rounds": 1}, "an interval needs at least 2"),
         ({"seconds": 0.0}, "seconds: must be above 0"),
         ({"service_time_ms": float("nan")}, "service_time_ms: must be above 0"),

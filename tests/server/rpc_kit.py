@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import zmq
+from server_processes import with_processes
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.server_process import ServerProcess
@@ -119,7 +120,13 @@ def launched(
     """A server in a session of its own, as from a shell: the process and its ready line."""
     environment = {**os.environ, **({"TMPDIR": str(folder)} if folder else {})}
     process = subprocess.Popen(
-        [sys.executable, "-m", "imdb_serving", "serve", "--endpoint", carrier.endpoint(), *arguments],
+        [
+            sys.executable,
+            "-m",
+            "imdb_serving",
+            "serve",
+            *with_processes("serve", ["--endpoint", carrier.endpoint(), *arguments]),
+        ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -56,7 +56,7 @@ def check_engine(params: msgspec.Struct) -> None:
 
 
 MOST: dict[str, int] = {
-    "server_processes": 1024,
+    "server_processes": 1024, "processes": 8,
     "server_threads": 1024, "client_threads": 1024, "server_nodes": 1024, "client_nodes": 1024, "math_threads": 1024,
     "node_cores": 4096, "workers": 1024, "clients": 10_000, "words": 1 << 16, "batch": 1 << 20,
     "samples": 10_000_000, "requests": 10_000_000, "passes": 1_000_000,

@@ -96,10 +96,12 @@ class BenchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement of how cost grows: a list of values an axis, all else kept as it is.
 
-    `workers` are of the simulated engine, each with a client; on the other axes the engine is `none`, with two workers.
+    `workers` are of the simulated engine, each with a client, as are eight in so many `processes`; on the other axes
+    the engine is `none`, with two workers.
     """
 
     workers: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8, 16, 24, 32, 48])
+    processes: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
     clients: list[int] = msgspec.field(default_factory=lambda: [1, 2, 5, 10, 20, 50, 100, 200, 500])
     words: list[int] = msgspec.field(default_factory=lambda: [8, 32, 128, 512, 2000])
     batch: list[int] = msgspec.field(default_factory=lambda: [1, 4, 16, 64, 256])
@@ -111,7 +113,7 @@ class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     run: str = ""
 
     def __post_init__(self) -> None:
-        for axis in ("workers", "clients", "words", "batch"):
+        for axis in ("workers", "processes", "clients", "words", "batch"):
             check_counts(axis, getattr(self, axis))
         check_rounds(self.rounds)
         check_timeout(self.timeout)

@@ -32,7 +32,7 @@ def test_the_ready_line_says_where_and_what(carrier: kit.Carrier) -> None:
     ):
         match = re.fullmatch(
             rf"ready {carrier.mode} {carrier.scheme}://127\.0\.0\.1:(\d+) engine=none "
-            r"server_threads=3 worker_kind=thread pid=(\d+)\n",
+            r"server_threads=3 worker_kind=thread processes=\d pid=(\d+)\n",
             ready,
         )
         assert match
