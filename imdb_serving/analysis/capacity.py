@@ -6,17 +6,21 @@ Works on the rows of one ledger. Refuses to extrapolate beyond twice what was me
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.analysis import usl
+from imdb_serving.analysis.cores import ENGINE_OP, CpuTime, cpu_time, greatest_rate
 from imdb_serving.analysis.queueing import Node, simulate, spread
 from imdb_serving.analysis.summary import NOT_SERVING
 from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, OK, POISSON, Cell, Row
+from imdb_serving.errors import DataError
 
 REQUESTS, TRY_REQUESTS = 30_000, 6_000
 """Simulated for what is told, and for each of the tries behind an interval."""
@@ -50,6 +54,8 @@ class Way(NamedTuple):
     beside_s: float
     bound: float = math.inf
     open_loops: tuple[tuple[float, float], ...] = ()
+    cpu: tuple[CpuTime, ...] = ()
+    cores: int = 0
 
     @property
     def most_nodes(self) -> int:
@@ -114,7 +120,36 @@ def _way(kind: Cell, rows: Sequence[Row], raw: Callable[[Row], Sequence[float]])
         beside * 1e-6,
         _bound(fewest),
         tuple((row.cell.rate, row.figures.p95_us * 1e-6) for row in by_chance if row.figures.p95_us),
+        tuple(_cpu_times(single, fewest)),
     )
+
+
+def _cpu_times(rows: Sequence[Row], fewest: Row) -> Iterator[CpuTime]:
+    """Yield a request's CPU time in each round of the client count with the greatest rate."""
+    rates = _rates(rows, lambda row: row.cell.client_threads)
+    best = max(rates, key=lambda count: float(np.mean(rates[count])))
+    engine_us = fewest.means_us.get(ENGINE_OP, 0.0) * fewest.cell.math_threads
+    for row in rows:
+        if row.cell.client_threads == best and row.figures.server_cpu_us:
+            yield cpu_time(row.cell.mode, row.figures.server_cpu_us, engine_us)
+
+
+def on_cores(way: Way, cores: int) -> Way:
+    """Return a way on a node with so many cores of the server's own, a worker on each: computed, and not measured.
+
+    A client gets what it got where fewest were measured, and all together no more than there is CPU time for. Raises
+    `DataError` when no CPU time was measured.
+    """
+    if not way.cpu:
+        raise DataError(f"no CPU time of {way.cell.mode} was measured: run the sweep again")
+    fewest = min(way.clients)
+    rounds = list(zip(itertools.cycle(way.cpu), way.clients[fewest], strict=False))
+    counts = sorted({*(2**power for power in range(cores.bit_length() + 1)), cores, 2 * cores})
+    clients = {
+        count: [min(count * rate / fewest, greatest_rate(cores, cpu)) for cpu, rate in rounds] for count in counts
+    }
+    cell = msgspec.structs.replace(way.cell, server_threads=cores)
+    return way._replace(cell=cell, clients=clients, nodes={1: clients[2 * cores]}, bound=math.inf, cores=cores)
 
 
 def _bound(row: Row) -> float:

@@ -24,13 +24,22 @@ SHOWN = 4
 
 
 def run_capacity(
-    folder: Path, *, rate: float, p95: float, mode: str, engine: str, server_threads: int, extrapolate: bool
+    folder: Path,
+    *,
+    rate: float,
+    p95: float,
+    mode: str,
+    engine: str,
+    server_threads: int,
+    extrapolate: bool,
+    cores: int = 0,
 ) -> int:
     """Print how many nodes hold a rate within a 95th percentile (ms); returns the exit code: 0, or 1 when none do.
 
-    Raises `DataError` without valid closed-loop cells, `ConfigError` when it is too far from what was measured.
+    With `cores` the nodes have so many, computed from the CPU time of a request. Raises `DataError` without valid
+    closed-loop cells, `ConfigError` when it is too far from what was measured.
     """
-    from imdb_serving.analysis.capacity import Answer, TooFar, answer, ways
+    from imdb_serving.analysis.capacity import Answer, TooFar, answer, on_cores, ways
     from imdb_serving.cell import varying
     from imdb_serving.report.frames import rows_of
 
@@ -44,6 +53,10 @@ def run_capacity(
     ]
     if not chosen:
         raise DataError(f"{folder} has no valid closed-loop cell of that kind on one node; run the sweep again")
+    if cores:
+        by_threads = sorted(chosen, key=lambda way: way.cell.server_threads)
+        wide = {way.cell.without("server_threads", "server_processes"): on_cores(way, cores) for way in by_threads}
+        chosen = list(wide.values())
     told = {"mode", "engine", *varying([way.cell for way in every])} - {"samples", "passes", "model", "server_threads"}
     found = [answer(way, rate, p95 / 1000, extrapolate=extrapolate) for way in chosen]
     held = sorted((one for one in found if isinstance(one, Answer) and one.nodes), key=_cost)
@@ -143,7 +156,14 @@ def _doubts(best: Answer) -> list[str]:
         doubts.append(f"times are {best.factor:.2f} of those simulated, as {loops} of this sweep were")
     else:
         doubts.append("no open loop of this sweep says whether requests that come by chance take as long as simulated")
-    if not best.way.cell.client_nodes:
+    if best.way.cores:
+        cpu = max(best.way.cpu)
+        intake = f", of which one process does {cpu.intake_us:,.0f} for all" if cpu.intake_us else ""
+        doubts.append(
+            f"COMPUTED for {plural(best.way.cores, 'core')} from the CPU time of a request ({cpu.whole_us:,.0f} us"
+            f"{intake}), and not measured"
+        )
+    elif not best.way.cell.client_nodes:
         doubts.append("clients took cores of the node that was measured; on nodes of their own they would not")
     if best.way.most_nodes == 1 and (best.nodes or 0) > 1:
         doubts.append("several nodes were not measured, and are taken not to disturb each other")
@@ -175,6 +195,12 @@ def _too_far(found: TooFar, rate: float) -> str:
     help="The cells' engine; default: any.",
 )  # fmt: skip
 @click.option("--server-threads", type=click.IntRange(min=0), default=0, help="With so many; 0: any.")
+@click.option(
+    "--cores",
+    type=click.IntRange(0, 1024),
+    default=0,
+    help="Of a node, for its server alone: computed from the CPU time of a request; 0: as measured.",
+)
 @click.option("--extrapolate", is_flag=True, help="Also extrapolate beyond twice the nodes that were measured.")
 def capacity(folder: Path, **options: Any) -> None:
     """Say how many nodes of which thread count a load takes, from a sweep's closed loops.

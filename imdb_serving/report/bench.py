@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter
 
-from imdb_serving.analysis.intervals import estimate
+from imdb_serving.analysis.cores import cpu_time, greatest_rate
+from imdb_serving.analysis.intervals import Estimate, estimate, estimate_positive
 from imdb_serving.cell import BENCH, plural
 from imdb_serving.experiment.bench import BARE, OURS, WHAT
 from imdb_serving.report import frames
@@ -18,6 +19,9 @@ from imdb_serving.report.style import COLOURS, GREY
 
 BESIDE = {"rpc": "zmq-echo", "socket": "asgi-uvicorn", "flask": "flask-gunicorn"}
 """With what each of ours is compared first: ZeroMQ's limit, the best of others, and the same framework."""
+
+
+MORE_CORES = (8, 16, 48)
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -70,8 +74,30 @@ def text(rows: pd.DataFrame) -> str:
         for own, other in BESIDE.items():
             mean, low, high = ratio(rows, int(clients), own, other)
             lines.append(f"  our {own} is {mean:.2f} [{low:.2f}, {high:.2f}] times {other}: {WHAT[other]}")
-        blocks.append("\n".join(lines))
+        blocks.append("\n".join([*lines, *_on_more_cores(rows, int(clients))]))
     return "\n\n".join(blocks)
+
+
+def on_cores(rows: pd.DataFrame, clients: int, mode: str, cores: int) -> Estimate:
+    """Return the requests a second that the CPU time of a request allows on cores of the server's own: computed."""
+    own = rows[(rows["mode"] == mode) & (rows["client_threads"] == clients)].set_index("round")
+    bare = rows[rows["mode"] == BARE].set_index("round")
+    engine_us = 1e6 * bare["client_threads"] / bare["throughput"]
+    cpu = pd.DataFrame({"whole": own["server_cpu_us"], "engine": engine_us}).dropna()
+    return estimate_positive(
+        greatest_rate(cores, cpu_time(mode, whole, engine)) for whole, engine in cpu.itertuples(index=False)
+    )
+
+
+def _on_more_cores(rows: pd.DataFrame, clients: int) -> list[str]:
+    """Return a line a mode of ours: what it gives on more cores."""
+    lines = [f"  computed, on cores of the server's own: requests/s with {', '.join(map(str, MORE_CORES))} cores"]
+    for mode in OURS:
+        found = [on_cores(rows, clients, mode, cores) for cores in MORE_CORES]
+        lines.append(
+            f"    {mode:<14}" + "".join(f"{one.mean:>11,.0f} [{one.low:,.0f}, {one.high:,.0f}]" for one in found)
+        )
+    return lines
 
 
 def charts(rows: pd.DataFrame, note: str) -> Charts:

@@ -10,6 +10,7 @@ import pandas as pd
 from imdb_serving.analysis import usl
 from imdb_serving.analysis.bounds import CLIENTS, CORES, NOTHING, WEB_SERVER, WORKERS, op_names, utilisation
 from imdb_serving.analysis.cells import valid
+from imdb_serving.analysis.cores import ENGINE_OP
 from imdb_serving.analysis.intervals import estimate
 from imdb_serving.analysis.usl import Curve, analyse
 from imdb_serving.cell import LADDER, LOCAL_MODES, plural
@@ -17,7 +18,6 @@ from imdb_serving.experiment.ladder import rung_of
 from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
 
-ENGINE_OP = "op1"
 RUNG_OF_MODE = {
     "rpc": "rpc-tcp", "socket": "socket", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev",
 }  # fmt: skip

@@ -228,7 +228,9 @@ def _in_words(found: Mapping[str, Any]) -> str:
         words.append(f"{found['variant']} is used")
     if probes := found.get("probes"):
         held = "" if probes.get("locked_us") is None else f", but for {probes['locked_us']:,.0f} µs of a review"
-        words.append(f"the interpreter lock is {f'released{held}' if probes['releases_lock'] else 'held'} while it runs")
+        words.append(
+            f"the interpreter lock is {f'released{held}' if probes['releases_lock'] else 'held'} while it runs"
+        )
     return "; ".join(words)
 
 

@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 
 from imdb_serving.analysis import capacity
-from imdb_serving.analysis.capacity import Answer, TooFar, Way, answer, node_of, share_of_nodes, slower, ways
+from imdb_serving.analysis.capacity import (
+    Answer,
+    TooFar,
+    Way,
+    answer,
+    node_of,
+    on_cores,
+    share_of_nodes,
+    slower,
+    ways,
+)
+from imdb_serving.analysis.cores import CpuTime, cpu_time, greatest_rate
 from imdb_serving.analysis.queueing import spread
 from imdb_serving.analysis.usl import Law
 from imdb_serving.cell import Cell, Figures, Row
@@ -121,7 +132,7 @@ def row(clients: int, number: int, **changes: Any) -> Row:
         run="run-a", key=cell.key, cell=cell, round=number, began="", seed=1, card="card", answered=100, requests=100,
         stages=("encode", "send", "queue", "op1", "reply", "decode"), raw="samples/made.parquet",
         means_us={"op1": 10_000.0, "prepro": 100.0, "postpro": 50.0, "total": 10_500.0},
-        figures=Figures(throughput=rate, request_rate=rate, p95_us=25_000.0),
+        figures=Figures(throughput=rate, request_rate=rate, p95_us=25_000.0, server_cpu_us=10_100.0 + number),
     )  # fmt: skip
 
 
@@ -151,6 +162,28 @@ def ledger(folder: Path) -> Path:
     return folder
 
 
+def test_cores_have_time_for_so_many_requests_and_one_process_for_no_more_than_it_passes() -> None:
+    assert cpu_time("socket", 1000.0, 900.0) == CpuTime(1000.0, 0.0)
+    assert cpu_time("rpc", 1000.0, 900.0) == CpuTime(1000.0, 100.0)
+    assert cpu_time("rpc", 1000.0, 1100.0) == CpuTime(1000.0, 0.0)
+    assert greatest_rate(8, CpuTime(1000.0)) == pytest.approx(8000.0)
+    assert greatest_rate(8, CpuTime(1000.0, 100.0)) == pytest.approx(8000.0)
+    assert greatest_rate(48, CpuTime(1000.0, 100.0)) == pytest.approx(10_000.0)
+
+
+def test_a_way_on_more_cores_gives_what_they_have_time_for() -> None:
+    (narrow,) = ways([row(clients, number) for clients in (1, 2) for number in (1, 2, 3)], lambda row: [1.0])
+    wide = on_cores(narrow, 12)
+    assert wide.cell.server_threads == 12
+    assert sorted(wide.clients) == [1, 2, 4, 8, 12, 16, 24]
+    assert wide.clients[1] == pytest.approx([101.0, 102.0, 103.0])
+    assert wide.clients[8] == pytest.approx([808.0, 816.0, 824.0])
+    full = [12e6 / (10_100 + number) for number in (1, 2, 3)]
+    assert wide.clients[24] == pytest.approx(full)
+    with pytest.raises(DataError, match="no CPU time of rpc was measured"):
+        on_cores(way(), 12)
+
+
 OPTIONS: dict[str, Any] = {"mode": "", "engine": "", "server_threads": 0, "extrapolate": False}
 
 
@@ -167,6 +200,12 @@ def test_the_command_says_how_many_nodes_and_with_what_doubts(
     assert "One node less would be full." in said
     assert "3 rounds of 6 client counts; queues simulated" in said
     assert "several nodes were not measured" in said
+    assert run_capacity(folder, rate=300.0, p95=40.0, cores=8, **OPTIONS) == 0
+    said_of_more = capsys.readouterr().out
+    assert said_of_more.startswith("300 requests/s with p95 within 40 ms: 1 node of 8 server threads, rpc")
+    assert "COMPUTED for 8 cores from the CPU time of a request (10,103 us, of which one process does 103 for all)" in (
+        said_of_more
+    )
     assert run_capacity(folder, rate=300.0, p95=5.0, **OPTIONS) == 1
     assert "No number of nodes holds p95 within 5 ms" in capsys.readouterr().out
 

@@ -91,6 +91,24 @@ def test_ratios_are_those_of_the_rounds_and_not_of_the_means() -> None:
     assert shown.ratio(rows, 8, "rpc", "zmq-echo")[0] == pytest.approx(2.5)
 
 
+def test_more_cores_are_computed_from_the_cpu_time_of_a_request() -> None:
+    shared = {"client_threads": 8, "server_cpu_us": 200.0, "throughput": 1.0}
+    rows = pd.DataFrame(
+        [
+            {"mode": mode, "round": round_, **shared, **(changes or {})}
+            for round_ in (1, 2, 3)
+            for mode, changes in (
+                ("rpc", None),
+                ("socket", None),
+                (BARE, {"client_threads": 2, "throughput": 20_000.0}),
+            )
+        ]
+    )
+    assert shown.on_cores(rows, 8, "socket", 48).mean == pytest.approx(48 / 200e-6)
+    assert shown.on_cores(rows, 8, "rpc", 1).mean == pytest.approx(1 / 200e-6)
+    assert shown.on_cores(rows, 8, "rpc", 48).mean == pytest.approx(1 / 100e-6)  # one process takes all in
+
+
 def test_wrong_answers_are_no_speed(measured: tuple[Path, list[Row]]) -> None:
     row = next(row for row in measured[1] if row.cell.mode == "rpc")
     require_sound(row)
