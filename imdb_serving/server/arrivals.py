@@ -49,6 +49,7 @@ class Arrivals:
     def look(self, *, all_busy: bool) -> None:
         """Look at what nobody takes for a while: a short one if all workers are busy."""
         now, noted, lent, cells = monotonic(), self.noted, self._listener.lent, self._cells
+        held: set[int] | None = None
         for connection in self._listener.arrivals():
             noted.setdefault(connection.descriptor, (-1, now))
         for number, (sent, since) in list(noted.items()):
@@ -57,27 +58,32 @@ class Arrivals:
             elif cells[number * CONNECTION_CELLS + SENT] != sent:  # it was answered; but another may wait
                 noted[number] = cells[number * CONNECTION_CELLS + SENT], now
             elif now - since > (BUSY_SECONDS if all_busy else NOTED_SECONDS):
-                if self._still_waits(number, sent):
+                held = self._held() if held is None else held
+                if number not in held:
                     del noted[number]
                     self._look_at(self._listener.connections[number])
                 else:
                     noted[number] = sent, now
 
+    def _held(self) -> set[int]:
+        """Return what all workers have to themselves at this moment."""
+        return {number for row in self._rows() for number in row.held()}
+
     def _still_waits(self, number: int, sent: int) -> bool:
         """Tell whether what lay on a lent connection has not been taken by a worker yet."""
-        if number not in self._listener.lent or any(row.is_at(number) for row in self._rows()):
+        if number not in self._listener.lent or self._cells[number * CONNECTION_CELLS + SENT] != sent:
+            return False
+        if any(row.is_at(number) for row in self._rows()):
             return False
         return bool(self._cells[number * CONNECTION_CELLS + SENT] == sent)
 
     def _look_at(self, connection: StreamConnection) -> None:
         """See what lies on a lent connection; what is one whole prediction stays there, if it may."""
         number = connection.descriptor
-        sent = self._cells[number * CONNECTION_CELLS + SENT]
         if number in self.waiting:
             self.forget_taken()
-        if number in self.waiting or not self._still_waits(number, sent):
-            return
-        data = self._listener.peek(connection)
+        sent = self._cells[number * CONNECTION_CELLS + SENT]
+        data = None if number in self.waiting else self._listener.peek(connection)
         if data is None:
             return
         question = self._read(data)
@@ -119,8 +125,10 @@ class Arrivals:
 
     def forget_taken(self) -> None:
         """Forget requests that lay on lent connections until a worker took them."""
+        held, lent, cells = self._held(), self._listener.lent, self._cells
         for number, (task, sent) in list(self.waiting.items()):
-            if not self._still_waits(number, sent) or task.open.locked():
+            waits = number not in held and number in lent and cells[number * CONNECTION_CELLS + SENT] == sent
+            if not waits or task.open.locked():
                 del self.waiting[number]
                 for tasks in (self._dispatcher.queue.tasks, self._dispatcher.queue.behind):
                     with suppress(ValueError):

@@ -136,7 +136,7 @@ class RequestQueue:
         self._greedy: set[Hashable] = set()
         self._distrusted: dict[Hashable, float] = {}  # until when
         self.counts: Counter[str] = Counter()
-        """How many were refused when they came (`refused`), given up later (`shed`, `late`), or had no client left
+        """How many were refused when they came (`refused`), given up later (`late`), or had no client left
         (`abandoned`)."""
 
     def __len__(self) -> int:
@@ -194,13 +194,6 @@ class RequestQueue:
         if waiting > limit or self._greedy:
             shares = Counter(map(self._owner, list(self.tasks)))
             self._greedy = {owner for owner, count in shares.items() if count > max(1, limit)}
-
-    def sheds(self, task: Task) -> bool:
-        """Tell whether a task that was taken has too little time left, while others wait that may have enough."""
-        hopeless = bool(self.tasks) and task.deadline - monotonic() < self.shed_seconds
-        if hopeless:
-            self.counts["shed"] += 1
-        return hopeless
 
     def late(self, now: float) -> list[Task]:
         """Take out and return what is past its deadline."""

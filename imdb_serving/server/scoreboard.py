@@ -20,7 +20,9 @@ MOST_TAKEN = 16
 """How many connections a worker is given at once, at most."""
 
 # Cells of a row. Before these are the events, and PASSED, which the kernel writes.
-PASSED, PHASE, AT, TURN, BEAT, DEADLINE, EXPIRED, GIVEN_WAY, REVOKED, GIVEN_BACK, KEPT, REQUEST, SIZE = range(32, 45)
+PASSED, PHASE, AT, TURN, BEAT, DEADLINE, EXPIRED, GIVEN_WAY, REVOKED, GIVEN_BACK, KEPT, REQUEST, SIZE, BRIEF = range(
+    32, 46
+)
 OUTCOMES = 48
 """The first of as many cells as there are codes: how many requests ended how."""
 
@@ -60,18 +62,28 @@ class Row:
         return any(self.numbers.tolist())
 
     @property
+    def may_hold_up(self) -> bool:
+        """Whether others may wait for the worker, which is busy: it was given several, or takes all that is brief."""
+        return bool(self.cells[BRIEF]) or sum(map(bool, self.numbers.tolist())) > 1
+
+    @property
     def number(self) -> int:
         """The descriptor that the worker is at now."""
         return self.numbers[self.cells[AT]]
 
+    def held(self) -> list[int]:
+        """Return the descriptors that the worker has to itself, whose requests were not answered in its place."""
+        cells, numbers = self.cells, self.numbers.tolist()
+        at = numbers[cells[AT]]
+        if cells[REVOKED] == cells[BEAT]:
+            numbers = [at]
+        if cells[EXPIRED] == cells[TURN]:
+            numbers = [number for number in numbers if number != at]
+        return numbers
+
     def is_at(self, number: int) -> bool:
         """Tell whether the worker has a descriptor to itself, and its request was not answered in its place."""
-        cells, numbers = self.cells, self.numbers.tolist()
-        if number not in numbers:
-            return False
-        if numbers[cells[AT]] == number:
-            return cells[EXPIRED] != cells[TURN]
-        return cells[REVOKED] != cells[BEAT]
+        return number in self.numbers.tolist() and number in self.held()
 
     @property
     def is_taking(self) -> bool:
@@ -91,7 +103,7 @@ class Row:
     def clear(self) -> None:
         """Make the row ready for another worker; what was counted stays."""
         self.leave(MOST_TAKEN)
-        self.cells[PASSED] = self.cells[DEADLINE] = 0
+        self.cells[PASSED] = self.cells[DEADLINE] = self.cells[BRIEF] = 0
         self.cells[REVOKED] = -1
 
 

@@ -53,9 +53,11 @@ log = logging.getLogger(__name__)
 KEEP_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
 LEAVE_SECONDS = 0.01
-TICK_SECONDS = 0.002
+TICK_SECONDS, CALM_SECONDS = 0.002, 0.01
+"""How often the supervisor looks after requests: while some wait, or may hold others up, and while none does."""
+
 IDLE_SECONDS = 0.1
-QUIET_TICKS = 50
+QUIET_TICKS = 10
 FAULT_SECONDS = 0.1
 LOOK_EVERY = 5
 OBSERVED_A_TURN = 512
@@ -108,9 +110,10 @@ class Server:
         self.queue = RequestQueue(self._owner, self.idle, **limits)
         self.observed: Any = None
         self.live: list[Unit] = []
-        self._quiet = self._ticks = self._workers_live = 0
+        self._rows: list[Row] = []
+        self._quiet = self._ticks = 0
         self._is_work_unsettled = self._has_more = False
-        self._next_look = 0.0
+        self._next_look, self._tick = 0.0, TICK_SECONDS
         self._waker = Waker()
 
     def _start(self) -> None:
@@ -244,19 +247,21 @@ class Server:
 
     def rows(self) -> list[Row]:
         """Return the rows of all units that are there."""
-        return [row for unit in self.live for row in unit.rows]
+        return self._rows
 
     def idle(self) -> int:
         """Return how many workers will take a request at once; below 0, how many that were passed on wait for one."""
-        rows, taken = self.rows(), self._taken()
-        taking = sum(row.number in self.work_numbers and not row.cells[PASSED] for row in rows)
-        passed = list(self.dispatcher.in_flight.items())
+        idle = sum(not row.is_busy for row in self._rows)
+        if not (passed := list(self.dispatcher.in_flight.items())):
+            return idle
+        taken = self._taken()
+        taking = sum(row.number in self.work_numbers and not row.cells[PASSED] for row in self._rows)
         untaken = sum(number not in taken and not task.open.locked() for number, task in passed) - taking
-        return sum(not row.is_busy for row in rows) - max(0, untaken)
+        return idle - max(0, untaken)
 
     def at_work(self) -> int:
-        """Return how many requests are in progress."""
-        return sum(row.is_busy for row in self.rows())
+        """Return how many workers are at work."""
+        return sum(row.is_busy for row in self._rows)
 
     def may_lend(self, connection: StreamConnection) -> bool:
         """Tell whether workers may have a connection now."""
@@ -299,15 +304,15 @@ class Server:
         while (left := until - monotonic()) > 0 and not self._roused:
             asleep = self._quiet >= QUIET_TICKS
             self.board.common[ASLEEP] = asleep
-            pause = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else TICK_SECONDS)
+            pause = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else self._tick)
             found = {event[0] for event in self._poll.poll(1000 * pause)}
             try:
                 if found or self._has_more or not self._wakes_on_arrivals:
                     self._take_in(found)
                 now = monotonic()
                 if now >= self._next_look or not found <= self._sources:
-                    self._next_look = now + TICK_SECONDS
                     self._look_after(now, found)
+                    self._next_look = now + self._tick
             except Exception:  # a fault of ours must not end the server
                 log.exception("the server goes on behind a fault")
                 sleep(FAULT_SECONDS)
@@ -329,19 +334,22 @@ class Server:
         """See to deadlines, limits, and workers that hang or have ended."""
         if self._is_work_unsettled:
             self._settle_work()
-        at_work = self.at_work()
+        busy = {row for row in self._rows if row.is_busy}
+        at_work = len(busy)
         self._quiet = 0 if at_work or self._arrivals.noted or len(self.queue) else self._quiet + 1
-        self._at_work.look(now, found)
+        self._at_work.look(now, found, busy)
         if self.listener.unsettled:
             self.listener.settle_taken()
         if self._arrivals.waiting:
             self._arrivals.forget_taken()
-        all_busy = at_work >= self._workers_live
+        all_busy = at_work >= len(self._rows)
         if all_busy and self.direct is not None:
             self.listener.receive()
         self._ticks += 1
-        if all_busy or not self._ticks % LOOK_EVERY:
+        if all_busy or self._tick == CALM_SECONDS or not self._ticks % LOOK_EVERY:
             self._arrivals.look(all_busy=all_busy)
+        is_pressing = all_busy or len(self.queue) or len(self.dispatcher.in_flight) > at_work
+        self._tick = TICK_SECONDS if is_pressing or any(row.may_hold_up for row in busy) else CALM_SECONDS
         self.queue.look(now, self.board.turns(), at_work)
         common = self.board.common
         common[SHED_NS] = int(self.queue.shed_seconds * 1e9)
@@ -364,7 +372,7 @@ class Server:
         """Have workers take passed requests again, after one has died that was about to say so."""
         number = self.work_numbers[0]
         self.ready.disarm(number)
-        if not any(row.is_at(number) and row.is_taking for row in self.rows()):
+        if not any(row.is_at(number) and row.is_taking for row in self._rows):
             self._is_work_unsettled = False
             self.ready.arm(number)
 
@@ -373,7 +381,7 @@ class Server:
         while not self.units.newcomers.empty():
             unit = self.units.newcomers.get()
             self.live.append(unit)
-            self._workers_live = len(self.rows())
+            self._rows = [row for unit in self.live for row in unit.rows]
             if isinstance(unit, ProcessUnit):
                 self._poll.register(unit.sentinel, select.POLLIN)
                 for number, generation in self.listener.generations():
@@ -389,7 +397,7 @@ class Server:
 
     def _taken(self) -> set[int]:
         """Return the numbers of the requests that were passed on and are at work."""
-        return {row.cells[PASSED] for row in self.rows()}
+        return {row.cells[PASSED] for row in self._rows}
 
     def unsettle_work(self) -> None:
         """Take note that a worker has died that may have been about to have others take passed requests."""
@@ -405,7 +413,7 @@ class Server:
     def replace_unit(self, unit: Unit, *, hung: bool, at_work: bool) -> None:
         """Have a unit replaced that has ended, or hangs."""
         self.live.remove(unit)
-        self._workers_live = len(self.rows())
+        self._rows = [row for unit in self.live for row in unit.rows]
         if isinstance(unit, ProcessUnit):
             self._poll.unregister(unit.sentinel)
         self.units.replace(unit, hung=hung, at_work=at_work)

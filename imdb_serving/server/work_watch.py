@@ -71,8 +71,8 @@ class WorkWatch:
         self._late: dict[Row, bytes] = {}  # of each row: the request that it was at when that was answered in its place
         self._ending: set[Unit] = set()  # processes that were killed, and threads that hang
 
-    def look(self, now: float, found: Set[int]) -> None:
-        """See to all units; `found` has the descriptors that can be read from."""
+    def look(self, now: float, found: Set[int], busy: Set[Row]) -> None:
+        """See to all units, whose `busy` workers are at work; `found` has the descriptors that can be read from."""
         now_ns = perf_counter_ns()
         for unit in list(self._server.live):
             if isinstance(unit, ProcessUnit):
@@ -81,7 +81,7 @@ class WorkWatch:
                     self.clean_up_after(unit)
                     continue
             for at, row in enumerate(unit.rows):
-                if row.is_busy:
+                if row in busy:
                     self._look_at(unit, at, row, now, now_ns)
         self._look_for_silent(now)
 
@@ -101,23 +101,27 @@ class WorkWatch:
 
     def _look_at(self, unit: Unit, at: int, row: Row, now: float, now_ns: int) -> None:
         cells = row.cells
-        turn, beat, since = cells[TURN], cells[BEAT], now
+        turn, beat, phase, since = cells[TURN], cells[BEAT], cells[PHASE], now
+        at_now = beat, -turn if phase == LEAVING else turn
         known = self._seen.get(row)
-        if known is None or known[0] != (beat, turn):
-            self._seen[row] = (beat, turn), now
+        if known is None or known[0] != at_now:
+            self._seen[row] = at_now, now
             self._late.pop(row, None)
         else:
             since = known[1]
             if at == 0:
                 self._release(unit, now)
             self._revoke(unit, row)
-        phase = cells[PHASE]
         if phase == TAKEN:
             if now - since > STOPPED_SECONDS and isinstance(unit, ProcessUnit):
                 self._look_at_stopped(unit, row, now, since)
             return
+        if phase == LEAVING:
+            if now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
+                self._replace(unit)
+            return
         late_ns = now_ns - cells[DEADLINE]
-        if late_ns < 0 or phase == LEAVING:
+        if late_ns < 0:
             return
         if cells[EXPIRED] != turn and cells[GIVEN_WAY] != turn:
             self.expire(row, RequestTimeout(AT_WORK))

@@ -37,6 +37,7 @@ from imdb_serving.server.scoreboard import (
     ASLEEP,
     AT,
     BEAT,
+    BRIEF,
     CONNECTION_CELLS,
     CONSUMED,
     DEADLINE,
@@ -314,6 +315,7 @@ class Worker:
             step_timer.start()
             outcome = self._carrier.answer(received_ns, question.content)
             self._pace.learn(perf_counter_ns() - begun_ns)
+            cells[BRIEF] = self._pace.is_brief
         cells[PHASE] = TAKEN
         code, answer, stages = outcome
         if common[OBSERVE] and not code:

@@ -73,16 +73,17 @@ def test_how_long_a_killed_worker_is_away(engine: str, bundle: Path) -> None:
 
 @pytest.mark.parametrize("mode", load.some(load.MODES, ["rpc"]))
 def test_a_worker_that_hangs_under_load_fails_its_request_alone(mode: str) -> None:
-    with load.simulated(mode, 5, 3) as server, load.clients_at_work(server.endpoint, 6, 2.0) as clients:
+    with load.simulated(mode, 50, 3) as server, load.clients_at_work(server.endpoint, 6, 2.0) as clients:
         clients.more()
         before = kit.workers(server.pid)
         hung = min(before)
         os.kill(hung, signal.SIGSTOP)
-        assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
+        replaced = wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
+        assert replaced, (hung, before, kit.workers(server.pid), server.errors())
         clients.more()
     assert not kit.alive({hung})
-    assert clients.outcomes["timeout"] == 1, clients.texts
-    assert set(clients.outcomes) == {"answered", "timeout"}, clients.texts
+    assert clients.outcomes["timeout"] <= 1, clients.texts  # none, if it had just answered one when it was stopped
+    assert clients.outcomes.keys() - {"timeout"} == {"answered"}, clients.texts
 
 
 FRAIL = """

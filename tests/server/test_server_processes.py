@@ -32,6 +32,7 @@ import signal, threading, time
 from pathlib import Path
 from imdb_serving.pipeline import Pipeline, imdb_pipeline
 from imdb_serving.server.handover import Handover
+from imdb_serving.server.ready_set import EpollReadySet
 from imdb_serving.server.worker import Worker
 
 def stopped_before(method):
@@ -55,6 +56,8 @@ def make(engine, bundle):
         Worker._work = stopped_before(Worker._work)
     if Path("stops_taking").exists():
         Handover.take = stopped_before(Handover.take)
+    if Path("stops_leaving").exists():
+        EpollReadySet._arm = stopped_before(EpollReadySet._arm)
     ops = list(imdb_pipeline(engine, bundle).ops)
     return Pipeline([ops[0], Sleep(), *ops[1:]])
 """
@@ -185,6 +188,19 @@ def test_a_process_stopped_before_it_takes_what_was_passed_leaves_it_to_another(
         client.predict({"words": [1]})
         assert not stopping.exists()
         client.predict({"words": [1]})
+
+
+@pytest.mark.parametrize("scheme", ["socket", "http"])
+def test_a_process_stopped_when_it_has_answered_is_replaced(serve, scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "stops_leaving").touch()
+    server = serve(2, *PROCESSES, scheme=scheme)
+    with connect(server.endpoint, timeout=30) as client:
+        client.predict({"words": [1]})
+        before = kit.workers(server.pid)
+        (tmp_path / "stop").touch()
+        client.predict({"words": [1]})
+        client.predict({"words": [1]})  # of this connection nobody else can take anything meanwhile
+        assert wait_until(lambda: len(kit.workers(server.pid) - before) == 1, 30)
 
 
 @SCHEMES
