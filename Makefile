@@ -105,6 +105,8 @@ test-all: audit ## run the tests and the heavier checks, and tell what they cove
 	@echo "==> all tests"
 	@rm -f .coverage
 	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" $(COVERAGE)=
+	@echo "==> tests of servers again, with threads of two processes"
+	@$(PYTEST) $(TOGETHER) -m "not slow and not alone" --server-processes 2 tests/reliability tests/server
 	@echo "==> the heavier ones, and those that measure, one by one"
 	@$(PYTEST) -m "slow or alone" $(COVERAGE)=term:skip-covered
 

@@ -53,7 +53,6 @@ def test_a_signal_lets_the_request_in_flight_be_answered(
         kit.side_by_side(1) as run,
     ):
         family = {process.pid, *kit.descendants(process.pid)}
-        assert len(family) == (1 if kind == "thread" else len(family))
         answer = run(predict, kit.endpoint_of(ready))
         time.sleep(0.4)
         os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)

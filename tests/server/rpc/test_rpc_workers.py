@@ -42,8 +42,9 @@ def test_there_are_as_many_worker_processes_as_asked_for(start_server, count: in
     assert len(kit.workers(server.pid)) == count
 
 
-def test_threads_need_no_processes(null_server) -> None:
-    assert kit.descendants(null_server.pid) == set()
+def test_threads_need_no_processes(start_server) -> None:
+    server = start_server("--engine", "none", "--processes", "1")
+    assert kit.descendants(server.pid) == set()
 
 
 def test_the_request_of_a_killed_worker_is_given_to_another_one(start_server) -> None:
