@@ -179,15 +179,17 @@ def test_a_process_stopped_before_it_begins_holds_no_request_past_its_deadline(
 
 
 def test_a_process_stopped_before_it_takes_what_was_passed_leaves_it_to_another(serve, tmp_path: Path) -> None:
-    """It would be replaced after two seconds: until then, no other worker would be given a passed request."""
+    """And not only when it is replaced, two seconds later: until then all that is passed would wait."""
     (tmp_path / "stops_taking").touch()
     server = serve(2, *PROCESSES, scheme="rpc")
+    before = kit.workers(server.pid)
     stopping = tmp_path / "stop"
     stopping.touch()
-    with connect(server.endpoint, timeout=1.8) as client:
+    with connect(server.endpoint, timeout=20) as client:
         client.predict({"words": [1]})
         assert not stopping.exists()
         client.predict({"words": [1]})
+        assert kit.workers(server.pid) == before
 
 
 @pytest.mark.parametrize("scheme", ["socket", "http"])
