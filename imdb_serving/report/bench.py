@@ -84,8 +84,9 @@ def on_cores(rows: pd.DataFrame, clients: int, mode: str, cores: int) -> Estimat
     bare = rows[rows["mode"] == BARE].set_index("round")
     engine_us = 1e6 * bare["client_threads"] / bare["throughput"]
     cpu = pd.DataFrame({"whole": own["server_cpu_us"], "engine": engine_us}).dropna()
+    told = cpu[cpu["whole"] > 0]  # a block may have been too short for the system's clock of CPU time
     return estimate_positive(
-        greatest_rate(cores, cpu_time(mode, whole, engine)) for whole, engine in cpu.itertuples(index=False)
+        greatest_rate(cores, cpu_time(mode, whole, engine)) for whole, engine in told.itertuples(index=False)
     )
 
 

@@ -128,13 +128,13 @@ class ProcessUnit:
         self._before = _answered(self.rows)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, KIND)
         board, ready, handover = shared
-        files = [board.file, ready.descriptor, handover.requests.fileno(), handover.reporter.fileno()]
-        socket.send_fds(self.control, [b"shared"], files)
-        numbers = [at for at, _ in rows]
-        cores = [processes.cores_of_worker(at) for at in numbers]
-        sizes = board.workers, board.descriptors, files[2]
-        arguments = theirs, make, numbers, sizes, cores
         try:
+            files = [board.file, ready.descriptor, handover.requests.fileno(), handover.reporter.fileno()]
+            socket.send_fds(self.control, [b"shared"], files)
+            numbers = [at for at, _ in rows]
+            cores = [processes.cores_of_worker(at) for at in numbers]
+            sizes = board.workers, board.descriptors, files[2]
+            arguments = theirs, make, numbers, sizes, cores
             self._process = _forked(f"worker-{number}", [serving_process.__name__, *preload], arguments)
         except BaseException:
             self.control.close()

@@ -107,6 +107,10 @@ def test_more_cores_are_computed_from_the_cpu_time_of_a_request() -> None:
     assert shown.on_cores(rows, 8, "socket", 48).mean == pytest.approx(48 / 200e-6)
     assert shown.on_cores(rows, 8, "rpc", 1).mean == pytest.approx(1 / 200e-6)
     assert shown.on_cores(rows, 8, "rpc", 48).mean == pytest.approx(1 / 100e-6)  # one process takes all in
+    rows.loc[rows["round"] == 2, "server_cpu_us"] = 0.0
+    assert shown.on_cores(rows, 8, "socket", 48).mean == pytest.approx(48 / 200e-6)
+    rows["server_cpu_us"] = 0.0
+    assert np.isnan(shown.on_cores(rows, 8, "socket", 48).mean)
 
 
 def test_wrong_answers_are_no_speed(measured: tuple[Path, list[Row]]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +26,10 @@ from imdb_serving.clients.connect import connect
 from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.server import restarts, work_watch
+from imdb_serving.server.handover import Handover
 from imdb_serving.server.rpc_server import rpc_server
 from imdb_serving.server.server import Server
+from imdb_serving.server.unit import ProcessUnit
 from imdb_serving.server.units import Units
 from imdb_serving.timing import Timeline
 
@@ -210,6 +215,17 @@ def test_stopping_leaves_no_process_even_while_one_is_replaced(carrier: kit.Carr
             it.ask(13)
         workers |= it.pids()
     assert wait_until(lambda: not kit.alive(workers))
+
+
+def test_a_worker_that_is_begun_while_the_server_closes_keeps_nothing_open() -> None:
+    shared = SimpleNamespace(file=-1, descriptor=-1), SimpleNamespace(descriptor=-1), Handover(local=False)
+    shared[2].close()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with suppress(OSError):
+            ProcessUnit(0, make_sleeper, [], shared, [])  # type: ignore[arg-type]
+        gc.collect()
+    assert [str(one.message) for one in told] == []
 
 
 def frail(count: int, folder: Path) -> Handler:
