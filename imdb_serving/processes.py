@@ -30,6 +30,11 @@ _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 _cores_of_workers: list[list[int]] = []
 
 
+def allowed_cores() -> list[int]:
+    """Return the cores that this process may use."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def parse_cores(words: str) -> list[int]:
     """Read `0-3,6` as taskset does; raise `ConfigError` for what is no list of cores, or names one not to be had."""
     if not hasattr(os, "sched_setaffinity"):

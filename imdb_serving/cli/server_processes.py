@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import select
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,9 @@ def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int,
 
 def usable_cores() -> float:
     """Return how many cores this process may use, by affinity and quota."""
-    count = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    from imdb_serving.processes import allowed_cores
+
+    count = float(len(allowed_cores()))
     if count >= FEWEST_CORES:
         from imdb_serving.measurement.machine import cpu_quota
 

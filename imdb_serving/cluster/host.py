@@ -32,10 +32,9 @@ from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.measurement.environment import Card, code_digest, environment_card
 from imdb_serving.measurement.inputs import bundle_there, model_id
-from imdb_serving.measurement.machine import allowed
 from imdb_serving.model import SERVER_DIR
 from imdb_serving.model.bundle import open_bundle
-from imdb_serving.processes import temporary_folder
+from imdb_serving.processes import allowed_cores, temporary_folder
 from imdb_serving.timing import CLOCK_ID
 
 MATH_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -56,7 +55,7 @@ class Host:
 
     def who(self) -> HostFacts:
         """Tell who this is."""
-        return HostFacts(platform.node(), tuple(allowed()), CLOCK_ID, code_digest(), os.getpid())
+        return HostFacts(platform.node(), tuple(allowed_cores()), CLOCK_ID, code_digest(), os.getpid())
 
     def now(self) -> tuple[str, int]:
         """Tell which clock this is, and what it says."""

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from imdb_serving.engines.engine import Engine, Words
+from imdb_serving.processes import allowed_cores
 
 LENGTHS = (40, 90, 130, 150, 175, 200, 240, 300, 400, 600, 900)
 """Words of the reviews that are run, spread as IMDB's are."""
@@ -88,7 +89,7 @@ def locked_us(engine: Engine, reviews: Sequence[Words]) -> float | None:
     A thread takes all of the interpreter that it gets. What the machine takes from it would seem to be the engine's,
     so the least of some tries counts.
     """
-    if _cores() < 2:
+    if len(allowed_cores()) < 2:
         return None
     interval = sys.getswitchinterval()
     taker = _Taker()
@@ -160,7 +161,7 @@ class _Stamps(threading.Thread):
 
 
 def _cores_of_two_math_threads(make: Callable[[int], Engine], review: Words) -> float | None:
-    if _cores() < 2:
+    if len(allowed_cores()) < 2:
         return None
     engine = make(2)
     engine.run([review])
@@ -168,10 +169,6 @@ def _cores_of_two_math_threads(make: Callable[[int], Engine], review: Words) -> 
     for _ in range(4 * TRIES):
         engine.run([review])
     return round((process_time() - cpu) / (perf_counter() - wall), 2)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _resident_mb() -> float:

@@ -92,7 +92,7 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     for (engine, workers), group in groups.items():
         progress(f"{engine}, {workers} workers: {len(group)} cells in {params.rounds} rounds")
         spec = EngineSpec(engine, service_time_ms=params.service_time_ms)
-        blocks = [Block(cell, _system(cell), workloads(cell)) for cell in group]
+        blocks = [Block(cell, _system(cell.mode, cell.server_processes), workloads(cell)) for cell in group]
         seed = f"{params.seed}/{engine}/{workers}"
         left = left_of(blocks, params.rounds, seed, context, ledger)
         most = max(cell.client_threads for cell in group)
@@ -106,8 +106,8 @@ def measure_scaling(params: ScalingParams, folder: Path, progress: Callable[[str
     return rows
 
 
-def _system(cell: Cell) -> str:
-    return f"{cell.mode}, {cell.server_processes} processes"
+def _system(mode: str, processes: int) -> str:
+    return f"{mode}, {processes} processes"
 
 
 def _cell(
@@ -151,8 +151,8 @@ def _systems(spec: EngineSpec, workers: int, processes: Sequence[int], timeout: 
         systems = {}
         for mode in OURS:
             for count in processes:
-                spec_of_server = ServerSpec(mode, spec, None, workers, server_processes=count)
-                server = stack.enter_context(spec_of_server.process())
+                started = ServerSpec(mode, spec, None, workers, server_processes=count).process()
+                server = stack.enter_context(started)
                 connects = functools.partial(connect, server.endpoint, timeout)
-                systems[_system(Cell(mode=mode, server_processes=count))] = Target(connects, (server.pid,))
+                systems[_system(mode, count)] = Target(connects, (server.pid,))
         yield systems

@@ -10,7 +10,8 @@ from time import perf_counter
 
 import psutil
 
-from imdb_serving.measurement.machine import allowed, load
+from imdb_serving.measurement.machine import load
+from imdb_serving.processes import allowed_cores
 
 
 @dataclass(slots=True)
@@ -120,7 +121,7 @@ def own_seconds() -> float:
 def cores_seconds() -> tuple[float, float]:
     """Return the seconds that the allowed cores were busy, and those that the hypervisor took."""
     every = psutil.cpu_times(percpu=True)
-    cores = [every[core] for core in allowed() if core < len(every)]
+    cores = [every[core] for core in allowed_cores() if core < len(every)]
     idle = sum(core.idle + getattr(core, "iowait", 0.0) for core in cores)
     steal = sum(getattr(core, "steal", 0.0) for core in cores)
     # Guests' time is in that of their users already.

@@ -14,9 +14,9 @@ from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id
 from imdb_serving.measurement.ledger import Ledger, exclusive
-from imdb_serving.measurement.machine import allowed
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
+from imdb_serving.processes import allowed_cores
 from imdb_serving.server_process import ServerSpec
 
 MEASURING = "measuring"
@@ -61,7 +61,7 @@ class LocalDeployment:
 
     @property
     def client_cores(self) -> int:
-        return len(allowed())
+        return len(allowed_cores())
 
     @contextmanager
     def locked_folder(self, folder: Path) -> Iterator[None]:

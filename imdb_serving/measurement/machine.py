@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from imdb_serving.engines.tuning import processor
+from imdb_serving.processes import allowed_cores
 
 SELF = Path("/proc/self")
 
@@ -103,18 +104,13 @@ PROBE_SECONDS = 20.0
 _ECHO = "import os\nwhile byte := os.read(0, 1): os.write(1, byte)"
 
 
-def allowed() -> list[int]:
-    """Return the cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-
-
 def machine_facts() -> dict[str, Any]:
     """Return what stays as it is while a machine is: plain values, empty or None where the system does not say."""
     return {
         "cpu": processor(),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
-        "cores_allowed": len(allowed()),
+        "cores_allowed": len(allowed_cores()),
         "cpu_quota": cpu_quota(),
         "smt": _read(SMT),
         "governor": _read(CPU_FREQUENCY),
@@ -136,7 +132,7 @@ def wake_up_us() -> float | None:
 
     The median of some hundred, in microseconds; None where there is one core only, or none can be pinned.
     """
-    cores = allowed()
+    cores = allowed_cores()
     if len(cores) < 2 or not hasattr(os, "sched_setaffinity"):
         return None
     with suppress(OSError, subprocess.SubprocessError):

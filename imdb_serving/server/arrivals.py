@@ -7,7 +7,7 @@ deadline gets `timeout`; `hello` is answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
 from typing import Any
@@ -59,7 +59,7 @@ class Arrivals:
                 noted[number] = cells[number * CONNECTION_CELLS + SENT], now
             elif now - since > (BUSY_SECONDS if all_busy else NOTED_SECONDS):
                 held = self._held() if held is None else held
-                if number not in held:
+                if self._still_waits(number, sent, held):
                     del noted[number]
                     self._look_at(self._listener.connections[number])
                 else:
@@ -69,11 +69,14 @@ class Arrivals:
         """Return what all workers have to themselves at this moment."""
         return {number for row in self._rows() for number in row.held()}
 
-    def _still_waits(self, number: int, sent: int) -> bool:
-        """Tell whether what lay on a lent connection has not been taken by a worker yet."""
-        if number not in self._listener.lent or self._cells[number * CONNECTION_CELLS + SENT] != sent:
+    def _still_waits(self, number: int, sent: int, held: Set[int] | None = None) -> bool:
+        """Tell whether what lay on a lent connection has not been taken by a worker yet.
+
+        `held` is what workers had to themselves a moment ago, where that is exact enough.
+        """
+        if number not in self._listener.lent:
             return False
-        if any(row.is_at(number) for row in self._rows()):
+        if number in held if held is not None else any(row.is_at(number) for row in self._rows()):
             return False
         return bool(self._cells[number * CONNECTION_CELLS + SENT] == sent)
 
@@ -125,10 +128,9 @@ class Arrivals:
 
     def forget_taken(self) -> None:
         """Forget requests that lay on lent connections until a worker took them."""
-        held, lent, cells = self._held(), self._listener.lent, self._cells
+        held = self._held()
         for number, (task, sent) in list(self.waiting.items()):
-            waits = number not in held and number in lent and cells[number * CONNECTION_CELLS + SENT] == sent
-            if not waits or task.open.locked():
+            if not self._still_waits(number, sent, held) or task.open.locked():
                 del self.waiting[number]
                 for tasks in (self._dispatcher.queue.tasks, self._dispatcher.queue.behind):
                     with suppress(ValueError):

@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 16
 FULL = 0.8
 """How much of one interpreter's time is given out: threads that ask for more of it wait for one another."""
 
-OTHERS = 1
+SPARED_CORES = 1
 """Cores that are left to the supervisor and to who else is on the machine, its clients first of all."""
 
 
@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 def best_processes(workers: int, cores: float, cost: Cost) -> int:
     """Return in how many processes so many worker threads are best, on a machine with so many cores."""
-    at_work = min(workers, max(1, math.floor(cores) - OTHERS))
+    at_work = min(workers, max(1, math.floor(cores) - SPARED_CORES))
     return min(at_work, max(1, math.ceil(at_work * cost.share / FULL)))
 
 

@@ -64,7 +64,9 @@ class WorkWatch:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._seen: dict[Row, tuple[tuple[int, int], float]] = {}  # what each row's worker is at, and since when
+        self._seen: dict[Row, tuple[tuple[int, int, bool], float]] = {}
+        """What each row's worker is at (beat, turn, and whether it is leaving), and since when."""
+
         self._released: dict[Unit, float] = {}  # when each process was told last
         self._silent: dict[Row, tuple[int, float]] = {}  # how often each idle row's worker has looked, and since when
         self._waits_since = 0.0
@@ -101,8 +103,8 @@ class WorkWatch:
 
     def _look_at(self, unit: Unit, at: int, row: Row, now: float, now_ns: int) -> None:
         cells = row.cells
-        turn, beat, phase, since = cells[TURN], cells[BEAT], cells[PHASE], now
-        at_now = beat, -turn if phase == LEAVING else turn
+        turn, beat, since = cells[TURN], cells[BEAT], now
+        at_now = beat, turn, cells[PHASE] == LEAVING
         known = self._seen.get(row)
         if known is None or known[0] != at_now:
             self._seen[row] = at_now, now
@@ -112,12 +114,13 @@ class WorkWatch:
             if at == 0:
                 self._release(unit, now)
             self._revoke(unit, row)
+        phase = cells[PHASE]
         if phase == TAKEN:
             if now - since > STOPPED_SECONDS and isinstance(unit, ProcessUnit):
                 self._look_at_stopped(unit, row, now, since)
             return
         if phase == LEAVING:
-            if now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
+            if at_now[2] and now - since > LATE_SECONDS and isinstance(unit, ProcessUnit):
                 self._replace(unit)
             return
         late_ns = now_ns - cells[DEADLINE]
@@ -257,8 +260,8 @@ class WorkWatch:
             cells, numbers = row.cells, row.numbers.tolist()
             place, phase, passed, size = cells[AT], cells[PHASE], cells[PASSED], cells[SIZE]
             given_back, expired = cells[REVOKED] == cells[BEAT], cells[EXPIRED] == cells[TURN]
-            known, since = self._seen.get(row, ((-1, -1), 0.0))
-            since_ns = int(since * 1e9) if known == (cells[BEAT], cells[TURN]) else 0
+            known, since = self._seen.get(row, ((-1, -1, False), 0.0))
+            since_ns = int(since * 1e9) if known[:2] == (cells[BEAT], cells[TURN]) else 0
             row.clear()
             at_work |= numbers[place] != 0 and phase in {WORKING, ANSWERING}
             if passed:
