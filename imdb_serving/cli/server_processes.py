@@ -8,6 +8,7 @@ import select
 from typing import TYPE_CHECKING
 
 from imdb_serving.cli.serve_options import ServeOptions
+from imdb_serving.config import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
     from imdb_serving.model.bundle import Bundle
@@ -48,7 +49,7 @@ def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int,
         return 1, f"it is not known how long {options.engine.name} takes here; imdb-serving tune measures it"
     from imdb_serving.server.sizing import Cost, best_processes
 
-    serving = serving_us(options, mode)
+    serving = serving_us(mode)
     cost = Cost(serving + engine.whole_us, serving + engine.locked_us)
     why = f"a request holds the interpreter for {cost.locked_us:.0f} of {cost.whole_us:.0f} us, on {cores:g} cores"
     return best_processes(options.server_threads, cores, cost), why
@@ -82,7 +83,7 @@ def engine_cost(options: ServeOptions, bundle: Bundle | None) -> Cost | None:
     return Cost(whole_us, min(whole_us, locked_us or 0.0))
 
 
-def serving_us(options: ServeOptions, mode: str) -> float:
+def serving_us(mode: str) -> float:
     """Return what a request takes of a worker without its engine, in us of processor time."""
     import numpy as np
 
@@ -94,7 +95,7 @@ def serving_us(options: ServeOptions, mode: str) -> float:
     words = Tensor(np.zeros(WORDS, dtype=np.int64), (WORDS,))
     request = Request({"words": words}, ("prediction",), 1)
     make = functools.partial(imdb_pipeline, EngineSpec("none"), None)
-    limit = options.max_message_bytes
+    limit = MAX_MESSAGE_BYTES  # and not the server's own, which may be less than this request has
     if mode == "flask":
         from imdb_serving.protocol import json_bodies
         from imdb_serving.server.app import make_worker_app
