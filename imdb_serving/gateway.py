@@ -11,7 +11,7 @@ from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import ServingError
 from imdb_serving.keys import NOBODY, Credentials
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.server.app import make_app, nobody
+from imdb_serving.server.http.app import make_app, nobody
 from imdb_serving.timing import Stage
 
 if TYPE_CHECKING:

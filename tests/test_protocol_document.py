@@ -18,8 +18,10 @@ from imdb_serving.config import DEFAULT_HTTP_ENDPOINT, MAX_MESSAGE_BYTES, MAX_TI
 from imdb_serving.messages import MAX_FEEDS
 from imdb_serving.protocol import framing, headers, json_bodies, wire
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
-from imdb_serving.server import app as http
-from imdb_serving.server import connection, http_parsing, socket_listener, stream_listener
+from imdb_serving.server import connection, stream_listener
+from imdb_serving.server.http import app as http
+from imdb_serving.server.http import parsing as http_parsing
+from imdb_serving.server.rpc import socket_listener
 from imdb_serving.server_process import ServerProcess
 
 PAGE = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text(encoding="utf-8")

@@ -136,7 +136,7 @@ SERVER, CLIENTS, TOKEN = "server", "clients", "http.token"
 def make_keys(folder: Path, clients: tuple[str, ...]) -> None:
     """Make what is missing of a server's keys, and a pair for each client; print how they are used."""
     from imdb_serving.keys import SECRET, make_token, write_secret
-    from imdb_serving.server.curve import make_key_pair
+    from imdb_serving.server.rpc.curve import make_key_pair
 
     known = folder / CLIENTS
     try:

@@ -29,7 +29,7 @@ from imdb_serving.cli.server_processes import decided
 def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
     from imdb_serving.protocol.endpoints import is_socket
-    from imdb_serving.server.rpc_server import rpc_server
+    from imdb_serving.server.rpc.service import rpc_server
     from imdb_serving.server.server import Server
 
     options.set_up_log()
@@ -52,11 +52,11 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
         max_queue=options.max_queue,
     )
     warn_strangers(options.endpoint, guarded=keys is not None)
-    server.watch = functools.partial(metrics_port, options)
     stop_when_asked(server.stop, options)
     if mode == "rpc":
         _let_wakers_finish()
-    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
+    metrics = metrics_port(options, server)
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics), metrics)
 
 
 def _let_wakers_finish() -> None:

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from imdb_serving.keys import Credentials
     from imdb_serving.messages import ServerInfo
     from imdb_serving.model.bundle import Bundle
-    from imdb_serving.server.http_server import HttpServer
+    from imdb_serving.server.http.service import HttpServer
 
 
 def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
     """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
-    from imdb_serving.server.app import make_worker_app
+    from imdb_serving.server.http.app import make_worker_app
 
     options.set_up_log()
     options.settle()
@@ -120,8 +120,8 @@ def _settings(options: ServeOptions) -> dict[str, Any]:
 
 
 def _http_server(options: ServeOptions, bundle: Bundle | None, processes: int, **more: Any) -> HttpServer:
-    from imdb_serving.server.app import PROTOCOL, make_app
-    from imdb_serving.server.http_server import HttpServer, HttpService
+    from imdb_serving.server.http.app import PROTOCOL, make_app
+    from imdb_serving.server.http.service import HttpServer, HttpService
 
     make = functools.partial(make_app, **_settings(options))
     service = HttpService(options.host, options.port, options.max_message_bytes, make)
@@ -132,17 +132,17 @@ def _http_server(options: ServeOptions, bundle: Bundle | None, processes: int, *
 def _run_http(server: HttpServer, mode: str, options: ServeOptions, *, has_workers: bool = True) -> None:
     """Run it; a gateway has no workers of its own to tell metrics of."""
     warn_strangers(server.url, guarded=options.token_file is not None)
-    server.watch = functools.partial(metrics_port, options, has_workers=has_workers)
     stop_when_asked(server.stop, options)
-    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics))
+    metrics = metrics_port(options, server, has_workers=has_workers)
+    server.run(lambda endpoint: announce(mode, endpoint, options, server.info.metrics), metrics)
 
 
 def serve_dev(options: ServeOptions, rpc: str | None) -> None:
     """Serve as published: Werkzeug's server with one thread, in front of an RPC server; writes PROFILE lines."""
     from imdb_serving.gateway import Gateway
     from imdb_serving.keys import NOBODY
-    from imdb_serving.server.app import make_app
-    from imdb_serving.server.http_server import DevServer
+    from imdb_serving.server.http.app import make_app
+    from imdb_serving.server.http.service import DevServer
     from imdb_serving.server.startup import Starter
 
     options.set_up_log()

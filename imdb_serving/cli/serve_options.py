@@ -29,7 +29,7 @@ from imdb_serving.errors import ConfigError
 if TYPE_CHECKING:
     from imdb_serving.messages import Handler, ServerInfo
     from imdb_serving.model.bundle import Bundle
-    from imdb_serving.server.curve import ServerKeys
+    from imdb_serving.server.rpc.curve import ServerKeys
     from imdb_serving.server.server import Server
 
 
@@ -179,7 +179,7 @@ class ServeOptions(NamedTuple):
             raise ConfigError("--server-key and --client-keys go together: a key alone would let anybody in")
         if self.server_key is None or self.client_keys is None:
             return None
-        from imdb_serving.server.curve import ServerKeys
+        from imdb_serving.server.rpc.curve import ServerKeys
 
         return ServerKeys(self.server_key, self.client_keys)
 

@@ -98,9 +98,9 @@ def serving_us(mode: str) -> float:
     limit = MAX_MESSAGE_BYTES  # and not the server's own, which may be less than this request has
     if mode == "flask":
         from imdb_serving.protocol import json_bodies
-        from imdb_serving.server.app import make_worker_app
-        from imdb_serving.server.http_parsing import HttpRequest
-        from imdb_serving.server.http_requests import HttpCarrier, encode
+        from imdb_serving.server.http.app import make_worker_app
+        from imdb_serving.server.http.parsing import HttpRequest
+        from imdb_serving.server.http.requests import HttpCarrier, encode
 
         body = json_bodies.encode_request(request)
         headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
@@ -108,6 +108,6 @@ def serving_us(mode: str) -> float:
         message = encode(HttpRequest(headers=headers, body=body, keep=True))
         return sizing.serving_us(HttpCarrier(app, limit, ("127.0.0.1", 1)), message)
     from imdb_serving.protocol import wire
-    from imdb_serving.server.rpc_requests import RpcCarrier
+    from imdb_serving.server.rpc.requests import RpcCarrier
 
     return sizing.serving_us(RpcCarrier(make, limit), wire.encode_request(request, 1, 60_000.0))

@@ -1,4 +1,4 @@
-"""The client's end of RPC over ZeroMQ; `server/zeromq_listener.py` is the other end."""
+"""The client's end of RPC over ZeroMQ; `server/rpc/zeromq_listener.py` is the other end."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from imdb_serving.cell import BENCH, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import DataError
+from imdb_serving.experiment.baselines.light_clients import PreparedWorkload, light_client
 from imdb_serving.experiment.baselines.servers import BASELINES, running
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
@@ -31,11 +32,23 @@ from imdb_serving.measurement.parameters import BenchParams, model_folder
 from imdb_serving.server_process import ServerSpec
 
 OURS = {"rpc": "ours: RPC over ZeroMQ", "socket": "ours: RPC over a plain socket", "flask": "ours: Flask"}
+LIGHT = {
+    "light-socket": ("socket", 1),
+    "light-socket-2": ("socket", 2),
+    "light-rpc": ("rpc", 1),
+    "light-rpc-2": ("rpc", 2),
+}
+"""Ours under clients that cost little: the server's mode, and its number of processes."""
+
 BARE = "bare"
 WHAT = {
     BARE: "the engine alone, a loop for each worker",
     **{name: baseline.what for name, baseline in BASELINES.items()},
     **OURS,
+    **{
+        name: f"{OURS[mode]}, clients that cost little" + (f", {processes} server processes" if processes > 1 else "")
+        for name, (mode, processes) in LIGHT.items()
+    },
 }
 """All systems, in the order in which tables and figures have them."""
 
@@ -83,7 +96,7 @@ def require_sound(row: Row) -> None:
 def _blocks(params: BenchParams, spec: EngineSpec, base: Round) -> list[Block]:
     """Return every system with every client count, and the bare engine with a client for each worker."""
     blocks = []
-    for name in WHAT:
+    for name in systems_of(params):
         for clients in [params.workers] if name == BARE else params.client_threads:
             cell = Cell(
                 series=BENCH,
@@ -92,12 +105,23 @@ def _blocks(params: BenchParams, spec: EngineSpec, base: Round) -> list[Block]:
                 net=params.net if spec.facts.needs_model else "",
                 model=Path(params.model).name if spec.facts.needs_model else "",
                 server_threads=params.workers,
+                server_processes=LIGHT[name][1] if name in LIGHT else 1,
                 client_threads=clients,
                 samples=params.requests,
             )
             parts = split_lines(base.lines, clients, 1)
-            blocks.append(Block(cell, name, [ReviewWorkload(part, "ids", None, ("prediction",)) for part in parts]))
+            reviews = [ReviewWorkload(part, "ids", None, ("prediction",)) for part in parts]
+            blocks.append(
+                Block(cell, name, [PreparedWorkload.of(each) for each in reviews] if name in LIGHT else reviews)
+            )
     return blocks
+
+
+def systems_of(params: BenchParams) -> list[str]:
+    """Return the systems to measure: an engine that holds Python's lock has a process a worker, and no choice."""
+    has_choice = EngineSpec(params.engine).facts.worker_kind == "thread"
+    most = min(params.workers, 2) if has_choice else 0
+    return [name for name in WHAT if name not in LIGHT or LIGHT[name][1] <= most]
 
 
 @contextmanager
@@ -111,4 +135,9 @@ def _systems(params: BenchParams, spec: EngineSpec, model: Path | None) -> Itera
         for name in OURS:
             server = stack.enter_context(ServerSpec(name, spec, model, params.workers).process())
             systems[name] = Target(functools.partial(connect, server.endpoint, params.timeout), (server.pid,))
+        for name in filter(LIGHT.get, systems_of(params)):
+            mode, processes = LIGHT[name]
+            ours = ServerSpec(mode, spec, model, params.workers, server_processes=processes)
+            server = stack.enter_context(ours.process())
+            systems[name] = Target(functools.partial(light_client, server.endpoint), (server.pid,))
         yield systems

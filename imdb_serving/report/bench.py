@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter
 from imdb_serving.analysis.cores import cpu_time, greatest_rate
 from imdb_serving.analysis.intervals import Estimate, estimate, estimate_positive
 from imdb_serving.cell import BENCH, plural
-from imdb_serving.experiment.bench import BARE, OURS, WHAT
+from imdb_serving.experiment.bench import BARE, LIGHT, OURS, WHAT
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import COLOURS, GREY
@@ -74,6 +74,11 @@ def text(rows: pd.DataFrame) -> str:
         for own, other in BESIDE.items():
             mean, low, high = ratio(rows, int(clients), own, other)
             lines.append(f"  our {own} is {mean:.2f} [{low:.2f}, {high:.2f}] times {other}: {WHAT[other]}")
+        for name, (mode, processes) in LIGHT.items():
+            if processes > 1 and name in set(rows["mode"]):
+                mean, low, high = ratio(rows, int(clients), name, f"light-{mode}")
+                words = f"our {mode} in {processes} processes is {mean:.2f} [{low:.2f}, {high:.2f}] times one"
+                lines.append(f"  {words}, under clients that cost little")
         blocks.append("\n".join([*lines, *_on_more_cores(rows, int(clients))]))
     return "\n\n".join(blocks)
 
@@ -125,7 +130,7 @@ def _rates(rows: pd.DataFrame, clients: int, sheet: Sheet) -> None:
     for place, (system, rate) in zip(places, table["throughput"].items(), strict=True):
         measured = chosen.loc[chosen["mode"] == system, "throughput"]
         least, greatest = (measured.min(), measured.max()) if len(measured) else (rate, rate)
-        axes.barh(place, rate, 0.66, color=COLOURS[0] if system in OURS else GREY)
+        axes.barh(place, rate, 0.66, color=COLOURS[0] if system in {*OURS, *LIGHT} else GREY)
         axes.plot([least, greatest], [place, place], color="#222222", lw=1.2)
         place_of_number = (max(rate, greatest), place)
         axes.annotate(

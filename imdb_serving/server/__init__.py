@@ -1,1 +1,1 @@
-"""Requests in, answers out: listeners, queue, server threads, workers, supervisor. Knows no client and no model."""
+"""Requests in, answers out: the supervisor, its queue and its connections. Knows no client and no model."""

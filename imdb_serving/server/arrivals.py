@@ -10,16 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
-from typing import Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.dispatcher import WAITED, Dispatcher
-from imdb_serving.server.lending import LendingListener
-from imdb_serving.server.ready_set import ReadySet
+from imdb_serving.server.listener import Listener
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.worker import Question
+from imdb_serving.server.workers.ready_set import ReadySet
+from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
+from imdb_serving.server.workers.worker import Question
 
 BUSY_SECONDS, NOTED_SECONDS = 0.005, 0.01
 """After how long a request that waits is looked at while all workers are busy, and while they are not."""
@@ -30,7 +29,7 @@ class Arrivals:
 
     def __init__(
         self,
-        listener: LendingListener[Any],
+        listener: Listener,
         ready: ReadySet,
         board: Scoreboard,
         dispatcher: Dispatcher,

@@ -11,29 +11,24 @@ from __future__ import annotations
 import itertools
 import logging
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.handover import BUSY
-from imdb_serving.server.pace import Pace
+from imdb_serving.server.listener import Listener
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import ASLEEP, BEAT, OUTCOMES, PASSED
-from imdb_serving.server.worker import FAULT_SECONDS, Worker, log_failure
-
-if TYPE_CHECKING:
-    from imdb_serving.server.shared_listener import SharedListener
+from imdb_serving.server.workers.handover import BUSY
+from imdb_serving.server.workers.pace import Pace
+from imdb_serving.server.workers.scoreboard import ASLEEP, BEAT, OUTCOMES, PASSED
+from imdb_serving.server.workers.worker import FAULT_SECONDS, Worker, log_failure
 
 log = logging.getLogger(__name__)
-
-MAX_HELD = 16
-"""How many answers are held at most."""
 
 
 class DirectQueue:
     """What workers take requests from, and answer them through."""
 
-    def __init__(self, listener: SharedListener, dispatcher: Dispatcher, pace: Pace) -> None:
+    def __init__(self, listener: Listener, dispatcher: Dispatcher, pace: Pace) -> None:
         """Take where requests arrive, who knows what becomes of them, and how workers share them."""
         self._listener, self._dispatcher, self._pace = listener, dispatcher, pace
         self._queue, self._in_flight = dispatcher.queue, dispatcher.in_flight
@@ -58,7 +53,7 @@ class DirectQueue:
         It is in flight under the worker's `key`.
         """
         tasks = self._queue.tasks
-        if not tasks:
+        if not tasks or not self._pace.is_brief:  # answers leave before work that is not brief
             self._listener.glance()
         try:
             task = tasks.popleft() if tasks else self._queue.behind.popleft()
@@ -72,14 +67,11 @@ class DirectQueue:
     def finish(self, key: int, task: Task, code: int, data: Any) -> bool:
         """Answer a request; return False if it had ended, and been counted, before."""
         del self._in_flight[key]
-        if not task.try_finish():
+        if not task.open.acquire(False):  # see `try_finish`
             return False
         if code and log.isEnabledFor(logging.INFO):
             log_failure(task.request_id, self._listener.client(task), code, task.received_ns)
-        listener = self._listener
-        listener.answer(task, data)
-        if listener.held >= MAX_HELD or (self._queue.tasks and not self._pace.is_brief):
-            listener.glance()
+        self._listener.answer(task, data)
         return True
 
     def give_up(self, key: int) -> None:

@@ -13,17 +13,16 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Set
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
-from typing import Any
 
 from imdb_serving.errors import CODES, UNFORESEEN, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.server.connection import StreamConnection
-from imdb_serving.server.handover import Handover, Passed, Report
-from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.listener import Listener
 from imdb_serving.server.request_queue import RequestQueue, Task
-from imdb_serving.server.restarts import KILLS, Quarantine, WorkersDied
 from imdb_serving.server.stream_listener import OUT_OF_RESOURCES
-from imdb_serving.server.units import Units
-from imdb_serving.server.worker import Carrier, log_failure
+from imdb_serving.server.workers.handover import Handover, Passed, Report
+from imdb_serving.server.workers.restarts import KILLS, Quarantine, WorkersDied
+from imdb_serving.server.workers.units import Units
+from imdb_serving.server.workers.worker import Carrier, log_failure
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +36,18 @@ class Dispatcher:
 
     def __init__(
         self,
-        listener: LendingListener[Any],
+        listener: Listener,
         handover: Handover,
         units: Units,
         queue: RequestQueue,
-        refusing: Callable[[], ServingError | None],
         carrier: Carrier,
     ) -> None:
-        """Take what it works with; `refusing` returns what all requests are refused with, if they are."""
+        """Take what it works with."""
         self._fingerprint, self._pack = carrier.fingerprint, carrier.pack
         self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
-        self._refusing = refusing
+        self.refusing: Callable[[], ServingError | None] | None = None
+        """Returns what all requests are refused with while the server starts or drains; None while it is open."""
+
         self.quarantine = Quarantine()
         self.counts: Counter[str] = Counter()
         """How many requests ended how, beside those that the workers count."""
@@ -63,7 +63,7 @@ class Dispatcher:
 
     def submit(self, task: Task) -> None:
         """Accept a request; raise `Overloaded` when it may not wait, another `ServingError` when it is refused."""
-        if (refusal := self._refusing()) is not None:
+        if self.refusing is not None and (refusal := self.refusal()) is not None:
             raise refusal
         if self.quarantine.active and (left := self.quarantine.seconds_left(self._fingerprint(task.message))):
             self.queue.distrust(self._listener.owner(task))
@@ -73,6 +73,10 @@ class Dispatcher:
             self.ask_again(task)
             return
         self.queue.admit(task)
+
+    def refusal(self) -> ServingError | None:
+        """Return what all requests are refused with, if they are."""
+        return None if self.refusing is None else self.refusing()
 
     def ask_again(self, task: Task) -> None:
         """Give a request at which a worker died to another one."""

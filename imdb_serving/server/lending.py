@@ -16,20 +16,19 @@ import struct
 import sys
 import termios
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from imdb_serving.errors import ServingError
 from imdb_serving.protocol.framing import Frame
 from imdb_serving.server.connection import CHUNK
-from imdb_serving.server.handover import renumbered
-from imdb_serving.server.ready_set import PEER_LEFT
+from imdb_serving.server.listener import Supervisor
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT
-from imdb_serving.server.stream_listener import C, StreamListener, Supervisor
-from imdb_serving.server.worker import SO_TIMESTAMPNS
+from imdb_serving.server.stream_listener import C, StreamListener
+from imdb_serving.server.workers.handover import renumbered
+from imdb_serving.server.workers.ready_set import PEER_LEFT
+from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, CONSUMED, GENERATION, SEEN, SENT
+from imdb_serving.server.workers.worker import SO_TIMESTAMPNS
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +42,7 @@ BYTES_ACKED = 120
 
 
 class LendingListener(StreamListener[C]):
-    """All connections of a server; `number`s are their descriptors, the same in all processes."""
-
-    is_direct = False
-    """Whether workers receive from it and answer through it."""
-
-    endpoint: str
-    counts: Counter[str]
-    """How many requests it has refused by itself, by code."""
+    """All connections of a server."""
 
     def __init__(self, listening: socket.socket, supervisor: Supervisor) -> None:
         """Take the listening socket, and whom this works for."""
@@ -60,9 +52,7 @@ class LendingListener(StreamListener[C]):
         self._arrivals = select.epoll() if hasattr(select, "epoll") else None
         self._times = itertools.count()
         self.lent: dict[int, int] = {}
-        """The numbers of the lent connections, with a count that tells one time from another."""
-
-        self.unsettled: set[int] = set()  # disarmed while a worker was about to arm them
+        self.unsettled: set[int] = set()
 
     @abstractmethod
     def _connect(self, client: socket.socket) -> C:
@@ -72,16 +62,10 @@ class LendingListener(StreamListener[C]):
     def _reply(self, connection: C, data: Frame) -> None:
         """Send the answer to a request that was submitted."""
 
-    @abstractmethod
-    def fail(self, task: Task, error: ServingError) -> None:
-        """Answer a request with an error."""
-
     def client(self, task: Task) -> str:
-        """Return a name of a task's client, for the log."""
         return task.route.name  # type: ignore[no-any-return]
 
     def owner(self, task: Task) -> C:
-        """Return what is the same for all requests of a client."""
         return task.route  # type: ignore[no-any-return]
 
     def _open(self, client: socket.socket) -> C:
@@ -157,7 +141,6 @@ class LendingListener(StreamListener[C]):
 
     @staticmethod
     def written_and_read(connection: C) -> tuple[int, int]:
-        """Return how many bytes were ever written to a connection, and read from it; 0 where that is not told."""
         try:
             while True:
                 acked, received = _counts(connection.socket)
@@ -185,14 +168,15 @@ class LendingListener(StreamListener[C]):
         self._supervisor.read_reports()  # a worker may have left it just before: it says so before it is at nothing
         return self.lent.get(number) == times
 
+    def unsettle(self, number: int) -> None:
+        self.unsettled.add(number)
+
     def settle_taken(self) -> None:
-        """Arm again what may have been disarmed just when its worker had armed it."""
         for number in list(self.unsettled):
             if self.take(number):
                 self._ready.arm(number)
 
     def reclaim(self, number: int, data: bytes = b"") -> C | None:
-        """Have a connection that nobody is at to oneself, and read from it; `data` was read from it before."""
         connection = self.connections.get(number)
         if connection is None or number not in self.lent:
             return None
@@ -207,31 +191,25 @@ class LendingListener(StreamListener[C]):
         return connection
 
     def offer_all(self) -> None:
-        """Lend all that can be lent."""
         for connection in list(self.connections.values()):
             self._offer(connection)
 
     def socket_of(self, number: int) -> socket.socket:
-        """Return a connection's socket, for workers of this process."""
         return self.connections[number].socket
 
     def generations(self) -> Iterator[tuple[int, int]]:
-        """Yield the numbers of all connections, and the generations of the numbers."""
         for number in self.connections:
             yield number, self.cells(number)[GENERATION]
 
     @property
     def readiness_descriptor(self) -> int:
-        """A descriptor that can be read from when `receive` has something to do; -1 where there is none."""
         return self._readiness.descriptor
 
     def close_lent(self, connection: C) -> None:
-        """Close a connection of which it is not known whether its request was answered."""
         self.reclaim(connection.descriptor)
         self._forget(connection)
 
     def arrivals(self) -> Iterator[C]:
-        """Yield lent connections on which something has arrived since the last look."""
         if self._arrivals is not None:
             numbers = [number for number, _ in self._arrivals.poll(0, ARRIVALS_A_TURN)]
         else:
@@ -242,7 +220,6 @@ class LendingListener(StreamListener[C]):
 
     @staticmethod
     def peek(connection: C) -> bytes | None:
-        """Return what lies on a connection, without taking it off; None if nothing does, and no bytes at its end."""
         try:
             return connection.socket.recv(CHUNK, socket.MSG_PEEK)
         except BlockingIOError:
@@ -266,7 +243,6 @@ class LendingListener(StreamListener[C]):
             self.reclaim(number)
 
     def unsent(self, number: int, data: Any) -> None:
-        """Send the rest of a worker's answer, as the client reads it."""
         connection = self.connections.get(number)
         if connection is not None and data is None:
             self.close_lent(connection)

@@ -20,9 +20,9 @@ from prometheus_client.registry import Collector
 
 from imdb_serving.errors import ServerStartError
 from imdb_serving.messages import ServerInfo
-from imdb_serving.server.http_server import HttpServer, HttpService
+from imdb_serving.server.http.service import HttpServer, HttpService
 from imdb_serving.server.server import Server
-from imdb_serving.server.worker import decode_stages
+from imdb_serving.server.workers.worker import decode_stages
 
 SAMPLE = 1024
 INFO_FIELDS = ("version", "engine", "net", "worker_kind", "protocol")

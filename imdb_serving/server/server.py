@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import select
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,19 +19,22 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from imdb_serving import processes
-from imdb_serving.errors import ServerStartError, ServerUnavailable, ServingError
+from imdb_serving.errors import ServerStartError, ServerUnavailable
 from imdb_serving.messages import ServerInfo
 from imdb_serving.processes import HeapTrimmer
 from imdb_serving.server.arrivals import Arrivals
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.direct import DirectQueue, DirectWorker
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
-from imdb_serving.server.pace import Pace
+from imdb_serving.server.listener import Listener, Supervisor
 from imdb_serving.server.readiness import Waker
-from imdb_serving.server.ready_set import make_ready_set
 from imdb_serving.server.request_queue import RequestQueue, Task
-from imdb_serving.server.scoreboard import (
+from imdb_serving.server.startup import Starter
+from imdb_serving.server.work_watch import MAX_HUNG, WorkWatch
+from imdb_serving.server.workers.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
+from imdb_serving.server.workers.pace import Pace
+from imdb_serving.server.workers.ready_set import make_ready_set
+from imdb_serving.server.workers.scoreboard import (
     ASLEEP,
     HAND_OVER,
     OBSERVE,
@@ -40,13 +43,10 @@ from imdb_serving.server.scoreboard import (
     Row,
     Scoreboard,
 )
-from imdb_serving.server.serving_process import MakeCarrier
-from imdb_serving.server.startup import Starter
-from imdb_serving.server.stream_listener import Supervisor
-from imdb_serving.server.unit import ProcessUnit, Unit
-from imdb_serving.server.units import START_SECONDS, Units
-from imdb_serving.server.work_watch import MAX_HUNG, WorkWatch
-from imdb_serving.server.worker import Carrier, Worker
+from imdb_serving.server.workers.serving_process import MakeCarrier
+from imdb_serving.server.workers.unit import ProcessUnit, Unit
+from imdb_serving.server.workers.units import START_SECONDS, Units
+from imdb_serving.server.workers.worker import Carrier, Worker
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Service(Protocol):
     def carrier(self) -> Carrier:
         """One that reads, and does not answer."""
 
-    def listen(self, supervisor: Supervisor) -> Any:
+    def listen(self, supervisor: Supervisor) -> Listener:
         """Listen, for a supervisor; raise `ServerStartError` when the address cannot be had."""
 
     def answering(self, make: Callable[[], Any]) -> MakeCarrier:
@@ -101,17 +101,16 @@ class Server:
         self._service, self.units = service, units
         self.info = info
         self._describe = describe
-        self.watch: Callable[[Server], AbstractContextManager[str]] = lambda _: nullcontext("")
         self._starter = Starter(self._start)
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
         self._broken: list[ServerStartError] = []
-        self._refusing: Callable[[], ServingError | None] | None = self._starter.refusal
         self.queue = RequestQueue(self._owner, self.idle, **limits)
-        self.observed: Any = None
+        self.set_back: Callable[[Hashable], None] = self.queue.set_back
+        self.observed: deque[bytes] | None = None
         self.live: list[Unit] = []
         self._rows: list[Row] = []
-        self._quiet = self._ticks = 0
+        self._quiet = self._ticks = self._turns = 0
         self._is_work_unsettled = self._has_more = False
         self._next_look, self._tick = 0.0, TICK_SECONDS
         self._waker = Waker()
@@ -121,8 +120,7 @@ class Server:
         self.units.start(self._start_timeout)
 
     def _owner(self, task: Task) -> Hashable:
-        owner: Hashable = self.listener.owner(task)
-        return owner
+        return self.listener.owner(task)
 
     def set_handler(self, make: Callable[[], Any]) -> None:
         """Take what makes a worker's handler; before the workers are started."""
@@ -130,7 +128,7 @@ class Server:
 
     def introduce(self) -> ServerInfo:
         """Return what the server says of itself; raise a `ServingError` while it cannot answer."""
-        if (refusal := self.refusal()) is not None:
+        if (refusal := self.dispatcher.refusal()) is not None:
             raise refusal
         if self._describe is not None:
             return self._describe()
@@ -153,34 +151,24 @@ class Server:
         """Have what arrives be taken in soon; from any thread."""
         self._waker.wake()
 
-    def submit(self, task: Task) -> None:
-        """Take a request; raise a `ServingError` that refuses it."""
-        self.dispatcher.submit(task)
-
-    def abandon(self, owner: Hashable) -> None:
-        """Drop the requests of a client that is gone."""
-        self.dispatcher.abandon(owner)
-
-    def set_back(self, owner: Hashable) -> None:
-        """Have the requests of a client that may be gone wait behind all others."""
-        self.queue.set_back(owner)
-
     def give_up(self, error: ServerStartError) -> None:
         """Have `run` end, and raise this error."""
         self._broken.append(error)
         self.stop()
 
-    def run(self, on_ready: Callable[[str], None]) -> None:
+    def run(self, on_ready: Callable[[str], None], metrics: AbstractContextManager[str] | None = None) -> None:
         """Serve until `stop`; `on_ready` is called once with the bound endpoint.
+
+        `metrics` is entered meanwhile, as soon as the server listens, and gives the address at which they are told.
 
         Raises `ServerStartError` when the endpoint cannot be bound, workers cannot start, or none is left.
         """
         self._open()
         try:
-            with self.watch(self) as metrics:
-                self.info = replace(self.info, metrics=metrics)
+            with metrics or nullcontext("") as url:
+                self.info = replace(self.info, metrics=url)
                 if self._starter.run(self.keep, lambda: self._stopping):
-                    self._refusing = None
+                    self.dispatcher.refusing = None
                     if self.listener.is_direct:
                         self._poll.unregister(self.listener.descriptor)
                     self.listener.offer_all()
@@ -205,12 +193,15 @@ class Server:
         except BaseException:
             self._close_shared()
             raise
-        self.listener = listener
+        self.listener: Listener = listener
         self.handover = Handover(local=local, lowest=self.lowest)
         self.units.share((self.board, self.ready, self.handover), self._worker, self._waker.wake)
         carrier = self._service.carrier
         self.read = carrier.read
-        self.dispatcher = Dispatcher(listener, self.handover, self.units, self.queue, self.refusal, carrier)
+        self.dispatcher = Dispatcher(listener, self.handover, self.units, self.queue, carrier)
+        self.dispatcher.refusing = self._starter.refusal
+        self.submit: Callable[[Task], None] = self.dispatcher.submit
+        self.abandon: Callable[[Hashable], None] = self.dispatcher.abandon
         self.direct = DirectQueue(listener, self.dispatcher, self._pace) if listener.is_direct else None
         self.work_numbers = self.direct.numbers if self.direct is not None else (self.handover.requests.fileno(),)
         for number in self.work_numbers:
@@ -241,10 +232,6 @@ class Server:
             return DirectWorker(self.direct, row, *shared, carrier, self._pace, number)
         return Worker(row, *shared, carrier, self._pace, number)
 
-    def refusal(self) -> ServingError | None:
-        """Return what all requests are refused with, while the server starts or drains."""
-        return None if self._refusing is None else self._refusing()
-
     def rows(self) -> list[Row]:
         """Return the rows of all units that are there."""
         return self._rows
@@ -265,7 +252,8 @@ class Server:
 
     def may_lend(self, connection: StreamConnection) -> bool:
         """Tell whether workers may have a connection now."""
-        return self._refusing is None and not self.board.common[HAND_OVER] and not self.queue.distrusts(connection)
+        is_open = self.dispatcher.refusing is None
+        return is_open and not self.board.common[HAND_OVER] and not self.queue.distrusts(connection)
 
     def opened(self, number: int, generation: int) -> None:
         """Tell worker processes of a connection."""
@@ -335,8 +323,9 @@ class Server:
         if self._is_work_unsettled:
             self._settle_work()
         busy = {row for row in self._rows if row.is_busy}
-        at_work = len(busy)
-        self._quiet = 0 if at_work or self._arrivals.noted or len(self.queue) else self._quiet + 1
+        at_work, turns = len(busy), self.board.turns()
+        is_quiet = turns == self._turns and not (at_work or self._arrivals.noted or len(self.queue))
+        self._quiet, self._turns = self._quiet + 1 if is_quiet else 0, turns
         self._at_work.look(now, found, busy)
         if self.listener.unsettled:
             self.listener.settle_taken()
@@ -350,7 +339,7 @@ class Server:
             self._arrivals.look(all_busy=all_busy)
         is_pressing = all_busy or len(self.queue) or len(self.dispatcher.in_flight) > at_work
         self._tick = TICK_SECONDS if is_pressing or any(row.may_hold_up for row in busy) else CALM_SECONDS
-        self.queue.look(now, self.board.turns(), at_work)
+        self.queue.look(now, turns, at_work)
         common = self.board.common
         common[SHED_NS] = int(self.queue.shed_seconds * 1e9)
         common[OBSERVE] = OBSERVED_A_TURN if self.observed is not None else 0
@@ -429,7 +418,7 @@ class Server:
         for number in list(self.listener.lent):
             if self.listener.take(number):
                 self.listener.reclaim(number)
-        self._refusing = lambda: ServerUnavailable("this server is shutting down; use another one")
+        self.dispatcher.refusing = lambda: ServerUnavailable("this server is shutting down; use another one")
         until = monotonic() + (0.0 if self._broken else self._drain_timeout)  # without workers nobody will answer
         while (len(self.queue) or self.dispatcher.in_flight or self.listener.lent) and monotonic() < until:
             self.keep(TICK_SECONDS)
@@ -441,7 +430,7 @@ class Server:
 
     def _close(self) -> None:
         self._stopping = True
-        if self._refusing is not None:
+        if self.dispatcher.refusing is not None:
             self.listener.receive()  # what came meanwhile is refused, as all that came since the stop
         for unit in self.live:
             unit.retire()

@@ -8,18 +8,14 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from abc import abstractmethod
 from time import monotonic
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from imdb_serving.errors import Overloaded, RequestTimeout
-from imdb_serving.messages import ServerInfo
 from imdb_serving.server.connection import SHORTAGES, StreamConnection
+from imdb_serving.server.listener import Listener, Supervisor
 from imdb_serving.server.readiness import EVENTS_A_TURN, READ, WRITE, Readiness
-from imdb_serving.server.ready_set import ReadySet
-from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import Row, Scoreboard
 
 log = logging.getLogger(__name__)
 
@@ -38,47 +34,7 @@ OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, *SHORTAGES})
 C = TypeVar("C", bound=StreamConnection)
 
 
-class Supervisor(Protocol):
-    """Whom a listener works for: who takes its requests, and knows the workers. Called from one thread."""
-
-    ready: ReadySet
-    board: Scoreboard
-
-    lowest: int
-    """The lowest number for a connection: below it processes have other descriptors."""
-
-    def introduce(self) -> ServerInfo:
-        """Return what the server says of itself; raise a `ServingError` while it cannot answer."""
-
-    def submit(self, task: Task) -> None:
-        """Take a request; raise a `ServingError` that refuses it."""
-
-    def abandon(self, owner: Hashable) -> None:
-        """Drop the requests of a client that is gone."""
-
-    def set_back(self, owner: Hashable) -> None:
-        """Have the requests of a client that has half-closed, and may be gone, wait behind all others."""
-
-    def may_lend(self, connection: StreamConnection) -> bool:
-        """Tell whether workers may have a connection now."""
-
-    def rows(self) -> list[Row]:
-        """Return the rows of all workers that are there."""
-
-    def read_reports(self) -> None:
-        """Read what the workers have reported, and act on it."""
-
-    def opened(self, number: int, generation: int) -> None:
-        """Tell worker processes of a connection."""
-
-    def closed(self, number: int, generation: int) -> None:
-        """Tell them that it is closed."""
-
-    def wake(self) -> None:
-        """Have `receive` be called soon; from any thread."""
-
-
-class StreamListener(ABC, Generic[C]):
+class StreamListener(Listener, Generic[C]):
     """The listening socket and all connections."""
 
     def __init__(self, listening: socket.socket, supervisor: Supervisor) -> None:
@@ -101,16 +57,11 @@ class StreamListener(ABC, Generic[C]):
     def _advance(self, connection: C) -> None:
         """Go on with a connection that has read something, or may go on for another reason; then `_settle` it."""
 
-    @abstractmethod
-    def answer(self, task: Task, outcome: Any) -> None:
-        """Send the answer to a request that was submitted."""
-
     def _is_stale(self, _connection: C, _idle_seconds: float) -> bool:
         """Tell whether a connection on which nothing moves shall be closed."""
         return False
 
     def receive(self) -> bool:
-        """Take in what has arrived, without waiting; tell whether there may be more."""
         events = self._readiness.ready()
         for descriptor, event in events:
             connection = self.connections.get(descriptor)
@@ -211,7 +162,6 @@ class StreamListener(ABC, Generic[C]):
         return self.connections.get(connection.descriptor) is connection
 
     def look_after(self) -> None:
-        """Do what must be done now and then, whether anything arrives or not."""
         now = monotonic()
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
@@ -226,7 +176,6 @@ class StreamListener(ABC, Generic[C]):
                     self._advance(connection)
 
     def is_quiet(self) -> bool:
-        """Tell whether every answer has left."""
         return all(connection.is_idle for connection in list(self.connections.values()))
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import (
+from imdb_serving.server.workers.scoreboard import (
     ANSWERING,
     AT,
     BEAT,
@@ -32,11 +32,11 @@ from imdb_serving.server.scoreboard import (
     WORKING,
     Row,
 )
-from imdb_serving.server.unit import ProcessUnit, ThreadUnit
+from imdb_serving.server.workers.unit import ProcessUnit, ThreadUnit
 
 if TYPE_CHECKING:
     from imdb_serving.server.server import Server
-    from imdb_serving.server.unit import Unit
+    from imdb_serving.server.workers.unit import Unit
 
 log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ class WorkWatch:
         if phase in {TAKEN, LEAVING}:
             if phase == TAKEN and not listener.cells(number)[SEEN]:
                 listener.cells(number)[SEEN] = since_ns
-            listener.unsettled.add(number)
+            listener.unsettle(number)
             return
         if phase == ANSWERING:
             cells = listener.cells(number)

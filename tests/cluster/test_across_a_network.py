@@ -15,7 +15,7 @@ import pytest
 from network_kit import ADDRESSES
 
 from imdb_serving.cli.preparing import make_keys
-from imdb_serving.server.curve import make_key_pair
+from imdb_serving.server.rpc.curve import make_key_pair
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,14 +13,18 @@ pytest.importorskip("gunicorn")
 pytest.importorskip("uvicorn")
 
 from imdb_serving.cell import Finding, Row
-from imdb_serving.errors import ConfigError, DataError, ServerStartError, ServerUnavailable
+from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.errors import BadRequest, ConfigError, DataError, ServerStartError, ServerUnavailable
 from imdb_serving.experiment import bench
-from imdb_serving.experiment.baselines import servers
+from imdb_serving.experiment.baselines import light_clients, servers
 from imdb_serving.experiment.baselines.servers import JsonClient, SocketEchoClient, ZmqEchoClient
-from imdb_serving.experiment.bench import BARE, WHAT, measure_bench, require_sound
+from imdb_serving.experiment.bench import BARE, LIGHT, WHAT, measure_bench, require_sound, systems_of
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import BenchParams
+from imdb_serving.protocol import wire
+from imdb_serving.protocol.requests import make_request
 from imdb_serving.report import bench as shown
+from imdb_serving.server_process import ServerSpec
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +46,10 @@ def test_every_system_is_measured_in_every_round(measured: tuple[Path, list[Row]
     assert {row.requests for row in rows} == {12}
     assert all(row.figures.throughput > 0 and row.figures.client_cpu_us and row.figures.p50_us for row in rows)
     assert all((folder / row.raw).is_file() for row in rows)
-    assert {row.difference is None for row in rows if row.cell.mode.endswith("echo")} == {True}
-    assert all(row.difference < 1e-4 for row in rows if not row.cell.mode.endswith("echo"))
+    unread = [row for row in rows if row.cell.mode.endswith("echo") or row.cell.mode in LIGHT]
+    assert {row.difference for row in unread} == {None}
+    assert all(row.difference < 1e-4 for row in rows if row not in unread)
+    assert {row.cell.server_processes for row in rows} == {1, 2}
 
 
 def test_the_seed_decides_the_order_within_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +76,8 @@ def test_the_tables_name_every_system_and_set_ours_beside_its_like(measured: tup
     for own, other in shown.BESIDE.items():
         assert f"our {own} is " in words
         assert f" times {other}: " in words
+    for mode in ("socket", "rpc"):
+        assert f"our {mode} in 2 processes is " in words
     table = shown.figures(rows, 3)
     assert table.loc["rpc", "of rpc"] == pytest.approx(1)
     assert table.loc[BARE, "of bare"] == pytest.approx(1)
@@ -138,6 +146,34 @@ def test_a_baseline_that_is_gone_is_told(kind: type, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("imdb_serving.experiment.baselines.servers.BaselineClient.timeout", 0.2)
     with pytest.raises(ServerUnavailable), kind(servers._free_port()) as client:
         client.ask(np.array([1], dtype=np.int64))
+
+
+def test_an_engine_that_holds_the_lock_has_no_choice_of_processes() -> None:
+    assert not set(systems_of(BenchParams(engine="paddle"))) & set(LIGHT)
+    assert "light-socket-2" not in systems_of(BenchParams(workers=1))
+    assert set(systems_of(BenchParams())) == set(WHAT)
+
+
+@pytest.mark.parametrize("mode", ["rpc", "socket"])
+def test_a_light_client_tells_what_is_wrong(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = np.array([1, 2, 3], dtype=np.int64)
+    right, wrong = make_request([{"words": words}], ("prediction",)), make_request([{"words": words}], ("no such",))
+    monkeypatch.setattr(light_clients, "TIMEOUT_MS", 2000.0)
+    messages = [wire.encode_request(request, 1, 5000.0) for request in (right, wrong)]
+    with (
+        ServerSpec(mode, EngineSpec("none")).process() as server,
+        light_clients.light_client(server.endpoint) as client,
+    ):
+        assert client.hello().engine == "none"
+        for _ in range(light_clients.CHECK_EVERY):
+            assert [stage.name for stage in client.call(messages[0]).stages] == ["exchange"]
+        for _ in range(light_clients.CHECK_EVERY - 1):
+            client.call(messages[1])
+        with pytest.raises(BadRequest, match="no such"):
+            client.call(messages[1])
+        server.stop()
+        with pytest.raises(ServerUnavailable, match="does not answer"):
+            client.call(messages[0])
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import zmq
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, ConfigError, ServerUnavailable, Unauthorized
 from imdb_serving.keys import Credentials, parse_key, read_token, write_secret
-from imdb_serving.server import curve
+from imdb_serving.server.rpc import curve
 from imdb_serving.server_process import ServerProcess
 
 NULL = ["--engine", "none", "--server-threads", "1"]

@@ -20,8 +20,8 @@ import rpc_kit as kit
 
 from imdb_serving.clients.base import Client
 from imdb_serving.messages import Handler, Request, ServerInfo, Tensor
-from imdb_serving.server.app import make_app, make_worker_app
-from imdb_serving.server.http_server import HttpServer, HttpService
+from imdb_serving.server.http.app import make_app, make_worker_app
+from imdb_serving.server.http.service import HttpServer, HttpService
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Stage
 

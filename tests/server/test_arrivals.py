@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from imdb_serving.server.arrivals import NOTED_SECONDS, Arrivals
-from imdb_serving.server.scoreboard import CONNECTION_CELLS, SEEN, Scoreboard
-from imdb_serving.server.worker import Question
+from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, SEEN, Scoreboard
+from imdb_serving.server.workers.worker import Question
 
 NUMBER = 9
 

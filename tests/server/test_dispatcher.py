@@ -12,9 +12,9 @@ from imdb_serving.errors import RequestTimeout, ServingError
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.handover import RESULT, Passed, Report
 from imdb_serving.server.request_queue import RequestQueue, Task
-from imdb_serving.server.rpc_requests import RpcCarrier
+from imdb_serving.server.rpc.requests import RpcCarrier
+from imdb_serving.server.workers.handover import RESULT, Passed, Report
 
 
 class Everybody:
@@ -59,7 +59,7 @@ def everybody() -> Everybody:
 @pytest.fixture
 def dispatcher(everybody: Any) -> Dispatcher:
     requests = RequestQueue(lambda task: task.route, lambda: 2)
-    return Dispatcher(everybody, everybody, everybody, requests, lambda: None, RpcCarrier(None, 1 << 20))
+    return Dispatcher(everybody, everybody, everybody, requests, RpcCarrier(None, 1 << 20))
 
 
 def task(number: int, client: str = "client") -> Task:

@@ -17,8 +17,8 @@ from waiting import wait_until
 from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import ServerStartError, ServerUnavailable
 from imdb_serving.messages import Reply, Request
-from imdb_serving.server.app import make_app, nobody
-from imdb_serving.server.http_server import DevServer, HttpServer, HttpService
+from imdb_serving.server.http.app import make_app, nobody
+from imdb_serving.server.http.service import DevServer, HttpServer, HttpService
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.timing import Timeline
 

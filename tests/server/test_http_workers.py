@@ -26,10 +26,10 @@ from imdb_serving.clients.http import HttpClient
 from imdb_serving.errors import UNFORESEEN, Overloaded, RemoteFailure, RequestTimeout, ServingError
 from imdb_serving.messages import Handler, Reply, Request
 from imdb_serving.server import server, work_watch
-from imdb_serving.server.http_parsing import MAX_FIELDS
-from imdb_serving.server.http_requests import HttpCarrier
-from imdb_serving.server.http_server import HttpServer
-from imdb_serving.server.ready_set import SelectorReadySet
+from imdb_serving.server.http.parsing import MAX_FIELDS
+from imdb_serving.server.http.requests import HttpCarrier
+from imdb_serving.server.http.service import HttpServer
+from imdb_serving.server.workers.ready_set import SelectorReadySet
 from imdb_serving.timing import Stage, Timeline
 
 

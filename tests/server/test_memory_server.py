@@ -19,10 +19,11 @@ from imdb_serving.errors import ServingError
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.requests import make_request
-from imdb_serving.server import direct, work_watch
 from imdb_serving.server import server as supervising
-from imdb_serving.server.memory_server import MemoryServer
-from imdb_serving.server.ready_set import SelectorReadySet
+from imdb_serving.server import work_watch
+from imdb_serving.server.rpc import shared_listener
+from imdb_serving.server.rpc.memory_server import MemoryServer
+from imdb_serving.server.workers.ready_set import SelectorReadySet
 from imdb_serving.timing import Timeline
 
 
@@ -212,14 +213,13 @@ def test_requests_that_leave_the_interpreter_to_others_are_shared() -> None:
 
 def test_answers_of_brief_requests_leave_together_while_more_wait(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[int] = []
-    finish = direct.DirectQueue.finish
+    glance = shared_listener.SharedListener.glance
 
-    def finished(self: direct.DirectQueue, *arguments: Any) -> bool:
-        done = finish(self, *arguments)
-        held.append(self._listener.held)
-        return done
+    def glanced(self: shared_listener.SharedListener) -> None:
+        held.append(len(self._outbox))
+        glance(self)
 
-    monkeypatch.setattr(direct.DirectQueue, "finish", finished)
+    monkeypatch.setattr(shared_listener.SharedListener, "glance", glanced)
     with running(lambda: gate, 1) as it:
         for _ in range(50):
             answered(it.ask())
@@ -229,7 +229,7 @@ def test_answers_of_brief_requests_leave_together_while_more_wait(gate: Gate, mo
         assert wait_until(lambda: len(it.server.queue) == 10)
         gate.opens.set()
         assert [answered(each) for each in [stuck, *waiting]] == [0.0] * 11
-    assert 1 < max(held) <= direct.MAX_HELD
+    assert 1 < max(held) <= shared_listener.MAX_HELD
 
 
 def test_what_is_no_message_is_told(gate: Gate) -> None:

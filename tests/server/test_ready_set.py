@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import pytest
 from waiting import wait_until
 
-from imdb_serving.server import ready_set, worker
-from imdb_serving.server.handover import INLINE_BYTES, LEFT, RESULT, SCRATCH_BYTES, Handover, Passed
-from imdb_serving.server.ready_set import EpollReadySet, ReadySet, SelectorReadySet
-from imdb_serving.server.scoreboard import (
+from imdb_serving.server.workers import ready_set, worker
+from imdb_serving.server.workers.handover import INLINE_BYTES, LEFT, RESULT, SCRATCH_BYTES, Handover, Passed
+from imdb_serving.server.workers.ready_set import EpollReadySet, ReadySet, SelectorReadySet
+from imdb_serving.server.workers.scoreboard import (
     AT,
     BEAT,
     EXPIRED,

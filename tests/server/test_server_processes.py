@@ -31,9 +31,9 @@ SLEEPER = """
 import signal, threading, time
 from pathlib import Path
 from imdb_serving.pipeline import Pipeline, imdb_pipeline
-from imdb_serving.server.handover import Handover
-from imdb_serving.server.ready_set import EpollReadySet
-from imdb_serving.server.worker import Worker
+from imdb_serving.server.workers.handover import Handover
+from imdb_serving.server.workers.ready_set import EpollReadySet
+from imdb_serving.server.workers.worker import Worker
 
 def stopped_before(method):
     def stopped(*arguments):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from imdb_serving.server.pace import step_timer
+from imdb_serving.server.workers.pace import step_timer
 from imdb_serving.timing import Stage
 
 STEPS = [Stage("op0", 0, 10), Stage("op1", 10, 510), Stage("op2", 510, 520)]

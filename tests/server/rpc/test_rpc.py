@@ -16,7 +16,7 @@ import imdb_serving
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import BadRequest, RequestTimeout, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Request, ServerInfo, Tensor
-from imdb_serving.server.rpc_server import rpc_server
+from imdb_serving.server.rpc.service import rpc_server
 from imdb_serving.server_process import ServerProcess
 from imdb_serving.text.reviews import Reviews, Vocabulary
 

@@ -18,7 +18,7 @@ from waiting import wait_until
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import UNFORESEEN, RemoteFailure, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server.rpc_server import rpc_server
+from imdb_serving.server.rpc.service import rpc_server
 from imdb_serving.timing import Timeline
 
 

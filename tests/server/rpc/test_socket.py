@@ -28,12 +28,13 @@ from imdb_serving.config import MAX_QUEUE
 from imdb_serving.errors import RemoteFailure, RequestTimeout, ServerUnavailable, ServingError
 from imdb_serving.messages import Request, ServerInfo
 from imdb_serving.server import connection as streams
-from imdb_serving.server import server, socket_listener, stream_listener, work_watch
+from imdb_serving.server import server, stream_listener, work_watch
 from imdb_serving.server.connection import StreamConnection
-from imdb_serving.server.ready_set import SelectorReadySet
-from imdb_serving.server.rpc_server import rpc_server as server_of
-from imdb_serving.server.scoreboard import SHED
-from imdb_serving.server.unit import ProcessUnit
+from imdb_serving.server.rpc import socket_listener
+from imdb_serving.server.rpc.service import rpc_server as server_of
+from imdb_serving.server.workers.ready_set import SelectorReadySet
+from imdb_serving.server.workers.scoreboard import SHED
+from imdb_serving.server.workers.unit import ProcessUnit
 from imdb_serving.server_process import ServerProcess
 
 

@@ -25,12 +25,13 @@ from waiting import wait_until
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import Overloaded, RemoteFailure, RequestTimeout, ServerStartError, ServerUnavailable
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.server import restarts, work_watch
-from imdb_serving.server.handover import Handover
-from imdb_serving.server.rpc_server import rpc_server
+from imdb_serving.server import work_watch
+from imdb_serving.server.rpc.service import rpc_server
 from imdb_serving.server.server import Server
-from imdb_serving.server.unit import ProcessUnit
-from imdb_serving.server.units import Units
+from imdb_serving.server.workers import restarts
+from imdb_serving.server.workers.handover import Handover
+from imdb_serving.server.workers.unit import ProcessUnit
+from imdb_serving.server.workers.units import Units
 from imdb_serving.timing import Timeline
 
 DIED = "two workers died while working on this request"

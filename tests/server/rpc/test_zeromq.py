@@ -26,7 +26,7 @@ from waiting import wait_until
 
 from imdb_serving.clients.connect import connect
 from imdb_serving.errors import ServingError
-from imdb_serving.server import zeromq_limits
+from imdb_serving.server.rpc import zeromq_limits
 from imdb_serving.server_process import ServerProcess
 
 

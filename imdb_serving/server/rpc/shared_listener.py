@@ -7,26 +7,23 @@ supervisor does both.
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import Counter, deque
-from collections.abc import Hashable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from imdb_serving.errors import ServingError
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import Frame
+from imdb_serving.server.listener import Listener, Supervisor
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.stream_listener import Supervisor
+from imdb_serving.server.rpc.requests import RequestDecoder
+
+MAX_HELD = 16
+"""How many answers are held at most."""
 
 
-class SharedListener(ABC):
+class SharedListener(Listener):
     """What is received and sent is a subclass's, which is called with the lock held."""
-
-    endpoint: str
-    descriptor: int
-    """Readable once something has arrived; it may tell of that once only."""
 
     def __init__(self, decoder: RequestDecoder, supervisor: Supervisor, *, direct: bool) -> None:
         """Take what makes tasks of messages, and whom this works for; with `direct` the workers receive."""
@@ -47,21 +44,11 @@ class SharedListener(ABC):
     def _send(self, route: Any, piece: Frame) -> None:
         """Send an answer."""
 
-    @abstractmethod
-    def owner(self, task: Task) -> Hashable:
-        """Return what is the same for all requests of a client."""
-
-    @abstractmethod
-    def client(self, task: Task) -> str:
-        """Return a name of a task's client, for the log."""
-
     @property
     def readiness_descriptor(self) -> int:
-        """The descriptor, if it is the supervisor who receives; else -1."""
         return -1 if self.is_direct else self.descriptor
 
     def receive(self) -> bool:
-        """Send what is to be sent and take in what has arrived; tell whether there may be more."""
         self.glance()
         return self.has_more
 
@@ -87,40 +74,14 @@ class SharedListener(ABC):
             self.glance()
 
     def answer(self, task: Task, outcome: Frame) -> None:
-        """Have an answer leave with the next `receive` or `glance`."""
+        """Have an answer leave with the next `receive` or `glance`, or once some are held."""
         self._outbox.append((task.route, outcome))
+        if len(self._outbox) >= MAX_HELD:
+            self.glance()
 
     def fail(self, task: Task, error: ServingError) -> None:
         """Have a failure leave likewise."""
         self.answer(task, wire.encode_failure(error, task.request_id))
 
-    @property
-    def held(self) -> int:
-        """How many answers have not left."""
-        return len(self._outbox)
-
     def is_quiet(self) -> bool:
-        """Tell whether every answer has left."""
         return not self._outbox
-
-    # No connection is lent.
-
-    connections: Mapping[int, Any] = MappingProxyType({})
-    lent: Mapping[int, int] = MappingProxyType({})
-    unsettled: frozenset[int] = frozenset()
-
-    def offer_all(self) -> None:
-        """Do nothing."""
-        return
-
-    def socket_of(self, _number: int) -> Any:
-        """Return nothing: it is not asked."""
-        return None
-
-    def generations(self) -> Iterator[tuple[int, int]]:
-        """Yield nothing."""
-        return iter(())
-
-    def arrivals(self) -> Iterator[Any]:
-        """Yield nothing."""
-        return iter(())

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from imdb_serving.errors import CODES, Overloaded, ServingError
 from imdb_serving.protocol.framing import fingerprint_of
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
-from imdb_serving.server.http_parsing import HttpRequest, RequestParser
-from imdb_serving.server.http_responses import (
+from imdb_serving.server.http.parsing import HttpRequest, RequestParser
+from imdb_serving.server.http.responses import (
     BODY,
     RECEIVED_NS,
     Application,
@@ -20,7 +20,7 @@ from imdb_serving.server.http_responses import (
     respond,
 )
 from imdb_serving.server.request_queue import NO_HOPE
-from imdb_serving.server.worker import Outcome, Question
+from imdb_serving.server.workers.worker import Outcome, Question
 
 HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)

@@ -15,12 +15,12 @@ from typing import Any
 from imdb_serving.config import WorkerKind
 from imdb_serving.errors import ServerStartError
 from imdb_serving.messages import ServerInfo
-from imdb_serving.server.handover import Handover
-from imdb_serving.server.ready_set import EpollReadySet, ReadySet
-from imdb_serving.server.restarts import RestartPolicy
-from imdb_serving.server.scoreboard import Row, Scoreboard
-from imdb_serving.server.unit import STOP_SECONDS, ProcessUnit, ThreadUnit, Unit
-from imdb_serving.server.worker import Worker
+from imdb_serving.server.workers.handover import Handover
+from imdb_serving.server.workers.ready_set import EpollReadySet, ReadySet
+from imdb_serving.server.workers.restarts import RestartPolicy
+from imdb_serving.server.workers.scoreboard import Row, Scoreboard
+from imdb_serving.server.workers.unit import STOP_SECONDS, ProcessUnit, ThreadUnit, Unit
+from imdb_serving.server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The Flask application: predictions as JSON, health, and a page to try it. Specified in docs/protocol.md.
 
-Knows no web server: `http_server.py` runs it. The supervisor has one for everything but predictions, and each worker
+Knows no web server: `service.py` runs it. The supervisor has one for everything but predictions, and each worker
 one for these, which its handler answers, or the RPC server behind a gateway (`gateway.py`).
 """
 
@@ -43,8 +43,8 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
-from imdb_serving.server.http_responses import BODY, OUTCOME, RECEIVED_NS
-from imdb_serving.server.pace import step_timer
+from imdb_serving.server.http.responses import BODY, OUTCOME, RECEIVED_NS
+from imdb_serving.server.workers.pace import step_timer
 from imdb_serving.timing import Stage, Timeline
 
 log = logging.getLogger(__name__)

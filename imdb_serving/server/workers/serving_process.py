@@ -18,11 +18,11 @@ from time import monotonic
 
 from imdb_serving import logs, processes
 from imdb_serving.processes import HeapTrimmer
-from imdb_serving.server.handover import Handover
-from imdb_serving.server.pace import Pace
-from imdb_serving.server.ready_set import EpollReadySet
-from imdb_serving.server.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
-from imdb_serving.server.worker import Carrier, Worker
+from imdb_serving.server.workers.handover import Handover
+from imdb_serving.server.workers.pace import Pace
+from imdb_serving.server.workers.ready_set import EpollReadySet
+from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
+from imdb_serving.server.workers.worker import Carrier, Worker
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Protocol
 
-from imdb_serving.server.scoreboard import Row
+from imdb_serving.server.workers.scoreboard import Row
 
 WAIT_SECONDS = 1.0
 PEER_LEFT = getattr(select, "EPOLLRDHUP", 0x2000)

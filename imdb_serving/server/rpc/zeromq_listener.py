@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+import msgspec
 import zmq
 
 from imdb_serving.errors import BadRequest, ServerStartError, ServingError
@@ -18,14 +19,14 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.endpoints import ipc_path
 from imdb_serving.protocol.framing import MAX_FRAMES, SMALL_BYTES, Frame, unpack_whole
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.shared_listener import SharedListener
+from imdb_serving.server.rpc.requests import RequestDecoder
+from imdb_serving.server.rpc.shared_listener import SharedListener
+from imdb_serving.server.rpc.zeromq_limits import MessageLimit
 from imdb_serving.server.startup import advice, unix_path_lock
-from imdb_serving.server.zeromq_limits import MessageLimit
 
 if TYPE_CHECKING:
-    from imdb_serving.server.curve import Authenticator, ServerKeys
-    from imdb_serving.server.stream_listener import Supervisor
+    from imdb_serving.server.listener import Supervisor
+    from imdb_serving.server.rpc.curve import Authenticator, ServerKeys
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ NOBLOCK, SNDMORE, EVENTS, RCVMORE, POLLIN = (
 MORE = SNDMORE | NOBLOCK
 
 
-class Route(NamedTuple):
+class Route(msgspec.Struct, frozen=True, gc=False):
     """The way back: the frames before an answer, and whether it goes in one piece, as its question came."""
 
     to: tuple[bytes, ...]
@@ -77,7 +78,7 @@ class ZmqListener(SharedListener):
         self._authenticator: Authenticator | None = None
         try:
             if keys is not None:
-                from imdb_serving.server.curve import guard_server  # noqa: PLC0415 - loads asyncio
+                from imdb_serving.server.rpc.curve import guard_server  # noqa: PLC0415 - loads asyncio
 
                 self._authenticator = guard_server(self._router, self._context, keys)
             self._bind(endpoint)

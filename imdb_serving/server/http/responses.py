@@ -24,7 +24,7 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
-from imdb_serving.server.http_parsing import HttpRequest
+from imdb_serving.server.http.parsing import HttpRequest
 from imdb_serving.timing import Stage
 
 RECEIVED_NS = "imdb_serving.received_ns"

@@ -12,16 +12,16 @@ from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.processes import Cleanup
 from imdb_serving.protocol.endpoints import check_zeromq, is_socket, socket_address, socket_endpoint
 from imdb_serving.protocol.framing import PROTOCOL
-from imdb_serving.server.rpc_requests import RequestDecoder, RpcCarrier
+from imdb_serving.server.listener import Supervisor
+from imdb_serving.server.rpc.requests import RequestDecoder, RpcCarrier
+from imdb_serving.server.rpc.socket_listener import SocketListener
 from imdb_serving.server.server import Server
-from imdb_serving.server.socket_listener import SocketListener
 from imdb_serving.server.startup import listen, listen_at
-from imdb_serving.server.stream_listener import Supervisor
-from imdb_serving.server.units import units_for
+from imdb_serving.server.workers.units import units_for
 
 if TYPE_CHECKING:
-    from imdb_serving.server.curve import ServerKeys
-    from imdb_serving.server.shared_listener import SharedListener
+    from imdb_serving.server.rpc.curve import ServerKeys
+    from imdb_serving.server.rpc.shared_listener import SharedListener
 
 
 class RpcService:
@@ -51,7 +51,7 @@ class RpcService:
             check_zeromq(self._endpoint)
         except BadRequest as error:
             raise ServerStartError(str(error)) from error
-        from imdb_serving.server.zeromq_listener import ZmqListener
+        from imdb_serving.server.rpc.zeromq_listener import ZmqListener
 
         return ZmqListener(self._endpoint, decoder, supervisor, self._keys, direct=self._local)
 

@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from imdb_serving.server.scoreboard import PASSED, Row
+from imdb_serving.server.workers.scoreboard import PASSED, Row
 
 INLINE_BYTES = 1 << 15
 SMALL_BYTES = 1 << 12

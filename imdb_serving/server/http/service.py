@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from imdb_serving.messages import ServerInfo
-from imdb_serving.server.http_listener import HttpListener
-from imdb_serving.server.http_requests import HttpCarrier
-from imdb_serving.server.http_responses import Application
+from imdb_serving.server.http.listener import HttpListener
+from imdb_serving.server.http.requests import HttpCarrier
+from imdb_serving.server.http.responses import Application
+from imdb_serving.server.listener import Supervisor
 from imdb_serving.server.server import Server
 from imdb_serving.server.startup import Starter, listen
-from imdb_serving.server.stream_listener import Supervisor
-from imdb_serving.server.units import units_for
+from imdb_serving.server.workers.units import units_for
 
 if TYPE_CHECKING:
     from flask import Flask

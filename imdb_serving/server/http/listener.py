@@ -18,9 +18,9 @@ from imdb_serving.errors import Overloaded, RequestTimeout, ServingError
 from imdb_serving.protocol.framing import Frame
 from imdb_serving.protocol.json_bodies import code_of_refusal
 from imdb_serving.server.connection import StreamConnection
-from imdb_serving.server.http_parsing import HttpRequest, RequestParser
-from imdb_serving.server.http_requests import is_prediction
-from imdb_serving.server.http_responses import (
+from imdb_serving.server.http.parsing import HttpRequest, RequestParser
+from imdb_serving.server.http.requests import is_prediction
+from imdb_serving.server.http.responses import (
     BODY,
     RECEIVED_NS,
     Application,
@@ -31,9 +31,9 @@ from imdb_serving.server.http_responses import (
     respond,
 )
 from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.listener import Supervisor
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.scoreboard import SENT
-from imdb_serving.server.stream_listener import Supervisor
+from imdb_serving.server.workers.scoreboard import SENT
 
 WHOLE = (b"}", b"\r\n\r\n")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

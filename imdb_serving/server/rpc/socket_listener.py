@@ -15,9 +15,9 @@ from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import Frame, Piece, missing, unpack
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.lending import LendingListener
+from imdb_serving.server.listener import Supervisor
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.stream_listener import Supervisor
+from imdb_serving.server.rpc.requests import RequestDecoder
 
 MESSAGE_BYTES = 512
 """Memory that a message takes beside its bytes, about."""

@@ -15,14 +15,14 @@ from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Handler, ServerInfo
 from imdb_serving.protocol import wire
 from imdb_serving.protocol.framing import PROTOCOL, Frame, unpack_whole
+from imdb_serving.server.listener import Supervisor
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import Task
-from imdb_serving.server.rpc_requests import RequestDecoder
-from imdb_serving.server.rpc_server import RpcService
+from imdb_serving.server.rpc.requests import RequestDecoder
+from imdb_serving.server.rpc.service import RpcService
+from imdb_serving.server.rpc.shared_listener import SharedListener
 from imdb_serving.server.server import Server
-from imdb_serving.server.shared_listener import SharedListener
-from imdb_serving.server.stream_listener import Supervisor
-from imdb_serving.server.units import units_for
+from imdb_serving.server.workers.units import units_for
 
 RECEIVED_A_TURN = 64
 

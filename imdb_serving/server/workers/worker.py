@@ -20,7 +20,7 @@ import msgspec
 
 from imdb_serving.errors import CODES
 from imdb_serving.protocol.framing import Frame
-from imdb_serving.server.handover import (
+from imdb_serving.server.workers.handover import (
     BUSY,
     LEFT,
     OBSERVED,
@@ -30,9 +30,9 @@ from imdb_serving.server.handover import (
     UNSENT,
     Handover,
 )
-from imdb_serving.server.pace import LOOK_AT_EVERY, Pace, step_timer
-from imdb_serving.server.ready_set import PEER_LEFT, ReadySet
-from imdb_serving.server.scoreboard import (
+from imdb_serving.server.workers.pace import LOOK_AT_EVERY, Pace, step_timer
+from imdb_serving.server.workers.ready_set import PEER_LEFT, ReadySet
+from imdb_serving.server.workers.scoreboard import (
     ANSWERING,
     ASLEEP,
     AT,

@@ -28,9 +28,9 @@ from imdb_serving.protocol.framing import (
 )
 from imdb_serving.protocol.headers import Predict
 from imdb_serving.protocol.wire import UNREADABLE, decode_question
-from imdb_serving.server.pace import step_timer
 from imdb_serving.server.request_queue import NO_HOPE, Task
-from imdb_serving.server.worker import Outcome, Question
+from imdb_serving.server.workers.pace import step_timer
+from imdb_serving.server.workers.worker import Outcome, Question
 from imdb_serving.timing import Stage, Timeline
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ class RpcCarrier:
             header = decode_question(piece[0])
         except UNREADABLE:
             return None
-        return _question(header, piece[1], piece[2]) if type(header) is Predict else None
+        if type(header) is not Predict:
+            return None
+        return Question(Parsed(header, piece[1]), piece[2], int(header.deadline_ms * 1e6), header.id)
 
     def open(self, message: Frame | Question) -> Question | None:
         """Return the prediction in a message that the supervisor has read; None for what it should not have passed."""
@@ -113,10 +115,6 @@ class RpcCarrier:
         return wire.fingerprint(message)  # type: ignore[arg-type]
 
 
-def _question(header: Predict, tensors: memoryview, size: int) -> Question:
-    return Question(Parsed(header, tensors), size, int(header.deadline_ms * 1e6), header.id)
-
-
 def _failure(error: BaseException, request_id: int) -> Outcome:
     return code_number(error), wire.encode_failure(error, request_id), ()
 
@@ -147,7 +145,9 @@ class RequestDecoder:
                 raise wire.malformed(error) from error
             if type(question) is not Predict:
                 return wire.encode_info(self._introduce(), question.id)
-            content: Any = _question(question, tensors, 0) if self._for_threads else whole
+            content: Any = whole
+            if self._for_threads:
+                content = Question(Parsed(question, tensors), 0, int(question.deadline_ms * 1e6), question.id)
             submit(Task(route, question.id, received_ns, monotonic() + question.deadline_ms / 1000, content, size))
         except ServingError as error:
             self.counts[error.code] += 1

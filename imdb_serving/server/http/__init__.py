@@ -1,0 +1,1 @@
+"""HTTP: connections, requests and responses as bytes, and the Flask application. Knows no other carrier."""

@@ -1,0 +1,1 @@
+"""RPC: one protocol over plain sockets, ZeroMQ and, for tests, within a process. Knows no HTTP."""
