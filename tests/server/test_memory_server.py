@@ -23,7 +23,9 @@ from imdb_serving.server import server as supervising
 from imdb_serving.server import work_watch
 from imdb_serving.server.rpc import shared_listener
 from imdb_serving.server.rpc.memory_server import MemoryServer
+from imdb_serving.server.workers.handover import BUSY, Handover
 from imdb_serving.server.workers.ready_set import SelectorReadySet
+from imdb_serving.server.workers.scoreboard import ASLEEP, Row
 from imdb_serving.timing import Timeline
 
 
@@ -209,6 +211,25 @@ def test_requests_that_leave_the_interpreter_to_others_are_shared() -> None:
         for answer in [it.ask() for _ in range(60)]:
             answered(answer)
     assert observed == {"server-thread-0", "server-thread-1", "server-thread-2"}
+
+
+def test_the_supervisor_stays_awake_while_requests_come(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It found no worker at work when it looked, which is so with brief requests, and was woken for each."""
+    woken: list[int] = []
+    report = Handover.report
+
+    def reported(self: Handover, kind: int, *others: Any) -> None:
+        woken.append(kind)
+        report(self, kind, *others)
+
+    monkeypatch.setattr(Handover, "report", reported)
+    monkeypatch.setattr(Row, "is_busy", False)
+    with running(lambda: gate, 1) as it:
+        assert wait_until(lambda: it.server.board.common[ASLEEP])
+        for _ in range(500):
+            answered(it.ask())
+            time.sleep(0.001)
+    assert 0 < woken.count(BUSY) < 20
 
 
 def test_answers_of_brief_requests_leave_together_while_more_wait(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
