@@ -16,9 +16,10 @@ from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.dispatcher import WAITED, Dispatcher
 from imdb_serving.server.listener import Listener
 from imdb_serving.server.request_queue import Task
+from imdb_serving.server.workers.carrier import Question
+from imdb_serving.server.workers.live import LiveUnits
 from imdb_serving.server.workers.ready_set import ReadySet
-from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, SEEN, SENT, Row, Scoreboard
-from imdb_serving.server.workers.worker import Question
+from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, SEEN, SENT, Scoreboard
 
 BUSY_SECONDS, NOTED_SECONDS = 0.005, 0.01
 """After how long a request that waits is looked at while all workers are busy, and while they are not."""
@@ -34,11 +35,11 @@ class Arrivals:
         board: Scoreboard,
         dispatcher: Dispatcher,
         read: Callable[[bytes], Question | None],
-        rows: Callable[[], list[Row]],
+        live: LiveUnits,
     ) -> None:
-        """Take what it works with; `read` reads one whole request, `rows` returns all workers' rows."""
+        """Take what it works with; `read` reads one whole request, `live` has all workers' rows."""
         self._listener, self._ready, self._cells = listener, ready, board.connections
-        self._dispatcher, self._read, self._rows = dispatcher, read, rows
+        self._dispatcher, self._read, self._live = dispatcher, read, live
         self.waiting: dict[int, tuple[Task, int]] = {}
         """Requests on lent connections, by number, and what was SENT on it before."""
 
@@ -66,7 +67,7 @@ class Arrivals:
 
     def _held(self) -> set[int]:
         """Return what all workers have to themselves at this moment."""
-        return {number for row in self._rows() for number in row.held()}
+        return {number for row in self._live.rows for number in row.held()}
 
     def _still_waits(self, number: int, sent: int, held: Set[int] | None = None) -> bool:
         """Tell whether what lay on a lent connection has not been taken by a worker yet.
@@ -75,7 +76,7 @@ class Arrivals:
         """
         if number not in self._listener.lent:
             return False
-        if number in held if held is not None else any(row.is_at(number) for row in self._rows()):
+        if number in held if held is not None else any(row.is_at(number) for row in self._live.rows):
             return False
         return bool(self._cells[number * CONNECTION_CELLS + SENT] == sent)
 

@@ -37,10 +37,18 @@ class DirectQueue:
         """The descriptors at which idle workers wait."""
 
         self.keys = itertools.count(1)
+        self.idle: set[int] = set()
+        """The keys of the workers that wait, or are about to."""
 
     def wake_one(self) -> None:
         """Have an idle worker take what waits."""
         self._waker.wake()
+
+    def begin_to_wait(self, key: int) -> None:
+        """Take note that a worker will wait. It is woken at once if a request came when nobody did."""
+        self.idle.add(key)
+        if self._queue.tasks:
+            self.wake_one()
 
     def clear(self, number: int) -> None:
         """Clear the waker, if that is what woke a worker."""
@@ -60,7 +68,7 @@ class DirectQueue:
         except IndexError:  # another worker was faster
             return None
         self._in_flight[key] = task
-        if tasks and not self._pace.is_brief:
+        if tasks and self.idle and not self._pace.is_brief:
             self.wake_one()
         return task
 
@@ -93,11 +101,15 @@ class DirectWorker(Worker):
 
     def run(self) -> None:
         cells, numbers, pace, next_ready = self._cells, self.row.numbers, self._pace, self._ready.next
-        cells[PASSED] = self._key
+        direct, key = self._direct, self._key
+        cells[PASSED] = key
         while not self.is_over:
             if self._number and pace.is_brief:
                 pace.wait()
-            if number := next_ready():
+            direct.begin_to_wait(key)
+            number = next_ready()
+            direct.idle.discard(key)
+            if number:
                 try:
                     if self._common[ASLEEP]:
                         self._handover.report(BUSY, 0)

@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Set
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from time import monotonic, perf_counter_ns
 
@@ -19,10 +19,13 @@ from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.listener import Listener
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.stream_listener import OUT_OF_RESOURCES
+from imdb_serving.server.workers.carrier import Carrier
 from imdb_serving.server.workers.handover import Handover, Passed, Report
+from imdb_serving.server.workers.live import LiveUnits
 from imdb_serving.server.workers.restarts import KILLS, Quarantine, WorkersDied
+from imdb_serving.server.workers.scoreboard import PASSED
 from imdb_serving.server.workers.units import Units
-from imdb_serving.server.workers.worker import Carrier, log_failure
+from imdb_serving.server.workers.worker import log_failure
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +42,16 @@ class Dispatcher:
         listener: Listener,
         handover: Handover,
         units: Units,
+        live: LiveUnits,
         queue: RequestQueue,
         carrier: Carrier,
     ) -> None:
         """Take what it works with."""
         self._fingerprint, self._pack = carrier.fingerprint, carrier.pack
-        self._listener, self._handover, self._units, self.queue = listener, handover, units, queue
+        self._listener, self._handover, self._units, self._live, self.queue = listener, handover, units, live, queue
+        self.work_numbers: tuple[int, ...] = ()
+        """The descriptors at which idle workers wait for what is passed to them."""
+
         self.refusing: Callable[[], ServingError | None] | None = None
         """Returns what all requests are refused with while the server starts or drains; None while it is open."""
 
@@ -193,11 +200,30 @@ class Dispatcher:
             log_failure(task.request_id, self._listener.client(task), error.code, task.received_ns)
         self._listener.fail(task, error)
 
-    def end_late(self, now: float, taken: Set[int]) -> list[Task]:
+    def idle(self) -> int:
+        """Return how many workers will take a request at once; below 0, how many that were passed on wait for one."""
+        idle = sum(not row.is_busy for row in self._live.rows)
+        if not (passed := list(self.in_flight.items())):
+            return idle
+        taken = self.taken()
+        taking = sum(row.number in self.work_numbers and not row.cells[PASSED] for row in self._live.rows)
+        untaken = sum(number not in taken and not task.open.locked() for number, task in passed) - taking
+        return idle - max(0, untaken)
+
+    def taken(self) -> set[int]:
+        """Return the numbers of the requests that were passed on and are at work."""
+        return {row.cells[PASSED] for row in self._live.rows}
+
+    def waits(self) -> bool:
+        """Tell whether a request that was passed on waits for a worker."""
+        return bool(self.in_flight and self.in_flight.keys() - self.taken())
+
+    def end_late(self, now: float) -> list[Task]:
         """Fail requests that have waited past their deadline; return those that lie on lent connections instead.
 
-        Of those that were passed on, the `taken` are at work, and others' to end.
+        Of those that were passed on, what is at work is others' to end.
         """
+        taken = self.taken()
         late = self.queue.late(now)
         passed = [task for number, task in list(self.in_flight.items()) if task.deadline < now and number not in taken]
         for task in [*late, *passed]:

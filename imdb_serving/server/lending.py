@@ -81,7 +81,7 @@ class LendingListener(StreamListener[C]):
         self.cells(number)[:] = memoryview(struct.pack("qqqq", 0, 0, generation, 0)).cast("q")
         if self._arrivals is not None:
             self._arrivals.register(number, ARRIVAL)
-        self._supervisor.opened(number, generation)
+        self._supervisor.live.opened(number, generation)
         return connection
 
     def cells(self, number: int) -> memoryview:
@@ -97,7 +97,7 @@ class LendingListener(StreamListener[C]):
             self.unsettled.discard(number)
             with suppress(OSError):  # other processes hold it too
                 connection.socket.shutdown(socket.SHUT_RDWR)
-            self._supervisor.closed(number, self.cells(number)[GENERATION])
+            self._supervisor.live.closed(number, self.cells(number)[GENERATION])
         super()._forget(connection)
 
     def _take_in(self, connection: C) -> None:
@@ -160,7 +160,7 @@ class LendingListener(StreamListener[C]):
             self.unsettled.discard(number)
             return False
         self._ready.disarm(number)
-        if any(row.is_at(number) for row in self._supervisor.rows()):
+        if any(row.is_at(number) for row in self._supervisor.live.rows):
             self.unsettled.add(number)
             return False
         self.unsettled.discard(number)

@@ -13,8 +13,10 @@ from imdb_serving.errors import ServingError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.request_queue import Task
+from imdb_serving.server.workers.carrier import Carrier, MakeCarrier
+from imdb_serving.server.workers.live import LiveUnits
 from imdb_serving.server.workers.ready_set import ReadySet
-from imdb_serving.server.workers.scoreboard import Row, Scoreboard
+from imdb_serving.server.workers.scoreboard import Scoreboard
 
 
 class Supervisor(Protocol):
@@ -22,6 +24,7 @@ class Supervisor(Protocol):
 
     ready: ReadySet
     board: Scoreboard
+    live: LiveUnits
 
     lowest: int
     """The lowest number for a connection: below it processes have other descriptors."""
@@ -41,17 +44,8 @@ class Supervisor(Protocol):
     def may_lend(self, connection: StreamConnection) -> bool:
         """Tell whether workers may have a connection now."""
 
-    def rows(self) -> list[Row]:
-        """Return the rows of all workers that are there."""
-
     def read_reports(self) -> None:
         """Read what the workers have reported, and act on it."""
-
-    def opened(self, number: int, generation: int) -> None:
-        """Tell worker processes of a connection."""
-
-    def closed(self, number: int, generation: int) -> None:
-        """Tell them that it is closed."""
 
     def wake(self) -> None:
         """Have `receive` be called soon; from any thread."""
@@ -166,3 +160,17 @@ class Listener(ABC):
 
     def close_lent(self, connection: Any) -> None:  # noqa: B027
         """Close a connection of which it is not known whether its request was answered."""
+
+
+class Service(Protocol):
+    """What a server speaks: how it listens, and what its messages mean."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """One that reads, and does not answer."""
+
+    def listen(self, supervisor: Supervisor) -> Listener:
+        """Listen, for a supervisor; raise `ServerStartError` when the address cannot be had."""
+
+    def answering(self, make: Callable[[], Any]) -> MakeCarrier:
+        """Return what makes a worker's carrier, from what makes its handler."""

@@ -22,7 +22,7 @@ from imdb_serving.errors import ServerStartError
 from imdb_serving.messages import ServerInfo
 from imdb_serving.server.http.service import HttpServer, HttpService
 from imdb_serving.server.server import Server
-from imdb_serving.server.workers.worker import decode_stages
+from imdb_serving.server.workers.carrier import decode_stages
 
 SAMPLE = 1024
 INFO_FIELDS = ("version", "engine", "net", "worker_kind", "protocol")
@@ -107,7 +107,7 @@ class ServerCollector(Collector):
         dropped = {why: counts[why] for why in ("refused", "shed", "late", "abandoned")}
         yield _counters("imdb_serving_dropped", "Requests that no worker saw, by why", "why", dropped)
         yield GaugeMetricFamily("imdb_serving_requests_waiting", "Requests in the queue", value=len(server.queue))
-        yield GaugeMetricFamily("imdb_serving_requests_at_work", "Requests at work", value=server.at_work())
+        yield GaugeMetricFamily("imdb_serving_requests_at_work", "Requests at work", value=server.live.at_work())
         if self._has_workers:
             yield from self._workers()
         yield self._times.family()

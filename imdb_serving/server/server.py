@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from time import monotonic, sleep
-from typing import Any, Protocol
+from typing import Any
 
 from imdb_serving import processes
 from imdb_serving.errors import ServerStartError, ServerUnavailable
@@ -26,56 +26,36 @@ from imdb_serving.server.arrivals import Arrivals
 from imdb_serving.server.connection import StreamConnection
 from imdb_serving.server.direct import DirectQueue, DirectWorker
 from imdb_serving.server.dispatcher import Dispatcher
-from imdb_serving.server.listener import Listener, Supervisor
+from imdb_serving.server.listener import Listener, Service
+from imdb_serving.server.look_timer import TICK_SECONDS, LookTimer
 from imdb_serving.server.readiness import Waker
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.startup import Starter
 from imdb_serving.server.work_watch import MAX_HUNG, WorkWatch
 from imdb_serving.server.workers.handover import LEFT, OBSERVED, RESULT, UNREAD, UNSENT, Handover
+from imdb_serving.server.workers.live import LiveUnits
 from imdb_serving.server.workers.pace import Pace
 from imdb_serving.server.workers.ready_set import make_ready_set
 from imdb_serving.server.workers.scoreboard import (
     ASLEEP,
     HAND_OVER,
     OBSERVE,
-    PASSED,
     SHED_NS,
     Row,
     Scoreboard,
 )
-from imdb_serving.server.workers.serving_process import MakeCarrier
 from imdb_serving.server.workers.unit import ProcessUnit, Unit
 from imdb_serving.server.workers.units import START_SECONDS, Units
-from imdb_serving.server.workers.worker import Carrier, Worker
+from imdb_serving.server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
 KEEP_SECONDS = 0.5
 DRAIN_SECONDS = 10.0
 LEAVE_SECONDS = 0.01
-TICK_SECONDS, CALM_SECONDS = 0.002, 0.01
-"""How often the supervisor looks after requests: while some wait, or may hold others up, and while none does."""
-
-IDLE_SECONDS = 0.1
-QUIET_TICKS = 10
 FAULT_SECONDS = 0.1
-LOOK_EVERY = 5
 OBSERVED_A_TURN = 512
 LOWEST_NUMBER = 1024
-
-
-class Service(Protocol):
-    """What a server speaks: how it listens, and what its messages mean."""
-
-    @property
-    def carrier(self) -> Carrier:
-        """One that reads, and does not answer."""
-
-    def listen(self, supervisor: Supervisor) -> Listener:
-        """Listen, for a supervisor; raise `ServerStartError` when the address cannot be had."""
-
-    def answering(self, make: Callable[[], Any]) -> MakeCarrier:
-        """Return what makes a worker's carrier, from what makes its handler."""
 
 
 class Server:
@@ -105,14 +85,12 @@ class Server:
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
         self._broken: list[ServerStartError] = []
-        self.queue = RequestQueue(self._owner, self.idle, **limits)
+        self.queue = RequestQueue(self._owner, self._idle, **limits)
         self.set_back: Callable[[Hashable], None] = self.queue.set_back
         self.observed: deque[bytes] | None = None
-        self.live: list[Unit] = []
-        self._rows: list[Row] = []
-        self._quiet = self._ticks = self._turns = 0
+        self.live = LiveUnits()
         self._is_work_unsettled = self._has_more = False
-        self._next_look, self._tick = 0.0, TICK_SECONDS
+        self._looks = LookTimer()
         self._waker = Waker()
 
     def _start(self) -> None:
@@ -121,6 +99,9 @@ class Server:
 
     def _owner(self, task: Task) -> Hashable:
         return self.listener.owner(task)
+
+    def _idle(self) -> int:
+        return self.dispatcher.idle()
 
     def set_handler(self, make: Callable[[], Any]) -> None:
         """Take what makes a worker's handler; before the workers are started."""
@@ -198,15 +179,16 @@ class Server:
         self.units.share((self.board, self.ready, self.handover), self._worker, self._waker.wake)
         carrier = self._service.carrier
         self.read = carrier.read
-        self.dispatcher = Dispatcher(listener, self.handover, self.units, self.queue, carrier)
+        self.dispatcher = Dispatcher(listener, self.handover, self.units, self.live, self.queue, carrier)
         self.dispatcher.refusing = self._starter.refusal
         self.submit: Callable[[Task], None] = self.dispatcher.submit
         self.abandon: Callable[[Hashable], None] = self.dispatcher.abandon
         self.direct = DirectQueue(listener, self.dispatcher, self._pace) if listener.is_direct else None
-        self.work_numbers = self.direct.numbers if self.direct is not None else (self.handover.requests.fileno(),)
-        for number in self.work_numbers:
+        own = (self.handover.requests.fileno(),)
+        self.dispatcher.work_numbers = own if self.direct is None else self.direct.numbers
+        for number in self.dispatcher.work_numbers:
             self.ready.arm(number)
-        self._arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, carrier.read, self.rows)
+        self.arrivals = Arrivals(listener, self.ready, self.board, self.dispatcher, carrier.read, self.live)
         self._at_work = WorkWatch(self)
         self._heap = HeapTrimmer(monotonic())
         self._poll = select.poll()
@@ -232,40 +214,10 @@ class Server:
             return DirectWorker(self.direct, row, *shared, carrier, self._pace, number)
         return Worker(row, *shared, carrier, self._pace, number)
 
-    def rows(self) -> list[Row]:
-        """Return the rows of all units that are there."""
-        return self._rows
-
-    def idle(self) -> int:
-        """Return how many workers will take a request at once; below 0, how many that were passed on wait for one."""
-        idle = sum(not row.is_busy for row in self._rows)
-        if not (passed := list(self.dispatcher.in_flight.items())):
-            return idle
-        taken = self._taken()
-        taking = sum(row.number in self.work_numbers and not row.cells[PASSED] for row in self._rows)
-        untaken = sum(number not in taken and not task.open.locked() for number, task in passed) - taking
-        return idle - max(0, untaken)
-
-    def at_work(self) -> int:
-        """Return how many workers are at work."""
-        return sum(row.is_busy for row in self._rows)
-
     def may_lend(self, connection: StreamConnection) -> bool:
         """Tell whether workers may have a connection now."""
         is_open = self.dispatcher.refusing is None
         return is_open and not self.board.common[HAND_OVER] and not self.queue.distrusts(connection)
-
-    def opened(self, number: int, generation: int) -> None:
-        """Tell worker processes of a connection."""
-        for unit in self.live:
-            if isinstance(unit, ProcessUnit):
-                unit.opened(number, generation)
-
-    def closed(self, number: int, generation: int) -> None:
-        """Tell them that it is closed."""
-        for unit in self.live:
-            if isinstance(unit, ProcessUnit):
-                unit.closed(number, generation)
 
     def read_reports(self) -> None:
         """Read what the workers have reported, and act on it."""
@@ -290,17 +242,15 @@ class Server:
         until = monotonic() + seconds
         self._roused = False
         while (left := until - monotonic()) > 0 and not self._roused:
-            asleep = self._quiet >= QUIET_TICKS
-            self.board.common[ASLEEP] = asleep
-            pause = 0.0 if self._has_more else min(left, IDLE_SECONDS if asleep else self._tick)
+            self.board.common[ASLEEP] = self._looks.is_asleep
+            pause = 0.0 if self._has_more else min(left, self._looks.pause)
             found = {event[0] for event in self._poll.poll(1000 * pause)}
             try:
                 if found or self._has_more or not self._wakes_on_arrivals:
                     self._take_in(found)
                 now = monotonic()
-                if now >= self._next_look or not found <= self._sources:
+                if self._looks.is_due(now) or not found <= self._sources:
                     self._look_after(now, found)
-                    self._next_look = now + self._tick
             except Exception:  # a fault of ours must not end the server
                 log.exception("the server goes on behind a fault")
                 sleep(FAULT_SECONDS)
@@ -322,36 +272,36 @@ class Server:
         """See to deadlines, limits, and workers that hang or have ended."""
         if self._is_work_unsettled:
             self._settle_work()
-        busy = {row for row in self._rows if row.is_busy}
+        busy = {row for row in self.live.rows if row.is_busy}
         at_work, turns = len(busy), self.board.turns()
-        is_quiet = turns == self._turns and not (at_work or self._arrivals.noted or len(self.queue))
-        self._quiet, self._turns = self._quiet + 1 if is_quiet else 0, turns
+        nothing = not (at_work or self.arrivals.noted or len(self.queue))
+        is_for_arrivals = self._looks.begin(turns, nothing=nothing)
         self._at_work.look(now, found, busy)
         if self.listener.unsettled:
             self.listener.settle_taken()
-        if self._arrivals.waiting:
-            self._arrivals.forget_taken()
-        all_busy = at_work >= len(self._rows)
+        if self.arrivals.waiting:
+            self.arrivals.forget_taken()
+        all_busy = at_work >= len(self.live.rows)
         if all_busy and self.direct is not None:
             self.listener.receive()
-        self._ticks += 1
-        if all_busy or self._tick == CALM_SECONDS or not self._ticks % LOOK_EVERY:
-            self._arrivals.look(all_busy=all_busy)
-        is_pressing = all_busy or len(self.queue) or len(self.dispatcher.in_flight) > at_work
-        self._tick = TICK_SECONDS if is_pressing or any(row.may_hold_up for row in busy) else CALM_SECONDS
+        if all_busy or is_for_arrivals:
+            self.arrivals.look(all_busy=all_busy)
+        waits = all_busy or len(self.queue) > 0 or len(self.dispatcher.in_flight) > at_work
+        pressing = waits or any(row.may_hold_up for row in busy)
         self.queue.look(now, turns, at_work)
         common = self.board.common
         common[SHED_NS] = int(self.queue.shed_seconds * 1e9)
         common[OBSERVE] = OBSERVED_A_TURN if self.observed is not None else 0
         common[HAND_OVER] = self._stopping or self.dispatcher.quarantine.is_active()
         if len(self.queue) or self.dispatcher.in_flight:
-            self._arrivals.end_late(self.dispatcher.end_late(now, self._taken()))
-            if self.direct is not None:
-                self.direct.wake_one()
-            else:
+            self.arrivals.end_late(self.dispatcher.end_late(now))
+            if self.direct is None:
                 self.dispatcher.pass_on()
+            elif len(self.queue):
+                self.direct.wake_one()
         self.listener.look_after()
         self._heap.tidy(now)
+        self._looks.end(now, pressing=pressing)
 
     def _receive(self) -> None:
         while self.listener.receive():
@@ -359,9 +309,9 @@ class Server:
 
     def _settle_work(self) -> None:
         """Have workers take passed requests again, after one has died that was about to say so."""
-        number = self.work_numbers[0]
+        number = self.dispatcher.work_numbers[0]
         self.ready.disarm(number)
-        if not any(row.is_at(number) and row.is_taking for row in self._rows):
+        if not any(row.is_at(number) and row.is_taking for row in self.live.rows):
             self._is_work_unsettled = False
             self.ready.arm(number)
 
@@ -369,24 +319,12 @@ class Server:
         """Have units take requests that have become ready."""
         while not self.units.newcomers.empty():
             unit = self.units.newcomers.get()
-            self.live.append(unit)
-            self._rows = [row for unit in self.live for row in unit.rows]
+            self.live.add(unit)
             if isinstance(unit, ProcessUnit):
                 self._poll.register(unit.sentinel, select.POLLIN)
                 for number, generation in self.listener.generations():
                     unit.opened(number, generation)
             unit.begin()
-
-    def waits(self) -> bool:
-        """Tell whether a request waits that a worker could take."""
-        waiting, in_flight = self._arrivals.waiting, self.dispatcher.in_flight
-        if not (waiting or in_flight):
-            return False
-        return bool(waiting or in_flight.keys() - self._taken())
-
-    def _taken(self) -> set[int]:
-        """Return the numbers of the requests that were passed on and are at work."""
-        return {row.cells[PASSED] for row in self._rows}
 
     def unsettle_work(self) -> None:
         """Take note that a worker has died that may have been about to have others take passed requests."""
@@ -396,13 +334,12 @@ class Server:
         """Have all threads of this process take requests: the one that takes brief ones is at a long one."""
         self._pace.release()
         if self.direct is not None:
-            for number in self.work_numbers:
+            for number in self.dispatcher.work_numbers:
                 self.ready.arm(number)
 
     def replace_unit(self, unit: Unit, *, hung: bool, at_work: bool) -> None:
         """Have a unit replaced that has ended, or hangs."""
         self.live.remove(unit)
-        self._rows = [row for unit in self.live for row in unit.rows]
         if isinstance(unit, ProcessUnit):
             self._poll.unregister(unit.sentinel)
         self.units.replace(unit, hung=hung, at_work=at_work)
@@ -432,7 +369,7 @@ class Server:
         self._stopping = True
         if self.dispatcher.refusing is not None:
             self.listener.receive()  # what came meanwhile is refused, as all that came since the stop
-        for unit in self.live:
+        for unit in self.live.units:
             unit.retire()
         if self.units.kind == "thread":
             self.ready.wake_all()

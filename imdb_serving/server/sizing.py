@@ -13,7 +13,7 @@ import statistics
 from time import perf_counter_ns, thread_time_ns
 from typing import NamedTuple
 
-from imdb_serving.server.workers.worker import Carrier
+from imdb_serving.server.workers.carrier import Carrier
 
 REQUESTS, WARM = 200, 20
 MOST_BYTES = 1 << 16

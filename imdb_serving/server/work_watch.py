@@ -76,7 +76,7 @@ class WorkWatch:
     def look(self, now: float, found: Set[int], busy: Set[Row]) -> None:
         """See to all units, whose `busy` workers are at work; `found` has the descriptors that can be read from."""
         now_ns = perf_counter_ns()
-        for unit in list(self._server.live):
+        for unit in list(self._server.live.units):
             if isinstance(unit, ProcessUnit):
                 unit.flush()
                 if unit.sentinel in found:
@@ -89,11 +89,11 @@ class WorkWatch:
 
     def _look_for_silent(self, now: float) -> None:
         """Replace processes that take no request though some wait: they may be stopped."""
-        if not self._server.waits():
+        if not (self._server.arrivals.waiting or self._server.dispatcher.waits()):
             self._waits_since = now
             self._silent.clear()
             return
-        for unit in self._server.live:
+        for unit in self._server.live.units:
             for row in unit.rows if isinstance(unit, ProcessUnit) else ():
                 known = self._silent.get(row)
                 if known is None or known[0] != row.cells[BEAT] or row.is_busy:
@@ -139,7 +139,7 @@ class WorkWatch:
         """
         server, late = self._server, now - since > LATE_SECONDS
         for number in filter(None, row.numbers.tolist()[row.cells[AT] :]):
-            if number in server.work_numbers:
+            if number in server.dispatcher.work_numbers:
                 server.ready.arm(number)
                 request = server.dispatcher.in_flight.get(row.cells[PASSED])
                 if request is not None and request.deadline < now:
@@ -168,7 +168,7 @@ class WorkWatch:
             unit.release_held()
         cells, server = row.cells, self._server
         beat, numbers, place, turn = cells[BEAT], row.numbers.tolist(), cells[AT], cells[TURN]
-        if cells[REVOKED] == beat or sum(map(bool, numbers)) < 2 or not server.idle():
+        if cells[REVOKED] == beat or sum(map(bool, numbers)) < 2 or not server.dispatcher.idle():
             return
         if cells[BEAT] != beat:  # then these are not the numbers of that beat
             return
@@ -192,7 +192,7 @@ class WorkWatch:
     def expire(self, row: Row, error: ServingError) -> bool:
         """Answer the request that a worker is at, in its place; return whether it had not answered by then."""
         server, cells = self._server, row.cells
-        if row.number in server.work_numbers:
+        if row.number in server.dispatcher.work_numbers:
             request = server.dispatcher.in_flight.get(cells[PASSED])
             if request is None or (isinstance(error, RequestTimeout) and monotonic() < request.deadline):
                 return False  # it has just gone on to the next one
@@ -229,7 +229,7 @@ class WorkWatch:
 
     def refuse_all(self, error: ServingError) -> None:
         """Answer all requests at work in their workers' place."""
-        for row in self._server.rows():
+        for row in self._server.live.rows:
             if row.number and row.cells[PHASE] == WORKING:
                 self.expire(row, error)
 
@@ -276,7 +276,7 @@ class WorkWatch:
 
     def _give_back(self, number: int, phase: int, size: int, since_ns: int) -> None:
         listener = self._server.listener
-        if number in self._server.work_numbers:
+        if number in self._server.dispatcher.work_numbers:
             self._server.unsettle_work()
             return
         connection: Any = listener.connections.get(number)

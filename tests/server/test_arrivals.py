@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from imdb_serving.server.arrivals import NOTED_SECONDS, Arrivals
+from imdb_serving.server.workers.carrier import Question
 from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, SEEN, Scoreboard
-from imdb_serving.server.workers.worker import Question
 
 NUMBER = 9
 
@@ -51,7 +51,7 @@ def look_at_one(board: Scoreboard, workers: Workers) -> Arrivals:
         board,
         SimpleNamespace(queue=queue),  # type: ignore[arg-type]
         read,
-        lambda: [workers],  # type: ignore[list-item]
+        SimpleNamespace(rows=[workers]),  # type: ignore[arg-type]
     )
     arrivals.noted[NUMBER] = 0, time.monotonic() - 2 * NOTED_SECONDS
     arrivals.look(all_busy=False)

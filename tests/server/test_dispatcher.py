@@ -15,6 +15,7 @@ from imdb_serving.server.dispatcher import Dispatcher
 from imdb_serving.server.request_queue import RequestQueue, Task
 from imdb_serving.server.rpc.requests import RpcCarrier
 from imdb_serving.server.workers.handover import RESULT, Passed, Report
+from imdb_serving.server.workers.live import LiveUnits
 
 
 class Everybody:
@@ -59,7 +60,7 @@ def everybody() -> Everybody:
 @pytest.fixture
 def dispatcher(everybody: Any) -> Dispatcher:
     requests = RequestQueue(lambda task: task.route, lambda: 2)
-    return Dispatcher(everybody, everybody, everybody, requests, RpcCarrier(None, 1 << 20))
+    return Dispatcher(everybody, everybody, everybody, LiveUnits(), requests, RpcCarrier(None, 1 << 20))
 
 
 def task(number: int, client: str = "client") -> Task:

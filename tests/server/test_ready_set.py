@@ -54,7 +54,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def wait(ready: ReadySet, row: Row, most: int = 1) -> list[int]:
     """What a worker is given, as its row says it."""
-    count = ready.wait(row, most)
+    count = ready.waiter(row)(most)
     given = row.numbers.tolist()[:count]
     row.leave(count)
     return given
@@ -105,7 +105,7 @@ def test_what_is_armed_while_somebody_waits_is_given_to_that_one(ready: ReadySet
 
 def test_all_that_wait_are_woken_at_the_end(ready: ReadySet, board: Scoreboard, monkeypatch) -> None:
     monkeypatch.setattr(ready_set, "WAIT_SECONDS", 60.0)
-    waiting = [threading.Thread(target=ready.wait, args=(row, 1), daemon=True) for row in board.rows]
+    waiting = [threading.Thread(target=ready.waiter(row), args=(1,), daemon=True) for row in board.rows]
     for thread in waiting:
         thread.start()
     ready.wake_all()
@@ -200,11 +200,11 @@ def test_a_request_that_finds_no_room_is_not_passed_on(board: Scoreboard) -> Non
         handover.close()
 
 
-def test_an_arrival_is_told_though_the_thread_is_interrupted(
+def test_the_clocks_are_compared_though_the_thread_is_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clocks = iter([1_000, 91_000, 200_000, 200_400])  # the first two are 90 µs apart: read again
     walls = iter([5_000_090_000, 5_000_199_200])
     monkeypatch.setattr(worker, "perf_counter_ns", lambda: next(clocks))
     monkeypatch.setattr(worker, "time_ns", lambda: next(walls))
-    assert worker.arrival_ns(5_000_099_200) == 100_400
+    assert 5_000_099_200 - worker.wall_clock_ahead_ns() == 100_400

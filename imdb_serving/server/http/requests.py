@@ -20,7 +20,7 @@ from imdb_serving.server.http.responses import (
     respond,
 )
 from imdb_serving.server.request_queue import NO_HOPE
-from imdb_serving.server.workers.worker import Outcome, Question
+from imdb_serving.server.workers.carrier import Outcome, Question
 
 HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNORECASE)
@@ -32,7 +32,7 @@ def is_prediction(request: HttpRequest) -> bool:
 
 
 class HttpCarrier:
-    """What a worker does with HTTP's requests; see `worker.Carrier`.
+    """What a worker does with HTTP's requests; see `carrier.Carrier`.
 
     It reads a request whose length is told and that is all that has arrived; others are left to the supervisor, which
     passes them on in this form.

@@ -29,8 +29,8 @@ from imdb_serving.protocol.framing import (
 from imdb_serving.protocol.headers import Predict
 from imdb_serving.protocol.wire import UNREADABLE, decode_question
 from imdb_serving.server.request_queue import NO_HOPE, Task
+from imdb_serving.server.workers.carrier import Outcome, Question
 from imdb_serving.server.workers.pace import step_timer
-from imdb_serving.server.workers.worker import Outcome, Question
 from imdb_serving.timing import Stage, Timeline
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Parsed(msgspec.Struct, frozen=True, gc=False):
 
 
 class RpcCarrier:
-    """What a worker does with RPC's messages; see `worker.Carrier`."""
+    """What a worker does with RPC's messages; see `carrier.Carrier`."""
 
     always_stamped = False  # a stamp costs a tenth of a brief one
 

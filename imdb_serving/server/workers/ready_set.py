@@ -15,8 +15,9 @@ import selectors
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from imdb_serving.server.workers.scoreboard import Row
 
@@ -26,7 +27,10 @@ PEER_LEFT = getattr(select, "EPOLLRDHUP", 0x2000)
 
 
 class ReadySet(Protocol):
-    """`wait` may be called by all workers at once; all else by the supervisor, and `arm` also by who was given it."""
+    """What `waiter` returns may be called by all workers at once; all else by the supervisor.
+
+    Who was given a descriptor may `arm` it as well.
+    """
 
     def arm(self, number: int) -> None:
         """Have a worker take it once it can be read from."""
@@ -34,8 +38,11 @@ class ReadySet(Protocol):
     def disarm(self, number: int) -> None:
         """Have no worker take it from now on, and before it is closed; one may have been given it before."""
 
-    def wait(self, row: Row, most: int) -> int:
-        """Wait a while; return how many descriptors, at most `most`, are the caller's alone. They are in the row."""
+    def waiter(self, row: Row) -> Callable[[int], int]:
+        """Return what a worker calls to wait a while, with how many descriptors it takes at most.
+
+        It returns how many are the worker's alone. They are in the row.
+        """
 
     def next(self) -> int:
         """Do the same, for one that no row needs to tell of; return 0 if there was none."""
@@ -59,7 +66,6 @@ class EpollReadySet:
         self.arm = self._arm  # an attribute costs less than a method
         self._wait = ctypes.CDLL(None, use_errno=True).epoll_wait
         self._wait.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
-        self._addresses: dict[Row, Any] = {}
         self._woken: int | None = None
 
     def _arm(self, number: int) -> None:
@@ -73,13 +79,15 @@ class EpollReadySet:
         with suppress(FileNotFoundError):
             self._epoll.unregister(number)
 
-    def wait(self, row: Row, most: int) -> int:
-        address = self._addresses.get(row)
-        if address is None:
-            start = ctypes.addressof(ctypes.c_char.from_buffer(row.events))
-            address = self._addresses[row] = ctypes.c_void_p(start)
-        count: int = self._wait(self.descriptor, address, most, int(1000 * WAIT_SECONDS))
-        return max(0, count)
+    def waiter(self, row: Row) -> Callable[[int], int]:
+        address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(row.events)))
+        call, milliseconds = self._wait, int(1000 * WAIT_SECONDS)
+
+        def wait(most: int) -> int:
+            count: int = call(self.descriptor, address, most, milliseconds)
+            return count if count > 0 else 0
+
+        return wait
 
     def next(self) -> int:
         found = self._epoll.poll(WAIT_SECONDS, 1)
@@ -126,9 +134,12 @@ class SelectorReadySet:
                 self._armed.discard(number)
                 self._selector.unregister(number)
 
-    def wait(self, row: Row, most: int) -> int:  # noqa: ARG002 - one is enough
-        row.numbers[0] = number = self.next()
-        return int(number != 0)
+    def waiter(self, row: Row) -> Callable[[int], int]:
+        def wait(_most: int) -> int:
+            row.numbers[0] = number = self.next()
+            return int(number != 0)
+
+        return wait
 
     def next(self) -> int:
         with self._turn:

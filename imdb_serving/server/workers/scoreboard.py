@@ -93,7 +93,8 @@ class Row:
     def leave(self, count: int) -> None:
         """Say that the worker is at nothing of the so many that it was given."""
         numbers, cells = self.numbers, self.cells
-        for place in range(count):
+        numbers[0] = 0
+        for place in range(1, count):
             numbers[place] = 0
         cells[BEAT] += 1
         cells[AT] = 0

@@ -13,21 +13,19 @@ import signal
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 
 from imdb_serving import logs, processes
 from imdb_serving.processes import HeapTrimmer
+from imdb_serving.server.workers.carrier import MakeCarrier
 from imdb_serving.server.workers.handover import Handover
 from imdb_serving.server.workers.pace import Pace
 from imdb_serving.server.workers.ready_set import EpollReadySet
 from imdb_serving.server.workers.scoreboard import CONNECTION_CELLS, GENERATION, Scoreboard
-from imdb_serving.server.workers.worker import Carrier, Worker
+from imdb_serving.server.workers.worker import Worker
 
 log = logging.getLogger(__name__)
-
-MakeCarrier = Callable[[], Carrier]
-"""Makes what one worker answers with; it may have `stage_names`."""
 
 OPEN, CLOSE, BEGIN, RELEASE, READY, FAILED = range(6)
 TOLD = struct.Struct("<qqq")

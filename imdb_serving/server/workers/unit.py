@@ -23,10 +23,11 @@ from typing import Any
 from imdb_serving import processes
 from imdb_serving.errors import CODES, ServerStartError
 from imdb_serving.server.workers import serving_process
+from imdb_serving.server.workers.carrier import MakeCarrier
 from imdb_serving.server.workers.handover import KIND, Handover
 from imdb_serving.server.workers.ready_set import EpollReadySet
 from imdb_serving.server.workers.scoreboard import OUTCOMES, Row, Scoreboard
-from imdb_serving.server.workers.serving_process import BEGIN, CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD, MakeCarrier
+from imdb_serving.server.workers.serving_process import BEGIN, CLOSE, MAX_TOLD, OPEN, READY, RELEASE, TOLD
 from imdb_serving.server.workers.worker import Worker
 
 STOP_SECONDS = 5.0

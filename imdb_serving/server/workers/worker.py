@@ -11,15 +11,13 @@ import logging
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter_ns, sleep, time_ns
-from typing import Any, Protocol
-
-import msgspec
+from typing import Any
 
 from imdb_serving.errors import CODES
-from imdb_serving.protocol.framing import Frame
+from imdb_serving.server.workers.carrier import Carrier, Question, encode_stages
 from imdb_serving.server.workers.handover import (
     BUSY,
     LEFT,
@@ -66,13 +64,15 @@ from imdb_serving.server.workers.scoreboard import (
     Row,
     Scoreboard,
 )
-from imdb_serving.timing import Stage
 
 log = logging.getLogger(__name__)
 
 CHUNK, MOST_READ = 1 << 16, 1 << 20
 FAULT_SECONDS = 0.1
 CLOCK_TRIES, APART_NS = 3, 2_000
+CLOCKS_NS = 10_000_000
+"""For how long it is known how far the wall clock is ahead; it may be set at any time."""
+
 HOLD_NS = 200_000
 """How long a thread holds an answer back for others to leave with it. A process, which is given fewer requests at once,
 holds them all: what it is at shall not change while the supervisor gives some of it to others."""
@@ -83,57 +83,6 @@ SO_TIMESTAMPNS = 35
 MSG_PEEK = int(socket.MSG_PEEK)
 STAMP_SPACE = socket.CMSG_SPACE(16) if hasattr(socket, "CMSG_SPACE") else 0
 _stamp = struct.Struct("qq").unpack
-
-
-class Question(msgspec.Struct, frozen=True, gc=False):
-    """One whole request, as its carrier reads it: what is asked, in how many bytes, and how long it may take (ns).
-
-    `request_id` is what an answer refers to.
-    """
-
-    content: Any
-    size: int
-    allowed_ns: int
-    request_id: int
-
-
-Outcome = tuple[int, bytes, Sequence[Stage]]
-"""How a request ended: the answer's code, which is its place among `CODES`, its bytes, and its stages."""
-
-encode_stages = msgspec.msgpack.Encoder().encode
-decode_stages = msgspec.msgpack.Decoder(list[Stage]).decode
-
-
-class Carrier(Protocol):
-    """What the bytes on connections mean."""
-
-    always_stamped: bool
-    """Whether requests are worth reading the stamp of their arrival for, also while they are brief. Others count as
-    received when the worker was given them, or when the supervisor saw that they wait."""
-
-    def read(self, data: bytes) -> Question | None:
-        """Return the prediction that `data` is from its first byte to its last; None for everything else."""
-
-    def pack(self, message: Any) -> Frame:
-        """Return a message that the supervisor has read as bytes for `open` in another process."""
-
-    def open(self, message: Any) -> Question | None:
-        """Return the prediction in a message that the supervisor has read; None for what it should not have passed.
-
-        Within a process that is the message as it was submitted, else its bytes.
-        """
-
-    def missing(self, data: bytes) -> int:
-        """Return how many bytes are missing of the request that begins with `data`; 0 if that cannot be told."""
-
-    def answer(self, received_ns: int, content: Any) -> Outcome:
-        """Answer; raise nothing."""
-
-    def shed(self, content: Any) -> Outcome:
-        """Return the same for a request whose time is too short."""
-
-    def fingerprint(self, message: Any) -> bytes:
-        """Return bytes that are equal for two requests that ask the same, whatever their ids and deadlines."""
 
 
 class Worker:
@@ -157,7 +106,7 @@ class Worker:
         """
         self._most, self._stamped = most, carrier.always_stamped
         self._peek = 0 if handover.local else MSG_PEEK
-        self._taken_ns = 0
+        self._taken_ns = self._clocks_until = self._ahead_ns = 0
         self._held: deque[tuple[int, int, socket.socket, int, Any, int]] = deque()  # answers, to leave together
         self.row, self._board, self._ready, self._handover = row, board, ready, handover
         self._connection_of, self._carrier, self._pace, self._number = connection_of, carrier, pace, number
@@ -169,11 +118,11 @@ class Worker:
 
     def run(self) -> None:
         """Answer requests until `is_over`."""
-        row, cells, wait, pace = self.row, self.row.cells, self._ready.wait, self._pace
+        row, cells, wait, pace = self.row, self._cells, self._ready.waiter(self.row), self._pace
         while True:
             if self._number and pace.is_brief:
                 pace.wait()
-            count = 0 if self.is_over else wait(row, self._most if pace.is_brief else 1)
+            count = 0 if self.is_over else wait(self._most if pace.is_brief else 1)
             if self.is_over:
                 with suppress(OSError):  # the server has closed all
                     self._leave_all(count)
@@ -182,9 +131,12 @@ class Worker:
                 cells[BEAT] += 1
                 continue
             try:
-                if self._board.common[ASLEEP]:
+                if self._common[ASLEEP]:
                     self._handover.report(BUSY, 0)
-                self._take(count)
+                if count == 1:
+                    self._take_one()
+                else:
+                    self._take(count)
             except Exception:  # a fault of ours must not cost the worker
                 log.exception("a worker goes on behind a fault")
                 self._leave_all(count)
@@ -204,6 +156,21 @@ class Worker:
             elif number:
                 self._handover.report(LEFT, number)
 
+    def _take_one(self) -> None:
+        """Answer what was given, where that is one request."""
+        cells, number = self._cells, self.row.numbers[0]
+        self._taken_ns = perf_counter_ns()
+        if number == self._work_number:
+            self._take_passed()
+            return
+        answered = self._answer(number, self.row.flags[0])
+        if answered is not None:
+            connection, code, data, size = answered
+            cells[OUTCOMES + code] += 1
+            if self._peek:
+                cells[PHASE] = ANSWERING
+            self._send(number, connection, data, size)
+
     def _take(self, count: int) -> None:
         """Answer what was given. The answers leave together: each wakes a client, which takes the processor from us."""
         cells, numbers, flags = self._cells, self.row.numbers, self.row.flags
@@ -220,8 +187,8 @@ class Worker:
             if answered is None:
                 numbers[place] = 0
             else:
-                held.append((place, *answered))
-                cells[OUTCOMES + answered[2]] += 1
+                held.append((place, number, *answered))
+                cells[OUTCOMES + answered[1]] += 1
             if cells[REVOKED] == beat:  # it took so long that the supervisor gives all others to other workers
                 cells[KEPT] = place
                 cells[GIVEN_BACK] = beat
@@ -249,8 +216,8 @@ class Worker:
             if self._peek:  # else this may be the supervisor, and the place another one's by now
                 numbers[place] = 0
 
-    def _answer(self, number: int, flags: int) -> tuple[int, socket.socket, int, Any, int] | None:
-        """Return the answer to the request on a connection, or leave the connection to the supervisor."""
+    def _answer(self, number: int, flags: int) -> tuple[socket.socket, int, Any, int] | None:
+        """Return the answer to the request on a connection, and its code and size, or leave it to the supervisor."""
         stamps: Any = ()
         try:
             connection = self._connection_of(number)
@@ -276,8 +243,7 @@ class Worker:
             self._connections[seen] = 0
             received_ns = seen_ns
         if stamps:
-            seconds, nanoseconds = _stamp(stamps[0][2])
-            received_ns = arrival_ns(seconds * 1_000_000_000 + nanoseconds)
+            received_ns = self._arrival_ns(stamps[0][2])
         code, answer = self._work(received_ns, question)
         if code and log.isEnabledFor(logging.INFO):
             generation = self._connections[number * CONNECTION_CELLS + GENERATION]
@@ -286,7 +252,15 @@ class Worker:
         if cells[EXPIRED] == cells[TURN]:
             cells[GIVEN_WAY] = cells[TURN]  # the supervisor has answered, or will
             return None
-        return number, connection, code, answer, question.size
+        return connection, code, answer, question.size
+
+    def _arrival_ns(self, stamp: bytes) -> int:
+        """Return when something arrived, by `perf_counter_ns`, from the kernel's stamp, which is of the wall clock."""
+        if self._taken_ns > self._clocks_until:
+            self._ahead_ns, self._clocks_until = wall_clock_ahead_ns(), self._taken_ns + CLOCKS_NS
+        seconds, nanoseconds = _stamp(stamp)
+        arrived: int = seconds * 1_000_000_000 + nanoseconds - self._ahead_ns
+        return min(self._taken_ns, arrived)  # nothing arrives in the future
 
     def _with_rest(self, connection: socket.socket, data: bytes) -> bytes:
         """Return a request with what has arrived of its rest; nobody waits for more."""
@@ -363,17 +337,16 @@ class Worker:
         self._cells[PASSED] = 0
 
 
-def arrival_ns(stamp_ns: int) -> int:
-    """Return when something arrived, by `perf_counter_ns`, from the kernel's stamp, which is of the wall clock.
+def wall_clock_ahead_ns() -> int:
+    """Return how far the wall clock, of which the kernel's stamps are, is ahead of `perf_counter_ns`.
 
-    Both clocks are read together: read again if this thread was interrupted in between. The wall clock may have been
-    set since; nothing arrives in the future.
+    Both clocks are read together: read again if this thread was interrupted in between.
     """
     for _ in range(CLOCK_TRIES):
         before, wall, after = perf_counter_ns(), time_ns(), perf_counter_ns()
         if after - before < APART_NS:
             break
-    return min(before, after - max(0, wall - stamp_ns))
+    return wall - after
 
 
 def log_failure(request_id: int, client: str, code: int | str, received_ns: int) -> None:

@@ -275,7 +275,7 @@ def test_where_there_is_no_epoll_workers_are_threads_of_one_process(
             client.predict(kit.SAMPLE)
         assert (client.hello().worker_kind, client.hello().server_processes) == ("thread", 1)
         assert running.server.units.pids() == {}
-        assert len(running.server.rows()) == 2
+        assert len(running.server.live.rows) == 2
     assert "this system has no epoll: the workers are threads of one process, not 2 processes" in caplog.text
 
 
