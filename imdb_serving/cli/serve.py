@@ -34,10 +34,10 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
 
     options.set_up_log()
     options.settle()
-    make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
     mode = "socket" if is_socket(options.endpoint) else "rpc"
-    options = decided(options, mode, bundle)
+    options = decided(options, mode, bundle, own=make_pipeline is not None)
+    make_pipeline = make_pipeline or options.make_pipeline()
     keys = options.keys()
     server: Server = rpc_server(
         options.endpoint,

@@ -37,9 +37,9 @@ def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None
 
     options.set_up_log()
     options.settle()
-    make_pipeline = make_pipeline or options.make_pipeline()
     bundle = options.open_bundle()
-    options = decided(options, "flask", bundle)
+    options = decided(options, "flask", bundle, own=make_pipeline is not None)
+    make_pipeline = make_pipeline or options.make_pipeline()
     settings = _settings(options)
 
     def prepare() -> None:

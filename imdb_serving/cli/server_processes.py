@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FEWEST_CORES = 3
-"""On fewer, the clients and the supervisor need what a second process would use (docs/performance.md)."""
-
 WORDS = 200
 """Of a review: about what IMDB's have in the middle."""
 
 
-def decided(options: ServeOptions, mode: str, bundle: Bundle | None) -> ServeOptions:
-    """Return the options with a number of processes, as asked for or else as is best here; log why."""
+def decided(options: ServeOptions, mode: str, bundle: Bundle | None, *, own: bool = False) -> ServeOptions:
+    """Return the options with a number of processes, as asked for or else as is best here; log why.
+
+    `own` is whether the workers run a pipeline of one's own.
+    """
     if options.processes is not None or options.kind == "process":
         return options
-    count, why = _best(options, mode, bundle)
+    own = own or bool(options.pipeline)
+    count, why = (1, "one's own pipeline may hold for one process only") if own else _best(options, mode, bundle)
     fields = {"event": "processes", "processes": count, "reason": why}
     log.info("workers are threads of %d processes: %s", count, why, extra=fields)
     return options._replace(processes=count)
@@ -39,16 +40,16 @@ def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int,
         return 1, "there is one worker"
     if mode == "rpc":
         return 1, "over ZeroMQ one process takes all requests in, and passing them on costs more than answering"
-    cores = usable_cores() if hasattr(select, "epoll") else 1.0
-    if cores < FEWEST_CORES:
-        return 1, f"{cores:g} cores are shared with clients"
-    if options.pipeline:
-        return 1, "it is not known how much of the interpreter a pipeline of one's own needs"
-    engine = engine_cost(options, bundle)
-    if engine is None:
-        return 1, f"it is not known how long {options.engine.name} takes here; imdb-serving tune measures it"
+    if not hasattr(select, "epoll"):
+        return 1, "several processes need epoll, which this system has not"
+    if (cores := usable_cores()) < 2:
+        return 1, f"of cores there is {cores:g}"
     from imdb_serving.server.sizing import Cost, best_processes
 
+    engine = engine_cost(options, bundle)
+    if engine is None:
+        unknown = f"it is not known how long {options.engine.name} takes here, which imdb-serving tune measures"
+        return best_processes(options.server_threads, cores, None), f"{unknown}, on {cores:g} cores"
     serving = serving_us(mode)
     cost = Cost(serving + engine.whole_us, serving + engine.locked_us)
     why = f"a request holds the interpreter for {cost.locked_us:.0f} of {cost.whole_us:.0f} us, on {cores:g} cores"
@@ -57,14 +58,11 @@ def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int,
 
 def usable_cores() -> float:
     """Return how many cores this process may use, by affinity and quota."""
+    from imdb_serving.measurement.machine import cpu_quota
     from imdb_serving.processes import allowed_cores
 
     count = float(len(allowed_cores()))
-    if count >= FEWEST_CORES:
-        from imdb_serving.measurement.machine import cpu_quota
-
-        count = min(count, cpu_quota() or count)
-    return count
+    return min(count, cpu_quota() or count)
 
 
 def engine_cost(options: ServeOptions, bundle: Bundle | None) -> Cost | None:

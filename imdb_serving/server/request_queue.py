@@ -123,11 +123,15 @@ class RequestQueue:
         owner: Callable[[Task], Hashable],
         idle: Callable[[], int],
         *,
+        max_passed: int = 0,
         max_queue: int = MAX_QUEUE,
         max_queue_bytes: int = MAX_QUEUE_BYTES,
     ) -> None:
-        """Take what tells whose a task is, and how many workers will take one at once."""
-        self._owner, self._idle = owner, idle
+        """Take what tells whose a task is, and how many workers will take one at once.
+
+        That is below 0 where requests wait that were passed on already, at most `max_passed`.
+        """
+        self._owner, self._idle, self._max_passed = owner, idle, max_passed
         self._max_tasks, self._max_bytes = max_queue, max_queue_bytes
         self.tasks: deque[Task] = deque()
         self.behind: deque[Task] = deque()  # of clients that say no more
@@ -156,9 +160,11 @@ class RequestQueue:
             if self._greedy and self._owner(task) in self._greedy:
                 self._refuse("too many of the requests that wait are this client's; read some answers first")
             if self.estimator.seconds_each:
-                beyond = waiting - self._idle()
-                if beyond >= 0 and self.estimator.is_hopeless(beyond + 1, task.deadline - monotonic()):
-                    self._refuse(NO_HOPE)
+                left = task.deadline - monotonic()
+                if self.estimator.is_hopeless(waiting + self._max_passed + 1, left):  # else it has hope in any case
+                    beyond = waiting - self._idle()
+                    if beyond >= 0 and self.estimator.is_hopeless(beyond + 1, left):
+                        self._refuse(NO_HOPE)
         self.tasks.append(task)
 
     def _admit_behind(self, task: Task) -> None:

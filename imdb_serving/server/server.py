@@ -85,7 +85,7 @@ class Server:
         self._prepare, self._start_timeout, self._drain_timeout = prepare, start_timeout, drain_timeout
         self._stopping = self._roused = False
         self._broken: list[ServerStartError] = []
-        self.queue = RequestQueue(self._owner, self._idle, **limits)
+        self.queue = RequestQueue(self._owner, self._idle, max_passed=units.workers + 1, **limits)
         self.set_back: Callable[[Hashable], None] = self.queue.set_back
         self.observed: deque[bytes] | None = None
         self.live = LiveUnits()

@@ -1,7 +1,8 @@
-"""In how many processes a server's worker threads are best: as many as its requests need of Python's lock.
+"""In how many processes a server's worker threads are best: more, the more of Python's lock its requests need.
 
-A process runs one thread of Python at a time. What a request needs of that, its parsing, checks and sending, is
-measured here on this machine; what the engine needs, and how long it takes, comes from `imdb-serving tune`.
+A process runs one thread of Python at a time, and a thread that waits for its turn loses more than the turn takes. What
+a request needs of that, its parsing, checks and sending, is measured here on this machine; what the engine needs, and
+how long it takes, comes from `imdb-serving tune`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from imdb_serving.server.workers.carrier import Carrier
 
 REQUESTS, WARM = 200, 20
 MOST_BYTES = 1 << 16
-FULL = 0.8
-"""How much of one interpreter's time is given out: threads that ask for more of it wait for one another."""
-
-SPARED_CORES = 1
-"""Cores that are left to the supervisor and to who else is on the machine, its clients first of all."""
+FULL = 0.05
+"""How much of one interpreter's time is given out. Two threads that asked for 8 % of it together gave 9 % more requests
+as two processes, two that asked for 47 % gave 19 to 30 % more (docs/performance.md)."""
 
 
 class Cost(NamedTuple):
@@ -36,10 +35,13 @@ class Cost(NamedTuple):
         return min(1.0, self.locked_us / self.whole_us) if self.whole_us else 1.0
 
 
-def best_processes(workers: int, cores: float, cost: Cost) -> int:
-    """Return in how many processes so many worker threads are best, on a machine with so many cores."""
-    at_work = min(workers, max(1, math.floor(cores) - SPARED_CORES))
-    return min(at_work, max(1, math.ceil(at_work * cost.share / FULL)))
+def best_processes(workers: int, cores: float, cost: Cost | None) -> int:
+    """Return in how many processes so many worker threads are best, on a machine with so many cores.
+
+    Where the `cost` of a request is not known, each thread that can be at work has a process.
+    """
+    at_work = min(workers, max(1, math.floor(cores)))
+    return at_work if cost is None else min(at_work, max(1, math.ceil(at_work * cost.share / FULL)))
 
 
 def serving_us(carrier: Carrier, request: bytes) -> float:

@@ -25,15 +25,17 @@ LOCK_ALWAYS, LOCK_HALF, LOCK_SELDOM = Cost(60, 60), Cost(200, 100), Cost(5060, 6
     ("workers", "cores", "cost", "best"),
     [
         (1, 64, LOCK_ALWAYS, 1),
-        (4, 2, LOCK_ALWAYS, 1),
-        (4, 3, LOCK_ALWAYS, 2),
+        (4, 1, LOCK_ALWAYS, 1),
+        (4, 0.5, LOCK_ALWAYS, 1),
+        (4, 2, LOCK_ALWAYS, 2),
         (4, 64, LOCK_ALWAYS, 4),
-        (24, 9, LOCK_ALWAYS, 8),
-        (8, 64, LOCK_HALF, 5),
-        (24, 48, LOCK_SELDOM, 1),
-        (1000, 1024, LOCK_SELDOM, 15),
-        (4, 2.5, LOCK_ALWAYS, 1),
+        (24, 9, LOCK_ALWAYS, 9),
+        (8, 64, LOCK_HALF, 8),
+        (4, 48, LOCK_SELDOM, 1),
+        (24, 48, LOCK_SELDOM, 6),
+        (4, 2.5, LOCK_ALWAYS, 2),
         (4, 64, Cost(0, 0), 4),
+        (4, 3, None, 3),
     ],
 )
 def test_as_many_processes_as_requests_need_of_the_interpreter(workers, cores, cost, best) -> None:
@@ -73,23 +75,28 @@ def test_what_was_tuned_decides(monkeypatch: pytest.MonkeyPatch, bundle: Path, c
     options = ServeOptions(bundle, EngineSpec("onnxruntime"), 8)
     found = tuning.Result("", {"": 100}, "now", Probes(True, 0.0, None, locked_us=10.0))
     monkeypatch.setattr(tuning, "known", lambda *_: found)
-    assert best(monkeypatch, options, "socket", bundle) == 1
+    assert best(monkeypatch, options, "socket", bundle) < 8
     found = tuning.Result("", {"": 2000}, "now", Probes(True, 0.0, None, locked_us=400.0))
     assert best(monkeypatch, options, "socket", bundle) == 8
-    found = tuning.Result("", {"": 10}, "now")
+    found = tuning.Result("", {"": 1}, "now")
     assert best(monkeypatch, options, "socket", bundle) == 1
     monkeypatch.setattr(tuning, "known", lambda *_: None)
     with caplog.at_level(logging.INFO):
-        assert best(monkeypatch, options, "socket", bundle) == 1
-    assert "imdb-serving tune measures it" in caplog.text
+        assert best(monkeypatch, options, "socket", bundle) == 8
+    assert "which imdb-serving tune measures" in caplog.text
 
 
-def test_on_few_cores_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    monkeypatch.setattr(server_processes, "usable_cores", lambda: 2.0)
+def test_for_a_pipeline_of_ones_own_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_processes, "usable_cores", lambda: 16.0)
+    assert decided(ServeOptions(None, NONE), "socket", None, own=True).server_processes == 1
+
+
+def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr(server_processes, "usable_cores", lambda: 1.0)
     monkeypatch.setattr(server_processes, "serving_us", None)
     with caplog.at_level(logging.INFO):
         assert decided(ServeOptions(None, NONE), "socket", None).server_processes == 1
-    assert "2 cores are shared with clients" in caplog.text
+    assert "of cores there is 1" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["socket", "flask"])
