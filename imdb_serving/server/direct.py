@@ -32,8 +32,10 @@ class DirectQueue:
         """Take where requests arrive, who knows what becomes of them, and how workers share them."""
         self._listener, self._dispatcher, self._pace = listener, dispatcher, pace
         self._queue, self._in_flight = dispatcher.queue, dispatcher.in_flight
-        self._waker = Waker()
-        self.numbers = (self._waker.descriptor, listener.descriptor)
+        self.waker = Waker()
+        """Wakes an idle worker."""
+
+        self.numbers = (self.waker.descriptor, listener.descriptor)
         """The descriptors at which idle workers wait."""
 
         self.keys = itertools.count(1)
@@ -42,18 +44,13 @@ class DirectQueue:
 
     def wake_one(self) -> None:
         """Have an idle worker take what waits."""
-        self._waker.wake()
+        self.waker.wake()
 
     def begin_to_wait(self, key: int) -> None:
         """Take note that a worker will wait. It is woken at once if a request came when nobody did."""
         self.idle.add(key)
         if self._queue.tasks:
             self.wake_one()
-
-    def clear(self, number: int) -> None:
-        """Clear the waker, if that is what woke a worker."""
-        if number == self.numbers[0]:
-            self._waker.clear()
 
     def take(self, key: int) -> Task | None:
         """Return the next request, after taking in what has arrived, if none waits; None if there is none then.
@@ -63,8 +60,11 @@ class DirectQueue:
         tasks = self._queue.tasks
         if not tasks or not self._pace.is_brief:  # answers leave before work that is not brief
             self._listener.glance()
+        behind = self._queue.behind
+        if not (tasks or behind):  # an exception would cost more
+            return None
         try:
-            task = tasks.popleft() if tasks else self._queue.behind.popleft()
+            task = tasks.popleft() if tasks else behind.popleft()
         except IndexError:  # another worker was faster
             return None
         self._in_flight[key] = task
@@ -88,7 +88,7 @@ class DirectQueue:
 
     def close(self) -> None:
         """Give back the waker."""
-        self._waker.close()
+        self.waker.close()
 
 
 class DirectWorker(Worker):
@@ -123,7 +123,8 @@ class DirectWorker(Worker):
     def _answer_what_waits(self, number: int) -> None:
         """Answer one request after another; in between, what is taken in may count on this worker."""
         direct, key, cells, numbers = self._direct, self._key, self._cells, self.row.numbers
-        direct.clear(number)
+        if number == direct.waker.descriptor:
+            direct.waker.clear()
         task = direct.take(key)
         alone = self._pace.is_brief  # nobody else is to be woken for what comes meanwhile
         if not alone:
