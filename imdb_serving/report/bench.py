@@ -130,7 +130,8 @@ def _rates(rows: pd.DataFrame, clients: int, sheet: Sheet) -> None:
     for place, (system, rate) in zip(places, table["throughput"].items(), strict=True):
         measured = chosen.loc[chosen["mode"] == system, "throughput"]
         least, greatest = (measured.min(), measured.max()) if len(measured) else (rate, rate)
-        axes.barh(place, rate, 0.66, color=COLOURS[0] if system in {*OURS, *LIGHT} else GREY)
+        colour = COLOURS[0] if system in OURS else COLOURS[5] if system in LIGHT else GREY
+        axes.barh(place, rate, 0.66, color=colour)
         axes.plot([least, greatest], [place, place], color="#222222", lw=1.2)
         place_of_number = (max(rate, greatest), place)
         axes.annotate(
