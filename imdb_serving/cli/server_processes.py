@@ -27,8 +27,10 @@ def decided(options: ServeOptions, mode: str, bundle: Bundle | None, *, own: boo
     """
     if options.processes is not None or options.kind == "process":
         return options
-    own = own or bool(options.pipeline)
-    count, why = (1, "one's own pipeline may hold for one process only") if own else _best(options, mode, bundle)
+    if own or options.pipeline or not options.engine.facts.home.startswith("imdb_serving."):
+        count, why = 1, "a pipeline or engine of one's own may be known to one process only"
+    else:
+        count, why = _best(options, mode, bundle)
     fields = {"event": "processes", "processes": count, "reason": why}
     log.info("workers are threads of %d processes: %s", count, why, extra=fields)
     return options._replace(processes=count)

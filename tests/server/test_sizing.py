@@ -13,7 +13,7 @@ from imdb_serving.cli.server_processes import decided, serving_us
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines import tuning
 from imdb_serving.engines.probes import Probes
-from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.engines.registry import ENGINES, EngineFacts, EngineSpec
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.server.sizing import Cost, best_processes
 from imdb_serving.server_process import ServerProcess
@@ -86,9 +86,11 @@ def test_what_was_tuned_decides(monkeypatch: pytest.MonkeyPatch, bundle: Path, c
     assert "which imdb-serving tune measures" in caplog.text
 
 
-def test_for_a_pipeline_of_ones_own_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_for_a_pipeline_or_an_engine_of_ones_own_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_processes, "usable_cores", lambda: 16.0)
     assert decided(ServeOptions(None, NONE), "socket", None, own=True).server_processes == 1
+    monkeypatch.setitem(ENGINES, "toy", EngineFacts("toy", "counts words", "toy_engine:make", releases_lock=True))
+    assert decided(ServeOptions(None, EngineSpec("toy")), "socket", None).server_processes == 1
 
 
 def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
