@@ -26,8 +26,14 @@ from imdb_serving.cli.serve_options import (
 from imdb_serving.cli.server_processes import decided
 
 
-def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there."""
+def serve_rpc(
+    options: ServeOptions, make_pipeline: MakePipeline | None = None, *, choose_processes: bool = False
+) -> None:
+    """Serve until SIGINT or SIGTERM. `make_pipeline` is called once in each worker; one's own ops go there.
+
+    `choose_processes` has the number of processes chosen where `options` leaves it open. Else it is one: worker
+    processes import the script that calls this once more, and not every script is made for that.
+    """
     from imdb_serving.protocol.endpoints import is_socket
     from imdb_serving.server.rpc.service import rpc_server
     from imdb_serving.server.server import Server
@@ -36,7 +42,8 @@ def serve_rpc(options: ServeOptions, make_pipeline: MakePipeline | None = None) 
     options.settle()
     bundle = options.open_bundle()
     mode = "socket" if is_socket(options.endpoint) else "rpc"
-    options = decided(options, mode, bundle, own=make_pipeline is not None)
+    if choose_processes:
+        options = decided(options, mode, bundle)
     make_pipeline = make_pipeline or options.make_pipeline()
     keys = options.keys()
     server: Server = rpc_server(
@@ -126,4 +133,4 @@ def serve(endpoint: str | None, **options: Any) -> None:
     from imdb_serving.protocol.endpoints import with_port
 
     endpoint = endpoint or f"tcp://{with_port(options['host'], options['port'])}"
-    serve_rpc(given_options(endpoint=endpoint, **options))
+    serve_rpc(given_options(endpoint=endpoint, **options), choose_processes=True)

@@ -31,14 +31,17 @@ if TYPE_CHECKING:
     from imdb_serving.server.http.service import HttpServer
 
 
-def serve_flask(options: ServeOptions, make_pipeline: MakePipeline | None = None) -> None:
-    """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline."""
+def serve_flask(
+    options: ServeOptions, make_pipeline: MakePipeline | None = None, *, choose_processes: bool = False
+) -> None:
+    """Serve over HTTP until SIGINT or SIGTERM, with N workers that each run an own pipeline; else as `serve_rpc`."""
     from imdb_serving.server.http.app import make_worker_app
 
     options.set_up_log()
     options.settle()
     bundle = options.open_bundle()
-    options = decided(options, "flask", bundle, own=make_pipeline is not None)
+    if choose_processes:
+        options = decided(options, "flask", bundle)
     make_pipeline = make_pipeline or options.make_pipeline()
     settings = _settings(options)
 
@@ -186,7 +189,7 @@ def flask(**options: Any) -> None:
     Example:
       imdb-serving flask serving_server_model --server-threads 4 --port 9294
     """
-    serve_flask(given_options(**options))
+    serve_flask(given_options(**options), choose_processes=True)
 
 
 _rpc = click.option("--rpc", help="The RPC server to ask, as tcp://HOST:PORT; default: one is started with MODEL.")

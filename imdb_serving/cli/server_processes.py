@@ -20,17 +20,11 @@ WORDS = 200
 """Of a review: about what IMDB's have in the middle."""
 
 
-def decided(options: ServeOptions, mode: str, bundle: Bundle | None, *, own: bool = False) -> ServeOptions:
-    """Return the options with a number of processes, as asked for or else as is best here; log why.
-
-    `own` is whether the workers run a pipeline of one's own.
-    """
+def decided(options: ServeOptions, mode: str, bundle: Bundle | None) -> ServeOptions:
+    """Return the options with a number of processes, as asked for or else as is best here; log why."""
     if options.processes is not None or options.kind == "process":
         return options
-    if own or options.pipeline or not options.engine.facts.home.startswith("imdb_serving."):
-        count, why = 1, "a pipeline or engine of one's own may be known to one process only"
-    else:
-        count, why = _best(options, mode, bundle)
+    count, why = _best(options, mode, bundle)
     fields = {"event": "processes", "processes": count, "reason": why}
     log.info("workers are threads of %d processes: %s", count, why, extra=fields)
     return options._replace(processes=count)
@@ -38,14 +32,10 @@ def decided(options: ServeOptions, mode: str, bundle: Bundle | None, *, own: boo
 
 def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int, str]:
     """Return the number of processes for workers that are threads, and the reason."""
-    if options.server_threads < 2:
-        return 1, "there is one worker"
-    if mode == "rpc":
-        return 1, "over ZeroMQ one process takes all requests in, and passing them on costs more than answering"
-    if not hasattr(select, "epoll"):
-        return 1, "several processes need epoll, which this system has not"
+    if why := _why_one(options, mode):
+        return 1, why
     if (cores := usable_cores()) < 2:
-        return 1, f"of cores there is {cores:g}"
+        return 1, "there are fewer than two cores"
     from imdb_serving.server.sizing import Cost, best_processes
 
     engine = engine_cost(options, bundle)
@@ -56,6 +46,17 @@ def _best(options: ServeOptions, mode: str, bundle: Bundle | None) -> tuple[int,
     cost = Cost(serving + engine.whole_us, serving + engine.locked_us)
     why = f"a request holds the interpreter for {cost.locked_us:.0f} of {cost.whole_us:.0f} us, on {cores:g} cores"
     return best_processes(options.server_threads, cores, cost), why
+
+
+def _why_one(options: ServeOptions, mode: str) -> str:
+    """Return why it is one process whatever the machine and a request's cost; nothing where these decide."""
+    reasons = {
+        "there is one worker": options.server_threads < 2,
+        "it is not known whether a pipeline of one's own suits several processes": bool(options.pipeline),
+        "over ZeroMQ one process takes all requests in, and passing them on costs more than answering": mode == "rpc",
+        "several processes need epoll, which this system does not have": not hasattr(select, "epoll"),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def usable_cores() -> float:

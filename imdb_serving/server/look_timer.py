@@ -36,12 +36,12 @@ class LookTimer:
         """Tell whether it is time for the next look."""
         return now >= self._next
 
-    def begin(self, turns: int, *, nothing: bool) -> bool:
-        """Begin a look, at which `turns` requests had been taken, ever, and nothing waited or was at work.
+    def begin(self, turns: int, *, idle: bool) -> bool:
+        """Begin a look, at which `turns` requests had been taken, ever; `idle` is whether none waited or was at work.
 
         Return whether it is also for arrivals.
         """
-        self._quiet = self._quiet + 1 if nothing and turns == self._turns else 0
+        self._quiet = self._quiet + 1 if idle and turns == self._turns else 0
         self._turns = turns
         self._looks += 1
         return self._tick == CALM_SECONDS or not self._looks % ARRIVALS_EVERY

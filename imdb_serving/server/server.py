@@ -274,8 +274,8 @@ class Server:
             self._settle_work()
         busy = {row for row in self.live.rows if row.is_busy}
         at_work, turns = len(busy), self.board.turns()
-        nothing = not (at_work or self.arrivals.noted or len(self.queue))
-        is_for_arrivals = self._looks.begin(turns, nothing=nothing)
+        idle = not (at_work or self.arrivals.noted or len(self.queue))
+        is_for_arrivals = self._looks.begin(turns, idle=idle)
         self._at_work.look(now, found, busy)
         if self.listener.unsettled:
             self.listener.settle_taken()

@@ -87,6 +87,16 @@ def test_a_hopeless_request_is_refused_at_once_and_others_are_let_in() -> None:
     assert (len(queue), queue.counts["refused"]) == (6, 1)
 
 
+def test_those_that_were_passed_on_and_wait_count_too() -> None:
+    queue = waiting(idle=-4, max_passed=4)
+    steady(queue.estimator, 1.0)
+    queue.admit(task())
+    queue.admit(task(seconds=14))  # the sixth of those that wait
+    with pytest.raises(Overloaded, match="the deadline would pass before the answer"):
+        queue.admit(task(seconds=13))  # the seventh
+    assert len(queue) == 2
+
+
 def test_a_request_that_a_thread_is_free_for_is_never_hopeless() -> None:
     queue = waiting(idle=2)
     steady(queue.estimator, 10.0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from imdb_serving.cli.server_processes import decided, serving_us
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines import tuning
 from imdb_serving.engines.probes import Probes
-from imdb_serving.engines.registry import ENGINES, EngineFacts, EngineSpec
+from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.server.sizing import Cost, best_processes
 from imdb_serving.server_process import ServerProcess
@@ -86,11 +88,26 @@ def test_what_was_tuned_decides(monkeypatch: pytest.MonkeyPatch, bundle: Path, c
     assert "which imdb-serving tune measures" in caplog.text
 
 
-def test_for_a_pipeline_or_an_engine_of_ones_own_it_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_processes, "usable_cores", lambda: 16.0)
-    assert decided(ServeOptions(None, NONE), "socket", None, own=True).server_processes == 1
-    monkeypatch.setitem(ENGINES, "toy", EngineFacts("toy", "counts words", "toy_engine:make", releases_lock=True))
-    assert decided(ServeOptions(None, EngineSpec("toy")), "socket", None).server_processes == 1
+SCRIPT = """
+from imdb_serving.cli.serve import serve_rpc
+from imdb_serving.cli.serve_options import ServeOptions
+from imdb_serving.engines.registry import EngineSpec
+
+serve_rpc(ServeOptions(None, EngineSpec("none"), endpoint="socket://127.0.0.1:0"))
+"""
+
+
+def test_a_script_of_ones_own_serves_in_one_process(tmp_path: Path) -> None:
+    """It has no `if __name__ == "__main__"`, and so no worker process can import it."""
+    script = tmp_path / "served.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as server:
+        try:
+            assert "processes=1 " in server.stdout.readline()
+        finally:
+            server.terminate()
 
 
 def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
@@ -98,7 +115,7 @@ def test_on_one_core_nothing_is_measured(monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.setattr(server_processes, "serving_us", None)
     with caplog.at_level(logging.INFO):
         assert decided(ServeOptions(None, NONE), "socket", None).server_processes == 1
-    assert "of cores there is 1" in caplog.text
+    assert "fewer than two cores" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["socket", "flask"])

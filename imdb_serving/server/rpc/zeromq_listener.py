@@ -144,11 +144,9 @@ class ZmqListener(SharedListener):
             self._send(route, answer)
 
     def client(self, task: Task) -> str:
-        """Return a name of a task's client, for the log."""
         return self.owner(task).hex()
 
     def owner(self, task: Task) -> bytes:
-        """Return what is the same for all requests of a client."""
         return task.route.to[0]  # type: ignore[no-any-return]
 
     def look_after(self) -> None:
