@@ -19,8 +19,8 @@ from imdb_serving.server.workers.carrier import Carrier
 REQUESTS, WARM = 200, 20
 MOST_BYTES = 1 << 16
 FULL = 0.05
-"""How much of one interpreter's time is given out. Two threads that asked for 8 % of it together gave 9 % more requests
-as two processes, two that asked for 47 % gave 19 to 30 % more (docs/performance.md)."""
+"""How much of one interpreter's time is given out. Two threads that asked for 7 % of it together gave 9 % more requests
+as two processes, two that asked for 38 % gave 7 to 30 % more (docs/performance.md)."""
 
 
 class Cost(NamedTuple):
