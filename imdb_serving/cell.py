@@ -205,8 +205,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     work; `wall_s` is from the first start to the last end. Percentiles are None where too few requests stand behind.
     `residual_us` is the median of |total - sum of its stages|, `unexplained_us` that of what `client_infer` spends
     outside its stages; `in_flight` the mean number of requests under way, for Little's law. In an open loop latencies
-    run from the intended send time, `service_*` from the real one. `foreign_cores` and `steal_cores` are what others
-    on this machine, and the hypervisor, took of the cores meanwhile; `of_ceiling` is the rate as a share of what these
+    run from the intended send time, `service_*` from the real one. `front_cpu_us` is what of `server_cpu_us` the
+    process takes to which clients connect, its children's not counted. `foreign_cores` and `steal_cores` are what
+    others on this machine, and the hypervisor, took of the cores meanwhile; `throttled_s` is for how long a quota of
+    CPU time had this process's groups wait, None without a quota; `of_ceiling` is the rate as a share of what these
     clients can send at most.
     """
 
@@ -228,9 +230,11 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     offered: float | None = None
     achieved: float | None = None
     server_cpu_us: float | None = None
+    front_cpu_us: float | None = None
     client_cpu_us: float | None = None
     foreign_cores: float | None = None
     steal_cores: float | None = None
+    throttled_s: float | None = None
     load_before: float | None = None
     load_after: float | None = None
     of_ceiling: float | None = None

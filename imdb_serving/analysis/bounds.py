@@ -6,6 +6,7 @@ assumed of distributions. Works on the cells of one curve and returns numbers, n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from imdb_serving.analysis.summary import NOT_SERVING
 BUSY = 0.85
 """From this utilisation on a resource is what limits."""
 
-CORES, WORKERS, WEB_SERVER, CLIENTS, NOTHING = "cores", "workers", "front", "clients", "nothing"
+CORES, WORKERS, FRONT, CLIENTS, NOTHING = "cores", "workers", "front", "clients", "nothing"
 
 ONE_THREAD = "flask-dev"
 """The mode whose web server is one thread, which waits for each answer."""
@@ -47,7 +48,7 @@ WAKE_UPS = 2
 """What a lone request waits for: the server's core to wake when it comes, and the client's when its answer does."""
 
 
-def bounds(curve: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Bounds:
+def bounds(curve: pd.DataFrame, cores: float, wake_up_us: float = 0.0) -> Bounds:
     """Return the bounds of a curve, by its cell with fewest clients; that must be one for `alone_us` to be a bound.
 
     Under load no core sleeps, so what waking one costs is taken off, or two clients could give more than twice one's.
@@ -68,7 +69,7 @@ def workers_of(cell: Any) -> int:
     return max(int(cell["server_threads"]), 1) * int(cell.get("server_nodes", 1))
 
 
-def cores_us(cell: Any, cores: int) -> float:
+def cores_us(cell: Any, cores: float) -> float:
     """Return the microseconds for which a request occupies all cores of its machines.
 
     Where clients are on other machines than servers, those count that are kept longer.
@@ -91,56 +92,80 @@ def ops_us(cell: Any) -> float:
 
 
 class Busy(NamedTuple):
-    """The utilisation of each resource, from 0 to 1, which of them limits, and what takes most of a worker's time."""
+    """The utilisation of each resource, from 0 to 1, which of them limits, and what takes most of a worker's time.
+
+    `front` is the process that takes requests in for workers in other processes, as a share of a core: it is one
+    interpreter. With the development server it is that one thread. `busiest` is the resource of highest utilisation.
+    """
 
     cores: float
     workers: float
-    web_server: float
+    front: float
     clients: float
     limit: str
     most: str
 
+    @property
+    def busiest(self) -> str:
+        """The resource of the highest utilisation, clients aside."""
+        return max((CORES, WORKERS, FRONT), key=lambda name: getattr(self, name))
+
 
 TRANSPORT = "transport"
-"""What takes most of a worker's time where the ops do not."""
-
-MOST = 2 / 3
-
-WAITING = 0.3
-"""From this wait for a worker on, as a share of what its ops take, all workers are busy, whatever the ops add up to: a
-worker process reads and writes messages too, which no op shows."""
+"""What a worker does beside the ops: it reads and writes messages."""
 
 
-def utilisation(cell: Any, cores: int) -> Busy:
-    """Return how busy cores, workers, a one-threaded web server and clients were in a cell (throughput times demand).
+def utilisation(cell: Any, cores: float) -> Busy:
+    """Return how busy cores, workers, the front and clients were in a cell: throughput times demand.
 
-    Cores come first: on busy cores workers wait for them, and their ops only look long. A thread worker does all of the
-    server's work. Where nothing is busy and no client has to wait for a worker, the clients are what limits: each sends
-    one request at a time.
+    Cores come before workers: on busy cores workers wait for them, and their ops only look long. Where nothing is busy
+    and no client has to wait for a worker, the clients are what limits: each sends one request at a time.
     """
     rate = cell["request_rate"] / 1e6
     ops, servers, clients = ops_us(cell), workers_of(cell), cell["client_threads"]
-    taken = max(ops, cell["server_cpu_us"]) if cell["worker_kind"] == "thread" else ops
-    of_cores = rate * cores_us(cell, cores)
-    web_server = 0.0
-    if cell["mode"] == ONE_THREAD:
-        inside = ("parse", "handover", *op_names(cell))
-        web_server = rate * sum(cell[f"{name}_us"] for name in inside if f"{name}_us" in cell)
-    most = max(op_names(cell), key=lambda name: cell[f"{name}_us"], default="")
+    of_workers = workers_cpu_us(cell)
+    taken = max(ops, of_workers) if of_workers is not None else ops
+    parts = {name: cell[f"{name}_us"] for name in op_names(cell)} | {TRANSPORT: taken - ops}
     busy = Busy(
-        cores=of_cores,
+        cores=rate * cores_us(cell, cores),
         workers=rate * taken / servers,
-        web_server=web_server,
+        front=rate * _front_us(cell) / int(cell.get("server_nodes", 1)),
         clients=rate * cell["client_cpu_us"] / min(clients, cores * max(int(cell.get("client_nodes", 0)), 1)),
         limit=NOTHING if clients > servers else CLIENTS,
-        most=most if ops >= MOST * taken else TRANSPORT,
+        most=max(parts, key=lambda name: parts[name]),
     )
-    waits = clients > servers and cell["queue_us"] >= WAITING * ops
     for name, limits in (
-        (CORES, of_cores >= BUSY),
-        (WEB_SERVER, web_server >= BUSY),
-        (WORKERS, busy.workers >= BUSY or waits),
+        (FRONT, busy.front >= max(BUSY, busy.cores)),
+        (CORES, busy.cores >= BUSY),
+        (WORKERS, busy.workers >= BUSY),
     ):
         if limits:
             return busy._replace(limit=name)
     return busy
+
+
+def has_front(cell: Any) -> bool:
+    """Tell whether the server's workers are in other processes than the one that takes requests in."""
+    return bool(cell["worker_kind"] == "process" or int(cell.get("server_processes", 1)) > 1)
+
+
+def front_cpu_us(cell: Any) -> float | None:
+    """Return the CPU time of a request in the process in front of the workers; None where there is none, or unknown."""
+    known = cell.get("front_cpu_us")
+    return float(known) if has_front(cell) and known is not None and not math.isnan(known) else None
+
+
+def workers_cpu_us(cell: Any) -> float | None:
+    """Return the CPU time of a request in the workers: all of the server's but the front's; None where not known."""
+    if not has_front(cell):
+        return float(cell["server_cpu_us"])
+    front = front_cpu_us(cell)
+    return None if front is None else max(float(cell["server_cpu_us"]) - front, 0.0)
+
+
+def _front_us(cell: Any) -> float:
+    """Return for how long a request occupies the front's one thread or interpreter."""
+    if cell["mode"] == ONE_THREAD:
+        inside = ("parse", "handover", *op_names(cell))
+        return float(sum(cell[f"{name}_us"] for name in inside if f"{name}_us" in cell))
+    return front_cpu_us(cell) or 0.0

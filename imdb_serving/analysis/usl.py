@@ -110,7 +110,7 @@ class Curve(NamedTuple):
     knee: int
 
 
-def analyse(cells: pd.DataFrame, rows: pd.DataFrame, cores: int, wake_up_us: float = 0.0) -> Curve | None:
+def analyse(cells: pd.DataFrame, rows: pd.DataFrame, cores: float, wake_up_us: float = 0.0) -> Curve | None:
     """Analyse the cells of one curve with the rows behind them; None where no cell is valid."""
     sound = cells[cells["valid"].astype(bool)].sort_values("client_threads")
     if sound.empty:

@@ -118,14 +118,14 @@ def write_report(folder: Path) -> None:
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
 
 
-def run_compare(first: Path, second: Path) -> int:
+def run_compare(first: Path, second: Path, loss: float) -> int:
     """Print what B gained or lost against A, draw both into B's folder, and return the exit code.
 
-    0 same or better, 1 worse, 2 not comparable.
+    0 same or better, 1 worse, 2 not comparable, 3 when a loss of so large a share could not have been seen.
     """
     from imdb_serving.report import compare
 
-    made = compare.compare(first.resolve(), second.resolve())
+    made = compare.compare(first.resolve(), second.resolve(), loss)
     print(compare.text(made))
     if made.code != compare.NOT_COMPARABLE:
         name = f"compared-with-{first.resolve().name}"
@@ -166,16 +166,22 @@ def write_requests(
 @group.command()
 @click.argument("first", metavar="A", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(file_okay=False, path_type=Path))
-def compare(first: Path, second: Path) -> None:
-    """Compare two sweeps' folders cell by cell: what B gained or lost against A, with intervals, against noise.
+@click.option(
+    "--must-see", type=click.FloatRange(0, 100, min_open=True, max_open=True), default=10.0, metavar="PERCENT",
+    show_default=True, help="The loss that must be seen, or the exit code is 3.",
+)  # fmt: skip
+def compare(first: Path, second: Path, must_see: float) -> None:
+    """Compare two sweeps' folders, all cells together and each: what B gained or lost against A, with intervals.
 
-    The exit code is 0 when B is the same or better, 1 when a cell is worse, 2 when they are not comparable.
+    It prints the least loss that could have been seen. The exit code is 0 when B is the same or better, 1 when a cell
+    or all together are worse, 2 when they are not comparable, 3 when none is worse but a loss of --must-see per cent
+    could not have been seen in every cell.
 
     \b
     Example:
       imdb-serving compare outputs/before outputs/default
     """
-    sys.exit(run_compare(first, second))
+    sys.exit(run_compare(first, second, must_see / 100))
 
 
 @group.command()

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from imdb_serving.analysis.cells import frame, unsettled
+from imdb_serving.analysis.cells import frame
+from imdb_serving.analysis.noise import unsettled
 from imdb_serving.cell import AA_REPEAT, GRID, LADDER, LOCAL_MODES, OFFLINE, Cell, Row, plural
 from imdb_serving.config import at_home, check_output, project_root, whole_file
 from imdb_serving.engines.registry import facts_of

@@ -12,81 +12,98 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from imdb_serving.analysis.cells import (
+from imdb_serving.analysis.compare import (
     BETTER,
+    LEAST_ROUNDS,
     SAME,
     WORSE,
+    Compared,
     Difference,
-    Noise,
-    differences,
+    compare_rows,
     machine_differences,
-    noise_of,
     software_differences,
 )
+from imdb_serving.analysis.intervals import Estimate
 from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import COLOURS, GREY
 
-SAME_OR_BETTER, IS_WORSE, NOT_COMPARABLE = 0, 1, 2
-"""Exit codes of the command."""
+SAME_OR_BETTER, IS_WORSE, NOT_COMPARABLE, UNSEEN = 0, 1, 2, 3
+"""Exit codes of the command; with `UNSEEN` nothing was worse, but a loss that matters could not have been seen."""
+
+LOSS = 0.1
+"""The loss of throughput that must be seen, as a share."""
 
 FLOOR = "#e9e9e9"
 COLOUR = {SAME: GREY, BETTER: COLOURS[0], WORSE: COLOURS[1]}
 
 
 class Comparison(NamedTuple):
-    """Two sweeps' folders, the cells they share, and why they cannot be compared, if so."""
+    """Two sweeps' folders, what they share, why they cannot be compared, if so, and the loss that must be seen."""
 
     folders: tuple[Path, Path]
-    found: list[Difference]
-    noise: tuple[Noise, Noise]
+    compared: Compared
     machines: list[str]
     software: list[str]
+    loss: float
 
     @property
     def code(self) -> int:
         """The exit code."""
-        if self.machines or not self.found:
+        if self.machines or not self.compared.cells:
             return NOT_COMPARABLE
-        return IS_WORSE if any(one.called == WORSE for one in self.found) else SAME_OR_BETTER
+        if self.compared.worse:
+            return IS_WORSE
+        return UNSEEN if self.compared.unseen(self.loss) or not self.compared.least <= self.loss else SAME_OR_BETTER
 
 
-def compare(first: Path, second: Path) -> Comparison:
+def compare(first: Path, second: Path, loss: float = LOSS) -> Comparison:
     """Read two sweeps and compare what they share; raise `DataError` when a ledger is missing."""
     rows = frames.load(first), frames.load(second)
     cards: list[dict[str, Any]] = []
     for table, folder in zip(rows, (first, second), strict=True):
         own = frames.cards(table, folder)
         cards.append(own[-1] if own else {})
-    noise = noise_of(rows[0]), noise_of(rows[1])
     return Comparison(
-        (first, second),
-        differences(*rows, noise),
-        noise,
-        machine_differences(*cards),
-        software_differences(*cards),
+        (first, second), compare_rows(*rows), machine_differences(*cards), software_differences(*cards), loss
     )
 
 
 def text(made: Comparison) -> str:
-    """Return the comparison for a terminal: how the sweeps differ, a line a cell, and the counts."""
-    lines = [f"A {made.folders[0]}", f"B {made.folders[1]}"]
+    """Return the comparison for a terminal: how the sweeps differ, what all cells share, a line a cell, the counts."""
+    lines, compared = [f"A {made.folders[0]}", f"B {made.folders[1]}"], made.compared
     if made.machines:
         return "\n".join([*lines, "not comparable: " + "; ".join(made.machines), "measure both on one machine"])
-    if not made.found:
-        return "\n".join([*lines, "not comparable: no cell that both have with two valid rounds"])
+    if not compared.cells:
+        return "\n".join([*lines, f"not comparable: no cell that both have with {LEAST_ROUNDS} valid rounds"])
     lines.append(f"different: {'; '.join(made.software) or 'nothing that is known'}")
-    floor = max(one.floor for one in made.noise)
-    lines.append(f"noise floor {floor:.1%}; intervals are wide enough for {plural(len(made.found), 'cell')} together")
-    lines += [f"  {name:<58}{_change(one):>26}  {one.called}" for name, one in _named(made.found)]
-    counts = {called: sum(one.called == called for one in made.found) for called in (WORSE, BETTER, SAME)}
+    lines.append(f"all cells together: {_change(compared.shift)}, {compared.called}")
+    lines += [f"  {name:<58}{_change(one.change):>26}  {one.called}" for name, one in _named(compared.cells)]
+    counts = {called: sum(one.called == called for one in compared.cells) for called in (WORSE, BETTER, SAME)}
     lines.append(", ".join(f"{plural(count, 'cell')} {called}" for called, count in counts.items() if count))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_least(made)])
 
 
-def _change(one: Difference) -> str:
-    return f"{one.change.mean:+.1%} ({one.change.low:+.1%} to {one.change.high:+.1%})"
+def _least(made: Comparison) -> list[str]:
+    """Say what loss could have been seen, and what to do where that is more than must be."""
+    compared, loss = made.compared, f"{made.loss:.0%}"
+    leasts = sorted(one.least for one in compared.cells)
+    of_one = f"{leasts[0]:.1%}" if f"{leasts[0]:.1%}" == f"{leasts[-1]:.1%}" else f"{leasts[0]:.1%} to {leasts[-1]:.1%}"
+    lines = [
+        f"a loss of {compared.least:.1%} of all cells together could have been seen, of a single cell {of_one} "
+        f"(in four of five cases; noise floor {compared.floor:.1%})"
+    ]
+    unseen = compared.unseen(made.loss)
+    if unseen:
+        lines.append(f"a loss of {loss} could not have been seen in {plural(unseen, 'cell')} of {len(compared.cells)}")
+    if not compared.least <= made.loss:
+        lines.append(f"a loss of {loss} of all cells together could not have been seen")
+    return [*lines, "measure more rounds of both (--rounds), or on a quieter machine"] if len(lines) > 1 else lines
+
+
+def _change(change: Estimate) -> str:
+    return f"{change.mean:+.1%} ({change.low:+.1%} to {change.high:+.1%})"
 
 
 def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
@@ -97,7 +114,7 @@ def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
 
 def changes(made: Comparison) -> Charts:
     """Return each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
-    named, floor = _named(made.found), max(one.floor for one in made.noise)
+    named, floor = _named(made.compared.cells), made.compared.floor
     title = f"A {made.folders[0].name} · B {made.folders[1].name}"
     handles = [Line2D([], [], color=colour, marker="o", label=called) for called, colour in COLOUR.items()]
     key = Legend(handles, [(f"noise floor, {floor:.1%}", FLOOR)])
@@ -106,7 +123,7 @@ def changes(made: Comparison) -> Charts:
 
 def _changes(named: list[tuple[str, Difference]], floor: float, sheet: Sheet) -> None:
     axes = sheet.axes
-    axes.axvspan(-floor, floor, color=FLOOR, lw=0)
+    axes.axvspan(1 / (1 + floor) - 1, floor, color=FLOOR, lw=0)
     axes.axvline(0, color="#666666", lw=0.9)
     for place, (_, one) in enumerate(named):
         axes.plot([one.change.low, one.change.high], [place, place], color=COLOUR[one.called], lw=1.8)
@@ -121,6 +138,6 @@ def _changes(named: list[tuple[str, Difference]], floor: float, sheet: Sheet) ->
 def table(made: Comparison) -> pd.DataFrame:
     """Return the comparison as a table, a row a cell."""
     return pd.DataFrame(
-        [(name, *one.change, one.rounds, one.called) for name, one in _named(made.found)],
+        [(name, *one.change, one.rounds, one.called) for name, one in _named(made.compared.cells)],
         columns=["cell", "change", "low", "high", "rounds", "called"],
     )

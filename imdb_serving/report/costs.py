@@ -1,4 +1,4 @@
-"""What serving costs over the bare model, whose CPU time a request takes, and what limits each cell."""
+"""Whose CPU time a request takes, and what limits each cell and each curve."""
 
 from __future__ import annotations
 
@@ -8,92 +8,51 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.analysis import usl
-from imdb_serving.analysis.bounds import CLIENTS, CORES, NOTHING, WEB_SERVER, WORKERS, op_names, utilisation
-from imdb_serving.analysis.cells import valid
-from imdb_serving.analysis.cores import ENGINE_OP
-from imdb_serving.analysis.intervals import estimate
+from imdb_serving.analysis.bounds import (
+    CLIENTS,
+    CORES,
+    FRONT,
+    NOTHING,
+    WORKERS,
+    front_cpu_us,
+    op_names,
+    utilisation,
+    workers_cpu_us,
+)
 from imdb_serving.analysis.usl import Curve, analyse
-from imdb_serving.cell import LADDER, LOCAL_MODES, plural
-from imdb_serving.experiment.ladder import rung_of
+from imdb_serving.cell import LOCAL_MODES, plural
 from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
 
-RUNG_OF_MODE = {
-    "rpc": "rpc-tcp", "socket": "socket", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev",
-}  # fmt: skip
+FRONT_PROCESS, WORKER_PROCESSES, SERVER_PROCESS, CLIENT_PROCESSES = "front", "workers", "server", "clients"
 
 
-def cpu_shares(cells: pd.DataFrame, cell: Any) -> dict[str, float]:
-    """Return the shares of a request's CPU time: the engine's, the other ops', the clients', and the transport's.
+def cpu_shares(cell: Any) -> dict[str, float]:
+    """Return the shares of a request's CPU time, by the processes that took it; those below half a per cent left out.
 
-    The ops' CPU time is their time in the curve's cell with fewest clients, where nothing keeps them from a core.
+    A server whose workers are in processes of their own has a front and workers, any other is one process.
     """
-    alike = cells[(cells["line"] == cell["line"]) & (cells["panel"] == cell["panel"])]
-    first: Any = alike[alike["server_threads"] == cell["server_threads"]].sort_values("client_threads").iloc[0]
     whole = cell["server_cpu_us"] + cell["client_cpu_us"]
-    engine = min(first.get(f"{ENGINE_OP}_us", 0.0), cell["server_cpu_us"])
-    others = sum(first[f"{name}_us"] for name in op_names(first) if name != ENGINE_OP)
-    others = min(others, cell["server_cpu_us"] - engine)
-    transport = cell["server_cpu_us"] - engine - others
-    parts = {ENGINE_OP: engine, "clients": cell["client_cpu_us"], "transport": transport, "other ops": others}
+    front, workers = front_cpu_us(cell), workers_cpu_us(cell)
+    if front is None or workers is None:
+        parts = {SERVER_PROCESS: cell["server_cpu_us"]}
+    else:
+        parts = {WORKER_PROCESSES: workers, FRONT_PROCESS: front}
+    parts[CLIENT_PROCESSES] = cell["client_cpu_us"]
     return {name: part / whole for name, part in parts.items() if part / whole >= 0.005}
 
 
-def in_words(rows: pd.DataFrame, cells: pd.DataFrame, cell: Any) -> str:
-    """Say what serving in a cell's mode adds to the bare engine's time, one client: from the ladder, else the grid."""
-    return (
-        _by_ladder(rows, cell)
-        or _by_grid(cells, cell)
-        or ("What serving costs over the bare model was not measured: set ladder_rounds, or add the mode bare.")
-    )
-
-
-def _by_ladder(rows: pd.DataFrame, cell: Any) -> str:
-    rungs = valid(rows[(rows["series"] == LADDER) & (rows["engine"] == cell["engine"]) & (rows["client_threads"] == 1)])
-    if rungs.empty:
-        return ""
-    rungs = rungs.assign(rung=[rung_of(one) for one in rungs["cell"]])
-    mine = RUNG_OF_MODE[cell["mode"]]
-    times = rungs.pivot_table(index="round", columns="rung", values="p50_us")
-    if not {"bare", "inproc", mine} <= set(times):
-        return ""
-    times = times.dropna(subset=["bare", "inproc", mine])
-    whole = estimate((times[mine] - times["bare"]) / 1000)
-    ops = float((times["inproc"] - times["bare"]).mean()) / 1000
-    own = rungs[rungs["rung"] == mine]
-    client = float((own["encode_us"] + own["decode_us"]).mean()) / 1000
-    parts = f"transport {whole.mean - ops - client:.2g}, client {client:.2g}, ops {ops:.2g}"
-    words = (
-        f"Serving costs {whole.mean:.2g} ms ({whole.low:.2g} to {whole.high:.2g}) a review over the bare model's "
-        f"{times['bare'].mean() / 1000:.2g} ms, one client: {parts}."
-    )
-    if "flask" in times and mine != "flask":
-        more = estimate(((times["flask"] - times[mine]) / 1000).dropna())
-        words += (
-            " Flask costs the same, as far as can be told."
-            if more.holds_zero
-            else f" Flask costs {abs(more.mean):.2g} ms {'more' if more.mean > 0 else 'less'}."
-        )
-    return words
-
-
-def _by_grid(cells: pd.DataFrame, cell: Any) -> str:
-    one = cells[(cells["client_threads"] == 1) & (cells["engine"] == cell["engine"]) & cells["valid"].astype(bool)]
-    bare = one[one["mode"] == "bare"]
-    served = one[(one["line"] == cell["line"]) & (one["panel"] == cell["panel"])].sort_values("server_threads")
-    if bare.empty or served.empty:
-        return ""
-    alone, over = float(bare["p50_us"].iloc[0]), float(served["p50_us"].iloc[0])
-    return (
-        f"Serving costs {(over - alone) / 1000:.2g} ms a review over the bare model's {alone / 1000:.2g} ms, one "
-        f"client (medians of {plural(int(bare['rounds'].iloc[0]), 'round')})."
-    )
+def op_share(cell: Any) -> tuple[str, float]:
+    """Return the op that takes most of the ops' time in a worker, and its share of that."""
+    times = {name: float(cell[f"{name}_us"]) for name in op_names(cell)}
+    most = max(times, key=lambda name: times[name], default="")
+    return most, times[most] / (sum(times.values()) or 1.0) if most else 0.0
 
 
 LIMITS = {
     CORES: "cores",
     WORKERS: "workers ({most})",
-    WEB_SERVER: "the web server's one thread",
+    FRONT: "the front",
     CLIENTS: "too few clients",
     NOTHING: "nothing is busy",
 }
@@ -109,7 +68,7 @@ def curves(rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> dict[tuple[
     return found
 
 
-def of_cells(cells: pd.DataFrame, cores: int) -> Any:
+def of_cells(cells: pd.DataFrame, cores: float) -> Any:
     """Return what limits each cell, styled: how busy everything was, and how well the cell's own numbers add up."""
     table = []
     for _, cell in cells[~cells["mode"].isin(LOCAL_MODES)].iterrows():
@@ -123,6 +82,7 @@ def of_cells(cells: pd.DataFrame, cores: int) -> Any:
                 "limit": LIMITS[busy.limit].format(most=busy.most),
                 "cores": f"{busy.cores:.0%}",
                 "workers": f"{busy.workers:.0%}",
+                "front": f"{busy.front:.0%}" if busy.front else "",
                 "client processes": f"{busy.clients:.0%}",
                 "of the clients' ceiling": "" if pd.isna(cell["of_ceiling"]) else f"{cell['of_ceiling']:.0%}",
                 "CPU µs: server": f"{cell['server_cpu_us']:,.0f}",

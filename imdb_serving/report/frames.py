@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from imdb_serving.analysis import cells as analysis
 from imdb_serving.analysis.cells import frame
+from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, listed, plural, varying
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
@@ -27,6 +29,9 @@ LINE = (
 
 FOLLOWS = {"worker_kind", "endpoint", "net", "model", "service"}
 """What mostly follows from mode and engine: it is told only where it does not."""
+
+
+INTERVAL = ["throughput", "throughput_low", "throughput_high"]
 
 
 def rows_of(folder: Path) -> list[Row]:
@@ -114,15 +119,21 @@ def open_loops(rows: pd.DataFrame) -> pd.DataFrame:
     return chosen[chosen["arrivals"] != CLOSED]
 
 
-def cells(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a closed-loop cell of the grid that was measured, in order; the table may be empty."""
+def cells(rows: pd.DataFrame, noise: Noise | None = None) -> pd.DataFrame:
+    """Return one row a closed-loop cell of the grid that was measured, in order; the table may be empty.
+
+    `throughput` of a steady cell is without the effects of its rounds, its interval from the noise of all cells.
+    """
     chosen = grid(rows)
     table = analysis.cells(chosen)
-    unstable = analysis.unstable(rows)
+    noise = noise_of(chosen) if noise is None else noise
+    steady = {key: noise.interval(place) for place, key in enumerate(noise.keys) if key not in noise.unstable}
+    found = [steady.get(key, old) for key, *old in table[["key", *INTERVAL]].itertuples(index=False)]
+    table[INTERVAL] = np.array(found, dtype=float).reshape(-1, len(INTERVAL))
     pairs = zip(table["key"], table["why"], strict=True)
-    reasons = ["; ".join(filter(None, [why, unstable.get(key, "")])) for key, why in pairs]
+    reasons = ["; ".join(filter(None, [why, noise.unstable.get(key, "")])) for key, why in pairs]
     table["why"] = pd.Series(reasons, table.index, dtype=object)
-    table["valid"] &= ~table["key"].isin(unstable)
+    table["valid"] &= ~table["key"].isin(list(noise.unstable))
     return table.drop(columns=["threads", "line", "panel"], errors="ignore").merge(
         chosen.drop_duplicates("key")[["key", "line", "panel", "threads"]], on="key"
     )
@@ -171,9 +182,15 @@ def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
     return [card for name in dict.fromkeys(names) if name and (card := read_card(folder, str(name)))]
 
 
-def cores(rows: pd.DataFrame, folder: Path) -> int:
-    """Return how many cores the machine that measured allowed, 1 where its card is gone."""
-    return max((int(card["cores_allowed"]) for card in cards(rows, folder)), default=1)
+def cores(rows: pd.DataFrame, folder: Path) -> float:
+    """Return how many cores the machine that measured allowed, quota of CPU time counted; 1 without a card."""
+    return max((cores_of(card) for card in cards(rows, folder)), default=1.0)
+
+
+def cores_of(card: Card) -> float:
+    """Return the cores that a card allows: the least of those a process may be on and the quota of its groups."""
+    allowed, quota = float(card["cores_allowed"]), card.get("cpu_quota")
+    return min(allowed, float(quota)) if quota else allowed
 
 
 def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
@@ -183,17 +200,17 @@ def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:
 
 def machine_note(rows: pd.DataFrame, folder: Path) -> str:
     """Return the words a title needs when clients and server shared the cores of a machine, or where else they were."""
-    counts = [card["cores_allowed"] for card in cards(rows, folder)]
+    counts = [cores_of(card) for card in cards(rows, folder)]
     places = {cell.client_nodes > 0 for cell in of_one_sort(rows)["cell"]}
     apart = f"clients and servers on different nodes of {_any_of(counts)} cores" if counts else ""
     return "; ".join([*([sharing(counts)] if False in places else []), *([apart] if True in places else [])])
 
 
-def sharing(cores: Iterable[int]) -> str:
+def sharing(cores: Iterable[float]) -> str:
     """Return in words how many cores clients and server shared."""
     counts = list(cores)
     return f"clients and server share {_any_of(counts)} cores" if counts else ""
 
 
-def _any_of(counts: Iterable[int]) -> str:
-    return " or ".join(str(count) for count in sorted(set(counts)))
+def _any_of(counts: Iterable[float]) -> str:
+    return " or ".join(f"{count:g}" for count in sorted(set(counts)))

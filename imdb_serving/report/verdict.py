@@ -1,40 +1,47 @@
 """The verdict: at most eight lines that say what to run, what that gives, why, what it costs, and how sure this is.
 
-Owns the choice and the wording; the numbers come from `analysis`. It recommends nothing where cells that matter cannot
-be believed, and says which, why, and what to do.
+Owns the wording; the numbers are `findings`'. It recommends nothing where cells that could change the answer cannot be
+believed, and says which, why, and what to do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
-from math import isfinite
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pandas as pd
 
-from imdb_serving.analysis.bounds import CLIENTS, CORES, WEB_SERVER, WORKERS, utilisation
-from imdb_serving.analysis.cells import Noise, noise_of, valid
-from imdb_serving.analysis.intervals import certified, interval, needed
-from imdb_serving.cell import FAILED, LOCAL_MODES, plural
-from imdb_serving.errors import DataError
-from imdb_serving.experiment.sweep import read_plan
-from imdb_serving.measurement.ledger import read_samples
-from imdb_serving.report import costs, frames, open_loop
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, utilisation
+from imdb_serving.analysis.choice import MOST_ROUNDS, ZONE, Choice
+from imdb_serving.cell import FAILED, listed, plural
+from imdb_serving.report import answer, costs, frames, open_loop, serving_cost
+from imdb_serving.report.answer import Answer, Certainty, Doubtful, Edge, EngineGain, Place, Range
 from imdb_serving.report.chart import inline_markup
+from imdb_serving.report.edges import edges_of
+from imdb_serving.report.engine_gains import LESS, UNTOLD, engine_gains
+from imdb_serving.report.findings import LEAST_ROUNDS, Findings, tail
 from imdb_serving.report.warnings import warnings_of
 
-LEAST_ROUNDS = 2
 MOST_LINES = 8
+OF_EDGES = 0.999
+"""The confidence with which the best is among the cells whose edges are told."""
+
+NAMED = 3
+"""Of a list of cells, so many are named; the others are counted."""
 
 
 class Verdict(NamedTuple):
-    """The lines of the verdict, the warnings below it, and the key of the recommended cell, empty for none."""
+    """The lines of the verdict, the warnings below it, the key of the recommended cell, and all of it as numbers.
+
+    The key is empty where nothing is recommended.
+    """
 
     lines: list[str]
     warnings: list[str]
     key: str
+    answer: Answer = Answer()
 
     @property
     def text(self) -> str:
@@ -49,86 +56,115 @@ class Verdict(NamedTuple):
         return f'<div class="{kind}">{lines}</div>{below}'
 
 
-@dataclass(frozen=True)
-class Findings:
-    """The figures that a verdict is made of."""
+def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
+    """Return the verdict on a sweep's rows, as `frames.load` gives them; its folder has raw samples and cards.
 
-    rows: pd.DataFrame
-    cells: pd.DataFrame
-    noise: Noise
-    cores: int
-    folder: Path
-
-    @property
-    def rounds(self) -> int:
-        """How many rounds of the grid there are."""
-        return int(frames.of_one_sort(self.rows)["round"].max())
-
-    @property
-    def command(self) -> str:
-        """What measured the sweep."""
-        plan = read_plan(self.folder)
-        return f"imdb-serving sweep {plan.file if plan else 'FILE'}"
-
-
-def verdict(rows: pd.DataFrame, folder: Path) -> Verdict:
-    """Return the verdict on a sweep's rows, as `frames.load` gives them; its folder has raw samples and cards."""
-    cells = frames.cells(rows)
-    cores = frames.cores(rows, folder)
-    found = Findings(rows, cells, noise_of(rows), cores, folder)
-    warned = warnings_of(rows, cells, found.noise, cores, folder)
+    `zone` is the shortfall from the best that is indifferent, as a share of the best.
+    """
+    found = Findings(rows, folder, zone)
+    warned = warnings_of(rows, found.cells, found.noise, found.pair, found.cores, folder)
     if refused := _refusal(found):
-        return Verdict(refused, warned, "")
-    best = _choose(found)
+        made = Answer(zone=zone, lines=refused, warnings=warned, doubtful=_told_doubtful(found))
+        if found.rounds >= LEAST_ROUNDS and len(found.cells):
+            made = msgspec.structs.replace(made, ways=found.ways(""), certainty=found.certainty())
+        return Verdict(refused, warned, "", _of_run(found, made))
+    choice = found.choice
+    assert choice is not None  # noqa: S101 - or it would have been refused
+    made = _answer(found, choice)
+    chosen = found.cell(choice.chosen)
     lines = [
-        _what(found, best),
-        _why(found, best),
-        _cost(found, best),
-        _steps(found, best),
-        _engines(found),
-        _sure(found),
+        _what(found, chosen),
+        _best(found, choice, made),
+        _why(found, chosen),
+        serving_cost.in_words(found.cost(chosen)),
+        _engines(found, made, chosen),
+        _edges(made.edges),
+        _sure(made.certainty),
         _mind(found),
     ]
-    return Verdict([line for line in lines if line][:MOST_LINES], warned, str(best["key"]))
+    lines = [line for line in lines if line][:MOST_LINES]
+    made = msgspec.structs.replace(made, lines=lines, warnings=warned)
+    return Verdict(lines, warned, str(chosen["key"]), _of_run(found, made))
 
 
 FILE = "verdict.txt"
 
 
 def save(made: Verdict, folder: Path) -> None:
-    """Write a verdict beside the report, for the command that asked for it."""
+    """Write a verdict beside the report: in words for the command that asked for it, and as numbers for programs."""
     (folder / FILE).write_text(made.text + "\n", encoding="utf-8")
+    (folder / answer.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made.answer), indent=1) + b"\n")
 
 
-def _served(cells: pd.DataFrame) -> pd.DataFrame:
-    return cells[~cells["mode"].isin(LOCAL_MODES)]
+def _of_run(found: Findings, made: Answer) -> Answer:
+    return msgspec.structs.replace(made, run=str(found.rows["run"].iloc[0]) if len(found.rows) else "")
+
+
+def _answer(found: Findings, choice: Choice) -> Answer:
+    """Return the answer where a cell is recommended."""
+    chosen, best = found.cell(choice.chosen), found.cell(choice.best)
+    unbounded = [one for one in found.doubtful if one.most is None]
+    contenders = [found.place(found.cell(place)) for place in choice.contenders]
+    gains, _ = engine_gains(found.sound, found.noise, chosen)
+    possible = [found.place(found.cell(place)) for place in found.contenders(OF_EDGES)]
+    places = list(dict.fromkeys([found.place(chosen), found.place(best), *possible]))
+    return Answer(
+        status="recommended",
+        shown=choice.shown and not unbounded,
+        zone=found.zone,
+        recommended=found.place(chosen),
+        best=found.place(best),
+        best_throughput=float(best["throughput"]),
+        shortfall=Range.of(choice.shortfall),
+        contenders=contenders,
+        rounds_needed=choice.rounds,
+        ways=found.ways(str(chosen["key"])),
+        engines=gains,
+        edges=edges_of(found.considered, places, f"{found.command} --fresh"),
+        doubtful=_told_doubtful(found),
+        certainty=found.certainty(),
+    )
+
+
+def _told_doubtful(found: Findings) -> list[Doubtful]:
+    deciding = set(found.choice.deciding) if found.choice else set()
+    bounded = [one for one in found.doubtful if one.most]
+    decides = {one.place.key for number, one in enumerate(bounded) if number in deciding}
+    return [msgspec.structs.replace(one, decides=one.place.key in decides) for one in found.doubtful]
 
 
 def _refusal(found: Findings) -> list[str]:
     """Return why nothing is recommended and what to do; empty when there is no reason."""
-    served = _served(found.cells)
-    sound = served[served["valid"].astype(bool)]
-    rounds = found.rounds
-    if served.empty:
+    if found.served.empty:
         return _without_served(found)
-    if rounds < LEAST_ROUNDS:
+    if found.rounds < LEAST_ROUNDS:
         return [
             "No verdict: one round has no interval, and nothing tells chance from difference.",
             f"Do: `{found.command} --rounds 3`; what is measured already stays.",
         ]
-    bad = served[~served["valid"].astype(bool)]
-    best = float(sound["throughput"].max()) if len(sound) else 0.0
-    matter = bad[bad["throughput"] > best * (1 - found.noise.floor)].sort_values("throughput", ascending=False)
-    failed = _never_measured(found)
-    if matter.empty and len(sound):
+    if found.choice is None:
+        deciding = sorted(found.doubtful, key=lambda one: -(one.most or math.inf))
+    else:
+        deciding = [one for one in _told_doubtful(found) if one.decides]
+    if not deciding:
         return []
+    total = len(found.considered)
     lines = [
-        f"No verdict: {len(bad) + failed} of {len(served) + failed} cells cannot be believed, the fastest among them:"
+        f"No verdict: {len(found.doubtful)} of {plural(total, 'cell')} cannot be believed, and "
+        f"{_or_all(deciding, total)} could be the best:"
     ]
-    for _, cell in matter.head(3).iterrows():
-        lines.append(f"  {_name(cell)}, {cell['throughput']:,.0f} samples/s: {_first(cell['why'])}")
-    lines.append(f"Do what is said there, then measure another round: `{found.command} --rounds {rounds + 1}`.")
+    for one in sorted(deciding, key=lambda one: -(one.most or 0))[:NAMED]:
+        most = f", at most {one.most:,.0f} samples/s" if one.most else ""
+        lines.append(f"  {_name(one.place)}{most}: {_first(one.why)}")
+    if found.choice is not None:
+        best = found.cell(found.choice.best)
+        lines.append(f"The best that can be believed: {_name(found.place(best))}, {best['throughput']:,.0f} samples/s.")
+    lines.append(f"Do what is said there, then measure another round: `{found.command} --rounds {found.rounds + 1}`.")
     return lines
+
+
+def _or_all(deciding: list[Doubtful], total: int) -> str:
+    return "any of them" if len(deciding) == total else f"{len(deciding)} of these"
 
 
 def _without_served(found: Findings) -> list[str]:
@@ -147,13 +183,13 @@ def _without_served(found: Findings) -> list[str]:
         ]
     return [
         "No verdict: no cell with a server was measured; add a mode such as rpc to the parameter file.",
-        *(_alone(cell) for _, cell in found.cells[: MOST_LINES - 2].iterrows()),
+        *(_alone(found.place(cell), cell) for _, cell in found.cells[: MOST_LINES - 2].iterrows()),
         _rounds(found),
     ]
 
 
-def _alone(cell: Any) -> str:
-    return f"{_way(cell)}, {plural(int(cell['client_threads']), 'client')}: {cell['throughput']:,.0f} reviews/s."
+def _alone(place: Place, cell: Any) -> str:
+    return f"{_way(place)}, {plural(place.client_threads, 'client')}: {cell['throughput']:,.0f} reviews/s."
 
 
 def _rounds(found: Findings) -> str:
@@ -162,81 +198,115 @@ def _rounds(found: Findings) -> str:
     return f"Sure: medians of {plural(found.rounds, 'round')}."
 
 
-def _never_measured(found: Findings) -> int:
-    return int(frames.grid(found.rows)["key"].nunique()) - len(found.cells)
-
-
 def _first(why: str) -> str:
     return why.split("; ", maxsplit=1)[0] + (f" ({why.split('; ')[1]})" if "; " in why else "")
 
 
-def _name(cell: Any) -> str:
-    return f"{_way(cell)}, {_counts(cell)}"
+def _name(place: Place) -> str:
+    return f"{_way(place)}, {_counts(place)}"
 
 
-def _way(cell: Any) -> str:
-    return ", ".join([cell["line"], cell["panel"] or f"engine {cell['engine']}"])
+def _way(place: Place) -> str:
+    return ", ".join([place.line, place.panel or f"engine {place.engine}"])
 
 
-def _counts(cell: Any) -> str:
-    threads = plural(int(cell["server_threads"]), "server thread")
-    return f"{threads}, {plural(int(cell['client_threads']), 'client')}"
+def _counts(place: Place) -> str:
+    return f"{plural(place.server_threads, 'server thread')}, {plural(place.client_threads, 'client')}"
 
 
-def _choose(found: Findings) -> Any:
-    """Return the fewest server threads, then the fewest clients, that give the most within the noise."""
-    served = _served(found.cells)
-    sound = served[served["valid"].astype(bool)]
-    enough = sound[sound["throughput"] >= sound["throughput"].max() * (1 - found.noise.floor)]
-    return enough.sort_values(["server_threads", "client_threads", "throughput"]).iloc[0]
+def _short(place: Place, beside: Place) -> str:
+    """Name a cell beside another: `2 x 6`, with mode and engine where these differ."""
+    counts = f"{place.server_threads} x {place.client_threads}"
+    if (place.line, place.panel) == (beside.line, beside.panel):
+        return counts
+    return f"{_way(place).replace('engine ', '')} {counts}"
 
 
-def _what(found: Findings, best: Any) -> str:
-    rate = f"{best['throughput']:,.0f} reviews/s"
-    if isfinite(best["throughput_low"]):
-        rate += f" ({best['throughput_low']:,.0f} to {best['throughput_high']:,.0f})"
-    return f"Run {_name(best)}: {rate}, {tail(found, best)}."
+def _several(places: list[Place], beside: Place) -> str:
+    """Name some cells, and count the others."""
+    names = [_short(place, beside) for place in places[:NAMED]]
+    more = len(places) - len(names)
+    return listed([*names, *([f"{more} more"] if more else [])])
 
 
-def tail(found: Findings, cell: Any, quantile: float = 0.99) -> str:
-    """Return a cell's percentile in words, from the samples of all its valid rounds, or that there are too few."""
-    own = valid(found.rows[found.rows["key"] == cell["key"]])
-    try:
-        times = pd.concat([read_samples(found.folder, raw, ["client_infer_ns"]) for raw in own["raw"]])
-    except (DataError, ValueError):
-        return "single requests' times are gone"
-    latencies = times["client_infer_ns"].to_numpy() / 1e6
-    value = certified(latencies, quantile)
-    if value is None:
-        return f"p{100 * quantile:g} not certifiable with n {len(times):,} (needs {needed(quantile):,})"
-    low, high = interval(latencies, quantile)
-    sure = f"{low:.3g} to {high:.3g}" if isfinite(high) else f"at least {low:.3g}"
-    return f"p{100 * quantile:g} {value:.3g} ms ({sure}; n {len(times):,})"
+def _what(found: Findings, chosen: Any) -> str:
+    rate = f"{chosen['throughput']:,.0f} reviews/s"
+    if math.isfinite(chosen["throughput_low"]):
+        rate += f" ({chosen['throughput_low']:,.0f} to {chosen['throughput_high']:,.0f})"
+    sure = f"{plural(found.rounds, 'round')}, 95 %"
+    p99, note = tail(found, chosen)
+    if p99 is None:
+        words = f"{note} ({sure})"
+    elif p99.low is None or p99.high is None:
+        words = f"p99 {p99.value:.3g} ms ({note}; {sure})"
+    else:
+        words = f"p99 {p99.value:.3g} ms ({p99.low:.3g} to {p99.high:.3g}; {sure})"
+    return f"Run {_name(found.place(chosen))}: {rate}, {words}."
 
 
-def _why(found: Findings, best: Any) -> str:
-    busy = utilisation(best, found.cores)
+def _best(found: Findings, choice: Choice, made: Answer) -> str:
+    """Say how the chosen cell stands to the best, how sure that is, and who may be the best as well."""
+    chosen, best = found.place(found.cell(choice.chosen)), found.place(found.cell(choice.best))
+    fall, zone = choice.shortfall, f"{found.zone:.0%}"
+    if chosen == best:
+        words = f"It is the best measured; it falls short of the best by {_at_most(fall.high)}"
+    else:
+        words = (
+            f"Best measured: {_short(best, chosen)}, {made.best_throughput:,.0f}/s; this is {fall.mean:.1%} less "
+            f"({max(fall.low, 0):.1%} to {fall.high:.1%})"
+        )
+    if made.shown:
+        words += f", within the {zone} that you allow (95 %, all cells together)."
+    elif choice.shown:
+        unknown = [one.place for one in made.doubtful if one.most is None]
+        words += f", but nothing is known of {_several(unknown, chosen)}, so that {zone} cannot be shown."
+    else:
+        more = _more_rounds(found, choice)
+        words += f": that it lies within the {zone} that you allow cannot be shown (95 %). {more}"
+    others = [place for place in made.contenders if place not in (chosen, best)]
+    return f"{words} Not told apart from the best: {_several(others, chosen)}." if others else words
+
+
+def _at_most(share: float) -> str:
+    return f"at most {share:.1%}" if share < 1 else "an unknown share"
+
+
+def _more_rounds(found: Findings, choice: Choice) -> str:
+    if choice.rounds is None:
+        return f"More than {MOST_ROUNDS} rounds would be needed: measure on a quieter machine, or allow more (--zone)."
+    rounds = max(choice.rounds, found.rounds + 1)
+    return f"About {rounds} rounds would: `{found.command} --rounds {rounds}`."
+
+
+def _why(found: Findings, chosen: Any) -> str:
+    busy = utilisation(chosen, found.cores)
     if busy.limit == CORES:
-        whose = costs.cpu_shares(found.cells, best)
-        words = f"{_all_cores(found.cores)} busy ({', '.join(f'{name} {share:.0%}' for name, share in whose.items())})"
+        words = f"{_all_cores(found.cores)} busy ({_cpu(chosen)})"
+    elif busy.limit == FRONT and chosen["mode"] == ONE_THREAD:
+        words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
+    elif busy.limit == FRONT:
+        words = f"the process in front of the workers is busy, {busy.front:.0%} of a core; cores {busy.cores:.0%}"
     elif busy.limit == WORKERS:
-        words = f"{_workers(best)} busy, most of the time with {busy.most}; cores {busy.cores:.0%}"
-    elif busy.limit == WEB_SERVER:
-        words = f"the web server's one thread is busy for {busy.web_server:.0%} of the time"
+        words = f"{_workers(chosen)} busy ({busy.workers:.0%}), most of it {busy.most}; cores {busy.cores:.0%}"
     elif busy.limit == CLIENTS:
         words = (
             f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
         )
     else:
-        words = (
-            f"no resource is busy all the time (cores {busy.cores:.0%}, workers {busy.workers:.0%}): requests wait for "
-            "each other or to be woken"
-        )
-    return f"Why: {words}{_more_threads(found, best)}."
+        front = f", front {busy.front:.0%}" if busy.front else ""
+        words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
+    return f"Why: {words}{_more_threads(found, chosen)}."
 
 
-def _all_cores(cores: int) -> str:
-    return {1: "the one core is", 2: "both cores are"}.get(cores, f"all {cores} cores are")
+def _cpu(cell: Any) -> str:
+    """Say whose CPU time it is, and which op takes most of the ops' time."""
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in costs.cpu_shares(cell).items())
+    op, share = costs.op_share(cell)
+    return f"{shares}; {op} is {share:.0%} of the ops' time" if op else shares
+
+
+def _all_cores(cores: float) -> str:
+    return {"1": "the one core is", "2": "both cores are"}.get(f"{cores:g}", f"all {cores:g} cores are")
 
 
 def _workers(cell: Any) -> str:
@@ -244,98 +314,89 @@ def _workers(cell: Any) -> str:
     return "the worker is" if count == 1 else f"all {count} workers are"
 
 
-def _neighbours(found: Findings, best: Any, column: str) -> tuple[Any, Any]:
-    """Return the valid cells that differ in one count only, the next smaller and the next greater."""
-    other = {"server_threads": "client_threads", "client_threads": "server_threads"}[column]
-    cells = found.cells
-    alike = cells[(cells["line"] == best["line"]) & (cells["panel"] == best["panel"]) & cells["valid"].astype(bool)]
-    alike = alike[alike[other] == best[other]].sort_values(column)
-    less, more = alike[alike[column] < best[column]], alike[alike[column] > best[column]]
-    return (less.iloc[-1] if len(less) else None), (more.iloc[0] if len(more) else None)
-
-
-def _more_threads(found: Findings, best: Any) -> str:
-    _, more = _neighbours(found, best, "server_threads")
-    if more is None:
+def _more_threads(found: Findings, chosen: Any) -> str:
+    alike = found.sound
+    for column in ("line", "panel", "client_threads"):
+        alike = alike[alike[column] == chosen[column]]
+    more = alike[alike["server_threads"] > chosen["server_threads"]].sort_values("server_threads")
+    places = found.noise.place(chosen["key"]), found.noise.place(more["key"].iloc[0]) if len(more) else None
+    if places[0] is None or places[1] is None:
         return ""
-    return f"; {plural(int(more['server_threads']), 'server thread')} change {_change(found, best, more)}"
+    gain = found.noise.ratio(places[0], places[1])
+    threads = plural(int(more["server_threads"].iloc[0]), "server thread")
+    between = f" ({gain.low - 1:+.1%} to {gain.high - 1:+.1%})" if math.isfinite(gain.low) else ""
+    return f"; {threads} change {gain.mean - 1:+.1%}{between}"
 
 
-def _change(found: Findings, best: Any, other: Any) -> str:
-    change = other["throughput"] / best["throughput"] - 1
-    noise = f"noise {found.noise.floor:.1%}"
-    return f"{change:+.1%} ({'within the ' if abs(change) <= found.noise.floor else ''}{noise})"
+def _engines(found: Findings, made: Answer, chosen: Any) -> str:
+    """Say what other engines give at the same place, and what another thread gives the slower one."""
+    _, apart = engine_gains(found.sound, found.noise, chosen)
+    if not made.engines and not apart:
+        return f"Only engine {chosen['engine']} was measured; params/engines.yaml measures others beside it."
+    words = [_gain(gain) for gain in made.engines]
+    if apart:
+        words.append(
+            f"{chosen['engine']} and {listed(apart)} were not measured at the same mode, threads and clients: which "
+            "gives more cannot be told"
+        )
+    return f"{'; '.join(words)}."
 
 
-def _cost(found: Findings, best: Any) -> str:
-    return costs.in_words(found.rows, found.cells, best)
+def _gain(gain: EngineGain) -> str:
+    at = f"At the same {gain.at.server_threads} x {gain.at.client_threads} over {gain.at.line}"
+    if gain.told == UNTOLD:
+        words = f"{at}, which of {gain.engine} and {gain.other} gives more cannot be told ({_times(gain.ratio)}, 99 %)"
+    elif gain.told == LESS:
+        words = f"{at}, {gain.other} gives {_times(_inverse(gain.ratio))} what {gain.engine} gives"
+    else:
+        words = f"{at}, {gain.engine} gives {_times(gain.ratio)} what {gain.other} gives"
+    if gain.told != UNTOLD:
+        words += f" (99 %), {gain.agreement}"
+    if gain.thread_step and gain.thread_gain:
+        less, more = gain.thread_step
+        words += f"; {more} instead of {plural(less, 'server thread')} gave {gain.slower} {_times(gain.thread_gain)}"
+    return words
 
 
-def _steps(found: Findings, best: Any) -> str:
-    words = []
-    for column in ("server_threads", "client_threads"):
-        less, more = _neighbours(found, best, column)
-        words += [_step(found, best, step) for step in (less, more) if step is not None]
-    return f"One step less or more: {'; '.join(words)}." if words else ""
+def _inverse(ratio: Range) -> Range:
+    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
+    return Range(1 / ratio.value, low, high, ratio.confidence)
 
 
-def _step(found: Findings, best: Any, step: Any) -> str:
-    change = step["throughput"] / best["throughput"] - 1
-    doubt = ", within the noise" if abs(change) <= found.noise.floor else ""
-    return f"{_counts(step)} {step['throughput']:,.0f} ({change:+.0%}{doubt})"
+def _times(ratio: Range) -> str:
+    between = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.3g} to {ratio.high:.3g})"
+    return f"{ratio.value:.3g} times{between}"
 
 
-def _engines(found: Findings) -> str:
-    """Say whether another engine buys more than another thread, with the gain of each."""
-    served = _served(found.cells)
-    sound = served[served["valid"].astype(bool)]
-    by_engine = sound.groupby("engine", sort=False)["throughput"].max().sort_values(ascending=False)
-    if len(by_engine) == 1:
-        return f"Only engine {by_engine.index[0]} was measured; params/engines.yaml measures others beside it."
-    first, second = by_engine.index[:2]
-    engine_gain = by_engine.iloc[0] / by_engine.iloc[1]
-    slower = sound[sound["engine"] == second]
-    thread_gain, step = _best_thread_step(slower)
-    agreement = _agreement(sound, first, second)
-    if not step:
-        return f"Engine {first} gives {engine_gain:.2g} times what {second} gives at its best; {agreement}."
-    more = "more" if engine_gain > thread_gain else "less"
-    return (
-        f"Another engine buys {more} than another thread: {first} gives {engine_gain:.2g} times what {second} gives at "
-        f"its best, {step} of {second} {thread_gain:.2g} times; {agreement}."
-    )
+AXIS = {"server_threads": "server thread", "client_threads": "client"}
 
 
-def _agreement(cells: pd.DataFrame, first: str, second: str) -> str:
-    """Say whether two engines gave the same answers, or what else is known: how often each was right."""
-    one, other = (cells[cells["engine"] == engine] for engine in (first, second))
-    if set(one["answers"]) & set(other["answers"]) - {""}:
-        return "same answers, to six decimals"
-    return f"right in {one['accuracy'].median():.2%} and {other['accuracy'].median():.2%}"
+def _edges(edges: list[Edge]) -> str:
+    """Say that a best cell lies at the edge of what was measured, and what would tell whether more gives more."""
+    if not edges:
+        return ""
+    ends = [f"{_way(edge.place)} with no more than {_reached(edge)}" for edge in edges[:NAMED]]
+    more = [f"{len(edges) - NAMED} more"] if len(edges) > NAMED else []
+    return f"Measured to the edge: {listed([*ends, *more])}; `{edges[0].command}` would tell."
 
 
-def _best_thread_step(cells: pd.DataFrame) -> tuple[float, str]:
-    """Return what the best step to more server threads multiplies throughput by, and which step that is."""
-    gains = [(1.0, "")]
-    for _, own in cells.groupby(["line", "panel"], sort=False):
-        peaks = own.groupby("server_threads")["throughput"].max().sort_index()
-        counts = list(peaks.index)
-        for less, more in pairwise(counts):
-            gains.append((float(peaks[more] / peaks[less]), f"{less} to {plural(int(more), 'server thread')}"))
-    steps = gains[1:]
-    return max(steps) if steps else gains[0]
+def _reached(edge: Edge) -> str:
+    return listed(plural(count, AXIS[axis]) for axis, count in edge.measured.items())
 
 
-def _sure(found: Findings) -> str:
-    cells, noise = found.cells, found.noise
-    total = len(cells) + _never_measured(found)
-    rounds = plural(found.rounds, "round")
-    pair = (
-        f"A/A difference {abs(noise.difference):.1%} (noise floor {noise.floor:.1%})"
-        if noise.known
-        else f"no A/A pair, noise taken as {noise.floor:.0%}"
-    )
-    return f"Sure: {rounds}, {int(cells['valid'].sum())} of {plural(total, 'cell')} valid, {pair}."
+def _sure(certainty: Certainty | None) -> str:
+    assert certainty is not None  # noqa: S101 - there is one wherever a cell is recommended
+    parts = [plural(certainty.rounds, "round"), f"{certainty.valid} of {plural(certainty.cells, 'cell')} valid"]
+    if certainty.unstable:
+        parts.append(f"unstable: {_several(certainty.unstable, certainty.unstable[0])} ({_way(certainty.unstable[0])})")
+    if certainty.aa_difference is not None:
+        check = f", {certainty.aa_check} than the cells" if certainty.aa_check else ""
+        parts.append(f"A/A pairs differ by {certainty.aa_difference:.1%} (root mean square{check})")
+    else:
+        parts.append("no A/A pair")
+    if certainty.noise is not None:
+        parts.append(f"noise of a cell in a round {certainty.noise:.1%}")
+    return f"Sure: {', '.join(parts)}."
 
 
 def _mind(found: Findings) -> str:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from imdb_serving.analysis.cells import Noise
-from imdb_serving.cell import FAILED, INVALID, LOCAL_MODES, plural
+from imdb_serving.analysis.aa_pair import NOISIER, Pair
+from imdb_serving.analysis.noise import Noise
+from imdb_serving.cell import FAILED, INVALID, LOCAL_MODES, listed, plural
 from imdb_serving.report import frames
 
+NAMED = 3
 CLIENTS_CPU = 0.5
+DRIFTED = 0.02
 LOADED = 0.5
 
 
-def warnings_of(rows: pd.DataFrame, cells: pd.DataFrame, noise: Noise, cores: int, folder: Path) -> list[str]:
+def warnings_of(
+    rows: pd.DataFrame, cells: pd.DataFrame, noise: Noise, pair: Pair, cores: float, folder: Path
+) -> list[str]:
     """Return all warnings, the gravest first."""
     return [
         *_gates(rows),
         *_unstable(cells),
+        *_set_aside(cells, noise),
         *_noise(noise),
+        *_pair(pair),
+        *_drift(noise),
         *_clients(cells),
         *_load(rows, cores),
         *frames.skipped_lines(folder),
@@ -48,21 +57,51 @@ def _gates(rows: pd.DataFrame) -> list[str]:
 
 def _unstable(cells: pd.DataFrame) -> list[str]:
     found: Any = cells[cells["why"].str.contains("off the cell's others")]
-    if found.empty:
-        return []
-    first = next(found.itertuples())
-    return [
-        f"{plural(len(found), 'cell')} unstable ({first.line}, {first.panel or first.engine}, {first.server_threads} x "
-        f"{first.client_threads}: {first.why.split('; ')[-1]}): measure another round of all cells (--rounds)"
+    lines = [
+        f"unstable: {one.line}, {one.panel or one.engine}, {one.server_threads} x {one.client_threads}: "
+        f"{one.why.split('; ')[-1]}"
+        for one in found[:NAMED].itertuples()
     ]
+    if len(found) > NAMED:
+        lines.append(f"{plural(len(found) - NAMED, 'more cell')} unstable")
+    return [*lines, "measure another round of all cells (--rounds)"] if lines else []
+
+
+def _set_aside(cells: pd.DataFrame, noise: Noise) -> list[str]:
+    """Name the rounds that lie off their cell's others, which are not used."""
+    found: Any = cells[cells["key"].isin(list(noise.set_aside))]
+    names = [
+        f"{one.line}, {one.panel or one.engine}, {one.server_threads} x {one.client_threads} "
+        f"(round {listed(map(str, noise.set_aside[one.key]))})"
+        for one in found[:NAMED].itertuples()
+    ]
+    more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
+    return [f"odd rounds, far off their cells' others, are set aside: {listed([*names, *more])}"] if names else []
 
 
 def _noise(noise: Noise) -> list[str]:
-    if not noise.known:
-        return [
-            f"the noise is a guess ({noise.floor:.0%}): {plural(noise.pairs, 'A/A pair')} of 3 needed were measured"
-        ]
+    if not noise.known and len(noise.keys):
+        return ["the noise is not known: no cell has two valid rounds"]
     return []
+
+
+def _pair(pair: Pair) -> list[str]:
+    if not pair.check:
+        return []
+    why = "its servers may have been disturbed" if pair.check == NOISIER else "the cells' rounds differ by more"
+    return [f"the A/A pair is {pair.check} than the cells' own noise: {why}; the cells' noise is what is used"]
+
+
+def _drift(noise: Noise) -> list[str]:
+    """Warn when rounds lay off each other as a whole: rates are of these rounds, differences within them are not."""
+    effects = list(noise.effects.values())
+    if not noise.known or not noise.drift.value or not effects or max(effects) - min(effects) < DRIFTED:
+        return []
+    off = math.expm1(max(effects) - min(effects))
+    return [
+        f"rounds differ by {off:.0%} as a whole: the machine drifted. What a cell gives at another time may lie "
+        "outside its interval; comparisons of cells are within a round, and hold"
+    ]
 
 
 def _clients(cells: pd.DataFrame) -> list[str]:
@@ -78,7 +117,7 @@ def _clients(cells: pd.DataFrame) -> list[str]:
     ]
 
 
-def _load(rows: pd.DataFrame, cores: int) -> list[str]:
+def _load(rows: pd.DataFrame, cores: float) -> list[str]:
     """Warn when the machine was busy before the first cell."""
     first = rows.sort_values("began")["load_before"].dropna()
     if first.empty or first.iloc[0] <= LOADED * cores:

@@ -52,13 +52,41 @@ def test_the_one_thread_of_the_published_server_is_named() -> None:
     assert utilisation(made, cores=8).limit == "front"
 
 
-def test_requests_that_wait_for_a_worker_find_all_busy() -> None:
-    """A worker process that reads and writes for a fifth of its time: its ops add up to four fifths."""
-    made = cell(4, 1) | {"queue_us": 15_000.0}
-    made["request_rate"] *= 0.8
+def test_a_worker_process_reads_and_writes_beside_its_ops() -> None:
+    """Its CPU time is the server's but the front's: more than the ops' time, which are a half of it."""
+    made = cell(4, 1, op1=80, cpu=200) | {"worker_kind": "process", "front_cpu_us": 20.0, "server_cpu_us": 180.0}
+    made["request_rate"] = 6000.0
     busy = utilisation(made, cores=8)
     assert (busy.limit, busy.most) == ("workers", "op1")
-    assert busy.workers < 0.85
+    assert busy.workers == pytest.approx(6000 * 160e-6)
+
+
+def test_the_process_in_front_of_the_workers_is_named_when_its_core_is_busy() -> None:
+    made = cell(16, 8, op1=200, cpu=400) | {"worker_kind": "process", "front_cpu_us": 120.0, "server_cpu_us": 340.0}
+    made["request_rate"] = 8200.0
+    busy = utilisation(made, cores=64)
+    assert (busy.limit, busy.busiest) == ("front", "front")
+    assert busy.front == pytest.approx(8200 * 120e-6)
+
+
+def mean_value_analysis(demand_us: float, think_us: float, clients: int) -> tuple[float, float]:
+    """Return requests per microsecond and the wait in one queue, exactly (Reiser and Lavenberg 1980)."""
+    queue = rate = wait = 0.0
+    for count in range(1, clients + 1):
+        wait = demand_us * queue
+        rate = count / (think_us + demand_us + wait)
+        queue = rate * (demand_us + wait)
+    return rate, wait
+
+
+def test_requests_may_wait_for_a_worker_that_is_not_the_limit() -> None:
+    rate, wait = mean_value_analysis(100, 300, 3)
+    made = cell(3, 1, op1=80, cpu=100) | {"queue_us": wait, "request_rate": rate * 1e6}
+    busy = utilisation(made, cores=8)
+    assert wait > 0.3 * 100
+    assert busy.workers == pytest.approx(0.65, abs=0.01)
+    assert busy.limit == "nothing"
+    assert busy.busiest == "workers"
 
 
 def test_a_thread_worker_does_all_of_the_servers_work() -> None:

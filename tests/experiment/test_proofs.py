@@ -16,7 +16,8 @@ import pytest
 from live import SIMULATED, gates_of, served
 
 from imdb_serving.analysis.bounds import CLIENTS, WORKERS, utilisation
-from imdb_serving.analysis.cells import SAME, differences, frame, noise_of
+from imdb_serving.analysis.cells import frame
+from imdb_serving.analysis.compare import SAME, compare_rows
 from imdb_serving.cell import Row
 from imdb_serving.clients.connect import CURL
 from imdb_serving.engines.registry import EngineSpec
@@ -141,5 +142,5 @@ def _no_difference(rows: list[Row]) -> bool:
             if row.cell.series == "twin"
         ]
     )
-    noise = noise_of(frame(rows))
-    return all(one.called == SAME for one in differences(first, second, (noise, noise)))
+    made = compare_rows(first, second)
+    return made.called == SAME and all(one.called == SAME for one in made.cells)

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from ledger_rows import row, table
 
-from imdb_serving.analysis.cells import BETTER, SAME, WORSE, differences, noise_of
+from imdb_serving.analysis.compare import BETTER, SAME, WORSE, compare_rows
 from imdb_serving.cell import Row
 from imdb_serving.cli.reading import run_compare
 from imdb_serving.measurement.ledger import FILE, append_line
 from imdb_serving.report import compare
+from imdb_serving.report.compare import LOSS
 
 CARD = {"cpu": "One", "cores_allowed": 2, "python": "3.11", "packages": {"numpy": "2.0"}, "engines": {}}
 SPREAD = 0.02
@@ -39,8 +40,7 @@ def sweep(
 
 
 def compared(first: list[Row], second: list[Row]) -> list[str]:
-    rows = table(first), table(second)
-    return [one.called for one in differences(*rows, (noise_of(rows[0]), noise_of(rows[1])))]
+    return [one.called for one in compare_rows(table(first), table(second)).cells]
 
 
 def test_two_sweeps_of_the_same_differ_in_at_most_one_of_twenty() -> None:
@@ -67,12 +67,33 @@ def test_a_real_difference_is_called_by_its_name(factor: float, called: str) -> 
     assert set(compared(sweep(1), sweep(2, factor))) == {called}
 
 
-def test_a_difference_below_the_noise_floor_is_none() -> None:
-    """Certain to a hair, but smaller than what the same thing differs by."""
-    noisy = [one for one in sweep(1, spread=0.1) if one.cell.series == "twin"]
-    first = [one for one in sweep(2, spread=1e-6) if one.cell.series == "grid"]
-    second = [one for one in sweep(3, 0.97, spread=1e-6) if one.cell.series == "grid"]
-    assert set(compared([*first, *noisy], second)) == {SAME}
+def test_one_slower_cell_is_called_and_no_other() -> None:
+    def change(one: Row) -> Row:
+        if (one.cell.server_threads, one.cell.client_threads) != (2, 4):
+            return one
+        figures = msgspec.structs.replace(one.figures, throughput=0.9 * one.figures.throughput)
+        return msgspec.structs.replace(one, figures=figures)
+
+    second = [change(one) for one in sweep(2, rounds=3, spread=0.01)]
+    assert compared(sweep(1, rounds=3, spread=0.01), second) == [SAME] * 5 + [WORSE]
+
+
+def test_what_some_cells_lose_the_others_do_not_gain() -> None:
+    def change(one: Row) -> Row:
+        figures = msgspec.structs.replace(one.figures, throughput=0.9 * one.figures.throughput)
+        return msgspec.structs.replace(one, figures=figures) if one.cell.server_threads == 2 else one
+
+    second = [change(one) for one in sweep(4, rounds=5, spread=0.005)]
+    assert compared(sweep(3, rounds=5, spread=0.005), second) == [SAME] * 3 + [WORSE] * 3
+
+
+def test_the_least_loss_that_could_have_been_seen_grows_with_the_noise() -> None:
+    least = []
+    for spread in (0.01, 0.05):
+        made = compare_rows(table(sweep(1, spread=spread)), table(sweep(2, spread=spread)))
+        least.append(made.cells[0].least)
+        assert made.least < made.cells[0].least
+    assert 3 < least[1] / least[0] < 6
 
 
 def test_one_round_tells_nothing_and_is_no_pair() -> None:
@@ -89,23 +110,34 @@ def write(folder: Path, rows: list[Row], **card: Any) -> Path:
 
 def test_the_exit_code_says_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = write(tmp_path / "before", sweep(1))
-    assert run_compare(before, write(tmp_path / "same", sweep(2), packages={"numpy": "2.1"})) == 0
+    assert run_compare(before, write(tmp_path / "same", sweep(2), packages={"numpy": "2.1"}), LOSS) == 0
     said = capsys.readouterr().out
     assert "different: numpy 2.0 and 2.1" in said
     assert "6 cells no difference" in said
     assert (tmp_path / "same" / "figures" / "compared-with-before.png").is_file()
-    assert run_compare(before, write(tmp_path / "worse", sweep(3, 0.7))) == 1
+    assert run_compare(before, write(tmp_path / "worse", sweep(3, 0.7)), LOSS) == 1
     assert "6 cells worse" in capsys.readouterr().out
-    assert run_compare(before, write(tmp_path / "better", sweep(3, 1.5))) == 0
+    assert run_compare(before, write(tmp_path / "better", sweep(3, 1.5)), LOSS) == 0
     assert "6 cells better" in capsys.readouterr().out
+
+
+def test_what_could_not_have_been_seen_has_an_exit_code_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, same = (write(tmp_path / name, sweep(seed, rounds=3, spread=0.06)) for seed, name in enumerate("ab"))
+    assert run_compare(before, same, LOSS) == 3
+    said = capsys.readouterr().out
+    assert "a loss of 10% could not have been seen in 6 cells of 6" in said
+    assert "measure more rounds of both" in said
+    assert run_compare(before, same, 0.6) == 0
 
 
 def test_other_machines_and_other_cells_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = write(tmp_path / "before", sweep(1))
-    assert run_compare(before, write(tmp_path / "elsewhere", sweep(2), cpu="Other", cores_allowed=8)) == 2
+    assert run_compare(before, write(tmp_path / "elsewhere", sweep(2), cpu="Other", cores_allowed=8), LOSS) == 2
     said = capsys.readouterr().out
     assert "not comparable: cpu: One and Other; cores_allowed: 2 and 8" in said
-    assert run_compare(before, write(tmp_path / "others", sweep(2, clients=(3,)))) == 2
+    assert run_compare(before, write(tmp_path / "others", sweep(2, clients=(3,))), LOSS) == 2
     assert "no cell that both have" in capsys.readouterr().out
 
 

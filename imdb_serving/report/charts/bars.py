@@ -75,7 +75,12 @@ def stack(axes: Axes, times: pd.DataFrame) -> list[tuple[Artist, str, int, float
     return drawn
 
 
-PARTS = {"op1": "the model (op1)", "other ops": "other ops", "transport": "transport", "clients": "clients"}
+PARTS = {
+    costs.SERVER_PROCESS: "the server",
+    costs.WORKER_PROCESSES: "worker processes",
+    costs.FRONT_PROCESS: "the process in front of them",
+    costs.CLIENT_PROCESSES: "clients",
+}
 
 
 def cost(rows: pd.DataFrame) -> Charts:
@@ -87,17 +92,16 @@ def cost(rows: pd.DataFrame) -> Charts:
     best = served.sort_values("throughput").groupby(["panel", "line"], sort=False).tail(1)
     best = best.sort_values("server_cpu_us", ascending=False)
     names = [_name(cell) for _, cell in best.iterrows()]
-    chart = Chart(
-        "CPU time of a request, by who took it", partial(_cost, cells, best, names), (6.6, 0.9 + 0.42 * len(best))
-    )
-    swatches = [(words, COLOURS[number]) for number, words in enumerate(PARTS.values())]
+    chart = Chart("CPU time of a request, by who took it", partial(_cost, best, names), (6.6, 0.9 + 0.42 * len(best)))
+    used = {part for _, cell in best.iterrows() for part in costs.cpu_shares(cell)}
+    swatches = [(words, COLOURS[number]) for number, (part, words) in enumerate(PARTS.items()) if part in used]
     return Charts([chart], Legend([], swatches), "Of each mode and engine the cell of the highest throughput.")
 
 
-def _cost(cells: pd.DataFrame, best: pd.DataFrame, names: list[str], sheet: Sheet) -> None:
+def _cost(best: pd.DataFrame, names: list[str], sheet: Sheet) -> None:
     axes = sheet.axes
     for place, (_, cell) in enumerate(best.iterrows()):
-        _parts(sheet, cell, costs.cpu_shares(cells, cell), place, names[place])
+        _parts(sheet, cell, costs.cpu_shares(cell), place, names[place])
     axes.set_yticks(range(len(names)), names)
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)

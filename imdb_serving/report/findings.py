@@ -1,0 +1,242 @@
+"""From a sweep's rows to its answer in numbers: the choice, what is doubtful, engines, edges, the way for each mode.
+
+Knows the analysis and the types of the answer; the wording is `verdict`'s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from imdb_serving.analysis.aa_pair import Pair, aa_pair
+from imdb_serving.analysis.bounds import utilisation
+from imdb_serving.analysis.cells import valid
+from imdb_serving.analysis.choice import ZONE, Choice, choose, contenders
+from imdb_serving.analysis.intervals import Estimate, certified, estimate_positive, needed
+from imdb_serving.analysis.noise import Noise, noise_of
+from imdb_serving.analysis.upper_bounds import most_of
+from imdb_serving.cell import LOCAL_MODES
+from imdb_serving.engines.registry import ENGINES
+from imdb_serving.errors import DataError
+from imdb_serving.experiment.sweep import Plan, read_plan
+from imdb_serving.measurement.ledger import read_samples
+from imdb_serving.report import frames
+from imdb_serving.report.answer import Certainty, Cost, Doubtful, Place, Range, Way, place_of
+from imdb_serving.report.serving_cost import cost_of
+
+LEAST_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A sweep's rows and cells, the noise of its throughput, and what follows; `zone` is the indifference zone."""
+
+    rows: pd.DataFrame
+    folder: Path
+    zone: float = ZONE
+
+    @cached_property
+    def grid(self) -> pd.DataFrame:
+        """The rows of the grid's closed loops, failed ones included."""
+        return frames.grid(self.rows)
+
+    @cached_property
+    def noise(self) -> Noise:
+        """The noise of the throughput."""
+        return noise_of(self.grid)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """The cells that were measured at all."""
+        return frames.cells(self.rows, self.noise)
+
+    @cached_property
+    def cores(self) -> float:
+        """The cores that the machine allows."""
+        return frames.cores(self.rows, self.folder)
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """What was to be measured."""
+        return read_plan(self.folder)
+
+    @property
+    def command(self) -> str:
+        """What measured the sweep."""
+        return f"imdb-serving sweep {self.plan.file if self.plan else 'FILE'}"
+
+    @cached_property
+    def rounds(self) -> int:
+        """How many rounds of the grid there are."""
+        return int(frames.of_one_sort(self.rows)["round"].max())
+
+    @cached_property
+    def pair(self) -> Pair:
+        """What the A/A pair says."""
+        return aa_pair(self.rows, self.noise)
+
+    @cached_property
+    def considered(self) -> pd.DataFrame:
+        """A row each cell that has a server, measured or not; stand-in engines only where no other was measured."""
+        first = self.grid[~self.grid["mode"].isin(LOCAL_MODES)].drop_duplicates("key")
+        stand_ins = np.array([engine in ENGINES and not ENGINES[engine].needs_model for engine in first["engine"]])
+        return first[~stand_ins] if not stand_ins.all() else first
+
+    @cached_property
+    def served(self) -> pd.DataFrame:
+        """The considered cells that were measured."""
+        return self.cells[self.cells["key"].isin(self.considered["key"])]
+
+    @cached_property
+    def sound(self) -> pd.DataFrame:
+        """The served cells that can be believed, and recommended."""
+        return self.served[self.served["valid"].astype(bool)]
+
+    @cached_property
+    def doubtful(self) -> list[Doubtful]:
+        """The considered cells that cannot be believed, or were not measured, with the most that they could give."""
+        others = self.considered[~self.considered["key"].isin(self.sound["key"])]
+        return [self._doubtful(row) for _, row in others.iterrows()]
+
+    def _doubtful(self, row: Any) -> Doubtful:
+        key = row["key"]
+        alike = self.sound[(self.sound["line"] == row["line"]) & (self.sound["panel"] == row["panel"])]
+        most = most_of(row, alike, self.noise, self.cores)
+        reasons = self.cells.loc[self.cells["key"] == key, "why"]
+        why = reasons.iloc[0] if len(reasons) else self.grid.loc[self.grid["key"] == key, "why"].iloc[0]
+        return Doubtful(
+            place=self.place(row),
+            why=str(why),
+            most=math.exp(most) if math.isfinite(most) else None,
+            decides=False,
+        )
+
+    def place(self, cell: Any) -> Place:
+        """Return which cell a row of the table is."""
+        return place_of(cell["cell"], cell["key"], cell["line"], cell["panel"])
+
+    def cell(self, place: int) -> Any:
+        """Return the row of a cell, by its place in the noise's arrays."""
+        return self.cells[self.cells["key"] == self.noise.keys[place]].iloc[0]
+
+    def choose(self, cells: pd.DataFrame, doubtful: list[Doubtful] | None = None) -> Choice | None:
+        """Choose one of these cells, the cheapest by server threads, then math threads, clients and processes."""
+        places = self._places(cells)
+        if len(places) < len(cells):
+            cells = cells[cells["key"].isin([self.noise.keys[place] for place in places])]
+        costs = [
+            (cell.server_threads * cell.server_nodes, cell.math_threads, cell.client_threads, cell.server_processes)
+            for cell in cells["cell"]
+        ]
+        bounds = [math.log(one.most) for one in doubtful or [] if one.most]
+        return choose(self.noise, places, costs, bounds, self.zone)
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """The choice among all sound cells; None where there is none."""
+        return self.choose(self.sound, self.doubtful) if len(self.sound) else None
+
+    def contenders(self, confidence: float) -> list[int]:
+        """Return the places of the sound cells that may be the best."""
+        return contenders(self.noise, self._places(self.sound), confidence)
+
+    def _places(self, cells: pd.DataFrame) -> list[int]:
+        return [place for key in cells["key"] if (place := self.noise.place(key)) is not None]
+
+    @cached_property
+    def tails(self) -> Noise:
+        """The noise of the rounds' p99."""
+        return noise_of(self.grid, "p99_us", self.noise)
+
+    @cached_property
+    def medians(self) -> Noise:
+        """The noise of the rounds' median latency."""
+        return noise_of(self.grid, "p50_us", self.noise)
+
+    def ways(self, recommended: str) -> list[Way]:
+        """Return what to run in each mode and with each engine, in the order of the sweep."""
+        found = []
+        for _, own in self.served.groupby(["line", "panel"], sort=False):
+            sound = own[own["valid"].astype(bool)]
+            if (choice := self.choose(sound) if len(sound) else None) is None:
+                continue
+            mine = sound[sound["key"] == recommended]
+            cell = mine.iloc[0] if len(mine) else self.cell(choice.chosen)
+            found.append(self._way(cell, choice.shown, recommended))
+        return found
+
+    def _way(self, cell: Any, shown: bool, recommended: str) -> Way:
+        p99, note = tail(self, cell)
+        return Way(
+            place=self.place(cell),
+            throughput=Range.of(Estimate(*(cell[name] for name in frames.INTERVAL))),
+            p99=p99,
+            p99_note=note,
+            cost=self.cost(cell),
+            limit=utilisation(cell, self.cores).limit,
+            shown=shown,
+            recommended=cell["key"] == recommended,
+        )
+
+    def cost(self, cell: Any) -> Cost | None:
+        """Return what serving costs in a cell's mode."""
+        return cost_of(self.rows, self.cells, self.medians, cell)
+
+    def certainty(self) -> Certainty:
+        """Return how sure the sweep is."""
+        effects = list(self.noise.effects.values())
+        shaky = self.cells[self.cells["key"].isin(list(self.noise.unstable))]
+        return Certainty(
+            rounds=self.rounds,
+            cells=int(self.grid["key"].nunique()),
+            valid=int(self.cells["valid"].sum()),
+            unstable=[self.place(cell) for _, cell in shaky.iterrows()],
+            noise=math.expm1(self.noise.spread) if self.noise.known else None,
+            aa_pairs=self.pair.pairs,
+            aa_difference=math.expm1(self.pair.difference) if self.pair.pairs else None,
+            aa_check=self.pair.check,
+            drift=math.expm1(max(effects) - min(effects)) if effects else 0.0,
+        )
+
+
+def tail(found: Findings, cell: Any, quantile: float = 0.99) -> tuple[Range | None, str]:
+    """Return a cell's p99 in ms, or why there is none.
+
+    The value is that of all its valid rounds' requests together, the interval is across the rounds.
+    """
+    own = valid(found.rows[found.rows["key"] == cell["key"]])
+    of_rounds = own["p99_us"].dropna().to_numpy(dtype=float) / 1000
+    try:
+        times = [read_samples(found.folder, raw, ["client_infer_ns"])["client_infer_ns"] / 1e6 for raw in own["raw"]]
+    except (DataError, ValueError, KeyError):
+        times = []
+    pooled = np.concatenate(times) if times else np.empty(0)
+    value = certified(pooled, quantile)
+    if value is None and not len(of_rounds):
+        if not times:
+            return None, "single requests' times are gone"
+        return None, f"p99 not certifiable with n {len(pooled):,} (needs {needed(quantile):,})"
+    if len(of_rounds) < len(own):
+        each = [certified(one, quantile) for one in times]
+        of_rounds = np.array([one for one in each if one is not None])
+    ends = _across_rounds(found, cell, of_rounds, len(own))
+    if value is None:
+        value = ends.mean
+    ends = Estimate(value, min(ends.low, value), max(ends.high, value))
+    return Range.of(ends), "" if math.isfinite(ends.low) else "each round has too few requests for an interval"
+
+
+def _across_rounds(found: Findings, cell: Any, of_rounds: Any, rounds: int) -> Estimate:
+    """Return the p99 of a round with its interval, its noise taken from all cells where they have one."""
+    place, aside = found.tails.place(cell["key"]), len(found.noise.set_aside.get(cell["key"], ()))
+    if place is not None and found.tails.known and found.tails.counts[place] + aside == rounds:
+        return Estimate(*(value / 1000 for value in found.tails.interval(place)))
+    if len(of_rounds) < max(rounds, 1):
+        return Estimate(math.nan, math.nan, math.nan)
+    return estimate_positive(of_rounds)
