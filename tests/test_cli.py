@@ -475,7 +475,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     written: list[Path] = []
-    monkeypatch.setattr(sweep, "write_report", written.append)
+    monkeypatch.setattr(sweep, "write_report", lambda folder, _zone: written.append(folder))
     return written
 
 

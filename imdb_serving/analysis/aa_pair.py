@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,9 @@ from imdb_serving.analysis.cells import valid
 from imdb_serving.analysis.noise import Noise
 from imdb_serving.cell import AA_REPEAT, GRID, Cell
 
-NOISIER, QUIETER = "noisier", "quieter"
+Check = Literal["", "noisier", "quieter"]
+NOISIER: Check = "noisier"
+QUIETER: Check = "quieter"
 
 
 class Pair(NamedTuple):
@@ -24,7 +26,7 @@ class Pair(NamedTuple):
 
     pairs: int
     difference: float
-    check: str
+    check: Check
 
 
 ODD = 0.001
@@ -40,7 +42,7 @@ def aa_pair(rows: pd.DataFrame, noise: Noise) -> Pair:
     return Pair(count, math.sqrt(float((differences**2).mean())), _check(rows, noise))
 
 
-def _check(rows: pd.DataFrame, noise: Noise) -> str:
+def _check(rows: pd.DataFrame, noise: Noise) -> Check:
     """Compare the pair's mean differences of whole server processes, which are independent, with what noise makes."""
     differences = aa_differences(rows)
     if not noise.known or differences["round"].nunique() < 2 or _mode(rows) not in noise.modes:

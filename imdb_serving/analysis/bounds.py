@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
@@ -17,7 +17,12 @@ from imdb_serving.analysis.summary import NOT_SERVING
 BUSY = 0.85
 """From this utilisation on a resource is what limits."""
 
-CORES, WORKERS, FRONT, CLIENTS, NOTHING = "cores", "workers", "front", "clients", "nothing"
+Limit = Literal["cores", "workers", "front", "clients", "nothing"]
+CORES: Limit = "cores"
+WORKERS: Limit = "workers"
+FRONT: Limit = "front"
+CLIENTS: Limit = "clients"
+NOTHING: Limit = "nothing"
 
 ONE_THREAD = "flask-dev"
 """The mode whose web server is one thread, which waits for each answer."""
@@ -102,11 +107,11 @@ class Busy(NamedTuple):
     workers: float
     front: float
     clients: float
-    limit: str
+    limit: Limit
     most: str
 
     @property
-    def busiest(self) -> str:
+    def busiest(self) -> Limit:
         """The resource of the highest utilisation, clients aside."""
         return max((CORES, WORKERS, FRONT), key=lambda name: getattr(self, name))
 

@@ -17,6 +17,7 @@ ACHIEVED = 0.99
 TOLERANCE = 1e-4
 FOREIGN_CORES, FOREIGN_SECONDS = 0.25, 0.05
 STEAL_CORES = 0.25
+THROTTLED_SHARE, THROTTLED_SECONDS = 0.01, 0.01
 
 Gate = Callable[[Row], Iterator[Finding]]
 
@@ -118,4 +119,15 @@ def alone(row: Row) -> Iterator[Finding]:
         )
 
 
-GATES: tuple[Gate, ...] = (errors, answers, stages, little, rate, ceiling, alone)
+def throttled(row: Row) -> Iterator[Finding]:
+    """Tell of a quota of CPU time that stopped the processes meanwhile: then its stops were measured."""
+    stopped, wall = row.figures.throttled_s or 0.0, row.figures.wall_s
+    if wall and stopped > max(THROTTLED_SHARE * wall, THROTTLED_SECONDS):
+        yield Finding(
+            "throttled",
+            f"the quota of CPU time stopped the processes for {stopped:.2f} of {wall:.2f} s",
+            "raise the container's CPU limit, or pin it to whole cores (--cpuset-cpus); or take fewer threads",
+        )
+
+
+GATES: tuple[Gate, ...] = (errors, answers, stages, little, rate, ceiling, alone, throttled)

@@ -1,9 +1,11 @@
-"""What was measured or is running: `report`, `compare`, `trace` and `status`."""
+"""What was measured or is running: `report`, `compare`, `trace`, `schema` and `status`."""
 
 from __future__ import annotations
 
+import inspect
 import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +102,7 @@ def status(endpoint: str, timeout: float, credentials: Any) -> None:
     print_status(endpoint, timeout, credentials)
 
 
-def write_report(folder: Path) -> None:
+def write_report(folder: Path, zone: float) -> None:
     """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
     from imdb_serving.measurement.ledger import FILE
     from imdb_serving.report.notebooks import execute
@@ -112,10 +114,17 @@ def write_report(folder: Path) -> None:
         raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
     print("drawing the report", file=sys.stderr)
     executed = folder / "notebooks" / "report.ipynb"
-    execute("report.ipynb", executed, {"folder": str(folder)})
+    execute("report.ipynb", executed, {"folder": str(folder), "zone": zone})
     write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
     print((folder / VERDICT).read_text(encoding="utf-8"), end="")
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
+
+
+zone_option = click.option(
+    "--zone", type=click.FloatRange(0, 50, min_open=True), default=5.0, metavar="PERCENT", show_default=True,
+    help="The shortfall from the best that does not matter: the cheapest cell shown to be so near is recommended.",
+)  # fmt: skip
+"""For the commands that write a verdict."""
 
 
 def run_compare(first: Path, second: Path, loss: float) -> int:
@@ -186,14 +195,16 @@ def compare(first: Path, second: Path, must_see: float) -> None:
 
 @group.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def report(folder: Path) -> None:
+@zone_option
+def report(folder: Path, zone: float) -> None:
     """Rebuild the report of a sweep from its ledger.
 
     \b
     Example:
       imdb-serving report outputs/default
+      imdb-serving report outputs/default --zone 2
     """
-    write_report(folder)
+    write_report(folder, zone / 100)
 
 
 @group.command()
@@ -220,3 +231,33 @@ def trace(folder: Path, **options: Any) -> None:
       imdb-serving trace outputs/default --mode flask --engine paddle --clients 4 --out flask.json
     """
     write_requests(folder, **options)
+
+
+SCHEMAS = {
+    "verdict": "imdb_serving.report.answer:Answer",
+    "ledger": "imdb_serving.cell:Row",
+    "parameters": "imdb_serving.measurement.parameters:SweepParams",
+}
+
+
+@group.command()
+@click.argument("what", type=click.Choice(list(SCHEMAS)))
+def schema(what: str) -> None:
+    """Print the JSON Schema of verdict.json, of a line of ledger.jsonl, or of a parameter file, made from the types.
+
+    \b
+    Example:
+      imdb-serving schema verdict
+    """
+    import msgspec
+
+    from imdb_serving.measurement.parameters import ON_CLUSTER
+
+    module, _, name = SCHEMAS[what].partition(":")
+    made = msgspec.json.schema(getattr(import_module(module), name))
+    for kind in made["$defs"].values():
+        kind["description"] = inspect.cleandoc(kind.get("description", ""))
+    if what == "parameters":
+        made["$defs"][name]["properties"][ON_CLUSTER] = {"type": "object", "description": "What differs on a cluster."}
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": what, **made}
+    print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())

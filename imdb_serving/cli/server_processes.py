@@ -61,11 +61,9 @@ def _why_one(options: ServeOptions, mode: str) -> str:
 
 def usable_cores() -> float:
     """Return how many cores this process may use, by affinity and quota."""
-    from imdb_serving.measurement.machine import cpu_quota
-    from imdb_serving.processes import allowed_cores
+    from imdb_serving.measurement import machine
 
-    count = float(len(allowed_cores()))
-    return min(count, cpu_quota() or count)
+    return machine.usable_cores()
 
 
 def engine_cost(options: ServeOptions, bundle: Bundle | None) -> Cost | None:

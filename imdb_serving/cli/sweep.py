@@ -14,7 +14,7 @@ import click
 
 from imdb_serving.cli import group
 from imdb_serving.cli.overhead import measure_ladder
-from imdb_serving.cli.reading import write_report
+from imdb_serving.cli.reading import write_report, zone_option
 from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
 
@@ -32,13 +32,18 @@ INTERRUPTED = 130
 
 
 class SweepOptions(NamedTuple):
-    """How a sweep is run: its folder, whether to measure all again, how many rounds, or a dry run."""
+    """How a sweep is run: its folder, whether to measure all again, how many rounds, more grids, or a dry run.
+
+    `zone` is the shortfall from the best that is indifferent, in per cent.
+    """
 
     outputs: Path | None = None
     fresh: bool = False
     rounds: int | None = None
     dry_run: bool = False
     cluster: str = ""
+    also: tuple[str, ...] = ()
+    zone: float = 5.0
 
 
 def run_sweep(path: Path, options: SweepOptions) -> int:
@@ -52,7 +57,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     from imdb_serving.measurement.parameters import load_sweep
     from imdb_serving.report.notebooks import interrupt_kernels, notebook_path
 
-    params = load_sweep(path, options.cluster)
+    params = load_sweep(path, options.cluster, options.also)
     if options.rounds:
         params = msgspec.structs.replace(params, rounds=options.rounds)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
@@ -83,7 +88,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
             _say("interrupted; the same command goes on where this one stopped, and")
             _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
             return INTERRUPTED
-        return max(_conclude(folder, made), int(ladder_failed))
+        return max(_conclude(folder, made, options.zone / 100), int(ladder_failed))
 
 
 def _say(words: str) -> None:
@@ -179,7 +184,7 @@ def _tell(params: SweepParams, folder: Path) -> int:
     return 0
 
 
-def _conclude(folder: Path, made: Sweep) -> int:
+def _conclude(folder: Path, made: Sweep, zone: float) -> int:
     """Name the cells that failed, write the report, and return the exit code."""
     from imdb_serving.experiment.grid import describe
 
@@ -191,7 +196,7 @@ def _conclude(folder: Path, made: Sweep) -> int:
         _say(f"round {row.round}, {describe(row)}")
     if bad:
         _say(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more")
-    write_report(folder)
+    write_report(folder, zone)
     return 1 if bad else 0
 
 
@@ -240,6 +245,8 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 )
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
+@click.option("--also", multiple=True, metavar="YAML", help="One more entry of the file's `also`; may be repeated.")
+@zone_option
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
 def sweep(params: Path, **options: Any) -> None:
     """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.
@@ -251,6 +258,7 @@ def sweep(params: Path, **options: Any) -> None:
     Example:
       imdb-serving sweep params/default.yaml
       imdb-serving sweep params/default.yaml --rounds 5
+      imdb-serving sweep params/default.yaml --also '{mode: rpc, server_threads: [8]}'
       imdb-serving sweep params/default.yaml --cluster auto
     """
     sys.exit(run_sweep(params, SweepOptions(**options)))

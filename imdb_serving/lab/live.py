@@ -26,8 +26,8 @@ from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import added
 from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.measurement.measure import Round, assess, client_ceiling, judged
-from imdb_serving.processes import allowed_cores
 
 HISTORY_SECONDS = 30.0
 NOW_SECONDS = 2.0
@@ -49,7 +49,7 @@ class Now(NamedTuple):
     queue: float
     server: float
     clients: float
-    cores: int
+    cores: float
     failures: int
     requests: int
     why: str = ""
@@ -107,7 +107,7 @@ def numbers(stretches: Sequence[Stretch]) -> Now:
     latency = _latency(records, settings.arrivals == CLOSED) if requests else {}
     means = summary.stage_means(records)
     stages = ("prepro", *summary.stage_names(records), "postpro")
-    seconds, cores = sum(stretch.usage.seconds for stretch in stretches) or 1.0, len(allowed_cores())
+    seconds, cores = sum(stretch.usage.seconds for stretch in stretches) or 1.0, usable_cores()
     return Now(
         throughput=rate * settings.batch,
         p50_ms=latency.get("p50_us"),
@@ -267,7 +267,7 @@ def row_of(held: Sequence[Stretch], context: Round, cell: Cell) -> Row:
     sums = {name: mean * 1e-6 * share for name, mean in row.means_us.items()}
     figures = row.figures
     if row.answered and cell.arrivals == CLOSED:
-        ceiling = client_ceiling(row, len(allowed_cores()))
+        ceiling = client_ceiling(row, usable_cores())
         figures = msgspec.structs.replace(figures, of_ceiling=figures.request_rate / ceiling)
     return judged(msgspec.structs.replace(row, answers="", sums_s=sums, figures=figures))
 

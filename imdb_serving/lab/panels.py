@@ -10,7 +10,6 @@ import html
 from collections.abc import Sequence
 from importlib import resources
 
-from imdb_serving.cell import plural
 from imdb_serving.lab.live import HISTORY_SECONDS, Now, Point
 from imdb_serving.lab.word_attribution import Explained, Word
 from imdb_serving.messages import Reply
@@ -48,7 +47,7 @@ def live(now: Now | None, history: Sequence[Point]) -> str:
         _number("p50 / p95 / p99", latency, "ms"),
         sparkline(times, "#D55E00", "p95 in ms"),
         _number("queue", f"{now.queue:.1f}", "requests wait for a worker, on average"),
-        _number("CPU server", f"{now.server:.0%}", f"clients {now.clients:.0%}, of {plural(now.cores, 'core')}"),
+        _number("CPU server", f"{now.server:.0%}", f"clients {now.clients:.0%}, of cores {now.cores:g}"),
         _cpu(now),
     )
     lost = f'<div class="alert" role="alert">{now.failures:,} requests got no answer: {html.escape(now.why)}</div>'

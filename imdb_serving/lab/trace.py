@@ -21,7 +21,7 @@ from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.published import HARDWARE, SAMPLES, published_table
 from imdb_serving.cell import CLOSED, Cell, plural
 from imdb_serving.lab.live import Dot
-from imdb_serving.processes import allowed_cores
+from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.report.chart import FAINT, INK, PAPER, Tooltip, svg_of
 from imdb_serving.report.style import COLOURS, MARKERS
 
@@ -185,7 +185,7 @@ def _bound(axes: Axes, dots: Sequence[Dot]) -> None:
     """Draw the least time that this curve's own demands allow on these cores."""
     if not dots:
         return
-    least, batch = bounds.bounds(frame([dot.row for dot in dots]), len(allowed_cores())), dots[0].cell.batch
+    least, batch = bounds.bounds(frame([dot.row for dot in dots]), usable_cores()), dots[0].cell.batch
     counts = [2 ** (step / 8) for step in range(int(8 * math.log2(CLIENTS[-1])) + 1)]
     times = [SAMPLES / (least.at(count) * batch) for count in counts]
     axes.plot(counts, times, ":", color=INK, lw=1.3, zorder=2)

@@ -10,20 +10,27 @@ from time import perf_counter
 
 import psutil
 
+from imdb_serving.measurement.control_groups import throttled_seconds
 from imdb_serving.measurement.machine import load
 from imdb_serving.processes import allowed_cores
 
 
 @dataclass(slots=True)
 class Usage:
-    """CPU seconds of a block, and the load of the machine (waiting processes) before and after it."""
+    """CPU seconds of a block, and the load of the machine (waiting processes) before and after it.
+
+    `front_s` is what of `server_s` the process took to which clients connect, its children's not counted, and
+    `throttled_s` for how long a quota stopped this process's control groups, None without a quota.
+    """
 
     server_s: float = 0.0
+    front_s: float = 0.0
     client_s: float = 0.0
     busy_s: float = 0.0
     steal_s: float = 0.0
     own_s: float = 0.0
     seconds: float = 0.0
+    throttled_s: float | None = None
     load_before: float = 0.0
     load_after: float = 0.0
 
@@ -50,24 +57,28 @@ class CpuMeter:
         self._pids = servers, clients
         self._trees = (process_tree(servers), process_tree(clients)) if fixed else None
         self._load = load()
-        self._last = self._now()
+        self._last, self._throttled = self._now(), throttled_seconds()
 
     def read(self, usage: Usage | None = None) -> Usage:
         """Return what was used since the last call; `usage` is filled in and returned when it is given."""
         usage = usage or Usage()
         now = self._now()
-        server, client, own, busy, steal, seconds = (new - old for new, old in zip(now, self._last, strict=True))
+        server, front, client, own, busy, steal, seconds = (new - old for new, old in zip(now, self._last, strict=True))
         # A process that ended takes its time with it; a difference below zero means that, and no use.
-        usage.server_s, usage.client_s = max(server, 0.0), max(client, 0.0)
+        usage.server_s, usage.front_s, usage.client_s = max(server, 0.0), max(front, 0.0), max(client, 0.0)
+        throttled = throttled_seconds()
+        usage.throttled_s = None if throttled is None else throttled - (self._throttled or 0.0)
+        self._throttled = throttled
         usage.own_s, usage.busy_s, usage.steal_s, usage.seconds = own, busy, steal, seconds
         usage.load_before, self._last, self._load = self._load, now, load()
         usage.load_after = self._load
         return usage
 
-    def _now(self) -> tuple[float, float, float, float, float, float]:
+    def _now(self) -> tuple[float, float, float, float, float, float, float]:
         servers, clients = self._trees or map(process_tree, self._pids)
         busy, steal = cores_seconds()
-        return _seconds(servers), _seconds(clients), own_seconds(), busy, steal, perf_counter()
+        front = _seconds(servers[:1], count=2)
+        return _seconds(servers), front, _seconds(clients), own_seconds(), busy, steal, perf_counter()
 
 
 @contextmanager
@@ -84,7 +95,7 @@ def added(usages: Sequence[Usage]) -> Usage:
     """Return the usage of several stretches together."""
     total = Usage(load_before=usages[0].load_before, load_after=usages[-1].load_after)
     for usage in usages:
-        for name in ("server_s", "client_s", "busy_s", "steal_s", "own_s", "seconds"):
+        for name in ("server_s", "front_s", "client_s", "busy_s", "steal_s", "own_s", "seconds"):
             setattr(total, name, getattr(total, name) + getattr(usage, name))
     return total
 
@@ -104,11 +115,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return _seconds(process_tree(pids))
 
 
-def _seconds(processes: Sequence[psutil.Process]) -> float:
+def _seconds(processes: Sequence[psutil.Process], count: int = 4) -> float:
+    """Return the CPU time of processes: user, system, and both of children they have waited for; or the first two."""
     total = 0.0
     for process in processes:
         with suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])  # user, system, and both of children it has waited for
+            total += sum(process.cpu_times()[:count])
     return total
 
 

@@ -14,9 +14,9 @@ from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id
 from imdb_serving.measurement.ledger import Ledger, exclusive
+from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
-from imdb_serving.processes import allowed_cores
 from imdb_serving.server_process import ServerSpec
 
 MEASURING = "measuring"
@@ -37,7 +37,7 @@ class Deployment(Protocol):
         """Reserve the machines that a run needs for the block; raise `HostLost` when too few are left."""
 
     @property
-    def client_cores(self) -> int:
+    def client_cores(self) -> float:
         """The number of cores that clients can use."""
 
     @property
@@ -60,8 +60,8 @@ class LocalDeployment:
     nodes: tuple[str, ...] = ()
 
     @property
-    def client_cores(self) -> int:
-        return len(allowed_cores())
+    def client_cores(self) -> float:
+        return usable_cores()
 
     @contextmanager
     def locked_folder(self, folder: Path) -> Iterator[None]:

@@ -4,95 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from imdb_serving.engines.tuning import processor
+from imdb_serving.measurement.control_groups import cpu_quota, memory_limit
 from imdb_serving.processes import allowed_cores
-
-SELF = Path("/proc/self")
-
-
-class Mount(NamedTuple):
-    """Where a hierarchy of groups is mounted: the group at that place, the place, and whether it is of version 2."""
-
-    root: str
-    place: Path
-    unified: bool
-
-
-def cpu_quota(process: Path = SELF) -> float | None:
-    """Return how many cores the strictest group allows, None for no limit.
-
-    `process` is the process's folder in /proc.
-    """
-    paths = dict(_paths(process))
-    found = [
-        quota
-        for mount in _mounts(process)
-        for folder in _up(mount, paths.get("" if mount.unified else "cpu", "/"))
-        if (quota := _quota(folder, unified=mount.unified)) is not None
-    ]
-    return round(min(found), 2) if found else None
-
-
-def _paths(process: Path) -> Iterator[tuple[str, str]]:
-    """Yield the process's group by controller; of version 2, which has one for all, by an empty name."""
-    for line in _read_quota_file(process / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for name in controllers.split(","):
-            yield name, path
-
-
-def _mounts(process: Path) -> Iterator[Mount]:
-    """Yield the mounted hierarchies that limit CPU time."""
-    for line in _read_quota_file(process / "mountinfo").splitlines():
-        place, _, kind = line.partition(" - ")
-        fields, (system, *_, options) = place.split(" "), kind.split(" ")
-        if system == "cgroup2" or (system == "cgroup" and "cpu" in options.split(",")):
-            yield Mount(_plain(fields[3]), Path(_plain(fields[4])), system == "cgroup2")
-
-
-def _plain(text: str) -> str:
-    """Return a path without the escapes that mountinfo has for white space."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def _up(mount: Mount, path: str) -> Iterator[Path]:
-    """Yield the folders of a group and of all above it that can be seen; otherwise the mount's own."""
-    try:
-        inner = PurePosixPath(path).relative_to(mount.root)
-    except ValueError:
-        inner = PurePosixPath()
-    folder = mount.place / inner
-    yield folder
-    while folder != mount.place and mount.place in folder.parents:
-        folder = folder.parent
-        yield folder
-
-
-def _quota(folder: Path, *, unified: bool) -> float | None:
-    if unified:
-        quota, _, period = _read_quota_file(folder / "cpu.max").partition(" ")
-    else:
-        quota, period = _read_quota_file(folder / "cpu.cfs_quota_us"), _read_quota_file(folder / "cpu.cfs_period_us")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
-
-
-def _read_quota_file(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return ""
-
 
 CPU_FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 SMT = Path("/sys/devices/system/cpu/smt/active")
@@ -116,10 +39,22 @@ def machine_facts() -> dict[str, Any]:
         "governor": _read(CPU_FREQUENCY),
         "boost": next((f"{path.name} {value}" for path in BOOST if (value := _read(path))), ""),
         "hypervisor": "hypervisor" in _read(Path("/proc/cpuinfo")),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": round(allowed_memory() / 2**30, 1),
         "system": platform.platform(),
         "python": platform.python_version(),
     }
+
+
+def usable_cores() -> float:
+    """Return how many cores this process may use: the least of affinity and its control groups' quota."""
+    count = float(len(allowed_cores()))
+    return min(count, cpu_quota() or count)
+
+
+def allowed_memory() -> int:
+    """Return the bytes of memory that this process may use, by the machine and its control groups."""
+    total = psutil.virtual_memory().total
+    return min(total, memory_limit() or total)
 
 
 def load() -> float:
@@ -195,7 +130,7 @@ def present_state() -> dict[str, Any]:
         "load": load(),
         "busiest": names,
         "steal": (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / total if total > 0 else 0.0,
-        "memory_gib": psutil.virtual_memory().available / 2**30,
+        "memory_gib": min(psutil.virtual_memory().available, allowed_memory()) / 2**30,
         "clock": _read(CLOCK_SOURCE),
     }
 

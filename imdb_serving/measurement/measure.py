@@ -234,9 +234,11 @@ def _figures(cell: Cell, context: Round, blocks: Sequence[Sequence[ClientRecord]
     figures = Figures(
         throughput=rate * samples / answered,
         server_cpu_us=usage.server_s / answered * 1e6,
+        front_cpu_us=usage.front_s / answered * 1e6 if usage.front_s else None,
         client_cpu_us=sum(record.cpu_s for record in records) / answered * 1e6,
         foreign_cores=usage.foreign_cores,
         steal_cores=usage.steal_cores,
+        throttled_s=usage.throttled_s,
         load_before=usage.load_before,
         load_after=usage.load_after,
         of_ceiling=rate / ceiling if ceiling else None,
@@ -244,7 +246,7 @@ def _figures(cell: Cell, context: Round, blocks: Sequence[Sequence[ClientRecord]
     return msgspec.structs.replace(figures, **measured)
 
 
-def client_ceiling(row: Row, cores: int) -> float:
+def client_ceiling(row: Row, cores: float) -> float:
     """Return the requests a second that a calibrated number of clients can send at most, were the server free.
 
     So many clients need `client_cpu_us` of a core for each request, and each can use one of the `cores`.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
+from imdb_serving.analysis.bounds import Limit
 from imdb_serving.analysis.intervals import Estimate
 from imdb_serving.cell import Cell
 
@@ -58,7 +60,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     parts: dict[str, Range] = {}
     flask_adds: Range | None = None
     server_threads: int = 0
-    source: str = "ladder"
+    source: Literal["ladder", "grid"] = "ladder"
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     p99: Range | None
     p99_note: str
     cost: Cost | None
-    limit: str
+    limit: Limit
     shown: bool
     recommended: bool = False
 
@@ -88,7 +90,7 @@ class EngineGain(msgspec.Struct, frozen=True, kw_only=True):
     other: str
     at: Place
     ratio: Range
-    told: str
+    told: Literal["more", "less", "cannot be told"]
     agreement: str
     slower: str = ""
     thread_step: tuple[int, int] | None = None
@@ -132,7 +134,7 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
     noise: float | None
     aa_pairs: int
     aa_difference: float | None
-    aa_check: str
+    aa_check: Literal["", "noisier", "quieter"]
     drift: float
 
 
@@ -147,7 +149,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     run: str = ""
-    status: str = "refused"
+    status: Literal["recommended", "refused"] = "refused"
     shown: bool = False
     zone: float = 0.05
     recommended: Place | None = None

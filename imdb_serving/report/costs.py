@@ -8,21 +8,12 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.analysis import usl
-from imdb_serving.analysis.bounds import (
-    CLIENTS,
-    CORES,
-    FRONT,
-    NOTHING,
-    WORKERS,
-    front_cpu_us,
-    op_names,
-    utilisation,
-    workers_cpu_us,
-)
+from imdb_serving.analysis.bounds import WORKERS, front_cpu_us, op_names, utilisation, workers_cpu_us
 from imdb_serving.analysis.usl import Curve, analyse
 from imdb_serving.cell import LOCAL_MODES, plural
 from imdb_serving.report import frames
 from imdb_serving.report.tables import styled
+from imdb_serving.report.ways import LIMITS
 
 FRONT_PROCESS, WORKER_PROCESSES, SERVER_PROCESS, CLIENT_PROCESSES = "front", "workers", "server", "clients"
 
@@ -49,15 +40,6 @@ def op_share(cell: Any) -> tuple[str, float]:
     return most, times[most] / (sum(times.values()) or 1.0) if most else 0.0
 
 
-LIMITS = {
-    CORES: "cores",
-    WORKERS: "workers ({most})",
-    FRONT: "the front",
-    CLIENTS: "too few clients",
-    NOTHING: "nothing is busy",
-}
-
-
 def curves(rows: pd.DataFrame, cells: pd.DataFrame, folder: Path) -> dict[tuple[str, str, int], Curve]:
     """Return the analysis of every curve that has a valid cell, by line, panel and server threads."""
     found = {}
@@ -79,7 +61,7 @@ def of_cells(cells: pd.DataFrame, cores: float) -> Any:
                 "with": cell["panel"],
                 "server threads": cell["server_threads"],
                 "clients": cell["client_threads"],
-                "limit": LIMITS[busy.limit].format(most=busy.most),
+                "limit": LIMITS[busy.limit] + (f" ({busy.most})" if busy.limit == WORKERS else ""),
                 "cores": f"{busy.cores:.0%}",
                 "workers": f"{busy.workers:.0%}",
                 "front": f"{busy.front:.0%}" if busy.front else "",

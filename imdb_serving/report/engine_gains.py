@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -15,7 +15,10 @@ from imdb_serving.report.answer import EngineGain, Place, Range, place_of
 CONFIDENCE = 0.99
 """Of all engines together: a wrong word about an engine is worse than none."""
 
-MORE, LESS, UNTOLD = "more", "less", "cannot be told"
+Told = Literal["more", "less", "cannot be told"]
+MORE: Told = "more"
+LESS: Told = "less"
+UNTOLD: Told = "cannot be told"
 
 FOLLOWS = ("engine", "net", "model", "worker_kind", "service", "samples", "passes")
 """What may differ between the cells of two engines that are compared."""
@@ -59,7 +62,7 @@ def _distance(cell: Any, chosen: Any) -> tuple[Any, ...]:
 
 def _gain(cells: pd.DataFrame, noise: Noise, one: Any, two: Any, confidence: float) -> EngineGain:
     ratio = _ratio(noise, two, one, confidence)
-    told = UNTOLD if ratio.holds(1.0) else MORE if ratio.value > 1 else LESS
+    told: Told = UNTOLD if ratio.holds(1.0) else MORE if ratio.value > 1 else LESS
     slower = one if ratio.value < 1 else two
     step = _thread_step(cells, slower)
     return EngineGain(

@@ -7,7 +7,8 @@ from typing import Any
 
 from IPython.display import Markdown
 
-from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, verdict
+from imdb_serving.analysis.choice import ZONE
+from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, verdict, ways
 from imdb_serving.report.chart import Charts
 from imdb_serving.report.charts import bars, latency, nodes, rungs, threads
 from imdb_serving.report.page import Markup
@@ -20,20 +21,27 @@ Part = Charts | Markup | Markdown | None
 class Report:
     """The report of one sweep. Figures are saved in its folder as they are drawn."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """Read the newest run in a sweep's folder; raise `DataError` when there is none."""
+    def __init__(self, folder: str | Path, zone: float = ZONE) -> None:
+        """Read the newest run in a sweep's folder; raise `DataError` when there is none.
+
+        `zone` is the shortfall from the best that is indifferent, as a share of the best.
+        """
         self.folder = Path(str(folder))
         self._figures = self.folder / "figures"
         self.rows = frames.load(self.folder)
         self.cells = frames.cells(self.rows)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
         tables.write_cells(self.rows, self.folder / "cells.csv")
-        self._verdict = verdict.verdict(self.rows, self.folder)
+        self._verdict = verdict.verdict(self.rows, self.folder, zone)
         verdict.save(self._verdict, self.folder)
 
     def verdict(self) -> Verdict:
         """Return what to run, why, and how sure that is."""
         return self._verdict
+
+    def what_to_run(self) -> Any:
+        """Return what to run in each mode and with each engine, as a table."""
+        return ways.show(self._verdict.answer.ways, self._verdict.answer.zone)
 
     def setting(self) -> Markup:
         """Return what was measured, on which machine, and whether answers were right."""

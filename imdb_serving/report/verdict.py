@@ -16,7 +16,7 @@ import pandas as pd
 from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, utilisation
 from imdb_serving.analysis.choice import MOST_ROUNDS, ZONE, Choice
 from imdb_serving.cell import FAILED, listed, plural
-from imdb_serving.report import answer, costs, frames, open_loop, serving_cost
+from imdb_serving.report import answer, costs, frames, open_loop, serving_cost, ways
 from imdb_serving.report.answer import Answer, Certainty, Doubtful, Edge, EngineGain, Place, Range
 from imdb_serving.report.chart import inline_markup
 from imdb_serving.report.edges import edges_of
@@ -92,7 +92,8 @@ FILE = "verdict.txt"
 
 def save(made: Verdict, folder: Path) -> None:
     """Write a verdict beside the report: in words for the command that asked for it, and as numbers for programs."""
-    (folder / FILE).write_text(made.text + "\n", encoding="utf-8")
+    below = [f"{ways.caption(made.answer.zone)}\n{table}"] if (table := ways.text(made.answer.ways)) else []
+    (folder / FILE).write_text("\n\n".join([made.text, *below]) + "\n", encoding="utf-8")
     (folder / answer.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made.answer), indent=1) + b"\n")
 
 

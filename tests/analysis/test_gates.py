@@ -45,6 +45,7 @@ FAILING = {
     "rate": row(OPEN, achieved=985.0),
     "clients": row(of_ceiling=0.71),
     "alone": row(foreign_cores=1.0),
+    "throttled": row(throttled_s=0.02),
 }
 
 

@@ -1,4 +1,4 @@
-"""The CPU quota of a control group, as Linux lays out both versions, in and out of containers."""
+"""What control groups allow and when they stop a process, as Linux lays out both versions, in and out of containers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imdb_serving.measurement.machine import cpu_quota
+from imdb_serving.measurement.control_groups import cpu_quota, memory_limit, throttled_seconds
 
 
 def lay_out(folder: Path, groups: str, mounts: str, files: dict[str, str]) -> Path:
@@ -68,3 +68,39 @@ def test_this_process_has_one_or_none() -> None:
 
 def test_a_system_without_proc_has_none(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path / "nothing") is None
+
+
+MEMORY_CASES = {
+    "none": ("0::/\n", V2, {"fs/cpu.stat": "usage_usec 1"}, None),
+    "version 2, above": ("0::/a/b\n", V2, {"fs/a/memory.max": "1000000", "fs/a/b/memory.max": "max"}, 1_000_000),
+    "version 1": (GROUPS_1, V1, {"memory/deep/memory.limit_in_bytes": "5000", "memory/memory.limit_in_bytes": "9"}, 9),
+    "version 1, no limit": (GROUPS_1, V1, {"memory/deep/memory.limit_in_bytes": "9223372036854771712"}, None),
+}
+
+
+@pytest.mark.parametrize("name", MEMORY_CASES)
+def test_the_least_memory_counts(name: str, tmp_path: Path) -> None:
+    groups, mounts, files, limit = MEMORY_CASES[name]
+    assert memory_limit(lay_out(tmp_path, groups, mounts, files)) == limit
+
+
+HALF = {"fs/a/cpu.max": "50000 100000"}
+OF_TASK = {**of_1("cpu/user/task/", 50000), "cpu/user/task/cpu.stat": "nr_periods 3\nthrottled_time 250000000"}
+THROTTLED_CASES = {
+    "no quota": ("0::/a\n", V2, {"fs/a/cpu.max": "max 100000", "fs/a/cpu.stat": "throttled_usec 5"}, None),
+    "version 2": ("0::/a\n", V2, {**HALF, "fs/a/cpu.stat": "usage_usec 9\nthrottled_usec 1500000"}, 1.5),
+    "version 2, above": (
+        "0::/a/b\n",
+        V2,
+        {**HALF, "fs/a/cpu.stat": "throttled_usec 7000000", "fs/a/b/cpu.max": "x"},
+        7,
+    ),
+    "version 1": (GROUPS_1, V1, OF_TASK, 0.25),
+    "garbage": ("0::/a\n", V2, {**HALF, "fs/a/cpu.stat": "throttled_usec many"}, None),
+}
+
+
+@pytest.mark.parametrize("name", THROTTLED_CASES)
+def test_the_time_that_a_quota_stopped_the_group_is_known(name: str, tmp_path: Path) -> None:
+    groups, mounts, files, seconds = THROTTLED_CASES[name]
+    assert throttled_seconds(lay_out(tmp_path, groups, mounts, files)) == seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ for tag in (INT, FLOAT):
     _Loader.add_constructor(tag, _Loader.construct_number)
 
 
-def load_sweep(path: Path, cluster: str = "") -> SweepParams:
-    """Read a sweep's YAML file, for another cluster than it names if one is given.
+def load_sweep(path: Path, cluster: str = "", more: Sequence[str] = ()) -> SweepParams:
+    """Read a sweep's YAML file, for another cluster than it names if one is given, with `more` entries of its `also`.
 
     On a cluster its section `on_cluster` overrules the rest; what is wrong there is told on one machine as well.
 
@@ -86,6 +87,8 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
         raise ConfigError(f"{path}: {ON_CLUSTER}: expected 'name: value' lines, indented")
     if cluster:
         values["cluster"] = cluster
+    if more:
+        values["also"] = [*(values.get("also") or []), *map(_entry, more)]
     also = values.get("also")
     for entry in [values, section, *(also if isinstance(also, list) else [])]:
         if isinstance(entry, dict) and entry.get("engine", "") is None:
@@ -95,3 +98,16 @@ def load_sweep(path: Path, cluster: str = "") -> SweepParams:
     if on_cluster and values.get("cluster", LOCAL) != LOCAL:
         return on_cluster
     return make(SweepParams, values, str(path))
+
+
+def _entry(words: str) -> dict[str, Any]:
+    """Read an entry of `also` that was given by itself."""
+    try:
+        entry = yaml.load(words, _Loader)  # noqa: S506 - it is a safe one
+    except (ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read --also {words!r}: {error}") from error
+    if not isinstance(entry, dict):
+        raise ConfigError(
+            f"--also: expected names and values as in '{{mode: rpc, server_threads: [8]}}', got {words!r}"
+        )
+    return entry

@@ -1,0 +1,78 @@
+"""The table below the verdict: what to run in each mode and with each engine. For a page and for a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, WORKERS
+from imdb_serving.report.answer import Range, Way
+from imdb_serving.report.tables import styled
+
+LIMITS = {
+    CORES: "cores", WORKERS: "workers", FRONT: "the front", CLIENTS: "too few clients", NOTHING: "nothing is busy",
+}  # fmt: skip
+
+MARK = "*"
+
+
+def table(ways: list[Way]) -> pd.DataFrame:
+    """Return the ways as words, the recommended one marked; throughput and p99 with their 95 % intervals."""
+    rows = [
+        {
+            "": MARK if way.recommended else "",
+            "mode": way.place.line,
+            "with": way.place.panel or f"engine {way.place.engine}",
+            "threads": str(way.place.server_threads),
+            "clients": str(way.place.client_threads),
+            "reviews/s": _rate(way.throughput),
+            "p99 [ms]": _time(way.p99) if way.p99 else "not certifiable",
+            "over the bare model [ms]": _time(way.cost.added) if way.cost else "not measured",
+            "limit": LIMITS[way.limit],
+            "best": "shown" if way.shown else "not shown",
+        }
+        for way in ways
+    ]
+    return pd.DataFrame(rows)
+
+
+def show(ways: list[Way], zone: float) -> Any:
+    """Return the table styled for a page, the recommended row standing out; None where there is no way to tell of."""
+    if not ways:
+        return None
+    found = table(ways)
+    chosen = found[""] == MARK
+    return (
+        styled(found)
+        .apply(lambda _: ["font-weight: bold" if mark else "" for mark in chosen], axis=0)
+        .set_caption(caption(zone))
+    )
+
+
+def caption(zone: float) -> str:
+    """Say what the table shows."""
+    return (
+        f"What to run in each mode and with each engine ({MARK}: recommended; 95 % intervals). The last column tells "
+        f"whether it is shown to be within {zone:.0%} of the best of its row's mode and engine."
+    )
+
+
+def text(ways: list[Way]) -> str:
+    """Return the table for a terminal, empty where there is nothing to tell."""
+    if not ways:
+        return ""
+    found = table(ways)
+    lines = [list(found.columns), *found.to_numpy().tolist()]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    padded = ([word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(line).rstrip() for line in padded)
+
+
+def _rate(value: Range) -> str:
+    return f"{value.value:,.0f}" + (f" ({value.low:,.0f} to {value.high:,.0f})" if value.low and value.high else "")
+
+
+def _time(value: Range) -> str:
+    between = "" if value.low is None or value.high is None else f" ({value.low:.2g} to {value.high:.2g})"
+    return f"{value.value:.2g}{between}"
