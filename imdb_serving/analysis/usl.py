@@ -29,13 +29,16 @@ CONFIDENCE = 0.95
 
 
 class Law(NamedTuple):
-    """A fitted law: its coefficients, their intervals over resampled rounds, and the greatest relative residual."""
+    """A fitted law: its coefficients, their intervals, and the greatest relative residual.
+
+    The intervals are None where there was one round only: nothing tells then how far the coefficients may be off.
+    """
 
     gamma: float
     alpha: float
     beta: float
-    alpha_interval: tuple[float, float]
-    beta_interval: tuple[float, float]
+    alpha_interval: tuple[float, float] | None
+    beta_interval: tuple[float, float] | None
     residual: float
     most: int
 
@@ -59,15 +62,18 @@ class Law(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """The number of clients of greatest throughput; infinite without coherency costs."""
-        return math.sqrt(max(1 - self.alpha, 0) / self.beta) if self.beta > 0 else math.inf
+        """The number of clients of greatest throughput; infinite without coherency costs that are shown to be there."""
+        if self.beta <= 0 or self.beta_interval is None or self.beta_interval[0] <= 0:
+            return math.inf
+        return math.sqrt(max(1 - self.alpha, 0) / self.beta)
 
 
 def fit(rounds: Mapping[int, Sequence[float]], seed: int = 1, unit: str = "client") -> Law | str:
     """Fit the law to throughputs by client count, each a list over the rounds; return why not, where it may not be.
 
-    What is counted may be another `unit`. Intervals are from rounds resampled with replacement (bootstrap, `RESAMPLES`
-    times, seeded).
+    What is counted may be another `unit`. Intervals are from a parametric bootstrap (`RESAMPLES` times, seeded): the
+    spread of a mean is that of all counts' residuals together, what their rounds share taken out, and its own doubt is
+    drawn too, for rounds are few.
     """
     counts = sorted(rounds)
     if len(counts) < LEAST_COUNTS:
@@ -77,16 +83,37 @@ def fit(rounds: Mapping[int, Sequence[float]], seed: int = 1, unit: str = "clien
     if not (means > 0).all():
         return f"a {unit} count has no throughput"
     gamma, alpha, beta = _coefficients(clients, means)
+    intervals = _intervals(clients, means, [np.log(rounds[count]) for count in counts], seed)
+    law = Law(gamma, alpha, beta, *intervals, 0.0, counts[-1])
+    predicted = np.array([law._at(count) for count in counts])
+    return law._replace(residual=float(np.abs(predicted / means - 1).max()))
+
+
+Interval = tuple[float, float]
+
+
+def _intervals(
+    clients: NDArray[np.float64], means: NDArray[np.float64], logs: list[NDArray[np.float64]], seed: int
+) -> tuple[Interval | None, Interval | None]:
+    """Return the intervals of alpha and beta, None where no count has two rounds."""
+    left = [own - own.mean() for own in logs]
+    lengths = np.array([len(own) for own in logs])
+    freedom = int((lengths - 1).sum())
+    if freedom and len(set(lengths)) == 1 and len(logs) > 1:  # the same rounds
+        left = list(np.array(left) - np.array(left).mean(axis=0))
+        freedom = (len(logs) - 1) * (int(lengths[0]) - 1)
+    if not freedom:
+        return None, None
+    spread = math.sqrt(sum(float((own**2).sum()) for own in left) / freedom)
     generator = np.random.default_rng(seed)
     tries = []
     for _ in range(RESAMPLES):
-        drawn = [generator.choice(rounds[count], len(rounds[count])).mean() for count in counts]
-        tries.append(_coefficients(clients, np.array(drawn))[1:])
+        scale = spread * math.sqrt(freedom / generator.chisquare(freedom))
+        drawn = means * np.exp(generator.normal(0, scale / np.sqrt(lengths)))
+        tries.append(_coefficients(clients, drawn)[1:])
     ends = [100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2]
     alphas, betas = (tuple(map(float, np.percentile(column, ends))) for column in zip(*tries, strict=True))
-    law = Law(gamma, alpha, beta, (alphas[0], alphas[1]), (betas[0], betas[1]), 0.0, counts[-1])
-    predicted = np.array([law._at(count) for count in counts])
-    return law._replace(residual=float(np.abs(predicted / means - 1).max()))
+    return (alphas[0], alphas[1]), (betas[0], betas[1])
 
 
 def _coefficients(clients: NDArray[np.float64], throughput: NDArray[np.float64]) -> tuple[float, float, float]:

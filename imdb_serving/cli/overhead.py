@@ -176,6 +176,38 @@ def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
     return True
 
 
+def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float) -> None:
+    """Measure the rungs of serving with as many server threads as the verdict recommends, where the ladder had others.
+
+    They are rounds of their own, numbered behind those of other counts, each with the bare model beside.
+    """
+    from imdb_serving.cell import plural
+    from imdb_serving.experiment.ladder import OF_MODES, run_ladder
+    from imdb_serving.measurement.parameters import LadderParams
+    from imdb_serving.report import frames
+    from imdb_serving.report.verdict import verdict
+
+    place = verdict(frames.load(folder), folder, zone).answer.recommended
+    if place is None or place.mode not in OF_MODES or place.server_threads == LadderParams().server_threads:
+        return
+    rungs = ["bare", "inproc", *dict.fromkeys([OF_MODES[place.mode], "flask"])]
+    threads = place.server_threads
+    print(f"the overhead ladder with {plural(threads, 'server thread')}: {', '.join(rungs)}", file=sys.stderr)
+    more = LadderParams(
+        engines=[place.engine],
+        net=params.net,
+        model=params.model,
+        server_threads=threads,
+        math_threads=params.math_threads,
+        rounds=params.ladder_rounds,
+        seed=params.seed,
+        sweep=folder.name,
+        run=run,
+        outputs=str(folder.parent),
+    )
+    run_ladder(more, lambda words: print(words, file=sys.stderr), rungs, params.ladder_rounds * threads + 1)
+
+
 def run_ladder_notebook(params: LadderParams) -> None:
     """Measure the overhead ladder through its notebook, write its page, and print its table."""
     import msgspec

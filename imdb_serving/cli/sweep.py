@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.overhead import measure_ladder
+from imdb_serving.cli.overhead import measure_ladder, measure_recommended
 from imdb_serving.cli.reading import write_report, zone_option
 from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
@@ -83,7 +83,10 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         try:
             made.measure()
-            ladder_failed = _has_ladder(params) and not measure_ladder(params, folder, made.run)
+            ladder_failed = False
+            if _has_ladder(params):
+                ladder_failed = not measure_ladder(params, folder, made.run)
+                measure_recommended(params, folder, made.run, options.zone / 100)
         except KeyboardInterrupt:
             _say("interrupted; the same command goes on where this one stopped, and")
             _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")

@@ -32,11 +32,14 @@ Plan = dict[int, list[tuple[int, Block]]]
 """By round, the blocks that are left to measure, each with its place in the round's order."""
 
 
-def left_of(blocks: Sequence[Block], rounds: int, seed: str, context: Context, ledger: Ledger) -> Plan:
-    """Return the blocks, with their places, that each round has still to measure: all, unless a run was interrupted."""
+def left_of(blocks: Sequence[Block], rounds: int, seed: str, context: Context, ledger: Ledger, first: int = 1) -> Plan:
+    """Return the blocks, with their places, that each round has still to measure: all, unless a run was interrupted.
+
+    Rounds are numbered from `first` on.
+    """
     done: dict[str, set[tuple[str, int]]] = {}
     left: Plan = {}
-    for number in range(1, rounds + 1):
+    for number in range(first, first + rounds):
         for place, block in enumerate(shuffled(blocks, seed, number)):
             row = context(number, block.cell).row(block.cell)
             if row.run not in done:

@@ -7,7 +7,7 @@ rows of the sweep's ledger.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,6 +65,11 @@ PASSES = {"flask-gateway": 2, "flask-dev": 2, "flask-dev-curl": 1}
 USUAL_PASSES = 5
 """How often a block sends its reviews: short requests more often, so that clients are at work together for longer."""
 
+OF_MODES = {
+    "rpc": "rpc-tcp", "socket": "socket", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev",
+}  # fmt: skip
+"""The rung of each mode of a grid."""
+
 ALL: dict[str, Rung] = {**RUNGS, ASIDE: (ASIDE, "", "keep-alive")}
 _NAMES = {fields: name for name, fields in ALL.items()}
 
@@ -76,8 +81,13 @@ def rung_of(cell: Cell) -> str:
     return _NAMES[cell.mode, cell.endpoint, cell.client_kind]
 
 
-def run_ladder(params: LadderParams, progress: Progress = print) -> list[Row]:
+def run_ladder(
+    params: LadderParams, progress: Progress = print, rungs: Collection[str] = (), first_round: int = 1
+) -> list[Row]:
     """Measure the ladder with each engine, append every block to the ledger, and return the rows.
+
+    Where `rungs` are named, those are measured with one client; else all, with as many clients as workers as well.
+    Rounds are numbered from `first_round` on.
 
     The model is trained if need be. A rung that fails is a row with its reason; an engine whose servers do not start
     fails all its rungs.
@@ -88,10 +98,10 @@ def run_ladder(params: LadderParams, progress: Progress = print) -> list[Row]:
         params = msgspec.structs.replace(params, run=new_run())
     ledger = Ledger(outputs_folder(params))
     for engine in params.engines:
-        context = _context(params, engine, ledger)
-        blocks = [Block(cell, rung_of(cell)) for cell in _cells(params, engine)]
+        context = _context(params, engine, ledger, first_round)
+        blocks = [Block(cell, rung_of(cell)) for cell in _cells(params, engine, rungs)]
         seed = f"{params.seed}/{engine}"
-        left = left_of(blocks, params.rounds, seed, context, ledger)
+        left = left_of(blocks, params.rounds, seed, context, ledger, first_round)
         if not left:
             continue
         try:
@@ -105,11 +115,11 @@ def run_ladder(params: LadderParams, progress: Progress = print) -> list[Row]:
         except (ServingError, OSError) as error:
             progress(f"FAILED {engine}: {error}")
             for block in blocks:
-                ledger.append(context(1, block.cell).failed(block.cell, error), [])
+                ledger.append(context(first_round, block.cell).failed(block.cell, error), [])
     return [row for row in newest(ledger.rows()) if row.run == params.run and row.cell.series == LADDER]
 
 
-def _context(params: LadderParams, engine: str, ledger: Ledger) -> Context:
+def _context(params: LadderParams, engine: str, ledger: Ledger, first_round: int) -> Context:
     """Return what makes a round of one engine: its own part of the reviews, with the bare engine's answers to them."""
     folder = model_folder(params)
     spec, model = _engine_and_model(params, engine)
@@ -126,15 +136,15 @@ def _context(params: LadderParams, engine: str, ledger: Ledger) -> Context:
         nonlocal reference
         if reference is None:
             reference = reference_answers(ledger.folder, spec, model, model_id(model), lines)
-        begin = in_a_round * max(number - 1, 0)
+        begin = in_a_round * max(number - first_round, 0)
         part = slice(begin, begin + cell.samples)  # one client sends the first part of the round's reviews
         return Round(params.run, number, params.seed, card["id"], who, lines[part], reference[part])
 
     return context
 
 
-def _cells(params: LadderParams, engine: str) -> list[Cell]:
-    """Return all rungs with one client and with as many as workers."""
+def _cells(params: LadderParams, engine: str, rungs: Collection[str]) -> list[Cell]:
+    """Return all rungs with one client and with as many as workers; of named ones those with one client."""
     facts = facts_of(engine)
     return [
         Cell(
@@ -154,7 +164,8 @@ def _cells(params: LadderParams, engine: str) -> list[Cell]:
             passes=PASSES.get(rung, USUAL_PASSES),
         )
         for rung, (mode, endpoint, kind) in ALL.items()
-        for clients in sorted({1, params.server_threads})
+        if not rungs or rung in rungs
+        for clients in sorted({1, 1 if rungs else params.server_threads})
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,22 @@ def of_curves(found: dict[tuple[str, str, int], Curve]) -> Any:
     return styled(pd.DataFrame(table))
 
 
+def between(interval: usl.Interval | None, digits: int) -> str:
+    """Return an interval in words, or that there is none to tell."""
+    if interval is None:
+        return "(one round: no interval)"
+    return f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
 def _law(law: usl.Law | str) -> dict[str, str]:
     if isinstance(law, str):
         return {"contention": law, "coherency": "", "greatest residual": "", "peak [clients]": ""}
-    alpha = f"{law.alpha:.3f} [{law.alpha_interval[0]:.3f}, {law.alpha_interval[1]:.3f}]"
-    beta = f"{law.beta:.4f} [{law.beta_interval[0]:.4f}, {law.beta_interval[1]:.4f}]"
+    alpha = f"{law.alpha:.3f} {between(law.alpha_interval, 3)}"
+    beta = f"{law.beta:.4f} {between(law.beta_interval, 4)}"
     if not law.fits:
         peak = "the law does not fit"
+    elif law.peak == math.inf:
+        peak = "none that can be told"
     elif law.peak > usl.FURTHEST * law.most:
         peak = f"beyond {usl.FURTHEST * law.most:.0f}"
     else:

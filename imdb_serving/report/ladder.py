@@ -70,6 +70,8 @@ def rungs(rows: Sequence[Row]) -> pd.DataFrame:
     if table.empty:
         raise DataError("the ladder was not measured: set `ladder_rounds` in the parameter file")
     table["rung"] = [rung_of(cell) for cell in table["cell"]]
+    whole: Any = table.groupby(["engine", "round"])["rung"].transform(lambda names: LAST in set(names))
+    table = table[whole.astype(bool)]  # others have the rungs of the recommended cell alone
     sound = analysis.valid(table)
     for case in cases(table):
         engine, clients = case

@@ -10,12 +10,8 @@ from imdb_serving.analysis.cells import valid
 from imdb_serving.analysis.intervals import Estimate, estimate
 from imdb_serving.analysis.noise import Noise
 from imdb_serving.cell import LADDER, plural
-from imdb_serving.experiment.ladder import rung_of
+from imdb_serving.experiment.ladder import OF_MODES, rung_of
 from imdb_serving.report.answer import Cost, Range
-
-RUNG_OF_MODE = {
-    "rpc": "rpc-tcp", "socket": "socket", "flask": "flask", "flask-gateway": "flask-gateway", "flask-dev": "flask-dev",
-}  # fmt: skip
 
 NOT_MEASURED = "What serving costs over the bare model was not measured: set ladder_rounds, or add the mode bare."
 NOT_DISTINGUISHABLE = "not distinguishable from 0"
@@ -31,9 +27,9 @@ def cost_of(rows: pd.DataFrame, cells: pd.DataFrame, noise: Noise, cell: Any) ->
 
 def _by_ladder(rows: pd.DataFrame, cell: Any) -> Cost | None:
     rungs = valid(rows[(rows["series"] == LADDER) & (rows["engine"] == cell["engine"]) & (rows["client_threads"] == 1)])
-    if rungs.empty or cell["mode"] not in RUNG_OF_MODE:
+    if rungs.empty or cell["mode"] not in OF_MODES:
         return None
-    mine = RUNG_OF_MODE[cell["mode"]]
+    mine = OF_MODES[cell["mode"]]
     rungs = rungs.assign(rung=[rung_of(one) for one in rungs["cell"]])
     counts = sorted(set(rungs.loc[rungs["rung"] == mine, "server_threads"]))
     if not counts:

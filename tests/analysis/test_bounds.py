@@ -143,9 +143,41 @@ def test_noise_gives_intervals_that_hold_the_truth() -> None:
     noisy = {n: list(np.array(values) * generator.normal(1, 0.02, 3)) for n, values in law(COUNTS).items()}
     found = usl.fit(noisy)
     assert isinstance(found, usl.Law)
+    assert found.alpha_interval is not None
+    assert found.beta_interval is not None
     assert found.alpha_interval[0] <= 0.05 <= found.alpha_interval[1]
     assert found.beta_interval[0] <= 0.002 <= found.beta_interval[1]
     assert found == usl.fit(noisy)  # seeded
+
+
+@pytest.mark.parametrize("rounds", [2, 3])
+def test_intervals_of_few_rounds_hold_the_truth_in_nineteen_of_twenty(rounds: int) -> None:
+    generator, held = np.random.default_rng(5), 0
+    for _ in range(60):
+        drift = generator.normal(1, 0.03, rounds)
+        noisy = {n: list(values[0] * drift * generator.normal(1, 0.02, rounds)) for n, values in law(COUNTS).items()}
+        found = usl.fit(noisy)
+        assert isinstance(found, usl.Law)
+        assert found.alpha_interval is not None
+        held += found.alpha_interval[0] <= 0.05 <= found.alpha_interval[1]
+    assert held >= 54
+
+
+def test_one_round_has_no_interval_and_no_peak() -> None:
+    found = usl.fit({n: values[:1] for n, values in law(COUNTS).items()})
+    assert isinstance(found, usl.Law)
+    assert (found.alpha_interval, found.beta_interval, found.peak) == (None, None, math.inf)
+
+
+def test_a_peak_is_told_only_where_there_is_one() -> None:
+    """Contention alone has none, whatever the noise makes of a coherency that is 0."""
+    generator, told = np.random.default_rng(6), 0
+    for _ in range(40):
+        noisy = {n: list(values[0] * generator.normal(1, 0.03, 3)) for n, values in law(COUNTS, beta=0.0).items()}
+        found = usl.fit(noisy)
+        assert isinstance(found, usl.Law)
+        told += found.peak < math.inf
+    assert told <= 4
 
 
 def test_coefficients_are_never_negative() -> None:

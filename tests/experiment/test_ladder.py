@@ -6,10 +6,12 @@ import functools
 from pathlib import Path
 from time import perf_counter_ns
 
+import msgspec
 import numpy as np
 import pytest
 from loads import lines_of, positions, shares_of
 
+from imdb_serving.analysis.cells import frame
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServerStartError
@@ -19,6 +21,8 @@ from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.inputs import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import LadderParams
+from imdb_serving.report.ladder import rungs
+from imdb_serving.report.serving_cost import _by_ladder
 from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line
 
@@ -54,6 +58,25 @@ def test_every_rung_is_measured_in_every_round_with_the_same_answers(tmp_path: P
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
     assert len(run_ladder(params, lambda text: None)) == len(rows)
     assert len(Ledger(tmp_path / "small").rows()) == len(rows)
+
+
+def test_some_rungs_are_measured_in_rounds_of_their_own_with_the_bare_model_beside(
+    tmp_path: Path, made_lines: None
+) -> None:
+    params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, run="one", outputs=str(tmp_path))
+    run_ladder(params, lambda text: None)
+    more, some = msgspec.structs.replace(params, server_threads=1), ["bare", "inproc", "socket"]
+    rows = [row for row in run_ladder(more, lambda text: None, some, first_round=3) if row.round > 2]
+    assert {(rung_of(row.cell), row.round) for row in rows} == {(rung, number) for rung in some for number in (3, 4)}
+    assert {row.cell.client_threads for row in rows} == {1}
+    # Three requests are too few for Little's law.
+    rows = [msgspec.structs.replace(row, status="ok", findings=()) for row in Ledger(tmp_path / "ladder").rows()]
+    table = frame(rows)
+    cells = [{"mode": "socket", "engine": "none", "server_threads": threads} for threads in (1, 2)]
+    costs = [_by_ladder(table, cell) for cell in cells]
+    assert [cost.server_threads for cost in costs if cost] == [1, 2]
+    assert costs[0] != costs[1]
+    assert set(rungs(rows)["round"]) == {1, 2}, "the ladder itself is as it was"
 
 
 def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(

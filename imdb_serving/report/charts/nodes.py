@@ -17,6 +17,7 @@ from imdb_serving.analysis.cells import valid
 from imdb_serving.cell import plural, varying
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
+from imdb_serving.report.costs import between
 from imdb_serving.report.style import GREY, style_of
 
 NODES = "server_nodes"
@@ -113,10 +114,9 @@ def law_in_words(line: Line) -> str:
         return f"{line.name}: no law, {line.law}"
     if not line.law.fits:
         return f"{line.name}: the law does not fit (a residual of {line.law.residual:.0%})"
-    alpha, beta = line.law.alpha_interval, line.law.beta_interval
     return (
-        f"{line.name}: contention {line.law.alpha:.3f} [{alpha[0]:.3f}, {alpha[1]:.3f}], "
-        f"coherency {line.law.beta:.4f} [{beta[0]:.4f}, {beta[1]:.4f}] over nodes"
+        f"{line.name}: contention {line.law.alpha:.3f} {between(line.law.alpha_interval, 3)}, "
+        f"coherency {line.law.beta:.4f} {between(line.law.beta_interval, 4)} over nodes"
     )
 
 
