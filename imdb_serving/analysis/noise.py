@@ -24,10 +24,10 @@ from imdb_serving.analysis.variances import UNKNOWN, Variance, combined, moderat
 
 Numbers = NDArray[np.float64]
 
-LASTING = 2.0
+LASTING = 1.5
 """What the drift of a mean over rounds counts for: rounds that follow each other drift alike, which adds up.
 
-It is (1 + r) / (1 - r) of a correlation of one third; how much it really is, few rounds cannot tell.
+It is (1 + r) / (1 - r) of a correlation of one fifth; how much it really is, few rounds cannot tell.
 """
 
 SETTLED = 3

@@ -188,9 +188,9 @@ def _cores(card: Mapping[str, Any]) -> Iterator[Advice]:
         )
     if allowed < cores:
         yield Advice(f"this process may use {allowed} of {cores} cores", "look at taskset, or the container's cpuset")
-    if allowed < 4:
+    if (usable := min(allowed, quota or allowed)) < 4:
         yield Advice(
-            f"clients and server share {allowed} core{'' if allowed == 1 else 's'}",
+            f"clients and server share {usable:g} core{'' if usable == 1 else 's'}",
             "compare only within a run; for a server's own limit, run the clients on another machine",
         )
     if card.get("smt") == "1":

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -27,7 +28,8 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
-from imdb_serving.report.answer import Certainty, Cost, Doubtful, Place, Range, Way, place_of
+from imdb_serving.report.answer import Certainty, Cost, Doubtful, EngineGain, Place, Range, Way, place_of
+from imdb_serving.report.engine_gains import engine_gains
 from imdb_serving.report.serving_cost import cost_of
 
 LEAST_ROUNDS = 2
@@ -141,6 +143,29 @@ class Findings:
     def choice(self) -> Choice | None:
         """The choice among all sound cells; None where there is none."""
         return self.choose(self.sound, self.doubtful) if len(self.sound) else None
+
+    def told_doubtful(self) -> list[Doubtful]:
+        """Return the doubtful cells, and of each whether it could change the answer."""
+        deciding = set(self.choice.deciding) if self.choice else set()
+        bounded = [one for one in self.doubtful if one.most]
+        decides = {one.place.key for number, one in enumerate(bounded) if number in deciding}
+        return [msgspec.structs.replace(one, decides=one.place.key in decides) for one in self.doubtful]
+
+    @cached_property
+    def _engines(self) -> tuple[list[EngineGain], list[str]]:
+        if self.choice is None:
+            return [], []
+        return engine_gains(self.sound, self.noise, self.cell(self.choice.chosen))
+
+    @property
+    def gains(self) -> list[EngineGain]:
+        """What the chosen cell's engine gives over each other one."""
+        return self._engines[0]
+
+    @property
+    def engines_apart(self) -> list[str]:
+        """The engines that share no mode, threads and clients with the chosen cell's."""
+        return self._engines[1]
 
     def contenders(self, confidence: float) -> list[int]:
         """Return the places of the sound cells that may be the best."""

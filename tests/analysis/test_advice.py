@@ -26,7 +26,7 @@ def test_a_sound_machine_has_no_advice() -> None:
     [
         ({}, {"load": 1.5, "busiest": ["python (pid 7) 1.0 cores"]}, "busy, load 1.5: python (pid 7) 1.0 cores"),
         ({}, {"steal": 0.1}, "the hypervisor takes 10% of the cores"),
-        ({"cpu_quota": 1.5}, {}, "the control group allows 1.5 of 8 cores"),
+        ({"cpu_quota": 5.5}, {}, "the control group allows 5.5 of 8 cores"),
         ({"cores_allowed": 6}, {}, "may use 6 of 8 cores"),
         ({"cores": 2, "cores_allowed": 2}, {}, "clients and server share 2 cores"),
         ({"smt": "1"}, {}, "two hardware threads share a core"),
@@ -63,3 +63,9 @@ def test_this_machine_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_wake_up_takes_some_time_or_cannot_be_measured() -> None:
     found = wake_up_us()
     assert found is None or 0 < found < 1e6
+
+
+def test_a_quota_of_few_cores_is_what_clients_and_server_share() -> None:
+    quota, share = advise(CARD | {"cpu_quota": 1.5}, NOW)
+    assert quota.problem.startswith("the control group allows 1.5 of 8 cores")
+    assert share.problem == "clients and server share 1.5 cores"

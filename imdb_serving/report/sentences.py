@@ -1,0 +1,231 @@
+"""The sentences of a verdict that recommends a cell, and how cells are named in them. Owns wording alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, utilisation
+from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
+from imdb_serving.cell import listed, plural
+from imdb_serving.report import costs, frames
+from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range
+from imdb_serving.report.engine_gains import LESS, UNTOLD
+from imdb_serving.report.findings import Findings, tail
+
+NAMED = 3
+"""Of a list of cells, so many are named; the others are counted."""
+
+
+def name(place: Place) -> str:
+    """Name a cell."""
+    return f"{way(place)}, {_counts(place)}"
+
+
+def way(place: Place) -> str:
+    """Name a mode and engine."""
+    return ", ".join([place.line, place.panel or f"engine {place.engine}"])
+
+
+def _counts(place: Place) -> str:
+    return f"{plural(place.server_threads, 'server thread')}, {plural(place.client_threads, 'client')}"
+
+
+def _short(place: Place, beside: Place) -> str:
+    """Name a cell beside another: `2 x 6`, with mode and engine where these differ."""
+    counts = f"{place.server_threads} x {place.client_threads}"
+    if (place.line, place.panel) == (beside.line, beside.panel):
+        return counts
+    return f"{way(place).replace('engine ', '')} {counts}"
+
+
+def _several(places: list[Place], beside: Place) -> str:
+    """Name some cells, and count the others."""
+    names = [_short(place, beside) for place in places[:NAMED]]
+    more = len(places) - len(names)
+    return listed([*names, *([f"{more} more"] if more else [])])
+
+
+def what(found: Findings, chosen: Any) -> str:
+    """Say what to run, and what that gives."""
+    rate = f"{chosen['throughput']:,.0f} reviews/s"
+    if math.isfinite(chosen["throughput_low"]):
+        rate += f" ({chosen['throughput_low']:,.0f} to {chosen['throughput_high']:,.0f})"
+    sure = f"{plural(found.rounds, 'round')}, 95 %"
+    p99, note = tail(found, chosen)
+    if p99 is None:
+        words = f"{note} ({sure})"
+    elif p99.low is None or p99.high is None:
+        words = f"p99 {p99.value:.3g} ms ({note}; {sure})"
+    else:
+        words = f"p99 {p99.value:.3g} ms ({p99.low:.3g} to {p99.high:.3g}; {sure})"
+    return f"Run {name(found.place(chosen))}: {rate}, {words}."
+
+
+def best(found: Findings, choice: Choice, made: Answer) -> str:
+    """Say how the chosen cell stands to the best, how sure that is, and who may be the best as well."""
+    chosen, best = found.place(found.cell(choice.chosen)), found.place(found.cell(choice.best))
+    fall, zone = choice.shortfall, f"{found.zone:.0%}"
+    if chosen == best:
+        words = f"It is the best measured; it falls short of the best by {_at_most(fall.high)}"
+    else:
+        words = (
+            f"Best measured: {_short(best, chosen)}, {made.best_throughput:,.0f}/s; this is {fall.mean:.1%} less "
+            f"({max(fall.low, 0):.1%} to {fall.high:.1%})"
+        )
+    if made.shown:
+        words += f", within the {zone} that you allow (95 %, all cells together)."
+    elif choice.shown:
+        unknown = [one.place for one in made.doubtful if one.most is None]
+        words += f", but nothing is known of {_several(unknown, chosen)}, so that {zone} cannot be shown."
+    else:
+        more = _more_rounds(found, choice)
+        words += f": that it lies within the {zone} that you allow cannot be shown (95 %). {more}"
+    others = [place for place in made.contenders if place not in (chosen, best)]
+    return f"{words} Not told apart from the best: {_several(others, chosen)}." if others else words
+
+
+def _at_most(share: float) -> str:
+    return f"at most {share:.1%}" if share < 1 else "an unknown share"
+
+
+def _more_rounds(found: Findings, choice: Choice) -> str:
+    if choice.rounds is None:
+        return f"More than {MOST_ROUNDS} rounds would be needed: measure on a quieter machine, or allow more (--zone)."
+    rounds = max(choice.rounds, found.rounds + 1)
+    return f"About {rounds} rounds would: `{found.command} --rounds {rounds}`."
+
+
+def why(found: Findings, chosen: Any) -> str:
+    """Say what limits the chosen cell, and what more threads change."""
+    busy = utilisation(chosen, found.cores)
+    if busy.limit == CORES:
+        words = f"{_all_cores(found.cores)} busy ({_cpu(chosen)})"
+    elif busy.limit == FRONT and chosen["mode"] == ONE_THREAD:
+        words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
+    elif busy.limit == FRONT:
+        words = f"the process in front of the workers is busy, {busy.front:.0%} of a core; cores {busy.cores:.0%}"
+    elif busy.limit == WORKERS:
+        words = f"{_workers(chosen)} busy ({busy.workers:.0%}), most of it {busy.most}; cores {busy.cores:.0%}"
+    elif busy.limit == CLIENTS:
+        words = (
+            f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
+        )
+    else:
+        front = f", front {busy.front:.0%}" if busy.front else ""
+        words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
+    return f"Why: {words}{_more_threads(found, chosen)}."
+
+
+def _cpu(cell: Any) -> str:
+    """Say whose CPU time it is, and which op takes most of the ops' time."""
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in costs.cpu_shares(cell).items())
+    op, share = costs.op_share(cell)
+    return f"{shares}; {op} is {share:.0%} of the ops' time" if op else shares
+
+
+def _all_cores(cores: float) -> str:
+    return {"1": "the one core is", "2": "both cores are"}.get(f"{cores:g}", f"all {cores:g} cores are")
+
+
+def _workers(cell: Any) -> str:
+    count = int(cell["server_threads"])
+    return "the worker is" if count == 1 else f"all {count} workers are"
+
+
+def _more_threads(found: Findings, chosen: Any) -> str:
+    alike = found.sound
+    for column in ("line", "panel", "client_threads"):
+        alike = alike[alike[column] == chosen[column]]
+    more = alike[alike["server_threads"] > chosen["server_threads"]].sort_values("server_threads")
+    places = found.noise.place(chosen["key"]), found.noise.place(more["key"].iloc[0]) if len(more) else None
+    if places[0] is None or places[1] is None:
+        return ""
+    gain = found.noise.ratio(places[0], places[1])
+    threads = plural(int(more["server_threads"].iloc[0]), "server thread")
+    between = f" ({gain.low - 1:+.1%} to {gain.high - 1:+.1%})" if math.isfinite(gain.low) else ""
+    return f"; {threads} change {gain.mean - 1:+.1%}{between}"
+
+
+def engines(found: Findings, made: Answer, chosen: Any) -> str:
+    """Say what other engines give at the same place, and what another thread gives the slower one."""
+    apart = found.engines_apart
+    if not made.engines and not apart:
+        return f"Only engine {chosen['engine']} was measured; params/engines.yaml measures others beside it."
+    words = [_gain(gain) for gain in made.engines]
+    if apart:
+        words.append(
+            f"{chosen['engine']} and {listed(apart)} were not measured at the same mode, threads and clients: which "
+            "gives more cannot be told"
+        )
+    return f"{'; '.join(words)}."
+
+
+def _gain(gain: EngineGain) -> str:
+    at = f"At the same {gain.at.server_threads} x {gain.at.client_threads} over {gain.at.line}"
+    if gain.told == UNTOLD:
+        words = f"{at}, which of {gain.engine} and {gain.other} gives more cannot be told ({_times(gain.ratio)}, 99 %)"
+    elif gain.told == LESS:
+        words = f"{at}, {gain.other} gives {_times(_inverse(gain.ratio))} what {gain.engine} gives"
+    else:
+        words = f"{at}, {gain.engine} gives {_times(gain.ratio)} what {gain.other} gives"
+    if gain.told != UNTOLD:
+        words += f" (99 %), {gain.agreement}"
+    if gain.thread_step and gain.thread_gain:
+        less, more = gain.thread_step
+        words += f"; {more} instead of {plural(less, 'server thread')} gave {gain.slower} {_times(gain.thread_gain)}"
+    return words
+
+
+def _inverse(ratio: Range) -> Range:
+    low, high = (None if end is None else 1 / end for end in (ratio.high, ratio.low))
+    return Range(1 / ratio.value, low, high, ratio.confidence)
+
+
+def _times(ratio: Range) -> str:
+    between = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.3g} to {ratio.high:.3g})"
+    return f"{ratio.value:.3g} times{between}"
+
+
+AXIS = {"server_threads": "server thread", "client_threads": "client"}
+
+
+def edges(edges: list[Edge]) -> str:
+    """Say that a best cell lies at the edge of what was measured, and what would tell whether more gives more."""
+    if not edges:
+        return ""
+    ends = [f"{way(edge.place)} with no more than {_reached(edge)}" for edge in edges[:NAMED]]
+    more = [f"{len(edges) - NAMED} more"] if len(edges) > NAMED else []
+    return f"Measured to the edge: {listed([*ends, *more])}; `{edges[0].command}` would tell."
+
+
+def _reached(edge: Edge) -> str:
+    return listed(plural(count, AXIS[axis]) for axis, count in edge.measured.items())
+
+
+def sure(certainty: Certainty | None) -> str:
+    """Say how much was measured, and how noisy it was."""
+    assert certainty is not None  # noqa: S101 - there is one wherever a cell is recommended
+    parts = [plural(certainty.rounds, "round"), f"{certainty.valid} of {plural(certainty.cells, 'cell')} valid"]
+    if certainty.unstable:
+        parts.append(f"unstable: {_several(certainty.unstable, certainty.unstable[0])} ({way(certainty.unstable[0])})")
+    if certainty.aa_difference is not None:
+        check = f", {certainty.aa_check} than the cells" if certainty.aa_check else ""
+        parts.append(f"A/A pairs differ by {certainty.aa_difference:.1%} (root mean square{check})")
+    else:
+        parts.append("no A/A pair")
+    if certainty.noise is not None:
+        parts.append(f"noise of a cell in a round {certainty.noise:.1%}")
+    return f"Sure: {', '.join(parts)}."
+
+
+def mind(found: Findings) -> str:
+    """Say what the numbers hold for alone."""
+    words = []
+    if note := frames.machine_note(found.rows, found.folder):
+        words.append(note)
+    wake_up = frames.wake_up_us(found.rows, found.folder)
+    least = found.cells["p50_us"].min()
+    if wake_up > least / 10:
+        words.append(f"low-load latencies measure this machine's wake-ups ({wake_up:.0f} µs each)")
+    return f"Mind: {'; '.join(words)}." if words else ""
