@@ -114,7 +114,7 @@ def _places(noise: Noise, rows: pd.DataFrame) -> dict[Cell, int]:
 
 
 def _own(noise: Noise, place: int) -> list[tuple[float, Variance]]:
-    return [(1 / noise.counts[place], noise.level_of(place).whole)]
+    return [(1 / noise.counts[place], noise.of_cell(place))]
 
 
 def _of_mean(noise: Noise) -> Variance:

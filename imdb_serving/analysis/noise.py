@@ -78,8 +78,8 @@ class Noise:
 
     @property
     def known(self) -> bool:
-        """False where there is no residual to find noise in."""
-        return any(level.whole.freedom > 0 for level in self.levels)
+        """False where there is one round only."""
+        return self.of_rounds.freedom > 0
 
     @property
     def spread(self) -> float:
@@ -87,11 +87,24 @@ class Noise:
         if not self.known:
             return math.nan
         sizes = np.bincount(self.strata, minlength=len(self.levels))
-        return math.sqrt(float(np.average([level.whole.value for level in self.levels], weights=sizes)))
+        of_levels = [self._whole(level).value for level in self.levels]
+        return math.sqrt(float(np.average(of_levels, weights=sizes)))
+
+    def of_cell(self, place: int) -> Variance:
+        """Return the variance of a cell in a round."""
+        return self._whole(self.level_of(place))
+
+    def _whole(self, level: Level) -> Variance:
+        """Return the noise of a cell; with one server process a round, which drift cannot be told from, with both."""
+        if level.whole.freedom:
+            return level.whole
+        return combined([(1.0, part) for part in (level.within, self.of_rounds) if part.freedom])
 
     def interval(self, place: int, confidence: float = CONFIDENCE) -> Estimate:
         """Return a cell's figure with its interval: what rounds of other times may give, drift included."""
-        doubt = combined([(1 / self.counts[place], self.level_of(place).whole), (1.0, self.drift)])
+        level = self.level_of(place)
+        parts = [(1 / self.counts[place], self.of_cell(place))]
+        doubt = combined([*parts, (1.0, self.drift)] if level.whole.freedom else parts)
         return self._estimate(self.means[place], doubt, confidence)
 
     def ratio(self, one: int, other: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -245,10 +258,12 @@ def _of_rounds(effects: Numbers, servers: Any, strata: Any, levels: list[Level])
         within = level.within if level.within.freedom else level.whole
         shared = Variance(max(level.whole.value - within.value, 0.0), level.whole.freedom)
         for part, weight in ((shared, size * size), (within, size)):
+            if not part.freedom:
+                continue  # with one server process a round, that is what the rounds differ by
             parts[part] = parts.get(part, 0.0) + weight / len(servers) ** 2
     noise = combined([(weight, part) for part, weight in parts.items()])
     more = seen.value - noise.value
-    if not more > 0:
+    if more <= 0:
         return noise if noise.freedom else seen, Variance(0.0, 0.0)
     return seen, Variance(LASTING * more / rounds, seen.freedom * (more / seen.value) ** 2)
 

@@ -41,7 +41,7 @@ def most_of(cell: Any, alike: pd.DataFrame, noise: Noise, cores: float) -> float
     """
     servers, own = int(cell["server_threads"]), noise.place(cell["key"])
     if own is not None:  # what it gave says more than what others did
-        spread = noise.level_of(own).whole.value
+        spread = noise.of_cell(own).value
         return float(noise.highest[own]) + (ALLOWED * math.sqrt(spread) if spread > 0 else 0.0)
     laws = [*_laws(servers, int(cell["client_threads"]), _neighbours(alike, noise)), _of_cores(alike, servers, cores)]
     least = min(law for law in laws if not math.isnan(law))
@@ -52,7 +52,7 @@ def _neighbours(alike: pd.DataFrame, noise: Noise) -> list[Neighbour]:
     found = []
     for _, cell in alike.iterrows():
         place, rate = noise.place(cell["key"]), float(cell["throughput"])
-        doubt = noise.level_of(place).whole.value / noise.counts[place] if place is not None else 0.0
+        doubt = noise.of_cell(place).value / noise.counts[place] if place is not None else 0.0
         most = rate * math.exp(ALLOWED * math.sqrt(doubt)) if doubt > 0 else rate
         found.append(Neighbour(int(cell["server_threads"]), int(cell["client_threads"]), rate, most))
     return found

@@ -16,6 +16,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import chdtri, digamma, ndtr, polygamma, stdtrit
 
+LEAST = 1e-6
+"""The least variance of logarithms: rounds that agree better than by 0.1 % do so by luck."""
+
 LEAST_FREEDOM = 0.5
 """Degrees of freedom below which a variance says nothing of its own."""
 
@@ -45,9 +48,10 @@ def moderated(found: Sequence[Variance]) -> list[Variance]:
 
     One of few degrees of freedom is drawn further. A variance without any becomes the common one.
     """
-    known = [one for one in found if one.freedom >= LEAST_FREEDOM and one.value > 0]
+    found = [Variance(max(one.value, LEAST), one.freedom) if one.freedom else one for one in found]
+    known = [one for one in found if one.freedom >= LEAST_FREEDOM]
     if not known:
-        return list(found)
+        return found
     pooled = sum(one.freedom for one in known)
     prior = _prior(known)
     result = []

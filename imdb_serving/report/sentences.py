@@ -12,6 +12,7 @@ from imdb_serving.report import costs, frames
 from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range
 from imdb_serving.report.engine_gains import LESS, UNTOLD
 from imdb_serving.report.findings import Findings, tail
+from imdb_serving.server_process import MULTIPROCESS_MODES
 
 NAMED = 3
 """Of a list of cells, so many are named; the others are counted."""
@@ -51,7 +52,7 @@ def what(found: Findings, chosen: Any) -> str:
     rate = f"{chosen['throughput']:,.0f} reviews/s"
     if math.isfinite(chosen["throughput_low"]):
         rate += f" ({chosen['throughput_low']:,.0f} to {chosen['throughput_high']:,.0f})"
-    sure = f"{plural(found.rounds, 'round')}, 95 %"
+    sure = f"{plural(found.rounds, 'round')}, 95%"
     p99, note = tail(found, chosen)
     if p99 is None:
         words = f"{note} ({sure})"
@@ -74,13 +75,13 @@ def best(found: Findings, choice: Choice, made: Answer) -> str:
             f"({max(fall.low, 0):.1%} to {fall.high:.1%})"
         )
     if made.shown:
-        words += f", within the {zone} that you allow (95 %, all cells together)."
+        words += f", within the {zone} that you allow (95%, all cells together)."
     elif choice.shown:
         unknown = [one.place for one in made.doubtful if one.most is None]
         words += f", but nothing is known of {_several(unknown, chosen)}, so that {zone} cannot be shown."
     else:
         more = _more_rounds(found, choice)
-        words += f": that it lies within the {zone} that you allow cannot be shown (95 %). {more}"
+        words += f": that it lies within the {zone} that you allow cannot be shown (95%). {more}"
     others = [place for place in made.contenders if place not in (chosen, best)]
     return f"{words} Not told apart from the best: {_several(others, chosen)}." if others else words
 
@@ -143,7 +144,7 @@ def _more_threads(found: Findings, chosen: Any) -> str:
         return ""
     gain = found.noise.ratio(places[0], places[1])
     threads = plural(int(more["server_threads"].iloc[0]), "server thread")
-    between = f" ({gain.low - 1:+.1%} to {gain.high - 1:+.1%})" if math.isfinite(gain.low) else ""
+    between = f" ({gain.low - 1:+.1%} to {gain.high - 1:+.1%}, 95%)" if math.isfinite(gain.low) else ""
     return f"; {threads} change {gain.mean - 1:+.1%}{between}"
 
 
@@ -164,13 +165,13 @@ def engines(found: Findings, made: Answer, chosen: Any) -> str:
 def _gain(gain: EngineGain) -> str:
     at = f"At the same {gain.at.server_threads} x {gain.at.client_threads} over {gain.at.line}"
     if gain.told == UNTOLD:
-        words = f"{at}, which of {gain.engine} and {gain.other} gives more cannot be told ({_times(gain.ratio)}, 99 %)"
+        words = f"{at}, which of {gain.engine} and {gain.other} gives more cannot be told ({_times(gain.ratio)}, 99%)"
     elif gain.told == LESS:
         words = f"{at}, {gain.other} gives {_times(_inverse(gain.ratio))} what {gain.engine} gives"
     else:
         words = f"{at}, {gain.engine} gives {_times(gain.ratio)} what {gain.other} gives"
     if gain.told != UNTOLD:
-        words += f" (99 %), {gain.agreement}"
+        words += f" (99%), {gain.agreement}"
     if gain.thread_step and gain.thread_gain:
         less, more = gain.thread_step
         words += f"; {more} instead of {plural(less, 'server thread')} gave {gain.slower} {_times(gain.thread_gain)}"
@@ -219,9 +220,12 @@ def sure(certainty: Certainty | None) -> str:
     return f"Sure: {', '.join(parts)}."
 
 
-def mind(found: Findings) -> str:
+def mind(found: Findings, chosen: Any) -> str:
     """Say what the numbers hold for alone."""
     words = []
+    if chosen["mode"] in MULTIPROCESS_MODES and chosen["worker_kind"] == "thread" and chosen["server_threads"] > 1:
+        count = int(chosen["server_processes"])
+        words.append(f"the workers were in {plural(count, 'process')} (--processes {count})")
     if note := frames.machine_note(found.rows, found.folder):
         words.append(note)
     wake_up = frames.wake_up_us(found.rows, found.folder)

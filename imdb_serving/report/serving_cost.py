@@ -78,7 +78,7 @@ def in_words(cost: Cost | None) -> str:
         return NOT_MEASURED
     threads = plural(cost.server_threads, "server thread")
     words = (
-        f"Serving costs {_ms(cost.added)} ms a review over the bare model's {cost.bare_ms:.2g} ms (95 %; one client, "
+        f"Serving costs {_ms(cost.added)} ms a review over the bare model's {cost.bare_ms:.2g} ms (95%; one client, "
         f"{threads})"
     )
     if cost.parts:

@@ -73,7 +73,7 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
         sentences.engines(found, made, chosen),
         sentences.edges(made.edges),
         sentences.sure(made.certainty),
-        sentences.mind(found),
+        sentences.mind(found, chosen),
     ]
     lines = [line for line in lines if line][:MOST_LINES]
     made = msgspec.structs.replace(made, lines=lines, warnings=warned)

@@ -18,7 +18,7 @@ MARK = "*"
 
 
 def table(ways: list[Way]) -> pd.DataFrame:
-    """Return the ways as words, the recommended one marked; throughput and p99 with their 95 % intervals."""
+    """Return the ways as words, the recommended one marked; throughput and p99 with their 95% intervals."""
     rows = [
         {
             "": MARK if way.recommended else "",
@@ -53,7 +53,7 @@ def show(ways: list[Way], zone: float) -> Any:
 def caption(zone: float) -> str:
     """Say what the table shows."""
     return (
-        f"What to run in each mode and with each engine ({MARK}: recommended; 95 % intervals). The last column tells "
+        f"What to run in each mode and with each engine ({MARK}: recommended; 95% intervals). The last column tells "
         f"whether it is shown to be within {zone:.0%} of the best of its row's mode and engine."
     )
 

@@ -159,7 +159,7 @@ def judge(case: Case, answer: Answer) -> Judged:
         ratio = truth.rates[mode, gain.engine, servers, clients] / truth.rates[mode, gain.other, servers, clients]
         told = {"more": ratio > 1.0001, "less": ratio < 0.9999}.get(gain.told, True)
         judged.add("wrong engine", not told)
-    others = sorted(truth.rates.values())[-2]
+    others = sorted([0.0, *truth.rates.values()])[-2]
     if answer.recommended is not None and others < 0.995 * truth.best and _at_edge(truth, _best(truth)):
         mode, engine, *_ = _best(truth)
         judged.add("edge said", any((e.place.mode, e.place.engine) == (mode, engine) for e in answer.edges))

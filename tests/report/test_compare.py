@@ -96,6 +96,16 @@ def test_the_least_loss_that_could_have_been_seen_grows_with_the_noise() -> None
     assert 3 < least[1] / least[0] < 6
 
 
+def test_sweeps_of_one_cell_are_compared_by_their_rounds() -> None:
+    def alone(rows: list[Row]) -> list[Row]:
+        return [
+            one for one in rows if (one.cell.series, one.cell.server_threads, one.cell.client_threads) == ("grid", 1, 1)
+        ]
+
+    assert compared(alone(sweep(1)), alone(sweep(2))) == [SAME]
+    assert compared(alone(sweep(1)), alone(sweep(2, 0.7))) == [WORSE]
+
+
 def test_one_round_tells_nothing_and_is_no_pair() -> None:
     assert compared(sweep(1, rounds=1), sweep(2, 0.5, rounds=1)) == []
 

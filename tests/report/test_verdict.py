@@ -78,12 +78,12 @@ def test_it_says_what_to_run_why_and_how_sure_it_is(folder: Path) -> None:
     made = verdict(table(sweep(folder)), folder)
     what, best, why, cost, engines, edge, sure, mind = made.lines
     assert what.startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,000 reviews/s (1,9")
-    assert what.endswith("p99 2 ms (2 to 2; 3 rounds, 95 %).")
-    assert best.startswith("It is the best measured; it falls short of the best by at most 0.0%, within the 5%")
+    assert what.endswith("p99 2 ms (2 to 2; 3 rounds, 95%).")
+    assert best.startswith("It is the best measured; it falls short of the best by at most 0.2%, within the 5%")
     assert best.endswith("Not told apart from the best: 2 x 4, 2 x 8, 4 x 2 and 2 more.")
     assert "both cores are busy (server 94%, clients 6%; op1 is 98% of the ops' time)" in why
-    assert "4 server threads change +0.0% (-0.0% to +0.0%)" in why
-    assert cost.startswith("Serving costs 0.4 (0.4 to 0.4) ms a review over the bare model's 0.8 ms (95 %; one client,")
+    assert "4 server threads change +0.0% (-0.2% to +0.2%, 95%)" in why
+    assert cost.startswith("Serving costs 0.4 (0.4 to 0.4) ms a review over the bare model's 0.8 ms (95%; one client,")
     assert "2 server threads): transport 0.27, client 0.03, ops 0.1." in cost
     assert "Flask costs 0.1 ms more." in cost
     assert "Only engine paddle was measured" in engines
@@ -99,7 +99,7 @@ def test_another_engine_is_weighed_against_another_thread(folder: Path) -> None:
     made = verdict(table(sweep(folder, ("paddle", "folded"))), folder)
     assert made.lines[0].startswith("Run rpc, engine folded, 2 server threads, 2 clients: 8,000")
     (line,) = [line for line in made.lines if "instead of" in line]
-    assert line.startswith("At the same 2 x 2 over rpc, folded gives 4 times (4 to 4) what paddle gives (99 %), same")
+    assert line.startswith("At the same 2 x 2 over rpc, folded gives 4 times (3.99 to 4.01) what paddle gives (99%), same")
     assert "same answers, to six decimals; 4 instead of 2 server threads gave paddle 1 times" in line
 
 
@@ -220,7 +220,7 @@ def test_a_cell_that_failed_in_every_round_counts(folder: Path) -> None:
 
 def test_without_a_pair_the_noise_is_known_still(folder: Path) -> None:
     made = verdict(table([one for one in sweep(folder) if one.cell.series != "twin"]), folder)
-    assert any("no A/A pair, noise of a cell in a round 0.0%" in line for line in made.lines)
+    assert any("no A/A pair, noise of a cell in a round 0.1%" in line for line in made.lines)
 
 
 def test_a_round_far_off_makes_its_cell_unstable(folder: Path) -> None:
@@ -322,5 +322,5 @@ def test_without_ladder_and_bare_cells_it_says_how_to_learn_the_cost(folder: Pat
     ]
     rows = [one for one in sweep(folder) if one.cell.series != "ladder"]
     made = verdict(table([*rows, *bare]), folder)
-    words = "Serving costs 0.2 (0.19 to 0.21) ms a review over the bare model's 0.8 ms (95 %; one client, 2 server th"
+    words = "Serving costs 0.2 (0.19 to 0.21) ms a review over the bare model's 0.8 ms (95%; one client, 2 server th"
     assert any(words in line for line in made.lines)
