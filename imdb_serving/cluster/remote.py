@@ -263,6 +263,7 @@ def _sum_up(usage: Usage, hosts: Sequence[Usage]) -> None:
     usage.seconds = max(one.seconds for one in hosts)
     usage.server_s = sum(one.server_s for one in hosts)
     usage.client_s = sum(one.client_s for one in hosts)
+    usage.throttled_s = max((one.throttled_s for one in hosts if one.throttled_s is not None), default=None)
     foreign = max(one.foreign_cores for one in hosts)
     usage.busy_s = usage.server_s + usage.client_s + foreign * usage.seconds
     usage.steal_s = max(one.steal_cores for one in hosts) * usage.seconds

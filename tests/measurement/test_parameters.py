@@ -419,3 +419,24 @@ def test_a_number_that_yaml_reads_as_another_is_refused(written: str, meant: str
 )  # fmt: skip
 def test_numbers_as_people_write_them_are_taken(written: str, name: str, value: float, tmp_path: Path) -> None:
     assert getattr(load_sweep(write(tmp_path, written)), name) == value
+
+
+def test_more_grids_may_be_given_beside_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "mode: rpc\nserver_threads: [1]\nalso:\n  - mode: flask\n")
+    params = load_sweep(path, more=["{mode: socket, engine: folded, server_threads: [2, 4]}"])
+    assert [part.modes for part in params.parts()] == [["rpc"], ["flask"], ["socket"]]
+    assert params.parts()[-1].server_threads == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("mode: [", "cannot read --also 'mode: \\["),
+        ("rpc", "--also: expected names and values as in '{mode: rpc"),
+        ("{mode: rpx}", "also, entry 1: mode"),
+        ("{rounds: 3}", "also, entry 1: 'rounds' belongs to the whole sweep|also, entry 1: rounds belongs"),
+    ],
+)
+def test_a_grid_that_cannot_be_read_is_refused(words: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_sweep(write(tmp_path, "mode: rpc\n"), more=[words]).parts()

@@ -99,7 +99,9 @@ def test_another_engine_is_weighed_against_another_thread(folder: Path) -> None:
     made = verdict(table(sweep(folder, ("paddle", "folded"))), folder)
     assert made.lines[0].startswith("Run rpc, engine folded, 2 server threads, 2 clients: 8,000")
     (line,) = [line for line in made.lines if "instead of" in line]
-    assert line.startswith("At the same 2 x 2 over rpc, folded gives 4 times (3.99 to 4.01) what paddle gives (99%), same")
+    assert line.startswith(
+        "At the same 2 x 2 over rpc, folded gives 4 times (3.99 to 4.01) what paddle gives (99%), same"
+    )
     assert "same answers, to six decimals; 4 instead of 2 server threads gave paddle 1 times" in line
 
 
