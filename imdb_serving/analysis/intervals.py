@@ -1,18 +1,17 @@
-"""Confidence intervals across rounds, never across requests; and percentiles with their certainty.
+"""Confidence intervals across rounds, never across requests; and how many requests a percentile needs.
 
-The bounds of a percentile are order statistics, as in MLPerf's early stopping: of n requests, those slower than the
-true percentile are the successes of n trials with probability 1 - q, whatever the distribution of the times.
+That is by order statistics, as in MLPerf's early stopping: of n requests, those slower than the true percentile are the
+successes of n trials with probability 1 - q, whatever the distribution of the times.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import bdtr, bdtrik, stdtrit
+from scipy.special import bdtr, stdtrit
 
 CONFIDENCE = 0.95
 
@@ -72,17 +71,3 @@ def needed(quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> int:
 def certified(times: Any, quantile: float) -> float | None:
     """Return a percentile of `times`, None when there are too few for it."""
     return float(np.quantile(times, quantile)) if len(times) >= needed(quantile) else None
-
-
-def interval(times: Any, quantile: float, confidence: float = PERCENTILE_CONFIDENCE) -> tuple[float, float]:
-    """Return the interval that holds the true percentile with this confidence, from order statistics.
-
-    An end that the samples cannot tell is infinite.
-    """
-    ordered = np.sort(np.asarray(times, dtype=float))
-    low = math.ceil(bdtrik((1 - confidence) / 2, len(ordered), quantile))
-    high = math.ceil(bdtrik((1 + confidence) / 2, len(ordered), quantile)) + 1
-    return (
-        float(ordered[low - 1]) if low >= 1 else -math.inf,
-        float(ordered[high - 1]) if high <= len(ordered) else math.inf,
-    )

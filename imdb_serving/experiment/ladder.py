@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.cell import LADDER, Cell, Row
+from imdb_serving.cell import LADDER, Cell, Row, plural
 from imdb_serving.clients.connect import CURL, connect
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServingError
@@ -108,7 +108,9 @@ def run_ladder(
             with _targets(params, engine) as targets:
                 connects = {name: target.connect for name, target in targets.items()}
                 with LoadSession(connects, params.server_threads, params.timeout) as session:
-                    progress(f"{engine}: {len(targets)} rungs, {params.server_threads} workers, {params.rounds} rounds")
+                    progress(
+                        f"{engine}: {len(targets)} rungs, {plural(params.server_threads, 'worker')}, {params.rounds} rounds"
+                    )
                     for row in measure_rounds(blocks, left, seed, context, targets, session, ledger):
                         if row.error:
                             progress(f"FAILED rung {rung_of(row.cell)}, {engine}, round {row.round}: {row.error}")

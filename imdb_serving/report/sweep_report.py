@@ -39,9 +39,13 @@ class Report:
         """Return what to run, why, and how sure that is."""
         return self._verdict
 
-    def what_to_run(self) -> Any:
-        """Return what to run in each mode and with each engine, as a table."""
-        return ways.show(self._verdict.answer.ways, self._verdict.answer.zone)
+    def what_to_run(self) -> Part:
+        """Return what to run in each mode and with each engine, as a table; nothing where that cannot be told."""
+        answer = self._verdict.answer
+        if not answer.ways:
+            return None
+        shown = Markup(ways.show(answer.ways)._repr_html_())
+        return page.joined([page.text(ways.caption(answer.zone)), shown])
 
     def setting(self) -> Markup:
         """Return what was measured, on which machine, and whether answers were right."""

@@ -37,17 +37,11 @@ def table(ways: list[Way]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(ways: list[Way], zone: float) -> Any:
-    """Return the table styled for a page, the recommended row standing out; None where there is no way to tell of."""
-    if not ways:
-        return None
+def show(ways: list[Way]) -> Any:
+    """Return the table styled for a page, the recommended row standing out."""
     found = table(ways)
     chosen = found[""] == MARK
-    return (
-        styled(found)
-        .apply(lambda _: ["font-weight: bold" if mark else "" for mark in chosen], axis=0)
-        .set_caption(caption(zone))
-    )
+    return styled(found).apply(lambda _: ["font-weight: bold" if mark else "" for mark in chosen], axis=0)
 
 
 def caption(zone: float) -> str:
