@@ -108,9 +108,8 @@ def run_ladder(
             with _targets(params, engine) as targets:
                 connects = {name: target.connect for name, target in targets.items()}
                 with LoadSession(connects, params.server_threads, params.timeout) as session:
-                    progress(
-                        f"{engine}: {len(targets)} rungs, {plural(params.server_threads, 'worker')}, {params.rounds} rounds"
-                    )
+                    workers = plural(params.server_threads, "worker")
+                    progress(f"{engine}: {len(blocks)} blocks a round, {workers}, {plural(params.rounds, 'round')}")
                     for row in measure_rounds(blocks, left, seed, context, targets, session, ledger):
                         if row.error:
                             progress(f"FAILED rung {rung_of(row.cell)}, {engine}, round {row.round}: {row.error}")

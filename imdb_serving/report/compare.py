@@ -114,22 +114,25 @@ def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
 
 def changes(made: Comparison) -> Charts:
     """Return each cell's change with its interval, the noise floor as a band: what lies within is no difference."""
-    named, floor = _named(made.compared.cells), made.compared.floor
+    compared, floor = made.compared, made.compared.floor
+    named = [(name, one.change, one.called) for name, one in _named(compared.cells)]
+    named = [("all cells together", compared.shift, compared.called), *named]
     title = f"A {made.folders[0].name} · B {made.folders[1].name}"
     handles = [Line2D([], [], color=colour, marker="o", label=called) for called, colour in COLOUR.items()]
     key = Legend(handles, [(f"noise floor, {floor:.1%}", FLOOR)])
-    return Charts([Chart(title, partial(_changes, named, floor), (9.6, 1.2 + 0.3 * len(named)))], key)
+    return Charts([Chart(title, partial(_changes, named, floor), (9.6, 1.0 + 0.26 * len(named)))], key)
 
 
-def _changes(named: list[tuple[str, Difference]], floor: float, sheet: Sheet) -> None:
+def _changes(named: list[tuple[str, Estimate, str]], floor: float, sheet: Sheet) -> None:
     axes = sheet.axes
     axes.axvspan(1 / (1 + floor) - 1, floor, color=FLOOR, lw=0)
     axes.axvline(0, color="#666666", lw=0.9)
-    for place, (_, one) in enumerate(named):
-        axes.plot([one.change.low, one.change.high], [place, place], color=COLOUR[one.called], lw=1.8)
-        axes.plot(one.change.mean, place, "o", color=COLOUR[one.called], ms=6)
-    axes.set_yticks(np.arange(len(named)), [name for name, _ in named])
-    axes.invert_yaxis()
+    for place, (_, change, called) in enumerate(named):
+        axes.plot([change.low, change.high], [place, place], color=COLOUR[called], lw=1.8)
+        axes.plot(change.mean, place, "o", color=COLOUR[called], ms=6)
+    axes.set_yticks(np.arange(len(named)), [name for name, _, _ in named])
+    axes.axhline(0.5, color="#666666", lw=0.5)
+    axes.set_ylim(len(named) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlabel("change of throughput from A to B")
     axes.grid(visible=False, axis="y")

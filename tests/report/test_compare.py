@@ -155,7 +155,10 @@ def test_the_figure_has_an_interval_a_cell_and_the_floor(tmp_path: Path) -> None
     made = compare.compare(write(tmp_path / "a", sweep(1)), write(tmp_path / "b", sweep(2, 0.7)))
     figure = compare.changes(made).figure()
     (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_yticklabels()] == list(compare.table(made)["cell"])
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "all cells together",
+        *compare.table(made)["cell"],
+    ]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert {"no difference", "better", "worse"} <= set(labels)
     assert axes.get_xlabel() == "change of throughput from A to B"
