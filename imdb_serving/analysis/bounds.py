@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from imdb_serving.analysis.cores import ENGINE_OP
 from imdb_serving.analysis.summary import NOT_SERVING
 
 BUSY = 0.85
@@ -99,8 +100,9 @@ def ops_us(cell: Any) -> float:
 class Busy(NamedTuple):
     """The utilisation of each resource, from 0 to 1, which of them limits, and what takes most of a worker's time.
 
-    `front` is the process that takes requests in for workers in other processes, as a share of a core: it is one
-    interpreter. With the development server it is that one thread. `busiest` is the resource of highest utilisation.
+    `front` is the one interpreter that all requests pass, as a share of a core: of the process in front of workers in
+    other processes, or of the one process whose threads are the workers. With the development server it is that one
+    thread. `busiest` is the resource of highest utilisation.
     """
 
     cores: float
@@ -173,4 +175,7 @@ def _front_us(cell: Any) -> float:
     if cell["mode"] == ONE_THREAD:
         inside = ("parse", "handover", *op_names(cell))
         return float(sum(cell[f"{name}_us"] for name in inside if f"{name}_us" in cell))
-    return front_cpu_us(cell) or 0.0
+    if has_front(cell):
+        return front_cpu_us(cell) or 0.0
+    computes = 0.0 if cell.get("service") else float(cell.get(f"{ENGINE_OP}_us", 0.0))  # outside the interpreter
+    return max(float(cell["server_cpu_us"]) - computes, 0.0)

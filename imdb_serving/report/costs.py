@@ -65,7 +65,7 @@ def of_cells(cells: pd.DataFrame, cores: float) -> Any:
                 "limit": LIMITS[busy.limit] + (f" ({busy.most})" if busy.limit == WORKERS else ""),
                 "cores": f"{busy.cores:.0%}",
                 "workers": f"{busy.workers:.0%}",
-                "front": f"{busy.front:.0%}" if busy.front else "",
+                "one interpreter": f"{busy.front:.0%}" if busy.front else "",
                 "client processes": f"{busy.clients:.0%}",
                 "of the clients' ceiling": "" if pd.isna(cell["of_ceiling"]) else f"{cell['of_ceiling']:.0%}",
                 "CPU µs: server": f"{cell['server_cpu_us']:,.0f}",

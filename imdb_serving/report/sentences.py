@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, utilisation
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, has_front, utilisation
 from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
 from imdb_serving.cell import listed, plural
 from imdb_serving.report import costs, frames
@@ -104,6 +104,10 @@ def why(found: Findings, chosen: Any) -> str:
         words = f"{_all_cores(found.cores)} busy ({_cpu(chosen)})"
     elif busy.limit == FRONT and chosen["mode"] == ONE_THREAD:
         words = f"the web server's one thread is busy for {busy.front:.0%} of the time"
+    elif busy.limit == FRONT and not has_front(chosen):
+        words = (
+            f"the server is one process, whose interpreter is busy: {busy.front:.0%} of a core (--processes adds some)"
+        )
     elif busy.limit == FRONT:
         words = f"the process in front of the workers is busy, {busy.front:.0%} of a core; cores {busy.cores:.0%}"
     elif busy.limit == WORKERS:

@@ -11,8 +11,12 @@ from imdb_serving.report.answer import Range, Way
 from imdb_serving.report.tables import styled
 
 LIMITS = {
-    CORES: "cores", WORKERS: "workers", FRONT: "the front", CLIENTS: "too few clients", NOTHING: "nothing is busy",
-}  # fmt: skip
+    CORES: "cores",
+    WORKERS: "workers",
+    FRONT: "one interpreter",
+    CLIENTS: "too few clients",
+    NOTHING: "nothing is busy",
+}
 
 MARK = "*"
 

@@ -69,6 +69,16 @@ def test_the_process_in_front_of_the_workers_is_named_when_its_core_is_busy() ->
     assert busy.front == pytest.approx(8200 * 120e-6)
 
 
+def test_a_server_of_one_process_is_one_interpreter() -> None:
+    """Its engine computes outside; the rest of its CPU time takes turns, however many threads there are."""
+    made = cell(16, 8, op1=200, cpu=400) | {"worker_kind": "thread", "server_cpu_us": 320.0}
+    made["request_rate"] = 8000.0
+    busy = utilisation(made, cores=64)
+    assert busy.limit == "front"
+    assert busy.front == pytest.approx(8000 * 120e-6)
+    assert utilisation(made | {"server_processes": 4, "front_cpu_us": 1.0}, cores=64).limit == "nothing"
+
+
 def mean_value_analysis(demand_us: float, think_us: float, clients: int) -> tuple[float, float]:
     """Return requests per microsecond and the wait in one queue, exactly (Reiser and Lavenberg 1980)."""
     queue = rate = wait = 0.0
