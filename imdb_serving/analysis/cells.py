@@ -66,29 +66,28 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
     `rounds` counts the valid ones, `valid` tells whether they are enough, `why` what was wrong with the others. A cell
     without a valid round has the medians of the invalid ones.
     """
-    table: list[dict[str, Any]] = []
-    planned = int(rows["round"].max()) if len(rows) else 0
-    for _, own in measured(rows).groupby("key", sort=False):
-        sound = valid(own)
-        shown = sound if len(sound) else own
-        numbers: Any = shown.select_dtypes("number").drop(columns=[*FIELDS, "round"], errors="ignore").median()
-        mean, low, high = estimate_positive(shown["throughput"].clip(lower=1e-9))
-        reasons = dict.fromkeys(own.loc[own["status"] != OK, "why"])
-        table.append(
-            {
-                **{name: own[name].iloc[0] for name in (*FIELDS, "cell", "key")},
-                **numbers,
-                "rounds": len(sound),
-                "valid": len(sound) >= min(ENOUGH, planned),
-                "why": "; ".join(reasons),
-                "throughput": mean,
-                "throughput_low": low,
-                "throughput_high": high,
-                "stages": own["stages"].iloc[0],
-                "answers": shown["answers"].iloc[0],
-            }
-        )
-    if not table:
+    found = measured(rows)
+    if found.empty:
         kept = rows.iloc[:0].drop(columns=["round", "status"])
         return kept.assign(rounds=0, valid=False, throughput_low=0.0, throughput_high=0.0).astype({"valid": bool})
-    return pd.DataFrame(table)
+    sound = found["status"] == OK
+    rounds = sound.groupby(found["key"], sort=False).sum()
+    shown = found[sound | (found["key"].map(rounds) == 0)]
+    by_key: Any = shown.groupby("key", sort=False)
+    first = found.drop_duplicates("key").set_index("key")
+    fixed = first[[*FIELDS, "cell"]].assign(key=first.index)
+    numbers: Any = shown.select_dtypes("number").drop(columns=[*FIELDS, "round"], errors="ignore")
+    medians = numbers.groupby(shown["key"], sort=False).median()
+    reasons: Any = found[~sound].groupby("key", sort=False)["why"].agg(lambda why: "; ".join(dict.fromkeys(why)))
+    rates: Any = shown["throughput"].clip(lower=1e-9).groupby(shown["key"], sort=False).agg(estimate_positive)
+    table: pd.DataFrame = pd.concat([fixed, medians.drop(columns="throughput").loc[fixed.index]], axis=1)
+    return table.assign(
+        rounds=rounds,
+        valid=rounds >= min(ENOUGH, int(rows["round"].max())),
+        why=reasons.reindex(fixed.index).fillna(""),
+        throughput=rates.map(lambda rate: rate.mean),
+        throughput_low=rates.map(lambda rate: rate.low),
+        throughput_high=rates.map(lambda rate: rate.high),
+        stages=first["stages"],
+        answers=by_key["answers"].first(),
+    ).reset_index(drop=True)

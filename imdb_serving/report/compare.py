@@ -119,7 +119,7 @@ def changes(made: Comparison) -> Charts:
     named = [("all cells together", compared.shift, compared.called), *named]
     title = f"A {made.folders[0].name} · B {made.folders[1].name}"
     handles = [Line2D([], [], color=colour, marker="o", label=called) for called, colour in COLOUR.items()]
-    key = Legend(handles, [(f"noise floor, {floor:.1%}", FLOOR)])
+    key = Legend(handles, [(f"noise floor of a cell, {floor:.1%}", FLOOR)])
     return Charts([Chart(title, partial(_changes, named, floor), (9.6, 1.0 + 0.26 * len(named)))], key)
 
 
