@@ -148,6 +148,7 @@ class Server:
         try:
             with metrics or nullcontext("") as url:
                 self.info = replace(self.info, metrics=url)
+                self._allow_observed()
                 if self._starter.run(self.keep, lambda: self._stopping):
                     self.dispatcher.refusing = None
                     if self.listener.is_direct:
@@ -291,7 +292,7 @@ class Server:
         self.queue.look(now, turns, at_work)
         common = self.board.common
         common[SHED_NS] = int(self.queue.shed_seconds * 1e9)
-        common[OBSERVE] = OBSERVED_A_TURN if self.observed is not None else 0
+        self._allow_observed()
         common[HAND_OVER] = self._stopping or self.dispatcher.quarantine.is_active()
         if len(self.queue) or self.dispatcher.in_flight:
             self.arrivals.end_late(self.dispatcher.end_late(now))
@@ -302,6 +303,10 @@ class Server:
         self.listener.look_after()
         self._heap.tidy(now)
         self._looks.end(now, pressing=pressing)
+
+    def _allow_observed(self) -> None:
+        """Let workers tell of some requests more for the metrics; from the first on, before any look."""
+        self.board.common[OBSERVE] = OBSERVED_A_TURN if self.observed is not None else 0
 
     def _receive(self) -> None:
         while self.listener.receive():

@@ -6,6 +6,7 @@ import os
 import selectors
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from imdb_serving.server.rpc import shared_listener
 from imdb_serving.server.rpc.memory_server import MemoryServer
 from imdb_serving.server.workers.handover import BUSY, Handover
 from imdb_serving.server.workers.ready_set import SelectorReadySet
-from imdb_serving.server.workers.scoreboard import ASLEEP, Row
+from imdb_serving.server.workers.scoreboard import ASLEEP, OBSERVE, Row
 from imdb_serving.timing import Timeline
 
 
@@ -257,3 +258,24 @@ def test_what_is_no_message_is_told(gate: Gate) -> None:
     with running(lambda: gate, 1) as it:
         _, error = wire.decode_answer(*wire.open_piece(it.server.ask(b"nonsense").result(20)))
         assert "no message" in str(error)
+
+
+def test_metrics_are_told_of_the_first_request_though_no_look_came_before_it() -> None:
+    """Workers may be ready before the supervisor has looked once."""
+    info = ServerInfo("", "0", "test", "", 1, "thread", (), (), 1 << 24, os.getpid())
+    server = MemoryServer(Gate, 1, lambda *_: info)
+    start = server._starter.run
+    server._starter.run = lambda _keep, stopping: start(lambda _: time.sleep(0.001), stopping)  # type: ignore[method-assign]
+    seen: list[int] = []
+
+    @contextmanager
+    def metrics() -> Iterator[str]:
+        server.observed = deque()
+        yield "http://here"
+
+    def on_ready(_endpoint: str) -> None:
+        seen.append(int(server.board.common[OBSERVE]))
+        server.stop()
+
+    server.run(on_ready, metrics())
+    assert seen == [supervising.OBSERVED_A_TURN]
