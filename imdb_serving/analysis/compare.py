@@ -49,9 +49,9 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """All that two sweeps share: the cells' changes, the change of all together, and the noise floor.
+    """All that two sweeps share: the cells' changes, the change of all together, and the noise floor of a cell.
 
-    `least` is the least loss of all cells together that could have been seen.
+    `least` is the least loss of all cells together that could have been seen. `unstable` cells are in none of it.
     """
 
     cells: list[Difference]
@@ -59,6 +59,7 @@ class Compared(NamedTuple):
     called: str
     least: float
     floor: float
+    unstable: list[Cell]
 
     @property
     def worse(self) -> bool:
@@ -70,47 +71,59 @@ class Compared(NamedTuple):
         return sum(one.least > loss for one in self.cells)
 
 
-NOTHING = Compared([], Estimate(math.nan, math.nan, math.nan), SAME, math.nan, math.nan)
-
-
 def compare_rows(first: pd.DataFrame, second: pd.DataFrame) -> Compared:
     """Return the changes of every cell that both have with two valid rounds or more, in the first's order."""
     grids = of_series(first), of_series(second)
+    shared = set(grids[0]["cell"]) & set(grids[1]["cell"])
+    grids = grids[0][grids[0]["cell"].isin(shared)], grids[1][grids[1]["cell"].isin(shared)]
     noises = noise_of(grids[0]), noise_of(grids[1])
     places = _common(noises, grids)
+    unstable = [cell for cell in dict.fromkeys(grids[0]["cell"]) if cell in _unstable(noises, grids)]
     if not places:
-        return NOTHING
+        unknown = Estimate(math.nan, math.nan, math.nan)
+        return Compared([], unknown, SAME, math.nan, math.nan, unstable)
     change = np.array([noises[1].means[two] - noises[0].means[one] for _, one, two in places])
     doubts = [combined([*_own(noises[0], one), *_own(noises[1], two)]) for _, one, two in places]
     mean = float(change.mean())
     of_shift = combined([(1.0, _of_mean(noise)) for noise in noises])
     drift = combined([(1.0, noise.drift) for noise in noises])
     shift = _estimate(mean, of_shift, OF_SHIFT)
-    called = _called(shift, 0.0)
+    called = _called(shift)
     confidence = 1 - (1 - OF_CELLS) / len(places)
     found = []
     for (cell, one, two), own, doubt in zip(places, change, doubts, strict=True):
         floor = _reach(doubt, confidence)
         apart = _estimate(own - mean, doubt, confidence) if len(places) > 1 else shift
         rounds = int(min(noises[0].counts[one], noises[1].counts[two]))
-        what = _called(apart, 0.0) if _called(apart, 0.0) != SAME else called
+        what = called if _called(apart) == SAME else _called(apart)
         beyond = abs(own) > floor and (own > 0) == (what == BETTER)  # what others gained or lost is not its own
         alone = _estimate(own, combined([(1.0, doubt), (1.0, drift)]), CONFIDENCE)
         least = -math.expm1(-_least(doubt, confidence))
         found.append(Difference(cell, _share(alone), rounds, what if beyond else SAME, least))
     floor = float(np.median([_reach(doubt, confidence) for doubt in doubts]))
-    return Compared(found, _share(shift), called, -math.expm1(-_least(of_shift, OF_SHIFT)), math.expm1(floor))
+    least = -math.expm1(-_least(of_shift, OF_SHIFT))
+    return Compared(found, _share(shift), called, least, math.expm1(floor), unstable)
 
 
 def _common(noises: tuple[Noise, Noise], tables: tuple[pd.DataFrame, pd.DataFrame]) -> list[tuple[Cell, int, int]]:
-    """Return the cells that both have with enough rounds, and their places in the arrays of each."""
+    """Return the steady cells that both have with enough rounds, and their places in the arrays of each."""
     one, other = (_places(noise, rows) for noise, rows in zip(noises, tables, strict=True))
     return [(cell, one[cell], other[cell]) for cell in one if cell in other]
 
 
 def _places(noise: Noise, rows: pd.DataFrame) -> dict[Cell, int]:
     cells = dict(zip(rows["key"], rows["cell"], strict=True))
-    return {cells[key]: place for place, key in enumerate(noise.keys) if noise.counts[place] >= LEAST_ROUNDS}
+    return {
+        cells[key]: place
+        for place, key in enumerate(noise.keys)
+        if noise.counts[place] >= LEAST_ROUNDS and key not in noise.unstable
+    }
+
+
+def _unstable(noises: tuple[Noise, Noise], tables: tuple[pd.DataFrame, pd.DataFrame]) -> set[Cell]:
+    """Return the cells that are unstable in either sweep."""
+    pairs = zip(noises, tables, strict=True)
+    return {cell for noise, rows in pairs for cell in rows.loc[rows["key"].isin(list(noise.unstable)), "cell"]}
 
 
 def _own(noise: Noise, place: int) -> list[tuple[float, Variance]]:
@@ -143,8 +156,8 @@ def _share(logs: Estimate) -> Estimate:
     return Estimate(*(math.expm1(value) if value < 700 else math.inf for value in logs))
 
 
-def _called(change: Estimate, floor: float) -> str:
-    if not (change.low > floor or change.high < -floor):
+def _called(change: Estimate) -> str:
+    if change.holds_zero:
         return SAME
     return BETTER if change.mean > 0 else WORSE
 

@@ -82,6 +82,8 @@ def text(made: Comparison) -> str:
     lines += [f"  {name:<58}{_change(one.change):>26}  {one.called}" for name, one in _named(compared.cells)]
     counts = {called: sum(one.called == called for one in compared.cells) for called in (WORSE, BETTER, SAME)}
     lines.append(", ".join(f"{plural(count, 'cell')} {called}" for called, count in counts.items() if count))
+    if compared.unstable:
+        lines.append(f"not compared: {plural(len(compared.unstable), 'cell')} unstable in A or B (see their reports)")
     return "\n".join([*lines, *_least(made)])
 
 

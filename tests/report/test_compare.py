@@ -87,6 +87,32 @@ def test_what_some_cells_lose_the_others_do_not_gain() -> None:
     assert compared(sweep(3, rounds=5, spread=0.005), second) == [SAME] * 3 + [WORSE] * 3
 
 
+def test_a_cell_that_an_intruder_slowed_is_not_compared_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def change(one: Row) -> Row:
+        if (one.cell.server_threads, one.cell.client_threads, one.round) != (2, 4, 2):
+            return one
+        figures = msgspec.structs.replace(one.figures, throughput=0.5 * one.figures.throughput)
+        return msgspec.structs.replace(one, figures=figures)
+
+    first = sweep(1, rounds=3, spread=0.01)
+    second = [change(one) for one in sweep(2, rounds=3, spread=0.01)]
+    assert compared(first, second) == [SAME] * 5
+    folders = write(tmp_path / "a", first), write(tmp_path / "b", second)
+    assert run_compare(*folders, LOSS) == 0
+    assert "not compared: 1 cell unstable in A or B" in capsys.readouterr().out
+
+
+def test_what_all_cells_share_is_of_the_cells_that_both_have() -> None:
+    """Cells of one sweep alone make the change of the others no surer."""
+    second = table(sweep(2, spread=0.05, clients=(1,)))
+    few = compare_rows(table(sweep(1, spread=0.05, clients=(1,))), second)
+    many = compare_rows(table(sweep(1, spread=0.05, clients=(1, 2, 4, 8, 16, 32))), second)
+    assert [one.cell for one in few.cells] == [one.cell for one in many.cells]
+    assert many.least > 0.5 * few.least
+
+
 def test_the_least_loss_that_could_have_been_seen_grows_with_the_noise() -> None:
     least = []
     for spread in (0.01, 0.05):
@@ -134,7 +160,7 @@ def test_the_exit_code_says_what_came_out(tmp_path: Path, capsys: pytest.Capture
 def test_what_could_not_have_been_seen_has_an_exit_code_of_its_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, same = (write(tmp_path / name, sweep(seed, rounds=3, spread=0.06)) for seed, name in enumerate("ab"))
+    before, same = (write(tmp_path / name, sweep(seed, rounds=3, spread=0.06)) for seed, name in enumerate("ab", 7))
     assert run_compare(before, same, LOSS) == 3
     said = capsys.readouterr().out
     assert "a loss of 10% could not have been seen in 6 cells of 6" in said
