@@ -152,22 +152,10 @@ def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
     """Measure the overhead ladder with the sweep's engines and `none`; return whether its notebook ran through."""
     import msgspec
 
-    from imdb_serving.measurement.parameters import LadderParams
     from imdb_serving.report.notebooks import execute
 
-    engines = list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "none"]))
-    rungs = LadderParams(
-        engines=engines,
-        net=params.net,
-        model=params.model,
-        math_threads=params.math_threads,
-        rounds=params.ladder_rounds,
-        seed=params.seed,
-        sweep=folder.name,
-        run=run,
-        outputs=str(folder.parent),
-    )
-    print(f"the overhead ladder: {rungs.rounds} rounds of {' and '.join(engines)}", file=sys.stderr)
+    rungs = _ladder_params(params, folder, run)
+    print(f"the overhead ladder: {rungs.rounds} rounds of {' and '.join(rungs.engines)}", file=sys.stderr)
     try:
         execute("ladder.ipynb", folder / "notebooks" / "ladder.ipynb", msgspec.to_builtins(rungs))
     except ServingError as error:
@@ -181,23 +169,32 @@ def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float
 
     They are rounds of their own, numbered behind those of other counts, each with the bare model beside.
     """
+    import msgspec
+
     from imdb_serving.cell import plural
     from imdb_serving.experiment.ladder import OF_MODES, run_ladder
-    from imdb_serving.measurement.parameters import LadderParams
     from imdb_serving.report import frames
     from imdb_serving.report.verdict import verdict
 
-    place = verdict(frames.load(folder), folder, zone).answer.recommended
-    if place is None or place.mode not in OF_MODES or place.server_threads == LadderParams().server_threads:
+    place, usual = verdict(frames.load(folder), folder, zone).answer.recommended, _ladder_params(params, folder, run)
+    if place is None or place.mode not in OF_MODES or place.engine not in usual.engines:
+        return
+    if (threads := place.server_threads) == usual.server_threads:
         return
     rungs = ["bare", "inproc", *dict.fromkeys([OF_MODES[place.mode], "flask"])]
-    threads = place.server_threads
     print(f"the overhead ladder with {plural(threads, 'server thread')}: {', '.join(rungs)}", file=sys.stderr)
-    more = LadderParams(
-        engines=[place.engine],
+    more = msgspec.structs.replace(usual, engines=[place.engine], server_threads=threads)
+    run_ladder(more, lambda words: print(words, file=sys.stderr), rungs, usual.rounds * threads + 1)
+
+
+def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
+    """Return the parameters of a sweep's ladder: its engines that run its net, and `none`."""
+    from imdb_serving.measurement.parameters import LadderParams
+
+    return LadderParams(
+        engines=list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "none"])),
         net=params.net,
         model=params.model,
-        server_threads=threads,
         math_threads=params.math_threads,
         rounds=params.ladder_rounds,
         seed=params.seed,
@@ -205,7 +202,6 @@ def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float
         run=run,
         outputs=str(folder.parent),
     )
-    run_ladder(more, lambda words: print(words, file=sys.stderr), rungs, params.ladder_rounds * threads + 1)
 
 
 def run_ladder_notebook(params: LadderParams) -> None:

@@ -15,7 +15,9 @@ from click.testing import CliRunner
 from oracle import Noise, truth_of, write_sweep
 
 from imdb_serving.cli import main
-from imdb_serving.measurement.parameters import load_sweep
+from imdb_serving.cli.overhead import measure_recommended
+from imdb_serving.experiment import ladder
+from imdb_serving.measurement.parameters import LadderParams, SweepParams, load_sweep
 from imdb_serving.report import frames, ways
 from imdb_serving.report.answer import FILE, Answer
 from imdb_serving.report.verdict import save, verdict
@@ -97,3 +99,21 @@ def test_the_command_of_an_edge_can_be_run(folder: Path) -> None:
     place = answer.edges[0].place
     assert (more.modes, more.engine) == ([place.mode], place.engine)
     assert max(more.server_threads) == 2 * answer.edges[0].measured["server_threads"]
+
+
+@pytest.mark.parametrize(("net", "measured"), [("cnn", [(["folded"], 1, 6)]), ("lstm", [])])
+def test_the_ladder_has_the_recommended_threads_where_its_engine_runs_the_sweeps_net(
+    net: str, measured: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def run_ladder(params: LadderParams, _say: Any, rungs: list[str], first_round: int) -> None:
+        assert {"bare", "inproc", "flask"} < set(rungs)
+        seen.append((params.engines, params.server_threads, first_round))
+
+    monkeypatch.setattr(ladder, "run_ladder", run_ladder)
+    write_sweep(tmp_path / "sweep", truth_of(), Noise(0.02), 3)
+    also: list[dict[str, Any]] = [{"engine": "folded", "net": "cnn"}]
+    params = SweepParams(mode="rpc", engine="paddle", net=net, ladder_rounds=5, also=also)
+    measure_recommended(params, tmp_path / "sweep", "run", 0.05)
+    assert seen == measured
