@@ -35,23 +35,21 @@ ODD = 0.001
 
 def aa_pair(rows: pd.DataFrame, noise: Noise) -> Pair:
     """Return what the A/A pair of a sweep says, and whether it agrees with the noise of its cells."""
-    differences = aa_differences(rows)["difference"].to_numpy()
-    count = len(differences)
-    if not count:
+    found = aa_differences(rows)
+    if found.empty:
         return Pair(0, math.nan, "")
-    return Pair(count, math.sqrt(float((differences**2).mean())), _check(rows, noise))
+    return Pair(len(found), math.sqrt(float((found["difference"] ** 2).mean())), _check(found, _mode(rows), noise))
 
 
-def _check(rows: pd.DataFrame, noise: Noise) -> Check:
+def _check(differences: pd.DataFrame, mode: tuple[str, str], noise: Noise) -> Check:
     """Compare the pair's mean differences of whole server processes, which are independent, with what noise makes."""
-    differences = aa_differences(rows)
-    if not noise.known or differences["round"].nunique() < 2 or _mode(rows) not in noise.modes:
+    if not noise.known or differences["round"].nunique() < 2 or mode not in noise.modes:
         return ""
     by_round: Any = differences.groupby("round")["difference"]
     size = float(by_round.size().mean())
-    level = noise.levels[noise.modes.index(_mode(rows))]
-    within = level.within.value if level.within.freedom else level.whole.value
-    expected = 2 * (max(level.whole.value - within, 0.0) + within / size)
+    own = noise.components[noise.modes.index(mode)]
+    within = own.within.value if own.within.freedom else own.whole.value
+    expected = 2 * (max(own.whole.value - within, 0.0) + within / size)
     squares = float((by_round.mean() ** 2).sum())
     rounds = differences["round"].nunique()
     if not expected:

@@ -24,6 +24,9 @@ ZONE = 0.05
 MOST_ROUNDS = 100
 """More than these are not worth telling: the machine is too noisy."""
 
+UNKNOWN_MARGIN = 1e9
+"""Of a difference of logarithms of which nothing is known."""
+
 Numbers = NDArray[np.float64]
 
 
@@ -59,12 +62,9 @@ def choose(
     """
     if not len(places):
         return None
-    means = noise.means[list(places)]
-    errors, reach = _differences(noise, places, confidence)
-    ahead = means[None, :] - means[:, None]  # row: the cell; column: what exceeds it
-    np.fill_diagonal(ahead, -math.inf)
-    upper = np.maximum((ahead + reach * errors).max(axis=1), 0.0)  # -inf, and so 0, where there is no other
-    lower = np.maximum((ahead - reach * errors).max(axis=1), 0.0)
+    means, ahead, margins = _ahead(noise, places, confidence)
+    upper = np.maximum((ahead + margins).max(axis=1), 0.0)  # -inf, and so 0, where there is no other
+    behind = (ahead - margins).max(axis=1)
     allowed = -math.log1p(-zone)
     best = int(means.argmax())
     good = np.flatnonzero(upper <= allowed)
@@ -75,43 +75,58 @@ def choose(
         places[chosen],
         places[best],
         shown,
-        Estimate(*(-math.expm1(-value) for value in (means[best] - means[chosen], lower[chosen], upper[chosen]))),
-        contenders(noise, places, confidence),
-        0 if shown else _rounds(int(noise.counts[places[best]]), ahead[best], (reach * errors)[best], allowed),
+        Estimate(
+            *(-math.expm1(-value) for value in (means[best] - means[chosen], max(behind[chosen], 0.0), upper[chosen]))
+        ),
+        _may_be_best(places, means, behind),
+        0 if shown else _rounds(int(noise.counts[places[best]]), ahead[best], margins[best], allowed),
         deciding,
     )
 
 
 def contenders(noise: Noise, places: Sequence[int], confidence: float) -> list[int]:
     """Return the places of the cells that may be the best, all of them with this confidence, best measured first."""
+    means, ahead, margins = _ahead(noise, places, confidence)
+    return _may_be_best(places, means, (ahead - margins).max(axis=1))
+
+
+def _may_be_best(places: Sequence[int], means: Numbers, behind: Numbers) -> list[int]:
+    return [places[number] for number in np.argsort(-means) if behind[number] <= 0]
+
+
+def _ahead(noise: Noise, places: Sequence[int], confidence: float) -> tuple[Numbers, Numbers, Numbers]:
+    """Return the cells' means, by how much each (column) exceeds each (row), and how far that may be off."""
     means = noise.means[list(places)]
-    errors, reach = _differences(noise, places, confidence)
-    behind = (means[None, :] - means[:, None] - reach * errors).max(axis=1)
-    return [places[place] for place in np.argsort(-means) if behind[place] <= 0]
+    ahead = means[None, :] - means[:, None]
+    np.fill_diagonal(ahead, -math.inf)
+    return means, ahead, _margins(noise, places, confidence)
 
 
-def _differences(noise: Noise, places: Sequence[int], confidence: float) -> tuple[Numbers, Numbers]:
-    """Return the standard error of the difference of any two cells, and how many of them a bound is away."""
-    count = len(places)
-    errors, reach = np.zeros((count, count)), np.zeros((count, count))
-    servers, strata = noise.servers[list(places)], noise.strata[list(places)]
-    kinds = {(strata[place], servers[place], noise.counts[places[place]]): place for place in range(count)}
-    kind_of = np.array([list(kinds).index((strata[p], servers[p], noise.counts[places[p]])) for p in range(count)])
-    table, factors = np.zeros((len(kinds),) * 2), np.zeros((len(kinds),) * 2)
-    for row, one in enumerate(kinds.values()):
-        for column, other in enumerate(kinds.values()):
-            doubt = noise.of_difference(places[one], places[other])
-            table[row, column] = math.sqrt(doubt.value) if doubt.value >= 0 else math.inf
-            factors[row, column] = critical(count - 1, int(min(doubt.freedom + 1e-6, 1000)), confidence)
-    errors, reach = table[np.ix_(kind_of, kind_of)], factors[np.ix_(kind_of, kind_of)]
-    unknown = ~np.isfinite(errors) | ~np.isfinite(reach)
-    errors[unknown], reach[unknown] = 1e9, 1.0
-    return errors, reach
+def _margins(noise: Noise, places: Sequence[int], confidence: float) -> Numbers:
+    """Return how far the difference of any two cells may be off, all at once; huge where nothing is known."""
+    alike: dict[tuple[int, int], int] = {}  # cells of one server process with as many rounds: a number, and the first
+    first: list[int] = []
+    kind_of = np.empty(len(places), dtype=np.int64)
+    for number, place in enumerate(places):
+        kind = int(noise.servers[place]), int(noise.counts[place])
+        if kind not in alike:
+            alike[kind] = len(first)
+            first.append(place)
+        kind_of[number] = alike[kind]
+    margins = np.full((len(first),) * 2, UNKNOWN_MARGIN)
+    for row, one in enumerate(first):
+        for column, other in enumerate(first):
+            doubt = noise.of_difference(one, other)
+            factor = critical(len(places) - 1, int(min(doubt.freedom + 1e-6, 1000)), confidence)
+            if doubt.value >= 0 and math.isfinite(factor):
+                margins[row, column] = factor * math.sqrt(doubt.value)
+    table: Numbers = margins[np.ix_(kind_of, kind_of)]
+    return table
 
 
-def _rounds(count: int, ahead: Numbers, reach: Numbers, allowed: float) -> int | None:
+def _rounds(count: int, ahead: Numbers, margins: Numbers, allowed: float) -> int | None:
     """Return about how many rounds would show that the best measured is within the zone, all else as it is."""
     others = np.isfinite(ahead)
-    needed = (reach[others] / (allowed - ahead[others])) ** 2
+    needed = (margins[others] / (allowed - ahead[others])) ** 2
     rounds = math.ceil(float(needed.max(initial=0.0)) * count)
     return rounds if rounds <= MOST_ROUNDS else None

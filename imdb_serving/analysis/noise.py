@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from imdb_serving.analysis.cells import cells, of_series, valid
 from imdb_serving.analysis.intervals import CONFIDENCE, Estimate
-from imdb_serving.analysis.odd_rounds import odd_rounds
+from imdb_serving.analysis.outliers import outliers_of
 from imdb_serving.analysis.variances import UNKNOWN, Variance, combined, moderated, student
 
 Numbers = NDArray[np.float64]
 
-LASTING = 1.5
+DRIFT_INFLATION = 1.5
 """What the drift of a mean over rounds counts for: rounds that follow each other drift alike, which adds up.
 
 It is (1 + r) / (1 - r) of a correlation of one fifth; how much it really is, few rounds cannot tell.
@@ -37,8 +37,8 @@ STEPS = 12
 """Passes in which the effects of cells and rounds are found; they converge at once where no round is missing."""
 
 
-class Level(NamedTuple):
-    """The noise of one mode and engine: of cells of one server process, and of cells of different ones."""
+class Components(NamedTuple):
+    """The variance components of one mode and engine: `within` a server process, and `whole`, the process included."""
 
     within: Variance
     whole: Variance
@@ -51,7 +51,7 @@ class Noise:
     `counts` are the valid rounds of each cell, `highest` the highest of them; `servers` and `strata` say which cells
     share a server process, and a mode and engine (`modes`). `of_rounds` is the variance of a round's mean over all
     cells, `drift` what of the mean over the rounds is more than their noise makes, `spread` the pooled standard
-    deviation of a cell in a round. Unstable cells took no part in the variances; odd rounds of others are `set_aside`.
+    deviation of a cell in a round. Unstable cells took no part in the variances; outliers of others are `set_aside`.
     """
 
     modes: list[tuple[str, str]]
@@ -61,7 +61,7 @@ class Noise:
     counts: NDArray[np.int64]
     servers: NDArray[np.int64]
     strata: NDArray[np.int64]
-    levels: list[Level]
+    components: list[Components]
     of_rounds: Variance
     drift: Variance
     effects: Mapping[int, float]
@@ -72,9 +72,9 @@ class Noise:
         """Return where a cell stands in the arrays, None for one that has no valid round."""
         return self.keys.index(key) if key in self.keys else None
 
-    def level_of(self, place: int) -> Level:
+    def components_of(self, place: int) -> Components:
         """Return the noise of a cell's mode and engine."""
-        return self.levels[int(self.strata[place])]
+        return self.components[int(self.strata[place])]
 
     @property
     def known(self) -> bool:
@@ -86,25 +86,25 @@ class Noise:
         """The standard deviation of the logarithm of a cell in a round, all modes and engines together."""
         if not self.known:
             return math.nan
-        sizes = np.bincount(self.strata, minlength=len(self.levels))
-        of_levels = [self._whole(level).value for level in self.levels]
-        return math.sqrt(float(np.average(of_levels, weights=sizes)))
+        sizes = np.bincount(self.strata, minlength=len(self.components))
+        variances = [self._whole(own).value for own in self.components]
+        return math.sqrt(float(np.average(variances, weights=sizes)))
 
     def of_cell(self, place: int) -> Variance:
         """Return the variance of a cell in a round."""
-        return self._whole(self.level_of(place))
+        return self._whole(self.components_of(place))
 
-    def _whole(self, level: Level) -> Variance:
+    def _whole(self, own: Components) -> Variance:
         """Return the noise of a cell; with one server process a round, which drift cannot be told from, with both."""
-        if level.whole.freedom:
-            return level.whole
-        return combined([(1.0, part) for part in (level.within, self.of_rounds) if part.freedom])
+        if own.whole.freedom:
+            return own.whole
+        return combined([(1.0, part) for part in (own.within, self.of_rounds) if part.freedom])
 
     def interval(self, place: int, confidence: float = CONFIDENCE) -> Estimate:
         """Return a cell's figure with its interval: what rounds of other times may give, drift included."""
-        level = self.level_of(place)
+        own = self.components_of(place)
         parts = [(1 / self.counts[place], self.of_cell(place))]
-        doubt = combined([*parts, (1.0, self.drift)] if level.whole.freedom else parts)
+        doubt = combined([*parts, (1.0, self.drift)] if own.whole.freedom else parts)
         return self._estimate(self.means[place], doubt, confidence)
 
     def ratio(self, one: int, other: int, confidence: float = CONFIDENCE) -> Estimate:
@@ -113,7 +113,7 @@ class Noise:
 
     def of_difference(self, one: int, other: int) -> Variance:
         """Return the variance of the difference of two cells; what their rounds share is not in it."""
-        first, second = self.level_of(one), self.level_of(other)
+        first, second = self.components_of(one), self.components_of(other)
         if self.servers[one] == self.servers[other]:
             return combined([(1 / self.counts[one] + 1 / self.counts[other], first.within)])
         return combined([(1 / self.counts[one], first.whole), (1 / self.counts[other], second.whole)])
@@ -128,7 +128,7 @@ class Noise:
 def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None = None) -> Noise:
     """Return the noise of a figure in the valid rows of a grid of closed loops; cells are in the order of the rows.
 
-    Odd rounds are found, or those of another figure's noise. They are set aside; a cell with too many is unstable.
+    Outliers are found, or those of another figure's noise. They are set aside; a cell with too many is unstable.
     """
     sound = valid(rows)
     sound = sound[sound[figure] > 0]
@@ -139,15 +139,15 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
     strata = _numbered([(cell.mode, cell.engine) for cell in cells])
     keys: list[Hashable] = list(logs.index)
     numbers = list(map(int, logs.columns))
-    unstable, set_aside = _odd(table, strata, keys, numbers) if like is None else (like.unstable, like.set_aside)
+    unstable, set_aside = _outliers(table, strata, keys, numbers) if like is None else (like.unstable, like.set_aside)
     for place, key in enumerate(keys):
         for column in (numbers.index(number) for number in set_aside.get(key, ()) if number in numbers):
             table[place, column] = np.nan
     steady = np.array([key not in unstable for key in keys], dtype=bool)
     effects, means, left = _additive(table, steady if steady.any() else ~steady)
-    levels = _levels(left, servers, strata, steady)
+    components = _components(left, servers, strata, steady)
     counts = np.isfinite(table).sum(axis=1)
-    of_rounds, drift = _of_rounds(effects, servers[steady], strata[steady], levels)
+    of_rounds, drift = _of_rounds(effects, servers[steady], strata[steady], components)
     return Noise(
         modes=list(dict.fromkeys((cell.mode, cell.engine) for cell in cells)),
         keys=keys,
@@ -156,7 +156,7 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
         counts=counts,
         servers=servers,
         strata=strata,
-        levels=levels,
+        components=components,
         of_rounds=of_rounds,
         drift=drift,
         effects=dict(zip(numbers, map(float, effects), strict=True)),
@@ -165,13 +165,13 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
     )
 
 
-def _odd(
+def _outliers(
     table: Numbers, strata: NDArray[np.int64], keys: list[Hashable], numbers: list[int]
 ) -> tuple[Mapping[Hashable, str], Mapping[Hashable, list[int]]]:
-    """Return the unstable cells with what was seen, and the odd rounds of those that are steady without them."""
-    found = {keys[place]: odd for place, odd in odd_rounds(table, strata).items()}
-    unstable = {key: odd.seen for key, odd in found.items() if odd.too_many}
-    return unstable, {key: [numbers[at] for at in odd.rounds] for key, odd in found.items() if not odd.too_many}
+    """Return the unstable cells with what was seen, and the outliers of those that are steady without them."""
+    found = {keys[place]: own for place, own in outliers_of(table, strata).items()}
+    unstable = {key: own.seen for key, own in found.items() if own.too_many}
+    return unstable, {key: [numbers[at] for at in own.rounds] for key, own in found.items() if not own.too_many}
 
 
 def _numbered(values: list[Any]) -> NDArray[np.int64]:
@@ -204,7 +204,7 @@ def _mean(table: Numbers, axis: int) -> Numbers:
     return result
 
 
-def _levels(left: Numbers, servers: NDArray[np.int64], strata: NDArray[np.int64], steady: Any) -> list[Level]:
+def _components(left: Numbers, servers: NDArray[np.int64], strata: NDArray[np.int64], steady: Any) -> list[Components]:
     """Return the noise of each mode and engine from what is left of its steady cells."""
     repeated = steady & (np.isfinite(left).sum(axis=1) > 1)
     all_servers = len(set(servers[repeated]))
@@ -226,7 +226,7 @@ def _levels(left: Numbers, servers: NDArray[np.int64], strata: NDArray[np.int64]
         raw.append((_variance(inside, inside_freedom), _variance(between, between_freedom), size))
     within = moderated([one for one, _, _ in raw])
     whole = [_whole(of_cells, of_servers, size) for (_, of_servers, size), of_cells in zip(raw, within, strict=True)]
-    return [Level(*pair) for pair in zip(within, moderated(whole), strict=True)]
+    return [Components(*pair) for pair in zip(within, moderated(whole), strict=True)]
 
 
 def _variance(squares: float, freedom: float) -> Variance:
@@ -246,7 +246,7 @@ def _whole(of_cells: Variance, of_servers: Variance, size: float) -> Variance:
     return sum_ if sum_.value >= of_cells.value else Variance(of_cells.value, sum_.freedom)
 
 
-def _of_rounds(effects: Numbers, servers: Any, strata: Any, levels: list[Level]) -> tuple[Variance, Variance]:
+def _of_rounds(effects: Numbers, servers: Any, strata: Any, components: list[Components]) -> tuple[Variance, Variance]:
     """Return the variance of a round's mean over all cells, and what of it is drift: more than their noise makes."""
     rounds = len(effects)
     if rounds < 2 or not len(servers):
@@ -254,9 +254,9 @@ def _of_rounds(effects: Numbers, servers: Any, strata: Any, levels: list[Level])
     seen = Variance(float(effects.var(ddof=1)), rounds - 1.0)
     parts: dict[Variance, float] = {}
     for server in set(servers):
-        level, size = levels[strata[servers == server][0]], int((servers == server).sum())
-        within = level.within if level.within.freedom else level.whole
-        shared = Variance(max(level.whole.value - within.value, 0.0), level.whole.freedom)
+        own, size = components[strata[servers == server][0]], int((servers == server).sum())
+        within = own.within if own.within.freedom else own.whole
+        shared = Variance(max(own.whole.value - within.value, 0.0), own.whole.freedom)
         for part, weight in ((shared, size * size), (within, size)):
             if not part.freedom:
                 continue  # with one server process a round, that is what the rounds differ by
@@ -265,7 +265,7 @@ def _of_rounds(effects: Numbers, servers: Any, strata: Any, levels: list[Level])
     more = seen.value - noise.value
     if more <= 0:
         return noise if noise.freedom else seen, Variance(0.0, 0.0)
-    return seen, Variance(LASTING * more / rounds, seen.freedom * (more / seen.value) ** 2)
+    return seen, Variance(DRIFT_INFLATION * more / rounds, seen.freedom * (more / seen.value) ** 2)
 
 
 def unsettled(rows: pd.DataFrame) -> dict[Hashable, str]:

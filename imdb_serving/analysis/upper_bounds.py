@@ -67,8 +67,9 @@ def _laws(servers: int, clients: int, neighbours: list[Neighbour]) -> Iterator[f
     curve = sorted((one for one in neighbours if one.server_threads == servers), key=lambda one: one.client_threads)
     below = [one for one in curve if one.client_threads < clients]
     above = [one for one in curve if one.client_threads > clients][::-1]
-    for farther, nearer in (pair for side in (below, above) if len(side) > 1 for pair in [side[-2:]]):
-        yield _beyond(farther, nearer, clients)
+    for side in (below, above):
+        if len(side) > 1:
+            yield _beyond(side[-2], side[-1], clients)
 
 
 def _beyond(farther: Neighbour, nearer: Neighbour, clients: int) -> float:

@@ -100,9 +100,9 @@ _UNIFORM, _UNIFORM_WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 @functools.lru_cache(maxsize=4096)
 def critical(others: int, freedom: int, confidence: float) -> float:
-    """Return by how many standard errors at most one of so many others seems to exceed one estimate, by chance alone.
+    """Return Dunnett's one-sided critical value, for comparisons of one estimate with so many others.
 
-    One-sided, all differences correlated by a half, as those of independent estimates of one precision are.
+    All differences are taken as correlated by a half, as those of independent estimates of one precision are.
     """
     if others < 1:
         return 0.0

@@ -179,6 +179,12 @@ def _busy(now: Mapping[str, Any]) -> Iterator[Advice]:
         )
 
 
+def cores_of(card: Mapping[str, Any]) -> float:
+    """Return the cores that a card allows: the least of those a process may be on and the quota of its groups."""
+    allowed, quota = float(card["cores_allowed"]), card.get("cpu_quota")
+    return min(allowed, float(quota)) if quota else allowed
+
+
 def _cores(card: Mapping[str, Any]) -> Iterator[Advice]:
     allowed, cores, quota = card["cores_allowed"], card["cores"], card.get("cpu_quota")
     if quota is not None and quota < allowed:
@@ -188,7 +194,7 @@ def _cores(card: Mapping[str, Any]) -> Iterator[Advice]:
         )
     if allowed < cores:
         yield Advice(f"this process may use {allowed} of {cores} cores", "look at taskset, or the container's cpuset")
-    if (usable := min(allowed, quota or allowed)) < 4:
+    if (usable := cores_of(card)) < 4:
         yield Advice(
             f"clients and server share {usable:g} core{'' if usable == 1 else 's'}",
             "compare only within a run; for a server's own limit, run the clients on another machine",

@@ -1,6 +1,6 @@
 """From a sweep's rows to its answer in numbers: the choice, what is doubtful, engines, edges, the way for each mode.
 
-Knows the analysis and the types of the answer; the wording is `verdict`'s.
+Knows the analysis and the types of the answer; the wording is `sentences`' and `refusal`'s.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
-from imdb_serving.report.answer import Certainty, Cost, Doubtful, EngineGain, Place, Range, Way, place_of
+from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Place, Range, Way, place_of
 from imdb_serving.report.engine_gains import engine_gains
 from imdb_serving.report.serving_cost import cost_of
 
@@ -101,12 +101,12 @@ class Findings:
         return self.served[self.served["valid"].astype(bool)]
 
     @cached_property
-    def doubtful(self) -> list[Doubtful]:
+    def _bounded(self) -> list[Doubtful]:
         """The considered cells that cannot be believed, or were not measured, with the most that they could give."""
         others = self.considered[~self.considered["key"].isin(self.sound["key"])]
-        return [self._doubtful(row) for _, row in others.iterrows()]
+        return [self._bound(row) for _, row in others.iterrows()]
 
-    def _doubtful(self, row: Any) -> Doubtful:
+    def _bound(self, row: Any) -> Doubtful:
         key = row["key"]
         alike = self.sound[(self.sound["line"] == row["line"]) & (self.sound["panel"] == row["panel"])]
         most = most_of(row, alike, self.noise, self.cores)
@@ -142,14 +142,15 @@ class Findings:
     @cached_property
     def choice(self) -> Choice | None:
         """The choice among all sound cells; None where there is none."""
-        return self.choose(self.sound, self.doubtful) if len(self.sound) else None
+        return self.choose(self.sound, self._bounded) if len(self.sound) else None
 
-    def told_doubtful(self) -> list[Doubtful]:
-        """Return the doubtful cells, and of each whether it could change the answer."""
+    @cached_property
+    def doubtful(self) -> list[Doubtful]:
+        """The cells that cannot be believed, and of each whether it could change the answer."""
         deciding = set(self.choice.deciding) if self.choice else set()
-        bounded = [one for one in self.doubtful if one.most]
+        bounded = [one for one in self._bounded if one.most]
         decides = {one.place.key for number, one in enumerate(bounded) if number in deciding}
-        return [msgspec.structs.replace(one, decides=one.place.key in decides) for one in self.doubtful]
+        return [msgspec.structs.replace(one, decides=one.place.key in decides) for one in self._bounded]
 
     @cached_property
     def _engines(self) -> tuple[list[EngineGain], list[str]]:
@@ -197,21 +198,17 @@ class Findings:
         return found
 
     def _way(self, cell: Any, shown: bool, recommended: str) -> Way:
-        p99, note = tail(self, cell)
+        p99, note = _tail(self, cell)
         return Way(
             place=self.place(cell),
             throughput=Range.of(Estimate(*(cell[name] for name in frames.INTERVAL))),
             p99=p99,
             p99_note=note,
-            cost=self.cost(cell),
+            cost=cost_of(self.rows, self.cells, self.medians, cell),
             limit=utilisation(cell, self.cores).limit,
             shown=shown,
             recommended=cell["key"] == recommended,
         )
-
-    def cost(self, cell: Any) -> Cost | None:
-        """Return what serving costs in a cell's mode."""
-        return cost_of(self.rows, self.cells, self.medians, cell)
 
     def certainty(self) -> Certainty:
         """Return how sure the sweep is."""
@@ -230,12 +227,14 @@ class Findings:
         )
 
 
-def tail(found: Findings, cell: Any, quantile: float = 0.99) -> tuple[Range | None, str]:
+def _tail(found: Findings, cell: Any, quantile: float = 0.99) -> tuple[Range | None, str]:
     """Return a cell's p99 in ms, or why there is none.
 
-    The value is that of all its valid rounds' requests together, the interval is across the rounds.
+    The value is that of all its rounds' requests together, the interval is across the rounds: those that are valid and
+    no outliers.
     """
     own = valid(found.rows[found.rows["key"] == cell["key"]])
+    own = own[~own["round"].isin(found.noise.set_aside.get(cell["key"], ()))]
     of_rounds = own["p99_us"].dropna().to_numpy(dtype=float) / 1000
     try:
         times = [read_samples(found.folder, raw, ["client_infer_ns"])["client_infer_ns"] / 1e6 for raw in own["raw"]]
@@ -259,8 +258,8 @@ def tail(found: Findings, cell: Any, quantile: float = 0.99) -> tuple[Range | No
 
 def _across_rounds(found: Findings, cell: Any, of_rounds: Any, rounds: int) -> Estimate:
     """Return the p99 of a round with its interval, its noise taken from all cells where they have one."""
-    place, aside = found.tails.place(cell["key"]), len(found.noise.set_aside.get(cell["key"], ()))
-    if place is not None and found.tails.known and found.tails.counts[place] + aside == rounds:
+    place = found.tails.place(cell["key"])
+    if place is not None and found.tails.known and found.tails.counts[place] == rounds:
         return Estimate(*(value / 1000 for value in found.tails.interval(place)))
     if len(of_rounds) < max(rounds, 1):
         return Estimate(math.nan, math.nan, math.nan)

@@ -16,7 +16,7 @@ from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, list
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.sweep import read_plan
-from imdb_serving.measurement.environment import Card, read_card
+from imdb_serving.measurement.environment import Card, cores_of, read_card
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.parameters.checks import GRID_MODES
 
@@ -185,12 +185,6 @@ def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
 def cores(rows: pd.DataFrame, folder: Path) -> float:
     """Return how many cores the machine that measured allowed, quota of CPU time counted; 1 without a card."""
     return max((cores_of(card) for card in cards(rows, folder)), default=1.0)
-
-
-def cores_of(card: Card) -> float:
-    """Return the cores that a card allows: the least of those a process may be on and the quota of its groups."""
-    allowed, quota = float(card["cores_allowed"]), card.get("cpu_quota")
-    return min(allowed, float(quota)) if quota else allowed
 
 
 def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from imdb_serving.cell import FAILED, plural
@@ -23,10 +22,7 @@ def refusal(found: Findings) -> list[str]:
             "No verdict: one round has no interval, and nothing tells chance from difference.",
             f"Do: `{found.command} --rounds 3`; what is measured already stays.",
         ]
-    if found.choice is None:
-        deciding = sorted(found.doubtful, key=lambda one: -(one.most or math.inf))
-    else:
-        deciding = [one for one in found.told_doubtful() if one.decides]
+    deciding = [one for one in found.doubtful if one.decides or found.choice is None]
     if not deciding:
         return []
     total = len(found.considered)

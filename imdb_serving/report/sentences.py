@@ -9,9 +9,9 @@ from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORK
 from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
 from imdb_serving.cell import listed, plural
 from imdb_serving.report import costs, frames
-from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range
+from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range, Way
 from imdb_serving.report.engine_gains import LESS, UNTOLD
-from imdb_serving.report.findings import Findings, tail
+from imdb_serving.report.findings import Findings
 from imdb_serving.server_process import MULTIPROCESS_MODES
 
 NAMED = 3
@@ -47,20 +47,19 @@ def _several(places: list[Place], beside: Place) -> str:
     return listed([*names, *([f"{more} more"] if more else [])])
 
 
-def what(found: Findings, chosen: Any) -> str:
+def what(found: Findings, way: Way) -> str:
     """Say what to run, and what that gives."""
-    rate = f"{chosen['throughput']:,.0f} reviews/s"
-    if math.isfinite(chosen["throughput_low"]):
-        rate += f" ({chosen['throughput_low']:,.0f} to {chosen['throughput_high']:,.0f})"
+    rate = f"{way.throughput.value:,.0f} reviews/s"
+    if way.throughput.low is not None:
+        rate += f" ({way.throughput.low:,.0f} to {way.throughput.high:,.0f})"
     sure = f"{plural(found.rounds, 'round')}, 95%"
-    p99, note = tail(found, chosen)
-    if p99 is None:
-        words = f"{note} ({sure})"
-    elif p99.low is None or p99.high is None:
-        words = f"p99 {p99.value:.3g} ms ({note}; {sure})"
+    if way.p99 is None:
+        words = f"{way.p99_note} ({sure})"
+    elif way.p99.low is None:
+        words = f"p99 {way.p99.value:.3g} ms ({way.p99_note}; {sure})"
     else:
-        words = f"p99 {p99.value:.3g} ms ({p99.low:.3g} to {p99.high:.3g}; {sure})"
-    return f"Run {name(found.place(chosen))}: {rate}, {words}."
+        words = f"p99 {way.p99.value:.3g} ms ({way.p99.low:.3g} to {way.p99.high:.3g}; {sure})"
+    return f"Run {name(way.place)}: {rate}, {words}."
 
 
 def best(found: Findings, choice: Choice, made: Answer) -> str:
@@ -117,7 +116,7 @@ def why(found: Findings, chosen: Any) -> str:
             f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
         )
     else:
-        front = f", front {busy.front:.0%}" if busy.front else ""
+        front = f", one interpreter {busy.front:.0%}" if busy.front else ""
         words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
     return f"Why: {words}{_more_threads(found, chosen)}."
 

@@ -57,7 +57,7 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
     found = Findings(rows, folder, zone)
     warned = warnings_of(rows, found.cells, found.noise, found.pair, found.cores, folder)
     if refused := refusal(found):
-        made = Answer(zone=zone, lines=refused, warnings=warned, doubtful=found.told_doubtful())
+        made = Answer(zone=zone, lines=refused, warnings=warned, doubtful=found.doubtful)
         if found.rounds >= LEAST_ROUNDS and len(found.cells):
             made = msgspec.structs.replace(made, ways=found.ways(""), certainty=found.certainty())
         return Verdict(refused, warned, "", _of_run(found, made))
@@ -65,11 +65,12 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
     assert choice is not None  # noqa: S101 - or it would have been refused
     made = _answer(found, choice)
     chosen = found.cell(choice.chosen)
+    way = next(way for way in made.ways if way.recommended)
     lines = [
-        sentences.what(found, chosen),
+        sentences.what(found, way),
         sentences.best(found, choice, made),
         sentences.why(found, chosen),
-        serving_cost.in_words(found.cost(chosen)),
+        serving_cost.in_words(way.cost),
         sentences.engines(found, made, chosen),
         sentences.edges(made.edges),
         sentences.sure(made.certainty),
@@ -114,6 +115,6 @@ def _answer(found: Findings, choice: Choice) -> Answer:
         ways=found.ways(str(chosen["key"])),
         engines=found.gains,
         edges=edges_of(found.considered, places, f"{found.command} --fresh"),
-        doubtful=found.told_doubtful(),
+        doubtful=found.doubtful,
         certainty=found.certainty(),
     )

@@ -26,7 +26,7 @@ def warnings_of(
     """Return all warnings, the gravest first."""
     return [
         *_gates(rows),
-        *_unstable(cells),
+        *_unstable(cells, noise),
         *_set_aside(cells, noise),
         *_noise(noise),
         *_pair(pair),
@@ -55,13 +55,9 @@ def _gates(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _unstable(cells: pd.DataFrame) -> list[str]:
-    found: Any = cells[cells["why"].str.contains("off the cell's others")]
-    lines = [
-        f"unstable: {one.line}, {one.panel or one.engine}, {one.server_threads} x {one.client_threads}: "
-        f"{one.why.split('; ')[-1]}"
-        for one in found[:NAMED].itertuples()
-    ]
+def _unstable(cells: pd.DataFrame, noise: Noise) -> list[str]:
+    found: Any = cells[cells["key"].isin(list(noise.unstable))]
+    lines = [f"unstable: {_name(one)}: {noise.unstable[one.key]}" for one in found[:NAMED].itertuples()]
     if len(found) > NAMED:
         lines.append(f"{plural(len(found) - NAMED, 'more cell')} unstable")
     return [*lines, "measure another round of all cells (--rounds)"] if lines else []
@@ -70,13 +66,13 @@ def _unstable(cells: pd.DataFrame) -> list[str]:
 def _set_aside(cells: pd.DataFrame, noise: Noise) -> list[str]:
     """Name the rounds that lie off their cell's others, which are not used."""
     found: Any = cells[cells["key"].isin(list(noise.set_aside))]
-    names = [
-        f"{one.line}, {one.panel or one.engine}, {one.server_threads} x {one.client_threads} "
-        f"(round {listed(map(str, noise.set_aside[one.key]))})"
-        for one in found[:NAMED].itertuples()
-    ]
+    names = [f"{_name(one)} (round {listed(map(str, noise.set_aside[one.key]))})" for one in found[:NAMED].itertuples()]
     more = [f"{len(found) - NAMED} more"] if len(found) > NAMED else []
-    return [f"odd rounds, far off their cells' others, are set aside: {listed([*names, *more])}"] if names else []
+    return [f"outliers, rounds far off their cells' others, are set aside: {listed([*names, *more])}"] if names else []
+
+
+def _name(cell: Any) -> str:
+    return f"{cell.line}, {cell.panel or cell.engine}, {cell.server_threads} x {cell.client_threads}"
 
 
 def _noise(noise: Noise) -> list[str]:
@@ -111,10 +107,7 @@ def _clients(cells: pd.DataFrame) -> list[str]:
     if share.empty or not share.max() > CLIENTS_CPU:
         return []
     worst: Any = served.iloc[int(share.to_numpy().argmax())]
-    return [
-        f"clients used {share.max():.0%} of the CPU ({worst['line']}, {worst['panel'] or worst['engine']}, "
-        f"{worst['server_threads']} x {worst['client_threads']}): you measured the client as well"
-    ]
+    return [f"clients used {share.max():.0%} of the CPU ({_name(worst)}): you measured the client as well"]
 
 
 def _load(rows: pd.DataFrame, cores: float) -> list[str]:

@@ -13,7 +13,7 @@ from imdb_serving.analysis.variances import UNKNOWN, Variance, combined, critica
 
 
 def test_both_parts_of_the_noise_are_found_again() -> None:
-    found = [noise_of(rows_of(seed)).levels[0] for seed in range(60)]
+    found = [noise_of(rows_of(seed)).components[0] for seed in range(60)]
     assert np.mean([level.within.value for level in found]) == pytest.approx(0.03**2, rel=0.1)
     assert np.mean([level.whole.value for level in found]) == pytest.approx(2 * 0.03**2, rel=0.1)
     assert found[0].within.freedom == pytest.approx(4 * 5 * 2)

@@ -62,11 +62,11 @@ def together(found: dict[str, Judged], leave: tuple[str, ...] = ()) -> Judged:
 def test_a_recommendation_is_near_the_best_or_told_not_to_be_shown(sigma: float, tmp_path: Path) -> None:
     found = verdicts(sigma, 3, tmp_path)
     whole = together(found)
-    assert whole.share("right") >= 0.95
+    assert whole.share("right") >= 0.98
     assert whole.share("shortfall") <= 0.04
     assert whole.share("edge said") == 1.0
     assert whole.share("wrong engine") <= 0.02
-    assert together(found, leave=("random walk",)).share("p99 holds") >= 0.85
+    assert together(found, leave=("random walk",)).share("p99 holds") >= 0.9
     if sigma == min(SIGMAS):
         assert whole.share("shown") >= 0.9, "what can be shown is shown"
     if sigma == max(SIGMAS):
@@ -77,7 +77,7 @@ def test_a_recommendation_is_near_the_best_or_told_not_to_be_shown(sigma: float,
 def test_equal_sweeps_are_seldom_told_apart_and_a_loss_is_told_or_said_to_be_unseen(
     sigma: float, tmp_path: Path
 ) -> None:
-    assert comparisons(sigma, 12, 3, tmp_path).share("called") <= 0.2
+    assert comparisons(sigma, 12, 3, tmp_path).share("called") <= 0.1
     slower = comparisons(sigma, 12, 3, tmp_path, factor=0.9)
     assert slower.share("told or unseen") == 1.0
     if sigma < max(SIGMAS):

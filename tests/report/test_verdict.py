@@ -158,9 +158,14 @@ def invalid(one: Row) -> Row:
     return msgspec.structs.replace(one, status="invalid", findings=(finding,))
 
 
-def slower(one: Row) -> Row:
-    figures = msgspec.structs.replace(one.figures, throughput=0.8 * one.figures.throughput)
+def slower(one: Row, factor: float = 0.8) -> Row:
+    figures = msgspec.structs.replace(one.figures, throughput=factor * one.figures.throughput)
     return msgspec.structs.replace(one, figures=figures)
+
+
+def halved(*rounds: int) -> Change:
+    """Halve what two clients got in some rounds."""
+    return lambda one: slower(one, 0.5) if one.round in rounds and one.cell.client_threads == 2 else one
 
 
 def test_invalid_cells_that_may_be_the_best_are_named_with_what_to_do(folder: Path) -> None:
@@ -226,43 +231,34 @@ def test_without_a_pair_the_noise_is_known_still(folder: Path) -> None:
 
 
 def test_a_round_far_off_makes_its_cell_unstable(folder: Path) -> None:
-    def slow(one: Row) -> Row:
-        if one.round != 2 or one.cell.client_threads != 2:
-            return one
-        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput / 2)
-        return msgspec.structs.replace(one, figures=figures)
-
-    made = verdict(table(changed(sweep(folder), 4, slow)), folder)
+    made = verdict(table(changed(sweep(folder), 4, halved(2))), folder)
     assert any(line.startswith("unstable: rpc, paddle, 4 x 2: a round is 10") for line in made.warnings)
     assert any("measure another round" in line for line in made.warnings)
     assert any("11 of 12 cells valid, unstable: 4 x 2 (rpc, engine paddle)" in line for line in made.lines)
 
 
 def test_an_odd_round_of_four_is_set_aside_and_said(folder: Path) -> None:
-    def slow(one: Row) -> Row:
-        if one.round != 2 or one.cell.client_threads != 2:
-            return one
-        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput / 2)
-        return msgspec.structs.replace(one, figures=figures)
-
-    made = verdict(table(changed(sweep(folder, rounds=4), 2, slow)), folder)
+    made = verdict(table(changed(sweep(folder, rounds=4), 2, halved(2))), folder)
     assert made.lines[0].startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,00")
     assert any("set aside: rpc, paddle, 2 x 2 (round 2)" in line for line in made.warnings)
 
 
-def test_a_fourth_round_settles_a_cell_that_one_round_made_unstable(folder: Path) -> None:
-    def slow(one: Row) -> Row:
-        if (one.round, one.cell.client_threads) not in {(2, 2), *also}:
-            return one
-        figures = msgspec.structs.replace(one.figures, throughput=one.figures.throughput / 2)
-        return msgspec.structs.replace(one, figures=figures)
+def test_the_p99_leaves_out_what_is_set_aside(folder: Path) -> None:
+    """The disturbed round's requests took a hundred times as long."""
+    rows = changed(sweep(folder, rounds=4), 2, halved(2))
+    slow = ClientRecord(("client_infer",), list(range(700)), np.arange(700), np.full((700, 1), 200_000_000))
+    apart = [
+        msgspec.structs.replace(one, raw=store_samples(folder, "slow", [slow])) if one.round == 2 else one
+        for one in rows
+    ]
+    assert "p99 2 ms (2 to 2; 4 rounds, 95%)" in verdict(table(apart), folder).lines[0]
 
-    also: set[tuple[int, int]] = set()
+
+def test_a_fourth_round_settles_a_cell_that_one_round_made_unstable(folder: Path) -> None:
     three, four = sweep(folder), sweep(folder, rounds=4)
-    assert len(unsettled(table(changed(three, 4, slow)))) == 1
-    assert unsettled(table(changed(four, 4, slow))) == {}
-    also = {(3, 2)}
-    assert len(unsettled(table(changed(four, 4, slow)))) == 1
+    assert len(unsettled(table(changed(three, 4, halved(2))))) == 1
+    assert unsettled(table(changed(four, 4, halved(2)))) == {}
+    assert len(unsettled(table(changed(four, 4, halved(2, 3))))) == 1
 
 
 def test_what_makes_some_rounds_invalid_may_pass_and_what_makes_all_does_not(folder: Path) -> None:

@@ -21,7 +21,7 @@ ENOUGH_CELLS = 4
 """Cells of a mode and engine from which on their own spread is used beside that of all."""
 
 
-class Odd(NamedTuple):
+class Outliers(NamedTuple):
     """The rounds of a cell that lie off its others, by column, what was seen, and whether they are too many."""
 
     rounds: list[int]
@@ -29,10 +29,10 @@ class Odd(NamedTuple):
     too_many: bool
 
 
-def odd_rounds(table: Numbers, strata: NDArray[np.int64]) -> dict[int, Odd]:
+def outliers_of(table: Numbers, strata: NDArray[np.int64]) -> dict[int, Outliers]:
     """Return the cells that have rounds which noise and drift do not explain, by place.
 
-    Medians keep an odd round from hiding itself. One round in four may be odd, of three none: more are too many.
+    Medians keep an outlier from hiding itself. One round in four may be one, of three none: more are too many.
     """
     left = table - _median(table, 1)[:, None]
     left = left - _median(left, 0)
@@ -54,7 +54,7 @@ def odd_rounds(table: Numbers, strata: NDArray[np.int64]) -> dict[int, Odd]:
                     f"a round is {np.expm1(off.max()):.0%} off the cell's others, more than the noise of "
                     f"{np.expm1(UNSTABLE * spread):.0%}"
                 )
-                found[int(place)] = Odd(list(map(int, rounds)), seen, len(rounds) > counts[place] // 4)
+                found[int(place)] = Outliers(list(map(int, rounds)), seen, len(rounds) > counts[place] // 4)
     return found
 
 
