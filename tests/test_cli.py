@@ -22,7 +22,8 @@ from waiting import wait_until
 from imdb_serving.cell import Cell, Figures
 from imdb_serving.cli import main, sweep
 from imdb_serving.errors import DataError, ServerUnavailable
-from imdb_serving.experiment.sweep import alone, read_plan
+from imdb_serving.experiment.plan import read_plan
+from imdb_serving.experiment.sweep import alone
 from imdb_serving.measurement.deployment import start_round
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import judged
@@ -475,7 +476,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
 @pytest.fixture
 def reports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     written: list[Path] = []
-    monkeypatch.setattr(sweep, "write_report", lambda folder, _zone: written.append(folder))
+    monkeypatch.setattr(sweep, "write_report", lambda folder, *_: written.append(folder))
     return written
 
 
@@ -484,7 +485,7 @@ def test_a_sweep_goes_on_after_a_run_that_fails(
 ) -> None:
     folder, broken = tmp_path / "out" / "tiny", {1}
 
-    def execute(params: GridParams, out: Path) -> None:
+    def execute(params: GridParams, out: Path, _kernels: object) -> None:
         if params.server_threads in broken:
             raise OSError(f"cannot write {out}")
         measured(params)
@@ -520,9 +521,7 @@ def test_a_cell_that_fails_makes_the_sweep_fail(
     monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
 ) -> None:
     """The notebook runs through, but what it measured is no measurement: the exit code must tell."""
-    monkeypatch.setattr(
-        notebooks, "execute_grid", lambda params, out: measured(params, error="gone", failed_requests=3)
-    )
+    monkeypatch.setattr(notebooks, "execute_grid", lambda params, *_: measured(params, error="gone", failed_requests=3))
     done = tiny()
     assert done.code == 1
     assert "3 of 20 requests got no answer" in done.err
@@ -546,7 +545,7 @@ def test_cells_with_wrong_answers_make_the_sweep_fail(
     monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
 ) -> None:
     """A faster wrong answer is no speed."""
-    monkeypatch.setattr(notebooks, "execute_grid", lambda params, out: measured(params, difference=0.2))
+    monkeypatch.setattr(notebooks, "execute_grid", lambda params, *_: measured(params, difference=0.2))
     done = tiny()
     assert done.code == 1
     assert "an answer is 2.0e-01 from the bare engine's" in done.err
@@ -556,10 +555,10 @@ def test_cells_with_wrong_answers_make_the_sweep_fail(
 def test_a_ladder_that_fails_does_not_lose_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
 ) -> None:
-    def fail(name: str, out: Path, parameters: object) -> None:
+    def fail(*_: object) -> None:
         raise DataError("rung flask-dev: gone")
 
-    monkeypatch.setattr(notebooks, "execute_grid", lambda params, out: measured(params))
+    monkeypatch.setattr(notebooks, "execute_grid", lambda params, *_: measured(params))
     monkeypatch.setattr(notebooks, "execute", fail)
     (tmp_path / "tiny.yaml").write_text(TINY + "ladder_rounds: 2\n", encoding="utf-8")
     done = tiny()
@@ -573,7 +572,7 @@ def test_noise_has_a_whole_round_measured_more_and_no_second_one(
 ) -> None:
     rounds: list[int] = []
 
-    def disturbed(params: GridParams, out: Path) -> None:
+    def disturbed(params: GridParams, _out: Path, _kernels: object) -> None:
         rounds.append(params.round)
         busy = {"figures": Figures(wall_s=1.0, foreign_cores=0.9)} if params.round in noisy else {}
         measured(params, **busy)

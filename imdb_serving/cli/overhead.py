@@ -20,6 +20,7 @@ from imdb_serving.errors import ConfigError, ServingError
 if TYPE_CHECKING:
     from imdb_serving.cell import Row
     from imdb_serving.measurement.parameters import BenchParams, LadderParams, ScalingParams, SweepParams
+    from imdb_serving.report.kernels import Kernels
 
 P = TypeVar("P", "BenchParams", "ScalingParams")
 
@@ -148,7 +149,7 @@ def growth(most_workers: int, most_clients: int, **options: Any) -> None:
     run_growth(ScalingParams(workers=workers, clients=clients, **options))
 
 
-def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
+def measure_ladder(params: SweepParams, folder: Path, run: str, kernels: Kernels) -> bool:
     """Measure the overhead ladder with the sweep's engines and `none`; return whether its notebook ran through."""
     import msgspec
 
@@ -157,7 +158,7 @@ def measure_ladder(params: SweepParams, folder: Path, run: str) -> bool:
     rungs = _ladder_params(params, folder, run)
     print(f"the overhead ladder: {rungs.rounds} rounds of {' and '.join(rungs.engines)}", file=sys.stderr)
     try:
-        execute("ladder.ipynb", folder / "notebooks" / "ladder.ipynb", msgspec.to_builtins(rungs))
+        execute("ladder.ipynb", folder / "notebooks" / "ladder.ipynb", msgspec.to_builtins(rungs), kernels)
     except ServingError as error:
         print(f"FAILED ladder: {error}", file=sys.stderr)
         return False

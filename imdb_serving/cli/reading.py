@@ -18,6 +18,7 @@ from imdb_serving.errors import ConfigError, DataError, ServerUnavailable
 if TYPE_CHECKING:
     from imdb_serving.keys import Credentials
     from imdb_serving.messages import ServerInfo
+    from imdb_serving.report.kernels import Kernels
 
 METRICS_PATH = "/metrics"
 MAX_BYTES = 16 << 20
@@ -102,7 +103,7 @@ def status(endpoint: str, timeout: float, credentials: Any) -> None:
     print_status(endpoint, timeout, credentials)
 
 
-def write_report(folder: Path, zone: float) -> None:
+def write_report(folder: Path, zone: float, kernels: Kernels | None = None) -> None:
     """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
     from imdb_serving.measurement.ledger import FILE
     from imdb_serving.report.notebooks import execute
@@ -114,7 +115,7 @@ def write_report(folder: Path, zone: float) -> None:
         raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
     print("drawing the report", file=sys.stderr)
     executed = folder / "notebooks" / "report.ipynb"
-    execute("report.ipynb", executed, {"folder": str(folder), "zone": zone})
+    execute("report.ipynb", executed, {"folder": str(folder), "zone": zone}, kernels)
     write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
     print((folder / VERDICT).read_text(encoding="utf-8"), end="")
     print(f"report: {folder / 'report.html'}", file=sys.stderr)

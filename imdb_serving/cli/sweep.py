@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imdb_serving.experiment.sweep import Sweep
     from imdb_serving.measurement.deployment import Deployment
     from imdb_serving.measurement.parameters import GridParams, SweepParams
+    from imdb_serving.report.kernels import Kernels
 
 
 INTERRUPTED = 130
@@ -55,6 +56,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
 
     from imdb_serving.experiment import sweep
     from imdb_serving.measurement.parameters import load_sweep
+    from imdb_serving.report.kernels import Kernels
     from imdb_serving.report.notebooks import interrupt_kernels, notebook_path
 
     params = load_sweep(path, options.cluster, options.also)
@@ -66,8 +68,8 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     if options.dry_run:
         return _tell(params, folder)
     sweep.require_models(params, _say)
-    with sweep.alone(folder):
-        notebooks = _Notebooks(folder)
+    with sweep.alone(folder), Kernels() as kernels:
+        notebooks = _Notebooks(folder, kernels)
         made = sweep.Sweep(
             params,
             folder,
@@ -85,13 +87,13 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
             made.measure()
             ladder_failed = False
             if _has_ladder(params):
-                ladder_failed = not measure_ladder(params, folder, made.run)
+                ladder_failed = not measure_ladder(params, folder, made.run, kernels)
                 measure_recommended(params, folder, made.run, options.zone / 100)
         except KeyboardInterrupt:
             _say("interrupted; the same command goes on where this one stopped, and")
             _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
             return INTERRUPTED
-        return max(_conclude(folder, made, options.zone / 100), int(ladder_failed))
+        return max(_conclude(folder, made, options.zone / 100, kernels), int(ladder_failed))
 
 
 def _say(words: str) -> None:
@@ -125,8 +127,8 @@ def _deployment(params: SweepParams, folder: Path) -> Deployment:
 class _Notebooks:
     """Executes grid runs as notebooks, and shows how far they are: a bar in a terminal, else a line for each run."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kernels: Kernels) -> None:
+        self._folder, self._kernels = folder, kernels
         self._bar: tqdm[Any] | None = None
         self._numbers = itertools.count(1)
 
@@ -143,7 +145,7 @@ class _Notebooks:
     def execute(self, params: GridParams) -> None:
         """Execute the notebook of one run."""
         from imdb_serving.cell import plural
-        from imdb_serving.experiment.sweep import run_name
+        from imdb_serving.experiment.plan import run_name
         from imdb_serving.report.notebooks import execute_grid
 
         bar = self._bar
@@ -153,7 +155,7 @@ class _Notebooks:
         bar.set_postfix_str(words)
         begun = monotonic()
         try:
-            execute_grid(params, self._folder / "notebooks" / f"{run_name(params)}.ipynb")
+            execute_grid(params, self._folder / "notebooks" / f"{run_name(params)}.ipynb", self._kernels)
         finally:
             bar.update()
             if bar.disable:
@@ -172,14 +174,17 @@ def _tell(params: SweepParams, folder: Path) -> int:
     import msgspec
 
     from imdb_serving.cell import plural
-    from imdb_serving.experiment.sweep import about, plan
+    from imdb_serving.experiment.estimate import about, estimate_seconds
+    from imdb_serving.experiment.plan import plan
     from imdb_serving.measurement.ledger import Ledger
 
     runs = [(one, one.cells()) for one in plan(params, folder.name, "dry", folder.parent)]
     cells = sum(len(cells) for _, cells in runs)
     print(f"sweep {folder.name}: {cells} cells ({cells // params.rounds} in each of {params.rounds} rounds)")
     rows = Ledger(folder).rows()
-    print(f"{plural(len(runs), 'grid run')}, {about(params, runs, rows)}, without environment and model")
+    measuring, rest = estimate_seconds(runs, rows)
+    share = f"{measuring / (measuring + rest):.0%} of the grid's time in timed windows"
+    print(f"{plural(len(runs), 'grid run')}, {about(params, runs, rows)}, without environment and model; {share}")
     if params.extra_rounds:
         more = [run for run in runs if run[0].round == 1] * params.extra_rounds
         time = about(msgspec.structs.replace(params, ladder_rounds=0), more, rows)
@@ -187,7 +192,7 @@ def _tell(params: SweepParams, folder: Path) -> int:
     return 0
 
 
-def _conclude(folder: Path, made: Sweep, zone: float) -> int:
+def _conclude(folder: Path, made: Sweep, zone: float, kernels: Kernels) -> int:
     """Name the cells that failed, write the report, and return the exit code."""
     from imdb_serving.experiment.grid import describe
 
@@ -199,7 +204,7 @@ def _conclude(folder: Path, made: Sweep, zone: float) -> int:
         _say(f"round {row.round}, {describe(row)}")
     if bad:
         _say(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more")
-    write_report(folder, zone)
+    write_report(folder, zone, kernels)
     return 1 if bad else 0
 
 
@@ -217,7 +222,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     """
     from imdb_serving.cluster.deployment import ClusterDeployment
     from imdb_serving.experiment.grid import inputs
-    from imdb_serving.experiment.sweep import plan
+    from imdb_serving.experiment.plan import plan
     from imdb_serving.measurement.inputs import model_id
     from imdb_serving.measurement.parameters import model_folder
 

@@ -21,7 +21,7 @@ import msgspec
 from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, OK, Cell, Row, plural
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
-from imdb_serving.load.client_processes import prepare_processes
+from imdb_serving.load.client_processes import end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
@@ -134,6 +134,7 @@ class GridRun:
                 server.end(error)
                 raise
             server.end()
+        end_processes()  # those of the next run in this process are new ones as well
 
     @contextmanager
     def clients(self, server: Server) -> Iterator[Clients]:

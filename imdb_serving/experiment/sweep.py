@@ -1,97 +1,36 @@
-"""A sweep: the shuffled plan of grid runs, which are done already, about how long the rest takes, and running it.
+"""A sweep: which of its planned grid runs are done already, and running the rest.
 
 How one run is executed (papermill, or in this process) is given by the caller.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
-import random
-import statistics
+import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
 from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.noise import unsettled
-from imdb_serving.cell import AA_REPEAT, GRID, LADDER, LOCAL_MODES, OFFLINE, Cell, Row, plural
-from imdb_serving.config import at_home, check_output, project_root, whole_file
+from imdb_serving.cell import GRID, Cell, Row, plural
+from imdb_serving.config import at_home, check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
+from imdb_serving.experiment.estimate import about
 from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
+from imdb_serving.experiment.plan import Plan, planned_rounds, read_plan, run_name, write_plan
 from imdb_serving.measurement.deployment import MEASURING, Deployment
 from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import GridParams, SweepParams, model_folder
 
-FILE = "plan.json"
 ORPHAN_SECONDS = 600.0
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """What a sweep is to measure: the run's name, the rounds, the key of every cell, and the file that says so."""
-
-    run: str
-    rounds: int
-    keys: dict[str, Cell]
-    file: str = "FILE"
-
-
-def plan(params: SweepParams, sweep: str, run: str, outputs: Path) -> list[GridParams]:
-    """Return the grid runs of a sweep's rounds, in order."""
-    rounds = planned_rounds(params, sweep, run, outputs)
-    return [one for _, runs in zip(range(params.rounds), rounds, strict=False) for one in runs]
-
-
-def planned_rounds(params: SweepParams, sweep: str, run: str, outputs: Path) -> Iterator[list[GridParams]]:
-    """Yield the grid runs of each round without end: one pass over all modes and server-thread counts, shuffled."""
-    generator = random.Random(params.seed)  # noqa: S311 - an order, not a secret
-    grids = params.every_grid()
-    for number in itertools.count(1):
-        one_round = [part.grid(axes, number, sweep, run, outputs) for part, axes in grids]
-        if params.twin and (repeat := aa_repeat_of(one_round)):
-            one_round.append(repeat)
-        yield generator.sample(one_round, len(one_round))
-
-
-def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
-    """Return the second of the A/A pair: the grid run of the first mode and its middle server count, once more.
-
-    None when nothing is served.
-    """
-    served = [run for run in runs if run.mode not in LOCAL_MODES]
-    if not served:
-        return None
-    alike = [
-        run
-        for run in served
-        if run.cells()[0].without("server_threads") == served[0].cells()[0].without("server_threads")
-    ]
-    middle = sorted(alike, key=lambda run: run.server_threads)[(len(alike) - 1) // 2]
-    return msgspec.structs.replace(middle, series=AA_REPEAT)
-
-
-def write_plan(folder: Path, made: Plan) -> None:
-    """Write down what the sweep is to measure, for reports and the next run."""
-    with whole_file(folder / FILE) as unfinished:
-        unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n")
-
-
-def read_plan(folder: Path) -> Plan | None:
-    """Return a sweep's plan, or None where a single notebook has measured."""
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Plan)
-    except msgspec.MsgspecError as error:
-        raise DataError(f"{path} is damaged: {error}; run the sweep again") from error
 
 
 @contextmanager
@@ -142,10 +81,14 @@ class Sweep:
         self._planned = planned_rounds(params, folder.name, new_run(), folder.parent)
         self._runs = next(self._planned)
         self._in_turn = in_turn
+        self._lock, self._spent_s = threading.Lock(), 0.0
         self._contexts: dict[tuple[object, ...], Round] = {}
         self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
         self.run = (None if fresh else self._resumed()) or self._runs[0].run
         self.rounds = 1
+        with suppress(DataError):  # a damaged plan is written anew
+            before = read_plan(folder)
+            self._spent_s = before.spent_s if before and before.run == self.run else 0.0
         self._plan_to(max(params.rounds, self._rounds_begun()))
 
     def measure(self) -> None:
@@ -194,7 +137,7 @@ class Sweep:
             self._runs += next(self._planned)
         self.rounds = rounds
         self._runs = [msgspec.structs.replace(one, run=self.run) for one in self._runs]
-        write_plan(self.folder, Plan(self.run, rounds, self.keys, self._file))
+        self._write_plan()
         left = self.left()
         cells, missing = sum(len(one.cells()) for one in self._runs), sum(len(cells) for _, cells in left)
         done = f", {cells - missing} of them done already (--fresh measures all again)" if missing < cells else ""
@@ -203,11 +146,23 @@ class Sweep:
             f"{plural(rounds, 'round')}{done}, {about(self.params, left, self.ledger.rows())}, to {self.folder}"
         )
 
+    def _write_plan(self) -> None:
+        write_plan(self.folder, Plan(self.run, self.rounds, self.keys, self._file, self._spent_s))
+
     def _measure_left(self) -> None:
         left = [one for one, _ in self.left()]
         with self._progress(len(left)):
             at_once = 1 if self._in_turn else self.deployment.at_once(left)
-            run_plan(left, self._execute, self._fail, at_once, self._interrupt)
+            run_plan(left, self._execute_timed, self._fail, at_once, self._interrupt)
+
+    def _execute_timed(self, one: GridParams) -> None:
+        begun = monotonic()
+        try:
+            self._execute(one)
+        finally:
+            with self._lock:
+                self._spent_s += monotonic() - begun
+                self._write_plan()
 
     def _fail(self, one: GridParams, error: Exception) -> None:
         """Report a run that failed, and append a failed row for every cell that it left without one."""
@@ -217,11 +172,6 @@ class Sweep:
         for row in [context.failed(cell, error) for cell in one.cells()]:
             if (row.key, row.round) not in there:
                 self.ledger.append(row, [])
-
-
-def run_name(params: GridParams) -> str:
-    """Return the name of a grid run, for files and messages."""
-    return f"grid-r{params.round}-{params.cells()[0].without('client_threads', 'samples').slug}"
 
 
 def run_plan(
@@ -283,53 +233,3 @@ def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = pr
     deployment = deployment_of(next(planned_rounds(params, sweep, "", folder.parent))[0])
     Sweep(params, folder, execute, deployment, say=say, fresh=True, in_turn=True).measure()
     return folder
-
-
-RUN_SECONDS = 5.0
-"""A notebook run without its cells: a kernel, a server, clients and a figure."""
-
-REQUEST_MS = {"rpc": 0.15, "socket": 0.1, "flask": 0.25, "flask-gateway": 0.5, "flask-dev": 0.6}
-CURL_MS = 9.0
-REVIEW_MS = {"process": 0.6, "thread": 0.1}
-"""Guesses for a machine that nothing is known of yet, of one core."""
-
-LADDER_SECONDS, LADDER_BLOCKS_SECONDS = 9.0, 1.4
-"""An engine's servers to start and warm up, and a round of all its rungs."""
-
-
-def about(params: SweepParams, left: Sequence[tuple[GridParams, Sequence[Cell]]], rows: Sequence[Row]) -> str:
-    """Return in words how long these runs' cells take."""
-    minutes = estimate_seconds(params, left, rows) / 60
-    return "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
-
-
-def estimate_seconds(
-    params: SweepParams, left: Sequence[tuple[GridParams, Sequence[Cell]]], rows: Sequence[Row]
-) -> float:
-    """Return about how many seconds these runs' cells and the sweep's ladder take; from what cells took before."""
-    took: dict[Cell, list[float]] = {}
-    for row in rows:
-        if row.figures.wall_s:
-            took.setdefault(row.cell, []).append(row.figures.wall_s)
-    cells = [(one, cell) for one, cells in left for cell in cells]
-    measuring = sum(statistics.median(took[cell]) if cell in took else _guess(one, cell) for one, cell in cells)
-    return RUN_SECONDS * len(left) + measuring + _ladder(params, rows)
-
-
-def _ladder(params: SweepParams, rows: Sequence[Row]) -> float:
-    if not params.ladder_rounds or any(row.cell.series == LADDER for row in rows):
-        return 0.0
-    engines = len({part.engine for part in params.parts()} | {"none"})
-    return engines * (LADDER_SECONDS + params.ladder_rounds * LADDER_BLOCKS_SECONDS)
-
-
-def _guess(params: GridParams, cell: Cell) -> float:
-    requests = cell.samples / cell.batch
-    if cell.rate:
-        return requests / cell.rate
-    facts, cores = facts_of(cell.engine), os.cpu_count() or 1
-    way = CURL_MS if cell.client_kind == "curl" else REQUEST_MS.get(cell.mode, 0.0)
-    model = params.service_time_ms if facts.timed else REVIEW_MS[facts.worker_kind] if facts.needs_model else 0.0
-    busy = cell.server_threads if facts.timed else min(cell.server_threads, cores)
-    side_by_side = max(1, busy if cell.arrivals == OFFLINE else min(busy, cell.client_threads))
-    return requests * (way + model * cell.batch / side_by_side) / 1000

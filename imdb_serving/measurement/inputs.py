@@ -145,10 +145,17 @@ def draw_lines(
 
 def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> list[Line]:
     """Return the packaged held-out reviews that a measurement sends, as numbered lines of word ids."""
+    changed = vocabulary_file.stat().st_mtime_ns if vocabulary_file else 0
+    return list(_lines(samples, seed, vocabulary_file, changed))
+
+
+@functools.lru_cache(maxsize=4)
+def _lines(samples: int, seed: int, vocabulary_file: Path | None, _changed: int) -> tuple[Line, ...]:
+    """Draw the lines, which takes most of a second; a process that measures several grid runs draws them once."""
     source = reviews.load("packaged")
     vocabulary = Vocabulary.load(vocabulary_file) if vocabulary_file else _packaged_vocabulary()
     lines = draw_lines(source, "ids", samples, seed, vocabulary)
-    return [Line("packaged", number, content) for number, content in enumerate(lines, start=1)]
+    return tuple(Line("packaged", number, content) for number, content in enumerate(lines, start=1))
 
 
 def ensure_model(folder: Path, net: str) -> None:

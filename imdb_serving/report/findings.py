@@ -25,7 +25,7 @@ from imdb_serving.analysis.upper_bounds import most_of
 from imdb_serving.cell import LOCAL_MODES
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.sweep import Plan, read_plan
+from imdb_serving.experiment.plan import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Place, Range, Way, place_of

@@ -15,7 +15,7 @@ from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, listed, plural, varying
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.sweep import read_plan
+from imdb_serving.experiment.plan import read_plan
 from imdb_serving.measurement.environment import Card, cores_of, read_card
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.parameters.checks import GRID_MODES

@@ -169,8 +169,8 @@ class Report:
         return page.joined(parts)
 
     def data(self) -> Part:
-        """Return links to the ledger, the raw samples, the executed notebooks, and the figures drawn so far."""
-        return page.data_links(self.folder)
+        """Return how long it took, and links to the ledger, raw samples, executed notebooks and figures."""
+        return page.joined([page.text(tables.time_spent(self.folder)), page.data_links(self.folder)])
 
 
 def _markdown(words: str) -> Markdown:

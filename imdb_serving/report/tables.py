@@ -15,11 +15,21 @@ from imdb_serving.analysis.published import SAMPLES
 from imdb_serving.analysis.published import published_table as table_of
 from imdb_serving.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
 from imdb_serving.cell import AA_REPEAT, GRID, OK, plural
+from imdb_serving.experiment.plan import read_plan
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames
 
 HTTP = "flask"
 """How the modes over HTTP begin."""
+
+
+def time_spent(folder: Path) -> str:
+    """Return in words how long the grid took, and how much of that was measuring; empty where it is not known."""
+    plan = read_plan(folder)
+    share = plan.measuring(frames.rows_of(folder)) if plan else None
+    if plan is None or share is None:
+        return ""
+    return f"The grid took {plan.spent_s / 60:.1f} minutes, {share:.0%} of them in timed windows."
 
 
 def stage_order(rows: pd.DataFrame) -> list[str]:

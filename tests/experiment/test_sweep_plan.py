@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from imdb_serving.experiment.sweep import plan, run_plan
+from imdb_serving.experiment.plan import plan
+from imdb_serving.experiment.sweep import run_plan
 from imdb_serving.measurement.parameters import GridParams, SweepParams
 
 COUNTS = [1, 2, 4, 8, 16, 32]

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from imdb_serving.cell import AA_REPEAT, FAILED, Cell, Figures, Row, digest
-from imdb_serving.experiment.sweep import Plan, write_plan
+from imdb_serving.experiment.plan import Plan, write_plan
 from imdb_serving.measurement.ledger import append_line
 
 CORES = 2

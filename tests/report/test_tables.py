@@ -11,7 +11,7 @@ import pytest
 from ledger_rows import failed, grid, row, rows_of, table
 
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.sweep import Plan, write_plan
+from imdb_serving.experiment.plan import Plan, write_plan
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames, grid_report, tables

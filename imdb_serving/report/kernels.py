@@ -1,0 +1,173 @@
+"""Kernels that notebooks run in, one notebook at a time each. A kept kernel saves its start and its imports."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+
+import imdb_serving
+from imdb_serving.processes import temporary_folder
+
+INLINE = "module://matplotlib_inline.backend_inline"
+ARGUMENTS = [
+    "--IPKernelApp.log_level=50",  # or it warns of its sockets and its end
+    "--InteractiveShell.ast_node_interactivity=last_expr",  # a profile of the whole machine's may say otherwise
+]
+
+RESET = """
+def _reset(shell):
+    kept = {name: value for name, value in shell.user_ns.items() if name.startswith("__")}
+    shell.reset(new_session=True)
+    shell.user_ns.update(kept)  # which processes that are forked later ask for
+_reset(get_ipython())
+"""
+RESET_SECONDS = 20.0
+
+
+class Kernels:
+    """Kernels for notebooks, as many as run at once, for the `with` block.
+
+    A kernel whose notebook succeeded takes the next one, its namespace and history emptied; modules stay imported. One
+    whose notebook failed is ended. Kernels have a temporary folder of their own, because they do not always delete
+    their files.
+    """
+
+    def __init__(self) -> None:
+        self._free: list[OwnKernel] = []
+
+    def __enter__(self) -> Kernels:
+        _APART.enter()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            while self._free:
+                self._free.pop().end(now=True)  # it has nothing more to do
+        finally:
+            _APART.leave()
+
+    @contextmanager
+    def one(self) -> Iterator[OwnKernel]:
+        """Lend a kernel for one notebook; it may have to be started."""
+        kernel = self._free.pop() if self._free else OwnKernel()
+        try:
+            yield kernel
+            kernel.reset()
+        except BaseException:
+            kernel.end()
+            raise
+        self._free.append(kernel)
+
+
+class OwnKernel(AsyncKernelManager):
+    """Starts the kernel of `sys.executable`, whatever kernels JUPYTER_PATH has.
+
+    Its IPython profile and its matplotlibrc are empty ones in the folder for temporary files.
+    """
+
+    _client: Any = None
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """The kernel's command and environment."""
+        if self._kernel_spec is None:
+            self._kernel_spec = KernelSpec(
+                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                display_name="Python 3",
+                language="python",
+                env=_environment(Path(tempfile.gettempdir())),
+            )
+        return self._kernel_spec
+
+    def client(self, **options: Any) -> Any:
+        """Return a client, whose connections end with the notebook."""
+        self._client = super().client(**options)
+        return self._client
+
+    def reset(self) -> None:
+        """Have the kernel forget the notebook that it ran; raise `RuntimeError` or `TimeoutError` when it does not."""
+        self._disconnect()
+        client = self.blocking_client()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=RESET_SECONDS)
+            client.execute_interactive(RESET, silent=True, allow_stdin=False, timeout=RESET_SECONDS)
+        finally:
+            client.stop_channels()
+
+    def end(self, *, now: bool = False) -> None:
+        """End the kernel; one that does not end by itself is killed, as is one that is to end `now`."""
+        self._disconnect()
+        if self.has_kernel:
+            run_sync(self.shutdown_kernel)(now=now)
+
+    def _disconnect(self) -> None:
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return what differs from this process's environment."""
+    matplotlibrc = folder / "matplotlibrc"
+    matplotlibrc.touch()
+    running = str(Path(imdb_serving.__file__).parent.parent)
+    paths = [running, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "MATPLOTLIBRC": str(matplotlibrc),
+        "MPLBACKEND": INLINE,
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+        "PYTHONSTARTUP": "",
+    }
+
+
+class _Apart:
+    """The process-wide state while there are kernels: a temporary folder, and silence.
+
+    Warnings that the Jupyter libraries address to their own developers are not shown.
+    """
+
+    def __init__(self) -> None:
+        self._inside, self._lock, self._stack = 0, threading.Lock(), ExitStack()
+
+    def enter(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+                self._stack.callback(_set_temporary, os.environ.get("TMPDIR"))
+                _set_temporary(self._stack.enter_context(temporary_folder()))
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._stack.close()
+
+
+def _set_temporary(folder: str | None) -> None:
+    tempfile.tempdir = None  # else what it found before counts for this process, and for kernels' connection files
+    if folder is None:
+        os.environ.pop("TMPDIR", None)
+    else:
+        os.environ["TMPDIR"] = folder
+
+
+_APART = _Apart()
