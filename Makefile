@@ -29,7 +29,7 @@ APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([
 quoted = $(subst ','\'',$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit ray browser lint train lab report clean lock
+.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit ray browser lint train lab report figures clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -74,7 +74,10 @@ flask-benchmark: train ## print the published Flask table and ours (SAMPLES=2500
 
 report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 	@echo "==> report"
-	@$(RUN) report "outputs/$$(name='$(call quoted,$(PARAMS))'; name=$${name##*/}; printf %s "$${name%.*}")"
+	@$(RUN) report "outputs/$$(name='$(call quoted,$(PARAMS))'; name=$${name##*/}; printf %s "$${name%.*}")" $(FIGURES)
+
+figures: FIGURES := --figures
+figures: report ## the same, and write every figure as PNG, SVG and PDF
 
 lab: train ## open JupyterLab on explore.ipynb, a server under load that follows your hand
 	@echo "==> JupyterLab, on explore.ipynb: Run > Run All Cells (JUPYTER='--no-browser --port 8899' goes to it)"

@@ -103,19 +103,20 @@ def status(endpoint: str, timeout: float, credentials: Any) -> None:
     print_status(endpoint, timeout, credentials)
 
 
-def write_report(folder: Path, zone: float, kernels: Kernels | None = None) -> None:
-    """Execute the report notebook on a sweep's folder, and write its figures, `cells.csv` and `report.html`."""
+def write_report(folder: Path, zone: float, kernels: Kernels | None = None, *, figures: bool = False) -> None:
+    """Execute the report notebook on a sweep's folder; write `cells.csv`, `report.html` and, if wanted, figures."""
     from imdb_serving.measurement.ledger import FILE
     from imdb_serving.report.notebooks import execute
-    from imdb_serving.report.page import write_page
-    from imdb_serving.report.verdict import FILE as VERDICT
 
     folder = folder.resolve()
     if not (folder / FILE).is_file():
         raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
     print("drawing the report", file=sys.stderr)
     executed = folder / "notebooks" / "report.ipynb"
-    execute("report.ipynb", executed, {"folder": str(folder), "zone": zone}, kernels)
+    given = {"folder": str(folder), "zone": zone, "figures": figures}
+    execute("report.ipynb", executed, given, kernels, often=False)
+    from imdb_serving.report.page import VERDICT, write_page  # the kernel's start need not wait for this
+
     write_page(executed, folder / "report.html", f"imdb-serving: {folder.name}")
     print((folder / VERDICT).read_text(encoding="utf-8"), end="")
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
@@ -126,6 +127,9 @@ zone_option = click.option(
     help="The shortfall from the best that does not matter: the cheapest cell shown to be so near is recommended.",
 )  # fmt: skip
 """For the commands that write a verdict."""
+
+figures_option = click.option("--figures", is_flag=True, help="Write every figure as PNG, SVG and PDF too.")
+"""For the commands that write a report."""
 
 
 def run_compare(first: Path, second: Path, loss: float) -> int:
@@ -197,15 +201,19 @@ def compare(first: Path, second: Path, must_see: float) -> None:
 @group.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @zone_option
-def report(folder: Path, zone: float) -> None:
+@figures_option
+def report(folder: Path, zone: float, figures: bool) -> None:
     """Rebuild the report of a sweep from its ledger.
+
+    Charts whose data and code have not changed are not drawn again. Figures that are there are kept up to date.
 
     \b
     Example:
       imdb-serving report outputs/default
+      imdb-serving report outputs/default --figures
       imdb-serving report outputs/default --zone 2
     """
-    write_report(folder, zone / 100)
+    write_report(folder, zone / 100, figures=figures)
 
 
 @group.command()

@@ -14,7 +14,7 @@ import click
 
 from imdb_serving.cli import group
 from imdb_serving.cli.overhead import measure_ladder, measure_recommended
-from imdb_serving.cli.reading import write_report, zone_option
+from imdb_serving.cli.reading import figures_option, write_report, zone_option
 from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
 
@@ -35,7 +35,7 @@ INTERRUPTED = 130
 class SweepOptions(NamedTuple):
     """How a sweep is run: its folder, whether to measure all again, how many rounds, more grids, or a dry run.
 
-    `zone` is the shortfall from the best that is indifferent, in per cent.
+    `zone` is the shortfall from the best that is indifferent, in per cent. With `figures` they are written as files.
     """
 
     outputs: Path | None = None
@@ -45,6 +45,7 @@ class SweepOptions(NamedTuple):
     cluster: str = ""
     also: tuple[str, ...] = ()
     zone: float = 5.0
+    figures: bool = False
 
 
 def run_sweep(path: Path, options: SweepOptions) -> int:
@@ -93,7 +94,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
             _say("interrupted; the same command goes on where this one stopped, and")
             _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
             return INTERRUPTED
-        return max(_conclude(folder, made, options.zone / 100, kernels), int(ladder_failed))
+        return max(_conclude(folder, made, options, kernels), int(ladder_failed))
 
 
 def _say(words: str) -> None:
@@ -192,7 +193,7 @@ def _tell(params: SweepParams, folder: Path) -> int:
     return 0
 
 
-def _conclude(folder: Path, made: Sweep, zone: float, kernels: Kernels) -> int:
+def _conclude(folder: Path, made: Sweep, options: SweepOptions, kernels: Kernels) -> int:
     """Name the cells that failed, write the report, and return the exit code."""
     from imdb_serving.experiment.grid import describe
 
@@ -204,7 +205,7 @@ def _conclude(folder: Path, made: Sweep, zone: float, kernels: Kernels) -> int:
         _say(f"round {row.round}, {describe(row)}")
     if bad:
         _say(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more")
-    write_report(folder, zone, kernels)
+    write_report(folder, options.zone / 100, kernels, figures=options.figures)
     return 1 if bad else 0
 
 
@@ -255,6 +256,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--also", multiple=True, metavar="YAML", help="One more entry of the file's `also`; may be repeated.")
 @zone_option
+@figures_option
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
 def sweep(params: Path, **options: Any) -> None:
     """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.

@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Patch
 
+from imdb_serving.report.markup import inline_markup
 from imdb_serving.report.style import STYLE, own_style, save
 
 SVG = "http://www.w3.org/2000/svg"
@@ -100,11 +101,6 @@ def _plain(text: str, style: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return text.replace("*{stroke-linejoin", f"{style} svg *{{stroke-linejoin", 1)
-
-
-def inline_markup(text: str) -> str:
-    """Return one line of text as HTML."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 WIDTH, HEIGHT, MARKER = 34.0, 12.0, 4.0

@@ -61,12 +61,15 @@ class Kernels:
             _APART.leave()
 
     @contextmanager
-    def one(self) -> Iterator[OwnKernel]:
-        """Lend a kernel for one notebook; it may have to be started."""
+    def one(self, folder: Path) -> Iterator[OwnKernel]:
+        """Lend a kernel for one notebook, started in `folder` if none is free."""
         kernel = self._free.pop() if self._free else OwnKernel()
         try:
+            if kernel.has_kernel:
+                kernel.reset()
+            else:
+                run_sync(kernel.start_kernel)(extra_arguments=ARGUMENTS, cwd=str(folder))
             yield kernel
-            kernel.reset()
         except BaseException:
             kernel.end()
             raise

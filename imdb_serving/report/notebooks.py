@@ -16,7 +16,7 @@ from imdb_serving.config import project_root
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.measurement.parameters import GridParams, from_notebook
 from imdb_serving.measurement.parameters.checks import Params
-from imdb_serving.report.kernels import ARGUMENTS, Kernels
+from imdb_serving.report.kernels import Kernels
 
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
@@ -55,16 +55,19 @@ def _assigned(source: str) -> list[str]:
     return [target.id for group in targets for target in group if isinstance(target, ast.Name)]
 
 
-def execute(name: str, out: Path, parameters: Mapping[str, Any], kernels: Kernels | None = None) -> None:
+def execute(
+    name: str, out: Path, parameters: Mapping[str, Any], kernels: Kernels | None = None, *, often: bool = True
+) -> None:
     """Run a notebook of the project with papermill, in one of the `kernels` if there are any; keep it at `out`.
 
+    It is saved before and behind every cell if `often`, which takes some milliseconds each, else at the end.
     Raises `NotebookError` with the last line of the notebook's error; the notebook at `out` shows all of it.
     """
-    import papermill  # noqa: PLC0415 - takes most of a second
-
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with Kernels() if kernels is None else nullcontext(kernels) as there, there.one() as kernel:
+    with Kernels() if kernels is None else nullcontext(kernels) as there, there.one(source.parent) as kernel:
+        import papermill  # noqa: PLC0415 - it takes a second or two, in which the kernel starts
+
         try:
             papermill.execute_notebook(
                 source,
@@ -76,7 +79,7 @@ def execute(name: str, out: Path, parameters: Mapping[str, Any], kernels: Kernel
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,
-                extra_arguments=ARGUMENTS,
+                request_save_on_cell_execute=often,
             )
         except papermill.PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well

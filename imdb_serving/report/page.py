@@ -14,28 +14,18 @@ from typing import Any
 from jinja2 import Environment, Template
 
 from imdb_serving.measurement import ledger
-from imdb_serving.report.chart import inline_markup
+from imdb_serving.report.markup import Markup, inline_markup
 
 HEADING = re.compile(r"<h2 id=\"([^\"]+)\">(.*?)<a ", re.DOTALL)
 
+VERDICT = "verdict.txt"
 FILES = {
     "ledger.jsonl": "the ledger: one line for each cell and round",
     "cells.csv": "the same as a table",
-    "verdict.txt": "the verdict",
+    VERDICT: "the verdict",
     "verdict.json": "the same as numbers, for programs",
     "plan.json": "the cells of the sweep",
 }
-
-
-class Markup:
-    """HTML that a notebook shows, and that a page contains as it is."""
-
-    def __init__(self, markup: str) -> None:
-        """Take HTML in which text is escaped."""
-        self.markup = markup
-
-    def _repr_html_(self) -> str:
-        return self.markup
 
 
 def interactive() -> Markup:

@@ -1,7 +1,9 @@
-"""A sweep's report in parts: each method returns a chart, a table, or a line that says why there is none."""
+"""A sweep's report in parts: each method returns charts, a table, or a line that says why there is none."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,27 @@ from imdb_serving.analysis.choice import ZONE
 from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, verdict, ways
 from imdb_serving.report.chart import Charts
 from imdb_serving.report.charts import bars, latency, nodes, rungs, threads
-from imdb_serving.report.page import Markup
+from imdb_serving.report.drawn import Drawings
+from imdb_serving.report.markup import Markup
 from imdb_serving.report.verdict import Verdict
 
-Part = Charts | Markup | Markdown | None
+Part = Markup | Markdown | None
 """What a notebook's cell shows; None shows nothing, where a part has nothing to say."""
 
 
 class Report:
-    """The report of one sweep. Figures are saved in its folder as they are drawn."""
+    """The report of one sweep. What it has drawn is kept in the sweep's folder."""
 
-    def __init__(self, folder: str | Path, zone: float = ZONE) -> None:
+    def __init__(self, folder: str | Path, zone: float = ZONE, *, figures: bool = False) -> None:
         """Read the newest run in a sweep's folder; raise `DataError` when there is none.
 
-        `zone` is the shortfall from the best that is indifferent, as a share of the best.
+        `zone` is the shortfall from the best that is indifferent, as a share of the best. With `figures` every chart is
+        written as PNG, SVG and PDF too.
         """
         self.folder = Path(str(folder))
-        self._figures = self.folder / "figures"
         self.rows = frames.load(self.folder)
         self.cells = frames.cells(self.rows)
+        self._drawings = Drawings(self.folder, figures=figures)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
         tables.write_cells(self.rows, self.folder / "cells.csv")
         self._verdict = verdict.verdict(self.rows, self.folder, zone)
@@ -55,41 +59,42 @@ class Report:
     def _setting(self) -> str:
         return f"{frames.setting(self.rows)} · {frames.machine_note(self.rows, self.folder)}"
 
-    def _saved(self, charts: Charts, name: str, title: str) -> Charts:
-        """Write a figure for papers of the charts, and return them."""
-        return charts.save(self._figures, name, f"{title} · {self._setting()}")
+    def _charts(self, name: str, title: str, make: Callable[[], Charts], *depends: object) -> Markup:
+        """Return charts, which are also the figure of this name where figures are wanted."""
+        return self._drawings.of(name, make, f"{title} · {self._setting()}", *depends)
 
     def time(self) -> Part:
         """Return the time of a client's share against threads."""
-        return self._saved(threads.time(self.rows, self.folder), "time-vs-threads", "Time against threads")
+        return self._charts("time-vs-threads", "Time against threads", partial(threads.time, self.rows, self.folder))
 
     def throughput(self) -> Part:
         """Throughput against threads, with bounds and the law."""
-        charts = threads.throughput(self.rows, self.folder)
-        return self._saved(charts, "throughput-vs-threads", "Throughput against threads")
+        make = partial(threads.throughput, self.rows, self.folder)
+        return self._charts("throughput-vs-threads", "Throughput against threads", make)
 
     def heat_map(self) -> Part:
         """Throughput by server threads and client threads."""
-        return self._saved(threads.heat(self.rows, self.folder), "heat-map", "Throughput by threads")
+        return self._charts("heat-map", "Throughput by threads", partial(threads.heat, self.rows, self.folder))
 
     def stages(self) -> Part:
         """Return the mean time of each stage of a request."""
-        return self._saved(bars.stages(self.rows, self.folder), "stages", "Where a request's time goes")
+        return self._charts("stages", "Where a request's time goes", partial(bars.stages, self.rows, self.folder))
 
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
-        charts = latency.timeline(self.rows, self.folder, self._verdict.key)
+        key = self._verdict.key
+        make = partial(latency.timeline, self.rows, self.folder, key)
         heading = f"A request of median length · {frames.machine_note(self.rows, self.folder)}"
-        return charts.save(self._figures, "one-request", heading)
+        return self._drawings.of("one-request", make, heading, key)
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
-        return self._saved(latency.ecdf(self.rows, self.folder), "latency", "Latency distribution")
+        return self._charts("latency", "Latency distribution", partial(latency.ecdf, self.rows, self.folder))
 
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""
-        charts = rungs.additions(self._rungs, self.folder, self._no_rungs)
-        return charts.save(self._figures, "ladder", charts.note)
+        make = partial(rungs.additions, self._rungs, self.folder, self._no_rungs)
+        return self._drawings.of("ladder", make, "", self._no_rungs)
 
     def ladder_table(self) -> Part:
         """Return the same as a table."""
@@ -107,7 +112,7 @@ class Report:
 
     def cost(self) -> Part:
         """Return the CPU time of a request by who took it."""
-        return self._saved(bars.cost(self.rows), "cpu-time", "The best cell of each mode and engine")
+        return self._charts("cpu-time", "The best cell of each mode and engine", partial(bars.cost, self.rows))
 
     def open_loop(self) -> Any:
         """Latency at each offered rate."""
@@ -119,13 +124,13 @@ class Report:
         """Latency against the offered rate."""
         if not open_loop.any_measured(self.rows):
             return None
-        return self._saved(open_loop.latency(self.rows, self.folder), "open-loop", "Open loop")
+        return self._charts("open-loop", "Open loop", partial(open_loop.latency, self.rows, self.folder))
 
     def nodes(self) -> Part:
         """Throughput against the nodes that have servers."""
         if not nodes.any_measured(self.rows):
             return page.text("Not measured: set `cluster`, `placement` and `server_nodes` (docs/cluster.md).")
-        return self._saved(nodes.nodes(self.rows, self.folder), "nodes", "Throughput against nodes")
+        return self._charts("nodes", "Throughput against nodes", partial(nodes.nodes, self.rows, self.folder))
 
     def published(self) -> Part:
         """Return what the published RPC table says when it is analysed as ours."""

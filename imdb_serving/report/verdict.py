@@ -15,9 +15,10 @@ import pandas as pd
 from imdb_serving.analysis.choice import ZONE, Choice
 from imdb_serving.report import answer, sentences, serving_cost, ways
 from imdb_serving.report.answer import Answer, Range
-from imdb_serving.report.chart import inline_markup
 from imdb_serving.report.edges import edges_of
 from imdb_serving.report.findings import LEAST_ROUNDS, Findings
+from imdb_serving.report.markup import inline_markup
+from imdb_serving.report.page import VERDICT
 from imdb_serving.report.refusal import MOST_LINES, refusal
 from imdb_serving.report.warnings import warnings_of
 
@@ -81,13 +82,10 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
     return Verdict(lines, warned, str(chosen["key"]), _of_run(found, made))
 
 
-FILE = "verdict.txt"
-
-
 def save(made: Verdict, folder: Path) -> None:
     """Write a verdict beside the report: in words for the command that asked for it, and as numbers for programs."""
     below = [f"{ways.caption(made.answer.zone)}\n{table}"] if (table := ways.text(made.answer.ways)) else []
-    (folder / FILE).write_text("\n\n".join([made.text, *below]) + "\n", encoding="utf-8")
+    (folder / VERDICT).write_text("\n\n".join([made.text, *below]) + "\n", encoding="utf-8")
     (folder / answer.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made.answer), indent=1) + b"\n")
 
 

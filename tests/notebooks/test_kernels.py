@@ -19,7 +19,7 @@ def run_grid(folder: Path, name: str, kernels: Kernels, **more: object) -> Path:
 
 
 def kept(kernels: Kernels) -> OwnKernel:
-    with kernels.one() as kernel:
+    with kernels.one(Path()) as kernel:
         return kernel
 
 
