@@ -180,12 +180,14 @@ def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float
     place, usual = verdict(frames.load(folder), folder, zone).answer.recommended, _ladder_params(params, folder, run)
     if place is None or place.mode not in OF_MODES or place.engine not in usual.engines:
         return
-    if (threads := place.server_threads) == usual.server_threads:
+    threads, math = place.server_threads, place.math_threads
+    if (threads, math) == (usual.server_threads, usual.math_threads):
         return
     rungs = ["bare", "inproc", *dict.fromkeys([OF_MODES[place.mode], "flask"])]
-    print(f"the overhead ladder with {plural(threads, 'server thread')}: {', '.join(rungs)}", file=sys.stderr)
-    more = msgspec.structs.replace(usual, engines=[place.engine], server_threads=threads)
-    run_ladder(more, lambda words: print(words, file=sys.stderr), rungs, usual.rounds * threads + 1)
+    words = plural(threads, "server thread") + (f" x {plural(math, 'math thread')}" if math > 1 else "")
+    print(f"the overhead ladder with {words}: {', '.join(rungs)}", file=sys.stderr)
+    more = msgspec.structs.replace(usual, engines=[place.engine], server_threads=threads, math_threads=math)
+    run_ladder(more, lambda words: print(words, file=sys.stderr), rungs, usual.rounds * threads * math + 1)
 
 
 def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
@@ -196,7 +198,7 @@ def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
         engines=list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "none"])),
         net=params.net,
         model=params.model,
-        math_threads=params.math_threads,
+        math_threads=params.math[0],
         rounds=params.ladder_rounds,
         seed=params.seed,
         sweep=folder.name,

@@ -121,7 +121,8 @@ def _deployment(params: SweepParams, folder: Path) -> Deployment:
         return survey_nodes(params, folder)
     for part in params.parts():
         if facts_of(part.engine).needs_model:
-            tuning.ensure(EngineSpec(part.engine, part.math_threads), open_bundle(model_folder(part)), probed=True)
+            for math in part.math:
+                tuning.ensure(EngineSpec(part.engine, math), open_bundle(model_folder(part)), probed=True)
     return THIS_MACHINE
 
 
@@ -233,7 +234,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     models: dict[str, Path | None] = {}
     for part in params.parts():
         model = model_folder(part) if facts_of(part.engine).needs_model else None
-        engines.setdefault(model_id(model), []).append(EngineSpec(part.engine, part.math_threads))
+        engines.setdefault(model_id(model), []).extend(EngineSpec(part.engine, math) for math in part.math)
         models[model_id(model)] = model
     _say(f"cluster {params.cluster}: surveying the nodes, which takes a minute the first time")
     deployment.look(folder, engines, models)

@@ -29,8 +29,9 @@ class EngineFacts(NamedTuple):
 
     `home` is `module:name` of a function or class that makes one from an `EngineSpec` and a `Bundle`. `file` is the
     bundle's file that it runs, empty for a stand-in, which needs no model. `nets` are those it can run, empty for all.
-    `timed` engines take the service time they are told.
-    `variants` are ways to run the same model, of which the fastest is found on the machine that serves (tuning.py).
+    `timed` engines take the service time they are told. One that `computes_in_threads` can use several math threads for
+    an answer. `variants` are ways to run the same model, of which the fastest is found on the machine that serves
+    (tuning.py).
     """
 
     name: str
@@ -42,6 +43,7 @@ class EngineFacts(NamedTuple):
     variants: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     timed: bool = False
+    computes_in_threads: bool = False
     preload: tuple[str, ...] = ()
 
     @property
@@ -75,6 +77,7 @@ register(
         file=PROGRAM,
         variants=("plain", "onednn", "onednn-32"),
         packages=("paddlepaddle",),
+        computes_in_threads=True,
         preload=("imdb_serving.engines.paddle",),
     )
 )
@@ -86,6 +89,7 @@ register(
         releases_lock=True,
         file=ONNX,
         packages=("onnxruntime",),
+        computes_in_threads=True,
         preload=("imdb_serving.engines.onnxruntime",),
     )
 )

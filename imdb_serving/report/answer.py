@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from imdb_serving.analysis.bounds import Limit
 from imdb_serving.analysis.intervals import Estimate
-from imdb_serving.cell import Cell
 
 SCHEMA = 1
 FILE = "verdict.json"
@@ -35,13 +34,17 @@ class Range(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Which cell: `line` and `panel` say all that it differs in from others, thread counts aside."""
+    """Which cell: `line` and `panel` say all that it differs in from others, thread counts aside.
+
+    `setup` is the panel less its math threads, which are told only where they vary.
+    """
 
     key: str
     mode: str
     engine: str
     line: str
     panel: str
+    setup: str
     server_threads: int
     server_processes: int
     math_threads: int
@@ -100,7 +103,8 @@ class EngineGain(msgspec.Struct, frozen=True, kw_only=True):
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
     """A cell that may be the best at the edge of what was measured in its mode and with its engine.
 
-    `measured` are the greatest counts that it reached, by axis: `server_threads`, `client_threads`. More may give more.
+    `measured` are the greatest counts that it reached, by axis: `server_threads`, `math_threads`, `client_threads`.
+    More may give more.
     """
 
     place: Place
@@ -167,7 +171,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
-def place_of(cell: Cell, key: str, line: str, panel: str) -> Place:
-    """Return which cell it is."""
+def place_of(row: Any) -> Place:
+    """Return which cell a row of the table is."""
+    cell = row["cell"]
+    told = {name: row[name] for name in ("key", "line", "panel", "setup")}
     names = ("mode", "engine", "server_threads", "server_processes", "math_threads", "client_threads")
-    return Place(key=key, line=line, panel=panel, **{name: getattr(cell, name) for name in names})
+    return Place(**told, **{name: getattr(cell, name) for name in names})

@@ -11,38 +11,40 @@ import yaml
 from imdb_serving.cell import Cell, varying
 from imdb_serving.report.answer import Edge, Place
 
-SERVERS, CLIENTS = "server_threads", "client_threads"
+AXES = ("server_threads", "math_threads", "client_threads")
 
 
 def edges_of(grid: pd.DataFrame, places: list[Place], command: str) -> list[Edge]:
     """Return the curves of the grid at whose edge these cells lie, each once, by the first cell at it.
 
-    A curve is all server threads and clients of one mode and engine.
+    A curve is all threads and clients of one mode and engine; math threads that did not vary have no edge.
     """
     told = [name for name in varying(list(grid["cell"])) if name in ENTRIES]
-    curves = dict.fromkeys((place.line, place.panel) for place in places)
+    curves = dict.fromkeys((place.line, place.setup) for place in places)
     found = []
-    for line, panel in curves:
-        alike = grid[(grid["line"] == line) & (grid["panel"] == panel)]
-        measured = {axis: int(alike[axis].max()) for axis in (SERVERS, CLIENTS)}
-        own = [place for place in places if (place.line, place.panel) == (line, panel)]
+    for line, setup in curves:
+        alike = grid[(grid["line"] == line) & (grid["setup"] == setup)]
+        axes = [axis for axis in AXES if axis != "math_threads" or alike[axis].min() < alike[axis].max()]
+        measured = {axis: int(alike[axis].max()) for axis in axes}
+        own = [place for place in places if (place.line, place.setup) == (line, setup)]
         ends = {axis: most for axis, most in measured.items() if any(getattr(one, axis) == most for one in own)}
         if not ends:
             continue
-        entry = _entry(alike["cell"].iloc[0], told) | _beyond(alike, ends)
+        entry = _entry(alike["cell"].iloc[0], told) | _beyond(alike[axes], ends)
         words = yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10_000).strip()
         first = next(one for one in own if any(getattr(one, axis) == most for axis, most in ends.items()))
         found.append(Edge(place=first, measured=ends, command=f"{command} --also {shlex.quote(words)}"))
     return found
 
 
-def _beyond(alike: pd.DataFrame, ends: dict[str, int]) -> dict[str, list[int]]:
-    """Return the counts to measure next: twice the most of each axis whose end was reached, with those of the other."""
-    counts = {axis: sorted({int(count) for count in alike[axis]}) for axis in (SERVERS, CLIENTS)}
-    if SERVERS not in ends:
-        return {SERVERS: counts[SERVERS], CLIENTS: [2 * ends[CLIENTS]]}
-    more = [2 * ends[CLIENTS]] if CLIENTS in ends else []
-    return {SERVERS: [2 * ends[SERVERS]], CLIENTS: [*counts[CLIENTS], *more]}
+def _beyond(measured: pd.DataFrame, ends: dict[str, int]) -> dict[str, list[int]]:
+    """Return the counts to measure next: twice the most of each axis whose end was reached, those of the others."""
+    first = next(iter(ends))
+    found = {}
+    for axis in map(str, measured):
+        counts = [] if axis == first else sorted({int(count) for count in measured[axis]})
+        found[axis] = [*counts, *([2 * ends[axis]] if axis in ends else [])]
+    return found
 
 
 ENTRIES = {

@@ -10,7 +10,7 @@ import pandas as pd
 
 from imdb_serving.analysis.noise import Noise
 from imdb_serving.cell import Cell
-from imdb_serving.report.answer import EngineGain, Place, Range, place_of
+from imdb_serving.report.answer import EngineGain, Range, place_of
 
 CONFIDENCE = 0.99
 """Of all engines together: a wrong word about an engine is worse than none."""
@@ -56,7 +56,7 @@ def _same_model(one: Cell, two: Cell) -> bool:
 
 def _distance(cell: Any, chosen: Any) -> tuple[Any, ...]:
     """Return how far a cell is from the chosen one: another mode first, then thread counts, whatever they gave."""
-    steps = [abs(math.log2(cell[name] / chosen[name])) for name in ("server_threads", "client_threads")]
+    steps = [abs(math.log2(cell[name] / chosen[name])) for name in ("server_threads", "math_threads", "client_threads")]
     return cell["mode"] != chosen["mode"], sum(steps)
 
 
@@ -68,7 +68,7 @@ def _gain(cells: pd.DataFrame, noise: Noise, one: Any, two: Any, confidence: flo
     return EngineGain(
         engine=one["engine"],
         other=two["engine"],
-        at=_at(one),
+        at=place_of(one),
         ratio=ratio,
         told=told,
         agreement=_agreement(cells, one["engine"], two["engine"]),
@@ -76,10 +76,6 @@ def _gain(cells: pd.DataFrame, noise: Noise, one: Any, two: Any, confidence: flo
         thread_step=(int(step[0]["server_threads"]), int(step[1]["server_threads"])) if step else None,
         thread_gain=_ratio(noise, *step, confidence) if step else None,
     )
-
-
-def _at(cell: Any) -> Place:
-    return place_of(cell["cell"], cell["key"], cell["line"], cell["panel"])
 
 
 def _ratio(noise: Noise, below: Any, above: Any, confidence: float) -> Range:

@@ -28,7 +28,7 @@ from imdb_serving.errors import DataError
 from imdb_serving.experiment.plan import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
-from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Place, Range, Way, place_of
+from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Range, Way, place_of
 from imdb_serving.report.engine_gains import engine_gains
 from imdb_serving.report.serving_cost import cost_of
 
@@ -113,28 +113,25 @@ class Findings:
         reasons = self.cells.loc[self.cells["key"] == key, "why"]
         why = reasons.iloc[0] if len(reasons) else self.grid.loc[self.grid["key"] == key, "why"].iloc[0]
         return Doubtful(
-            place=self.place(row),
+            place=place_of(row),
             why=str(why),
             most=math.exp(most) if math.isfinite(most) else None,
             decides=False,
         )
-
-    def place(self, cell: Any) -> Place:
-        """Return which cell a row of the table is."""
-        return place_of(cell["cell"], cell["key"], cell["line"], cell["panel"])
 
     def cell(self, place: int) -> Any:
         """Return the row of a cell, by its place in the noise's arrays."""
         return self.cells[self.cells["key"] == self.noise.keys[place]].iloc[0]
 
     def choose(self, cells: pd.DataFrame, doubtful: list[Doubtful] | None = None) -> Choice | None:
-        """Choose one of these cells, the cheapest by server threads, then math threads, clients and processes."""
+        """Choose one of these cells, the cheapest by its threads that compute, then workers, clients and processes."""
         places = self._places(cells)
         if len(places) < len(cells):
             cells = cells[cells["key"].isin([self.noise.keys[place] for place in places])]
         costs = [
-            (cell.server_threads * cell.server_nodes, cell.math_threads, cell.client_threads, cell.server_processes)
+            (workers * cell.math_threads, workers, cell.client_threads, cell.server_processes)
             for cell in cells["cell"]
+            if (workers := cell.server_threads * cell.server_nodes)
         ]
         bounds = [math.log(one.most) for one in doubtful or [] if one.most]
         return choose(self.noise, places, costs, bounds, self.zone)
@@ -188,7 +185,7 @@ class Findings:
     def ways(self, recommended: str) -> list[Way]:
         """Return what to run in each mode and with each engine, in the order of the sweep."""
         found = []
-        for _, own in self.served.groupby(["line", "panel"], sort=False):
+        for _, own in self.served.groupby(["line", "setup"], sort=False):
             sound = own[own["valid"].astype(bool)]
             if (choice := self.choose(sound) if len(sound) else None) is None:
                 continue
@@ -200,7 +197,7 @@ class Findings:
     def _way(self, cell: Any, shown: bool, recommended: str) -> Way:
         p99, note = _tail(self, cell)
         return Way(
-            place=self.place(cell),
+            place=place_of(cell),
             throughput=Range.of(Estimate(*(cell[name] for name in frames.INTERVAL))),
             p99=p99,
             p99_note=note,
@@ -218,7 +215,7 @@ class Findings:
             rounds=self.rounds,
             cells=int(self.grid["key"].nunique()),
             valid=int(self.cells["valid"].sum()),
-            unstable=[self.place(cell) for _, cell in shaky.iterrows()],
+            unstable=[place_of(cell) for _, cell in shaky.iterrows()],
             noise=math.expm1(self.noise.spread) if self.noise.known else None,
             aa_pairs=self.pair.pairs,
             aa_difference=math.expm1(self.pair.difference) if self.pair.pairs else None,

@@ -61,15 +61,17 @@ def load(folder: Path) -> pd.DataFrame:
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in order, with the names of their line and panel.
+    """Return the rows in order, with the names of their line, panel, and setup: the panel's less its math threads.
 
-    Both say all in which the cells of the grid differ beside their thread counts, so that no two of them are averaged
-    together or drawn as one. `threads` is 0 for what has no server: there each client runs the engine itself.
+    Line and panel say all in which the cells of the grid differ beside server threads and clients, so that no two of
+    them are averaged together or drawn as one. `threads` is 0 for what has no server: there each client runs the engine
+    itself.
     """
     told = _told([cell for cell in rows["cell"] if cell.series == GRID])
     rows = rows.assign(
         line=[cell.label({"mode", *told} & set(LINE)) for cell in rows["cell"]],
         panel=[cell.label(told & set(PANEL)) for cell in rows["cell"]],
+        setup=[cell.label((told & set(PANEL)) - {"math_threads"}) for cell in rows["cell"]],
         threads=[0 if cell.mode in LOCAL_MODES else cell.server_threads for cell in rows["cell"]],
     )
     places = sorted(range(len(rows)), key=lambda place: (_rank(rows["cell"].iloc[place]), rows["round"].iloc[place]))
@@ -134,9 +136,8 @@ def cells(rows: pd.DataFrame, noise: Noise | None = None) -> pd.DataFrame:
     reasons = ["; ".join(filter(None, [why, noise.unstable.get(key, "")])) for key, why in pairs]
     table["why"] = pd.Series(reasons, table.index, dtype=object)
     table["valid"] &= ~table["key"].isin(list(noise.unstable))
-    return table.drop(columns=["threads", "line", "panel"], errors="ignore").merge(
-        chosen.drop_duplicates("key")[["key", "line", "panel", "threads"]], on="key"
-    )
+    names = ["line", "panel", "setup", "threads"]
+    return table.drop(columns=names, errors="ignore").merge(chosen.drop_duplicates("key")[["key", *names]], on="key")
 
 
 def lines(rows: pd.DataFrame) -> list[str]:
@@ -161,8 +162,10 @@ def settings(rows: pd.DataFrame) -> tuple[str, str]:
     chosen = of_one_sort(rows)
     some = list(chosen["cell"])
     modes = listed(dict.fromkeys(cell.mode for cell in some))
-    names = panels(chosen)
+    names = list(dict.fromkeys(chosen.set_index("panel").loc[panels(chosen), "setup"]))
     varied = f"; {listed(names)}" if len(names) > 1 else ""
+    if len(math := sorted({cell.math_threads for cell in some})) > 1:
+        varied += f"; {listed(map(str, math))} math threads"
     alike = common(some, without=("mode", "series", "server_threads", "client_threads", *FOLLOWS - {"net", "service"}))
     rounds = plural(int(chosen["round"].nunique()), "round")
     return f"{modes}{varied}", f"{alike}{', ' if alike else ''}{rounds}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
@@ -25,6 +24,8 @@ ARGUMENTS = [
     "--IPKernelApp.log_level=50",  # or it warns of its sockets and its end
     "--InteractiveShell.ast_node_interactivity=last_expr",  # a profile of the whole machine's may say otherwise
 ]
+
+MATPLOTLIBRC = "matplotlibrc"
 
 RESET = """
 def _reset(shell):
@@ -46,24 +47,26 @@ class Kernels:
 
     def __init__(self) -> None:
         self._free: list[OwnKernel] = []
+        self._stack = ExitStack()
 
     def __enter__(self) -> Kernels:
-        _APART.enter()
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # which the Jupyter libraries address to their own developers
+        self._folder = Path(self._stack.enter_context(temporary_folder()))
+        (self._folder / MATPLOTLIBRC).touch()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._stack:
             while self._free:
                 self._free.pop().end(now=True)  # it has nothing more to do
-        finally:
-            _APART.leave()
 
     @contextmanager
     def one(self, folder: Path) -> Iterator[OwnKernel]:
         """Lend a kernel for one notebook, started in `folder` if none is free."""
-        kernel = self._free.pop() if self._free else OwnKernel()
+        kernel = self._free.pop() if self._free else OwnKernel(self._folder)
         try:
             if kernel.has_kernel:
                 kernel.reset()
@@ -79,10 +82,15 @@ class Kernels:
 class OwnKernel(AsyncKernelManager):
     """Starts the kernel of `sys.executable`, whatever kernels JUPYTER_PATH has.
 
-    Its IPython profile and its matplotlibrc are empty ones in the folder for temporary files.
+    Its temporary files are in a folder, where its IPython profile and its matplotlibrc are empty ones.
     """
 
     _client: Any = None
+
+    def __init__(self, folder: Path) -> None:
+        """Take the folder, which has a matplotlibrc."""
+        super().__init__(connection_file=str(folder / f"{uuid4()}.json"))
+        self._folder = folder
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -92,7 +100,7 @@ class OwnKernel(AsyncKernelManager):
                 argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
                 display_name="Python 3",
                 language="python",
-                env=_environment(Path(tempfile.gettempdir())),
+                env=_environment(self._folder),
             )
         return self._kernel_spec
 
@@ -126,51 +134,14 @@ class OwnKernel(AsyncKernelManager):
 
 def _environment(folder: Path) -> dict[str, str]:
     """Return what differs from this process's environment."""
-    matplotlibrc = folder / "matplotlibrc"
-    matplotlibrc.touch()
     running = str(Path(imdb_serving.__file__).parent.parent)
     paths = [running, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     return {
         "IPYTHONDIR": str(folder / "ipython"),
-        "MATPLOTLIBRC": str(matplotlibrc),
+        "MATPLOTLIBRC": str(folder / MATPLOTLIBRC),
         "MPLBACKEND": INLINE,
         "PYTHONIOENCODING": "utf-8",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "PYTHONSTARTUP": "",
+        "TMPDIR": str(folder),
     }
-
-
-class _Apart:
-    """The process-wide state while there are kernels: a temporary folder, and silence.
-
-    Warnings that the Jupyter libraries address to their own developers are not shown.
-    """
-
-    def __init__(self) -> None:
-        self._inside, self._lock, self._stack = 0, threading.Lock(), ExitStack()
-
-    def enter(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._stack.enter_context(warnings.catch_warnings())
-                warnings.simplefilter("ignore")
-                self._stack.callback(_set_temporary, os.environ.get("TMPDIR"))
-                _set_temporary(self._stack.enter_context(temporary_folder()))
-            self._inside += 1
-
-    def leave(self) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                self._stack.close()
-
-
-def _set_temporary(folder: str | None) -> None:
-    tempfile.tempdir = None  # else what it found before counts for this process, and for kernels' connection files
-    if folder is None:
-        os.environ.pop("TMPDIR", None)
-    else:
-        os.environ["TMPDIR"] = folder
-
-
-_APART = _Apart()

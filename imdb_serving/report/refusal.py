@@ -6,7 +6,7 @@ from typing import Any
 
 from imdb_serving.cell import FAILED, plural
 from imdb_serving.report import open_loop
-from imdb_serving.report.answer import Doubtful, Place
+from imdb_serving.report.answer import Doubtful, Place, place_of
 from imdb_serving.report.findings import LEAST_ROUNDS, Findings
 from imdb_serving.report.sentences import NAMED, name, way
 
@@ -35,7 +35,7 @@ def refusal(found: Findings) -> list[str]:
         lines.append(f"  {name(one.place)}{most}: {_first(one.why)}")
     if found.choice is not None:
         best = found.cell(found.choice.best)
-        lines.append(f"The best that can be believed: {name(found.place(best))}, {best['throughput']:,.0f} samples/s.")
+        lines.append(f"The best that can be believed: {name(place_of(best))}, {best['throughput']:,.0f} samples/s.")
     lines.append(f"Do what is said there, then measure another round: `{found.command} --rounds {found.rounds + 1}`.")
     return lines
 
@@ -60,7 +60,7 @@ def _without_served(found: Findings) -> list[str]:
         ]
     return [
         "No verdict: no cell with a server was measured; add a mode such as rpc to the parameter file.",
-        *(_alone(found.place(cell), cell) for _, cell in found.cells[: MOST_LINES - 2].iterrows()),
+        *(_alone(place_of(cell), cell) for _, cell in found.cells[: MOST_LINES - 2].iterrows()),
         _rounds(found),
     ]
 

@@ -9,11 +9,12 @@ from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORK
 from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
 from imdb_serving.cell import listed, plural
 from imdb_serving.report import costs, frames
-from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range, Way
+from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range, Way, place_of
 from imdb_serving.report.engine_gains import LESS, UNTOLD
 from imdb_serving.report.findings import Findings
 from imdb_serving.server_process import MULTIPROCESS_MODES
 
+AXIS = {"server_threads": "server thread", "math_threads": "math thread", "client_threads": "client"}
 NAMED = 3
 """Of a list of cells, so many are named; the others are counted."""
 
@@ -25,17 +26,22 @@ def name(place: Place) -> str:
 
 def way(place: Place) -> str:
     """Name a mode and engine."""
-    return ", ".join([place.line, place.panel or f"engine {place.engine}"])
+    return ", ".join([place.line, place.setup or f"engine {place.engine}"])
 
 
 def _counts(place: Place) -> str:
-    return f"{plural(place.server_threads, 'server thread')}, {plural(place.client_threads, 'client')}"
+    threads = plural(place.server_threads, "server thread")
+    if place.panel != place.setup:
+        threads += f" x {plural(place.math_threads, 'math thread')}"
+    return f"{threads}, {plural(place.client_threads, 'client')}"
 
 
 def _short(place: Place, beside: Place) -> str:
-    """Name a cell beside another: `2 x 6`, with mode and engine where these differ."""
+    """Name a cell beside another: `2 x 6`, with math threads, mode and engine where these differ."""
     counts = f"{place.server_threads} x {place.client_threads}"
-    if (place.line, place.panel) == (beside.line, beside.panel):
+    if place.math_threads != beside.math_threads:
+        counts += f" with {plural(place.math_threads, 'math thread')}"
+    if (place.line, place.setup) == (beside.line, beside.setup):
         return counts
     return f"{way(place).replace('engine ', '')} {counts}"
 
@@ -64,7 +70,7 @@ def what(found: Findings, way: Way) -> str:
 
 def best(found: Findings, choice: Choice, made: Answer) -> str:
     """Say how the chosen cell stands to the best, how sure that is, and who may be the best as well."""
-    chosen, best = found.place(found.cell(choice.chosen)), found.place(found.cell(choice.best))
+    chosen, best = place_of(found.cell(choice.chosen)), place_of(found.cell(choice.best))
     fall, zone = choice.shortfall, f"{found.zone:.0%}"
     if chosen == best:
         words = f"It is the best measured; it falls short of the best by {_at_most(fall.high)}"
@@ -118,7 +124,8 @@ def why(found: Findings, chosen: Any) -> str:
     else:
         front = f", one interpreter {busy.front:.0%}" if busy.front else ""
         words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
-    return f"Why: {words}{_more_threads(found, chosen)}."
+    more = [_more(found, chosen, axis) for axis in ("server_threads", "math_threads")]
+    return f"Why: {'; '.join(filter(None, [words, *more]))}."
 
 
 def _cpu(cell: Any) -> str:
@@ -137,18 +144,19 @@ def _workers(cell: Any) -> str:
     return "the worker is" if count == 1 else f"all {count} workers are"
 
 
-def _more_threads(found: Findings, chosen: Any) -> str:
+def _more(found: Findings, chosen: Any, axis: str) -> str:
+    """Say what the next count of this axis changes, all else alike; empty where none was measured."""
     alike = found.sound
-    for column in ("line", "panel", "client_threads"):
-        alike = alike[alike[column] == chosen[column]]
-    more = alike[alike["server_threads"] > chosen["server_threads"]].sort_values("server_threads")
+    for column in ("line", "setup", *AXIS):
+        if column != axis:
+            alike = alike[alike[column] == chosen[column]]
+    more = alike[alike[axis] > chosen[axis]].sort_values(axis)
     places = found.noise.place(chosen["key"]), found.noise.place(more["key"].iloc[0]) if len(more) else None
     if places[0] is None or places[1] is None:
         return ""
     gain = found.noise.ratio(places[0], places[1])
-    threads = plural(int(more["server_threads"].iloc[0]), "server thread")
     between = f" ({gain.low - 1:+.1%} to {gain.high - 1:+.1%}, 95%)" if math.isfinite(gain.low) else ""
-    return f"; {threads} change {gain.mean - 1:+.1%}{between}"
+    return f"{plural(int(more[axis].iloc[0]), AXIS[axis])} change {gain.mean - 1:+.1%}{between}"
 
 
 def engines(found: Findings, made: Answer, chosen: Any) -> str:
@@ -189,9 +197,6 @@ def _inverse(ratio: Range) -> Range:
 def _times(ratio: Range) -> str:
     between = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.3g} to {ratio.high:.3g})"
     return f"{ratio.value:.3g} times{between}"
-
-
-AXIS = {"server_threads": "server thread", "client_threads": "client"}
 
 
 def edges(edges: list[Edge]) -> str:

@@ -26,7 +26,8 @@ def cost_of(rows: pd.DataFrame, cells: pd.DataFrame, noise: Noise, cell: Any) ->
 
 
 def _by_ladder(rows: pd.DataFrame, cell: Any) -> Cost | None:
-    rungs = valid(rows[(rows["series"] == LADDER) & (rows["engine"] == cell["engine"]) & (rows["client_threads"] == 1)])
+    alike = (rows["engine"] == cell["engine"]) & (rows["math_threads"] == cell["math_threads"])
+    rungs = valid(rows[(rows["series"] == LADDER) & (rows["client_threads"] == 1) & alike])
     if rungs.empty or cell["mode"] not in OF_MODES:
         return None
     mine = OF_MODES[cell["mode"]]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from imdb_serving.analysis.choice import ZONE, Choice
 from imdb_serving.report import answer, sentences, serving_cost, ways
-from imdb_serving.report.answer import Answer, Range
+from imdb_serving.report.answer import Answer, Range, place_of
 from imdb_serving.report.edges import edges_of
 from imdb_serving.report.findings import LEAST_ROUNDS, Findings
 from imdb_serving.report.markup import inline_markup
@@ -97,15 +97,15 @@ def _answer(found: Findings, choice: Choice) -> Answer:
     """Return the answer where a cell is recommended."""
     chosen, best = found.cell(choice.chosen), found.cell(choice.best)
     unbounded = [one for one in found.doubtful if one.most is None]
-    contenders = [found.place(found.cell(place)) for place in choice.contenders]
-    possible = [found.place(found.cell(place)) for place in found.contenders(OF_EDGES)]
-    places = list(dict.fromkeys([found.place(chosen), found.place(best), *possible]))
+    contenders = [place_of(found.cell(place)) for place in choice.contenders]
+    possible = [place_of(found.cell(place)) for place in found.contenders(OF_EDGES)]
+    places = list(dict.fromkeys([place_of(chosen), place_of(best), *possible]))
     return Answer(
         status="recommended",
         shown=choice.shown and not unbounded,
         zone=found.zone,
-        recommended=found.place(chosen),
-        best=found.place(best),
+        recommended=place_of(chosen),
+        best=place_of(best),
         best_throughput=float(best["throughput"]),
         shortfall=Range.of(choice.shortfall),
         contenders=contenders,

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, WORKERS
-from imdb_serving.report.answer import Range, Way
+from imdb_serving.report.answer import Place, Range, Way
 from imdb_serving.report.tables import styled
 
 LIMITS = {
@@ -23,12 +23,13 @@ MARK = "*"
 
 def table(ways: list[Way]) -> pd.DataFrame:
     """Return the ways as words, the recommended one marked; throughput and p99 with their 95% intervals."""
+    several = any(way.place.panel != way.place.setup for way in ways)
     rows = [
         {
             "": MARK if way.recommended else "",
             "mode": way.place.line,
-            "with": way.place.panel or f"engine {way.place.engine}",
-            "threads": str(way.place.server_threads),
+            "with": way.place.setup or f"engine {way.place.engine}",
+            "threads": _threads(way.place, several),
             "clients": str(way.place.client_threads),
             "reviews/s": _rate(way.throughput),
             "p99 [ms]": _time(way.p99) if way.p99 else "not certifiable",
@@ -39,6 +40,11 @@ def table(ways: list[Way]) -> pd.DataFrame:
         for way in ways
     ]
     return pd.DataFrame(rows)
+
+
+def _threads(place: Place, several: bool) -> str:
+    """Return the server threads, times the math threads of each where those vary."""
+    return f"{place.server_threads} x {place.math_threads} math" if several else str(place.server_threads)
 
 
 def show(ways: list[Way]) -> Any:

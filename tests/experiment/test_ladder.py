@@ -72,10 +72,11 @@ def test_some_rungs_are_measured_in_rounds_of_their_own_with_the_bare_model_besi
     # Three requests are too few for Little's law.
     rows = [msgspec.structs.replace(row, status="ok", findings=()) for row in Ledger(tmp_path / "ladder").rows()]
     table = frame(rows)
-    cells = [{"mode": "socket", "engine": "none", "server_threads": threads} for threads in (1, 2)]
+    cells = [{"mode": "socket", "engine": "none", "server_threads": count, "math_threads": 1} for count in (1, 2)]
     costs = [_by_ladder(table, cell) for cell in cells]
     assert [cost.server_threads for cost in costs if cost] == [1, 2]
     assert costs[0] != costs[1]
+    assert _by_ladder(table, {**cells[0], "math_threads": 2}) is None, "the ladder had one math thread"
     assert set(rungs(rows)["round"]) == {1, 2}, "the ladder itself is as it was"
 
 

@@ -33,6 +33,16 @@ def test_the_order_is_shuffled_by_the_seed_anew_in_each_round() -> None:
     assert order(seed=1) != order(seed=2)
 
 
+def test_engines_that_compute_in_threads_have_every_count_of_math_threads_and_others_the_first() -> None:
+    params = SweepParams(engine="onnxruntime", server_threads=[1, 2], math_threads=[1, 2], also=[{"engine": "folded"}])
+    runs = plan(params, "name", "run", OUTPUTS)
+    measured = [
+        (run.engine, run.server_threads, run.math_threads) for run in runs if (run.round, run.series) == (1, "grid")
+    ]
+    both = [("onnxruntime", servers, math) for servers in (1, 2) for math in (1, 2)]
+    assert sorted(measured) == sorted([*both, ("folded", 1, 1), ("folded", 2, 1)])
+
+
 def test_a_run_that_fails_is_reported_and_the_others_go_on() -> None:
     runs = plan(SweepParams(server_threads=[1, 2, 4], rounds=1, twin=False), "name", "run", OUTPUTS)
     bad = {runs[0].server_threads: ValueError("a"), runs[1].server_threads: OSError("b")}

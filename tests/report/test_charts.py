@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -76,6 +77,16 @@ def test_the_heat_map_has_a_field_a_cell_and_leaves_single_rows_out() -> None:
     assert "1 of one server-thread count is left out" in shown.note
     alone = threads.heat(table([row(1, 1), row(1, 2)]), THIS_MACHINE)
     assert len(drawings(alone)) == 1
+
+
+def test_math_threads_have_a_map_against_server_threads() -> None:
+    counts = itertools.product((1, 2), (1, 2), (1, 4))
+    shown = threads.heat(table([row(s, c, math_threads=m) for s, m, c in counts]), THIS_MACHINE)
+    best, every = drawings(shown)
+    assert best.get("aria-label") == "rpc: samples/s, at the best number of clients (in brackets)"
+    assert len(titles(best)) == 4
+    assert len(titles(every)) == 8
+    assert any("1 server thread x 2 math threads, none, 4 clients" in words for words in titles(best))
 
 
 def test_the_stages_of_a_request_add_up_on_hover() -> None:

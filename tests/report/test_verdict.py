@@ -18,6 +18,7 @@ from imdb_serving.cell import Figures, Finding, Row
 from imdb_serving.experiment.ladder import RUNGS
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
+from imdb_serving.report import ways
 from imdb_serving.report.verdict import MOST_LINES, verdict
 
 NOISE = (0.0, 0.004, -0.004)
@@ -103,6 +104,28 @@ def test_another_engine_is_weighed_against_another_thread(folder: Path) -> None:
         "At the same 2 x 2 over rpc, folded gives 4 times (3.99 to 4.01) what paddle gives (99%), same"
     )
     assert "same answers, to six decimals; 4 instead of 2 server threads gave paddle 1 times" in line
+
+
+def test_workers_are_weighed_against_math_threads(folder: Path) -> None:
+    """Two math threads give one worker 1.5 times what one gives it; two workers give twice as much."""
+    rows = []
+    for number, servers, math, clients in itertools.product((1, 2, 3), (1, 2), (1, 2), COUNTS):
+        off = 1 + NOISE[number - 1]
+        throughput = rate(servers, clients, "paddle") * off * (1.5 if math > servers and clients > 1 else 1)
+        one = measured(
+            servers, clients, number, engine="paddle", math_threads=math, throughput=throughput, folder=folder
+        )
+        rows.append(one)
+    made = verdict(table(rows), folder)
+    what, best, why, *_, edge, _, _ = made.lines
+    assert what.startswith("Run rpc, engine paddle, 2 server threads x 1 math thread, 2 clients: 2,000 reviews/s (1,9")
+    assert "2 x 4 with 2 math threads and 2 more" in best
+    assert "2 math threads change +0.0% (-0.2% to +0.2%, 95%)" in why
+    assert "no more than 2 server threads, 2 math threads and 8 clients" in edge
+    assert "math_threads: [1, 2, 4]" in edge
+    (way,) = made.answer.ways
+    assert (way.place.setup, way.place.panel) == ("", "1 math thread")
+    assert "2 x 1 math" in ways.text(made.answer.ways)
 
 
 def test_engines_that_answer_otherwise_are_not_said_to_agree(folder: Path) -> None:

@@ -36,6 +36,11 @@ from imdb_serving.measurement.parameters.checks import (
 from imdb_serving.server_process import MULTIPROCESS_MODES, ServerSpec
 
 
+def counts(value: int | list[int]) -> list[int]:
+    """Return one count or several as a list."""
+    return [value] if isinstance(value, int) else value
+
+
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block."""
 
@@ -129,7 +134,7 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     net: str = "cnn"
     model: str = ""
     worker_kind: str = ""
-    math_threads: int = 1
+    math_threads: int | list[int] = 1
     client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 2, 4, 8])
     samples: int = 2500
     passes: int = 1
@@ -153,7 +158,8 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
                 check_choice(name, getattr(self, name), known)
         check_engine(self)
         check_net(self.engine, self.net)
-        check_positive(self, "math_threads", "samples", "passes", "batch", "node_cores")
+        check_counts("math_threads", counts(self.math_threads))
+        check_positive(self, "samples", "passes", "batch", "node_cores")
         check_counts("client_threads", self.client_threads)
         check_timeout(self.timeout)
         check_rates(self.arrivals, self.rates)
@@ -179,6 +185,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
 
     mode: str = "rpc"
+    math_threads: int = 1
     server_threads: int = 4
     server_processes: int = 1
     server_nodes: int = 1
@@ -258,13 +265,15 @@ class Axes(NamedTuple):
     server_threads: int
     server_nodes: int
     server_processes: int = 1
+    math_threads: int = 1
 
 
 class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A sweep: every mode, server-thread and server-node count with every client count, in `rounds` shuffled passes.
 
     A count of `server_processes` is measured where mode and workers can have it, and there are as many server threads;
-    elsewhere a server is one process. Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds`
+    elsewhere a server is one process. Of several `math_threads` each is measured with the engines that can have them,
+    the first with the others. Where noise leaves cells unstable or short of valid rounds, up to `extra_rounds`
     more of all cells are measured. `also` adds cells that differ in some parameters, each entry a grid of its own.
     `ladder_rounds` above 0 has the overhead ladder measured behind the grid. `twin` has one grid run of every round
     measured twice, the A/A pair: what the two differ by is noise.
@@ -322,6 +331,12 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The modes as a list."""
         return [self.mode] if isinstance(self.mode, str) else self.mode
 
+    @property
+    def math(self) -> list[int]:
+        """The math threads that its engine is measured with."""
+        several = counts(self.math_threads)
+        return several if facts_of(self.engine).computes_in_threads else several[:1]
+
     def parts(self) -> list[SweepParams]:
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
@@ -342,15 +357,16 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the parameters of one notebook run of this sweep."""
         shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
         place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
-        return GridParams(**shared, **place, **axes._asdict())  # type: ignore[arg-type]
+        return GridParams(**shared | place | axes._asdict())
 
     def every_grid(self) -> list[tuple[SweepParams, Axes]]:
         """Return every grid's part and place on the axes; without a server, threads and nodes mean nothing."""
         return [
-            (part, Axes(mode, threads, nodes, processes))
+            (part, Axes(mode, threads, nodes, processes, math))
             for part in self.parts()
             for mode in part.modes
             for threads in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
             for nodes in ([1] if mode in LOCAL_MODES else part.server_nodes)
             for processes in part.processes(mode, threads)
+            for math in part.math
         ]

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from imdb_serving.analysis.published import SAMPLES
 from imdb_serving.analysis.usl import Curve
+from imdb_serving.cell import plural
 from imdb_serving.report import frames, tables
 from imdb_serving.report.style import style_of, threads_label
 
@@ -38,9 +39,15 @@ class PlottedCurve(NamedTuple):
     marker: str
 
     @property
+    def math(self) -> int:
+        """The math threads of each worker."""
+        return int(self.cells["math_threads"].iloc[0])
+
+    @property
     def label(self) -> str:
-        """The curve in words."""
-        return f"{self.line}, {threads_label(self.threads)}"
+        """The curve in words; its math threads where there are several."""
+        math = f" x {plural(self.math, 'math thread')}" if self.math > 1 else ""
+        return f"{self.line}, {threads_label(self.threads)}{math}"
 
 
 def curves_of(cells: pd.DataFrame, panel: str) -> list[PlottedCurve]:

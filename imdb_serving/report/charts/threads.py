@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -105,20 +106,33 @@ DARK = 0.55
 """Up to this share of the highest throughput a field is so dark that its number must be light."""
 
 
+class _Field(NamedTuple):
+    """One cell of a map: its place, and what stands in it."""
+
+    across: int
+    up: tuple[int, int]
+    curve: PlottedCurve
+    cell: Any
+    clients: str = ""
+
+
 def heat(rows: pd.DataFrame, folder: Path) -> Charts:
-    """Return a map for each mode and engine that was measured with several server-thread counts; else for all."""
+    """Return a map for each mode and engine that was measured with several counts of threads; else for all.
+
+    Where math threads vary, a map of server threads against math threads stands before it, of the best client counts.
+    """
     cells = frames.cells(rows)
     groups: dict[tuple[str, str], list[PlottedCurve]] = {}
     for panel in frames.panels(cells):
         for curve in curves_of(cells, panel):
             if curve.threads:
-                groups.setdefault((panel, curve.line), []).append(curve)
+                groups.setdefault((str(curve.cells["setup"].iloc[0]), curve.line), []).append(curve)
     if not groups:
         return Charts([], note=NO_SERVER)
     several = {name: own for name, own in groups.items() if len(own) > 1}
-    charts = [_map(panel, line, own) for (panel, line), own in (several or groups).items()]
+    charts = [chart for (setup, line), own in (several or groups).items() for chart in _maps(setup, line, own)]
     note = "The lighter, the more samples a second; * marks the most, a hatched field is not valid."
-    left = len(groups) - len(charts)
+    left = len(groups) - len(several or groups)
     if left:
         note += f" {left} of one server-thread count {'is' if left == 1 else 'are'} left out."
     if shared := frames.machine_note(rows, folder):
@@ -126,35 +140,52 @@ def heat(rows: pd.DataFrame, folder: Path) -> Charts:
     return Charts(charts, note=note)
 
 
-def _map(panel: str, line: str, own: list[PlottedCurve]) -> Chart:
-    clients = sorted({count for curve in own for count in curve.clients})
-    title = ", ".join(filter(None, [f"{line}: samples/s", panel]))
-    return Chart(title, partial(_draw_map, own, clients), (1.3 + 0.62 * len(clients), 1.0 + 0.52 * len(own)))
+def _maps(setup: str, line: str, own: list[PlottedCurve]) -> Iterator[Chart]:
+    """Yield the maps of one mode and engine."""
+    several_math = len({curve.math for curve in own}) > 1
+    title = ", ".join(filter(None, [f"{line}: samples/s", setup]))
+    if several_math and len({curve.threads for curve in own}) > 1:
+        best = [(curve, curve.cells.sort_values("throughput").iloc[-1]) for curve in own]
+        fields = [
+            _Field(curve.math, (curve.threads, 0), curve, cell, f"{cell['client_threads']}") for curve, cell in best
+        ]
+        yield _map(f"{title}, at the best number of clients (in brackets)", "math threads", "server threads", fields)
+    fields = [
+        _Field(int(cell["client_threads"]), (curve.threads, curve.math if several_math else 0), curve, cell)
+        for curve in own
+        for _, cell in curve.cells.iterrows()
+    ]
+    yield _map(title, "client threads", "server threads" + (" x math threads" if several_math else ""), fields)
 
 
-def _draw_map(own: list[PlottedCurve], clients: list[int], sheet: Sheet) -> None:
+def _map(title: str, across: str, up: str, fields: list[_Field]) -> Chart:
+    columns, lines = (len({getattr(field, name) for field in fields}) for name in ("across", "up"))
+    return Chart(title, partial(_draw_map, fields, across, up), (1.3 + 0.62 * columns, 1.0 + 0.52 * lines))
+
+
+def _draw_map(fields: list[_Field], xlabel: str, ylabel: str, sheet: Sheet) -> None:
     axes = sheet.axes
-    highest = max(float(curve.cells["throughput"].max()) for curve in own)
+    across, up = sorted({field.across for field in fields}), sorted({field.up for field in fields})
+    highest = max(float(field.cell["throughput"]) for field in fields)
     colours, scale = mpl.colormaps[MAP], Normalize(0, highest)
-    for row, curve in enumerate(own):
-        for _, cell in curve.cells.iterrows():
-            column, value = clients.index(int(cell["client_threads"])), float(cell["throughput"])
-            (field,) = axes.bar(
-                [column], [1], 1, [row - 0.5], color=colours(scale(value)), edgecolor=axes.get_facecolor()
-            )
-            if not cell["valid"]:
-                field.set_hatch("///")
-            sheet.add_tooltips(field, [words(curve, cell)], data_attributes(curve))
-            ink = "white" if value < DARK * highest else "black"
-            mark = "*" if value == highest else ""
-            axes.text(column, row, f"{_short(value)}{mark}", ha="center", va="center", color=ink, fontsize=9)
-    axes.set_xticks(np.arange(len(clients)), [str(count) for count in clients])
-    axes.set_yticks(np.arange(len(own)), [str(curve.threads) for curve in own])
-    axes.set_xlim(-0.5, len(clients) - 0.5)
-    axes.set_ylim(-0.5, len(own) - 0.5)
+    for field in fields:
+        column, row, value = across.index(field.across), up.index(field.up), float(field.cell["throughput"])
+        (drawn,) = axes.bar([column], [1], 1, [row - 0.5], color=colours(scale(value)), edgecolor=axes.get_facecolor())
+        if not field.cell["valid"]:
+            drawn.set_hatch("///")
+        sheet.add_tooltips(drawn, [words(field.curve, field.cell)], data_attributes(field.curve))
+        ink = "white" if value < DARK * highest else "black"
+        text = f"{_short(value)}{'*' if value == highest else ''}"
+        if field.clients:
+            text += f"\n({field.clients})"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
+    axes.set_xticks(np.arange(len(across)), [str(count) for count in across])
+    axes.set_yticks(np.arange(len(up)), [f"{servers} x {math}" if math else str(servers) for servers, math in up])
+    axes.set_xlim(-0.5, len(across) - 0.5)
+    axes.set_ylim(-0.5, len(up) - 0.5)
     axes.grid(visible=False)
-    axes.set_xlabel("client threads")
-    axes.set_ylabel("server threads")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
 
 
 def _short(value: float) -> str:
