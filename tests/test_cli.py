@@ -450,7 +450,7 @@ def test_a_killed_sweep_leaves_no_connection_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "imdb_serving", "sweep", tmp_path / "tiny.yaml", "--outputs", tmp_path / "out"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
-        assert wait_until(lambda: any(temporary.rglob("tmp*.json")), 60)
+        assert wait_until(lambda: any(temporary.rglob("*.json")), 60)
         process.kill()
     assert wait_until(lambda: not any(temporary.rglob("*")), 30), list(temporary.rglob("*"))
 

@@ -63,7 +63,7 @@ def choose(
     if not len(places):
         return None
     means, ahead, margins = _ahead(noise, places, confidence)
-    upper = np.maximum((ahead + margins).max(axis=1), 0.0)  # -inf, and so 0, where there is no other
+    upper = _most_behind(ahead, margins)
     behind = (ahead - margins).max(axis=1)
     allowed = -math.log1p(-zone)
     best = int(means.argmax())
@@ -82,6 +82,17 @@ def choose(
         0 if shown else _rounds(int(noise.counts[places[best]]), ahead[best], margins[best], allowed),
         deciding,
     )
+
+
+def within(noise: Noise, places: Sequence[int], zone: float, confidence: float = CONFIDENCE) -> list[int]:
+    """Return the places of the cells that are shown, all together, to fall short of the best by no more than a zone."""
+    _, ahead, margins = _ahead(noise, places, confidence)
+    return [places[int(number)] for number in np.flatnonzero(_most_behind(ahead, margins) <= -math.log1p(-zone))]
+
+
+def _most_behind(ahead: Numbers, margins: Numbers) -> Numbers:
+    most: Numbers = np.maximum((ahead + margins).max(axis=1), 0.0)  # -inf, and so 0, where there is no other
+    return most
 
 
 def contenders(noise: Noise, places: Sequence[int], confidence: float) -> list[int]:

@@ -103,7 +103,9 @@ def status(endpoint: str, timeout: float, credentials: Any) -> None:
     print_status(endpoint, timeout, credentials)
 
 
-def write_report(folder: Path, zone: float, kernels: Kernels | None = None, *, figures: bool = False) -> None:
+def write_report(
+    folder: Path, zone: float, select: str, kernels: Kernels | None = None, *, figures: bool = False
+) -> None:
     """Execute the report notebook on a sweep's folder; write `cells.csv`, `report.html` and, if wanted, figures."""
     from imdb_serving.measurement.ledger import FILE
     from imdb_serving.report.notebooks import execute
@@ -113,7 +115,7 @@ def write_report(folder: Path, zone: float, kernels: Kernels | None = None, *, f
         raise DataError(f"{folder} holds no {FILE}; run `imdb-serving sweep` first")
     print("drawing the report", file=sys.stderr)
     executed = folder / "notebooks" / "report.ipynb"
-    given = {"folder": str(folder), "zone": zone, "figures": figures}
+    given = {"folder": str(folder), "zone": zone, "select": select, "figures": figures}
     execute("report.ipynb", executed, given, kernels, often=False)
     from imdb_serving.report.page import VERDICT, write_page  # the kernel's start need not wait for this
 
@@ -122,9 +124,22 @@ def write_report(folder: Path, zone: float, kernels: Kernels | None = None, *, f
     print(f"report: {folder / 'report.html'}", file=sys.stderr)
 
 
+def _selection(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
+    from imdb_serving.analysis.selection import read_selection
+
+    return str(read_selection(given)) if given else ""
+
+
 zone_option = click.option(
     "--zone", type=click.FloatRange(0, 50, min_open=True), default=5.0, metavar="PERCENT", show_default=True,
     help="The shortfall from the best that does not matter: the cheapest cell shown to be so near is recommended.",
+)  # fmt: skip
+"""For the commands that write a verdict."""
+
+select_option = click.option(
+    "--select", default="", metavar="BY", callback=_selection,
+    help="What a cell is chosen by: throughput, efficiency (the least CPU time a request within 10 % of the best rate) "
+    "or 'p99: 20ms' (the most throughput whose p99 is shown to hold that). Default: what the parameter file says.",
 )  # fmt: skip
 """For the commands that write a verdict."""
 
@@ -201,8 +216,9 @@ def compare(first: Path, second: Path, must_see: float) -> None:
 @group.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @zone_option
+@select_option
 @figures_option
-def report(folder: Path, zone: float, figures: bool) -> None:
+def report(folder: Path, zone: float, select: str, figures: bool) -> None:
     """Rebuild the report of a sweep from its ledger.
 
     Charts whose data and code have not changed are not drawn again. Figures that are there are kept up to date.
@@ -212,8 +228,9 @@ def report(folder: Path, zone: float, figures: bool) -> None:
       imdb-serving report outputs/default
       imdb-serving report outputs/default --figures
       imdb-serving report outputs/default --zone 2
+      imdb-serving report outputs/default --select 'p99: 20ms'
     """
-    write_report(folder, zone / 100, figures=figures)
+    write_report(folder, zone / 100, select, figures=figures)
 
 
 @group.command()

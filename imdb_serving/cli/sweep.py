@@ -14,7 +14,7 @@ import click
 
 from imdb_serving.cli import group
 from imdb_serving.cli.overhead import measure_ladder, measure_recommended
-from imdb_serving.cli.reading import figures_option, write_report, zone_option
+from imdb_serving.cli.reading import figures_option, select_option, write_report, zone_option
 from imdb_serving.config import check_output, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
 
@@ -35,7 +35,8 @@ INTERRUPTED = 130
 class SweepOptions(NamedTuple):
     """How a sweep is run: its folder, whether to measure all again, how many rounds, more grids, or a dry run.
 
-    `zone` is the shortfall from the best that is indifferent, in per cent. With `figures` they are written as files.
+    `zone` is the shortfall from the best that is indifferent, in per cent, `select` what a cell is chosen by. With
+    `figures` they are written as files.
     """
 
     outputs: Path | None = None
@@ -45,6 +46,7 @@ class SweepOptions(NamedTuple):
     cluster: str = ""
     also: tuple[str, ...] = ()
     zone: float = 5.0
+    select: str = ""
     figures: bool = False
 
 
@@ -63,6 +65,8 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     params = load_sweep(path, options.cluster, options.also)
     if options.rounds:
         params = msgspec.structs.replace(params, rounds=options.rounds)
+    if options.select:
+        params = msgspec.structs.replace(params, select=options.select)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
     outputs = check_output(options.outputs or project_root() / "outputs").resolve()
     folder = check_output(outputs / path.stem)
@@ -206,7 +210,7 @@ def _conclude(folder: Path, made: Sweep, options: SweepOptions, kernels: Kernels
         _say(f"round {row.round}, {describe(row)}")
     if bad:
         _say(f"{len(bad)} of {len(rows)} cells failed; notebooks in {folder / 'notebooks'} show more")
-    write_report(folder, options.zone / 100, kernels, figures=options.figures)
+    write_report(folder, options.zone / 100, options.select, kernels, figures=options.figures)
     return 1 if bad else 0
 
 
@@ -257,6 +261,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--also", multiple=True, metavar="YAML", help="One more entry of the file's `also`; may be repeated.")
 @zone_option
+@select_option
 @figures_option
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
 def sweep(params: Path, **options: Any) -> None:

@@ -20,7 +20,7 @@ FILE = "plan.json"
 class Plan(msgspec.Struct, frozen=True):
     """What a sweep is to measure: the run's name, the rounds, the key of every cell, and the file that says so.
 
-    `spent_s` are the seconds that its grid runs have taken so far.
+    `spent_s` are the seconds that its grid runs have taken so far, `select` is what a cell is chosen by.
     """
 
     run: str
@@ -28,6 +28,7 @@ class Plan(msgspec.Struct, frozen=True):
     keys: dict[str, Cell]
     file: str = "FILE"
     spent_s: float = 0.0
+    select: str = "throughput"
 
     def measuring(self, rows: Sequence[Row]) -> float | None:
         """Return the share of `spent_s` in which cells were measured; None where it is not known."""

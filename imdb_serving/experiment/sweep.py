@@ -147,7 +147,9 @@ class Sweep:
         )
 
     def _write_plan(self) -> None:
-        write_plan(self.folder, Plan(self.run, self.rounds, self.keys, self._file, self._spent_s))
+        write_plan(
+            self.folder, Plan(self.run, self.rounds, self.keys, self._file, self._spent_s, str(self.params.selection))
+        )
 
     def _measure_left(self) -> None:
         left = [one for one, _ in self.left()]

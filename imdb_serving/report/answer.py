@@ -69,7 +69,8 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 class Way(msgspec.Struct, frozen=True, kw_only=True):
     """What to run in one mode and with one engine. Throughput in reviews a second, times in milliseconds.
 
-    `shown` tells whether its shortfall from the best of this mode and engine is shown to lie in the zone.
+    `server_cpu_us` is the server's CPU time a request, in microseconds, null where it could not be measured. `shown`
+    tells whether its shortfall from the best of this mode and engine is shown to lie in the zone.
     """
 
     place: Place
@@ -77,6 +78,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     p99: Range | None
     p99_note: str
     cost: Cost | None
+    server_cpu_us: Range | None
     limit: Limit
     shown: bool
     recommended: bool = False
@@ -145,6 +147,8 @@ class Certainty(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """The answer of a sweep. `status` is `recommended` or `refused`; then nothing is recommended.
 
+    `select` is what a cell is chosen by: `throughput`, a limit such as `p99: 20ms`, or `efficiency`, the least CPU time
+    a request within 10 % of the best rate; then `shortfall` is how much less than its own the least may be.
     `shown` tells whether the recommended cell is shown to fall short of the best by no more than `zone`; `shortfall` is
     by how much it does, as a share of the best, with bounds that hold for all cells at once. `contenders` are the
     cells that may be the best, the best measured first. `rounds_needed` are about how many rounds would show it: 0
@@ -154,6 +158,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     run: str = ""
     status: Literal["recommended", "refused"] = "refused"
+    select: str = "throughput"
     shown: bool = False
     zone: float = 0.05
     recommended: Place | None = None

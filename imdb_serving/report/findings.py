@@ -18,9 +18,10 @@ import pandas as pd
 from imdb_serving.analysis.aa_pair import Pair, aa_pair
 from imdb_serving.analysis.bounds import utilisation
 from imdb_serving.analysis.cells import valid
-from imdb_serving.analysis.choice import ZONE, Choice, choose, contenders
+from imdb_serving.analysis.choice import ZONE, Choice, contenders
 from imdb_serving.analysis.intervals import Estimate, certified, estimate_positive, needed
 from imdb_serving.analysis.noise import Noise, noise_of
+from imdb_serving.analysis.selection import BY_THROUGHPUT, Selection
 from imdb_serving.analysis.upper_bounds import most_of
 from imdb_serving.cell import LOCAL_MODES
 from imdb_serving.engines.registry import ENGINES
@@ -29,6 +30,7 @@ from imdb_serving.experiment.plan import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Range, Way, place_of
+from imdb_serving.report.choosing import Chooser
 from imdb_serving.report.engine_gains import engine_gains
 from imdb_serving.report.serving_cost import cost_of
 
@@ -37,11 +39,15 @@ LEAST_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Findings:
-    """A sweep's rows and cells, the noise of its throughput, and what follows; `zone` is the indifference zone."""
+    """A sweep's rows and cells, the noise of its throughput, and what follows.
+
+    `zone` is the indifference zone, `selection` what a cell is chosen by.
+    """
 
     rows: pd.DataFrame
     folder: Path
     zone: float = ZONE
+    selection: Selection = BY_THROUGHPUT
 
     @cached_property
     def grid(self) -> pd.DataFrame:
@@ -123,23 +129,16 @@ class Findings:
         """Return the row of a cell, by its place in the noise's arrays."""
         return self.cells[self.cells["key"] == self.noise.keys[place]].iloc[0]
 
-    def choose(self, cells: pd.DataFrame, doubtful: list[Doubtful] | None = None) -> Choice | None:
-        """Choose one of these cells, the cheapest by its threads that compute, then workers, clients and processes."""
-        places = self._places(cells)
-        if len(places) < len(cells):
-            cells = cells[cells["key"].isin([self.noise.keys[place] for place in places])]
-        costs = [
-            (workers * cell.math_threads, workers, cell.client_threads, cell.server_processes)
-            for cell in cells["cell"]
-            if (workers := cell.server_threads * cell.server_nodes)
-        ]
-        bounds = [math.log(one.most) for one in doubtful or [] if one.most]
-        return choose(self.noise, places, costs, bounds, self.zone)
+    @cached_property
+    def chooser(self) -> Chooser:
+        """What chooses among the sound cells, as the selection says."""
+        return Chooser(self.grid, self.noise, list(self.sound["key"]), self.zone, self.selection)
 
     @cached_property
     def choice(self) -> Choice | None:
         """The choice among all sound cells; None where there is none."""
-        return self.choose(self.sound, self._bounded) if len(self.sound) else None
+        bounds = [math.log(one.most) for one in self._bounded if one.most]
+        return self.chooser.choose(self.sound, bounds) if len(self.sound) else None
 
     @cached_property
     def doubtful(self) -> list[Doubtful]:
@@ -173,11 +172,6 @@ class Findings:
         return [place for key in cells["key"] if (place := self.noise.place(key)) is not None]
 
     @cached_property
-    def tails(self) -> Noise:
-        """The noise of the rounds' p99."""
-        return noise_of(self.grid, "p99_us", self.noise)
-
-    @cached_property
     def medians(self) -> Noise:
         """The noise of the rounds' median latency."""
         return noise_of(self.grid, "p50_us", self.noise)
@@ -187,7 +181,7 @@ class Findings:
         found = []
         for _, own in self.served.groupby(["line", "setup"], sort=False):
             sound = own[own["valid"].astype(bool)]
-            if (choice := self.choose(sound) if len(sound) else None) is None:
+            if (choice := self.chooser.choose(sound) if len(sound) else None) is None:
                 continue
             mine = sound[sound["key"] == recommended]
             cell = mine.iloc[0] if len(mine) else self.cell(choice.chosen)
@@ -202,10 +196,15 @@ class Findings:
             p99=p99,
             p99_note=note,
             cost=cost_of(self.rows, self.cells, self.medians, cell),
+            server_cpu_us=self._cpu_of(cell),
             limit=utilisation(cell, self.cores).limit,
             shown=shown,
             recommended=cell["key"] == recommended,
         )
+
+    def _cpu_of(self, cell: Any) -> Range | None:
+        place = self.chooser.cpu.place(cell["key"])
+        return None if place is None else Range.of(self.chooser.cpu.interval(place))
 
     def certainty(self) -> Certainty:
         """Return how sure the sweep is."""
@@ -255,9 +254,9 @@ def _tail(found: Findings, cell: Any, quantile: float = 0.99) -> tuple[Range | N
 
 def _across_rounds(found: Findings, cell: Any, of_rounds: Any, rounds: int) -> Estimate:
     """Return the p99 of a round with its interval, its noise taken from all cells where they have one."""
-    place = found.tails.place(cell["key"])
-    if place is not None and found.tails.known and found.tails.counts[place] == rounds:
-        return Estimate(*(value / 1000 for value in found.tails.interval(place)))
+    place = found.chooser.tails.place(cell["key"])
+    if place is not None and found.chooser.tails.known and found.chooser.tails.counts[place] == rounds:
+        return Estimate(*(value / 1000 for value in found.chooser.tails.interval(place)))
     if len(of_rounds) < max(rounds, 1):
         return Estimate(math.nan, math.nan, math.nan)
     return estimate_positive(of_rounds)

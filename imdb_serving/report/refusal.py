@@ -8,7 +8,7 @@ from imdb_serving.cell import FAILED, plural
 from imdb_serving.report import open_loop
 from imdb_serving.report.answer import Doubtful, Place, place_of
 from imdb_serving.report.findings import LEAST_ROUNDS, Findings
-from imdb_serving.report.sentences import NAMED, name, way
+from imdb_serving.report.naming import NAMED, name, way
 
 MOST_LINES = 8
 
@@ -22,6 +22,8 @@ def refusal(found: Findings) -> list[str]:
             "No verdict: one round has no interval, and nothing tells chance from difference.",
             f"Do: `{found.command} --rounds 3`; what is measured already stays.",
         ]
+    if found.choice is None and len(found.sound):
+        return _none_holds(found)
     deciding = [one for one in found.doubtful if one.decides or found.choice is None]
     if not deciding:
         return []
@@ -37,6 +39,25 @@ def refusal(found: Findings) -> list[str]:
         best = found.cell(found.choice.best)
         lines.append(f"The best that can be believed: {name(place_of(best))}, {best['throughput']:,.0f} samples/s.")
     lines.append(f"Do what is said there, then measure another round: `{found.command} --rounds {found.rounds + 1}`.")
+    return lines
+
+
+def _none_holds(found: Findings) -> list[str]:
+    """Return what is known of the p99 where no cell is shown to hold its limit."""
+    tails, count = found.chooser.tails, plural(len(found.sound), "cell")
+    placed = [(tails.place(cell["key"]), cell) for _, cell in found.sound.iterrows()]
+    places = [(tails.interval(place), cell) for place, cell in placed if place is not None]
+    limit = f"{found.selection.most_ms:g} ms"
+    lines = [f"No verdict: none of {count} is shown to hold a p99 of {limit} (95%, all cells together)."]
+    for tail, cell in sorted(places, key=lambda one: one[0].mean)[:NAMED]:
+        low, value, high = (f"{number / 1000:.3g}" for number in (tail.low, tail.mean, tail.high))
+        lines.append(f"  {name(place_of(cell))}: p99 {value} ms ({low} to {high}), {cell['throughput']:,.0f} samples/s")
+    if not places:
+        lines.append("Rounds had too few requests for a p99: raise `samples` to 700 or more.")
+    elif found.chooser.holders.unsure:
+        lines.append(f"More rounds may show it: `{found.command} --rounds {2 * found.rounds}`.")
+    else:
+        lines.append("Measure fewer clients, or a faster engine; or allow more (`--select`).")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The sentences of a verdict that recommends a cell, and how cells are named in them. Owns wording alone."""
+"""The sentences of a verdict that recommends a cell. Owns wording alone."""
 
 from __future__ import annotations
 
@@ -6,51 +6,15 @@ import math
 from typing import Any
 
 from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, has_front, utilisation
-from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
 from imdb_serving.cell import listed, plural
 from imdb_serving.report import costs, frames
-from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Place, Range, Way, place_of
+from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Range, Way
 from imdb_serving.report.engine_gains import LESS, UNTOLD
 from imdb_serving.report.findings import Findings
+from imdb_serving.report.naming import NAMED, name, several, way
 from imdb_serving.server_process import MULTIPROCESS_MODES
 
 AXIS = {"server_threads": "server thread", "math_threads": "math thread", "client_threads": "client"}
-NAMED = 3
-"""Of a list of cells, so many are named; the others are counted."""
-
-
-def name(place: Place) -> str:
-    """Name a cell."""
-    return f"{way(place)}, {_counts(place)}"
-
-
-def way(place: Place) -> str:
-    """Name a mode and engine."""
-    return ", ".join([place.line, place.setup or f"engine {place.engine}"])
-
-
-def _counts(place: Place) -> str:
-    threads = plural(place.server_threads, "server thread")
-    if place.panel != place.setup:
-        threads += f" x {plural(place.math_threads, 'math thread')}"
-    return f"{threads}, {plural(place.client_threads, 'client')}"
-
-
-def _short(place: Place, beside: Place) -> str:
-    """Name a cell beside another: `2 x 6`, with math threads, mode and engine where these differ."""
-    counts = f"{place.server_threads} x {place.client_threads}"
-    if place.math_threads != beside.math_threads:
-        counts += f" with {plural(place.math_threads, 'math thread')}"
-    if (place.line, place.setup) == (beside.line, beside.setup):
-        return counts
-    return f"{way(place).replace('engine ', '')} {counts}"
-
-
-def _several(places: list[Place], beside: Place) -> str:
-    """Name some cells, and count the others."""
-    names = [_short(place, beside) for place in places[:NAMED]]
-    more = len(places) - len(names)
-    return listed([*names, *([f"{more} more"] if more else [])])
 
 
 def what(found: Findings, way: Way) -> str:
@@ -66,40 +30,6 @@ def what(found: Findings, way: Way) -> str:
     else:
         words = f"p99 {way.p99.value:.3g} ms ({way.p99.low:.3g} to {way.p99.high:.3g}; {sure})"
     return f"Run {name(way.place)}: {rate}, {words}."
-
-
-def best(found: Findings, choice: Choice, made: Answer) -> str:
-    """Say how the chosen cell stands to the best, how sure that is, and who may be the best as well."""
-    chosen, best = place_of(found.cell(choice.chosen)), place_of(found.cell(choice.best))
-    fall, zone = choice.shortfall, f"{found.zone:.0%}"
-    if chosen == best:
-        words = f"It is the best measured; it falls short of the best by {_at_most(fall.high)}"
-    else:
-        words = (
-            f"Best measured: {_short(best, chosen)}, {made.best_throughput:,.0f}/s; this is {fall.mean:.1%} less "
-            f"({max(fall.low, 0):.1%} to {fall.high:.1%})"
-        )
-    if made.shown:
-        words += f", within the {zone} that you allow (95%, all cells together)."
-    elif choice.shown:
-        unknown = [one.place for one in made.doubtful if one.most is None]
-        words += f", but nothing is known of {_several(unknown, chosen)}, so that {zone} cannot be shown."
-    else:
-        more = _more_rounds(found, choice)
-        words += f": that it lies within the {zone} that you allow cannot be shown (95%). {more}"
-    others = [place for place in made.contenders if place not in (chosen, best)]
-    return f"{words} Not told apart from the best: {_several(others, chosen)}." if others else words
-
-
-def _at_most(share: float) -> str:
-    return f"at most {share:.1%}" if share < 1 else "an unknown share"
-
-
-def _more_rounds(found: Findings, choice: Choice) -> str:
-    if choice.rounds is None:
-        return f"More than {MOST_ROUNDS} rounds would be needed: measure on a quieter machine, or allow more (--zone)."
-    rounds = max(choice.rounds, found.rounds + 1)
-    return f"About {rounds} rounds would: `{found.command} --rounds {rounds}`."
 
 
 def why(found: Findings, chosen: Any) -> str:
@@ -217,7 +147,7 @@ def sure(certainty: Certainty | None) -> str:
     assert certainty is not None  # noqa: S101 - there is one wherever a cell is recommended
     parts = [plural(certainty.rounds, "round"), f"{certainty.valid} of {plural(certainty.cells, 'cell')} valid"]
     if certainty.unstable:
-        parts.append(f"unstable: {_several(certainty.unstable, certainty.unstable[0])} ({way(certainty.unstable[0])})")
+        parts.append(f"unstable: {several(certainty.unstable, certainty.unstable[0])} ({way(certainty.unstable[0])})")
     if certainty.aa_difference is not None:
         check = f", {certainty.aa_check} than the cells" if certainty.aa_check else ""
         parts.append(f"A/A pairs differ by {certainty.aa_difference:.1%} (root mean square{check})")

@@ -10,6 +10,7 @@ from typing import Any
 from IPython.display import Markdown
 
 from imdb_serving.analysis.choice import ZONE
+from imdb_serving.analysis.selection import EFFICIENCY
 from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, verdict, ways
 from imdb_serving.report.chart import Charts
 from imdb_serving.report.charts import bars, latency, nodes, rungs, threads
@@ -24,10 +25,11 @@ Part = Markup | Markdown | None
 class Report:
     """The report of one sweep. What it has drawn is kept in the sweep's folder."""
 
-    def __init__(self, folder: str | Path, zone: float = ZONE, *, figures: bool = False) -> None:
+    def __init__(self, folder: str | Path, zone: float = ZONE, select: str = "", *, figures: bool = False) -> None:
         """Read the newest run in a sweep's folder; raise `DataError` when there is none.
 
-        `zone` is the shortfall from the best that is indifferent, as a share of the best. With `figures` every chart is
+        `zone` is the shortfall from the best that is indifferent, as a share of the best. `select` is what a cell is
+        chosen by, by default what the sweep's file says. With `figures` every chart is
         written as PNG, SVG and PDF too.
         """
         self.folder = Path(str(folder))
@@ -36,7 +38,7 @@ class Report:
         self._drawings = Drawings(self.folder, figures=figures)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
         tables.write_cells(self.rows, self.folder / "cells.csv")
-        self._verdict = verdict.verdict(self.rows, self.folder, zone)
+        self._verdict = verdict.verdict(self.rows, self.folder, zone, select)
         verdict.save(self._verdict, self.folder)
 
     def verdict(self) -> Verdict:
@@ -48,7 +50,7 @@ class Report:
         answer = self._verdict.answer
         if not answer.ways:
             return None
-        shown = Markup(ways.show(answer.ways)._repr_html_())
+        shown = Markup(ways.show(answer.ways, by_cpu=answer.select == EFFICIENCY)._repr_html_())
         return page.joined([page.text(ways.caption(answer.zone)), shown])
 
     def setting(self) -> Markup:

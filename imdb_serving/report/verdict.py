@@ -13,6 +13,8 @@ import msgspec
 import pandas as pd
 
 from imdb_serving.analysis.choice import ZONE, Choice
+from imdb_serving.analysis.selection import EFFICIENCY, THROUGHPUT, read_selection
+from imdb_serving.experiment.plan import read_plan
 from imdb_serving.report import answer, sentences, serving_cost, ways
 from imdb_serving.report.answer import Answer, Range, place_of
 from imdb_serving.report.edges import edges_of
@@ -20,6 +22,7 @@ from imdb_serving.report.findings import LEAST_ROUNDS, Findings
 from imdb_serving.report.markup import inline_markup
 from imdb_serving.report.page import VERDICT
 from imdb_serving.report.refusal import MOST_LINES, refusal
+from imdb_serving.report.standing import standing
 from imdb_serving.report.warnings import warnings_of
 
 OF_EDGES = 0.999
@@ -50,15 +53,18 @@ class Verdict(NamedTuple):
         return f'<div class="{kind}">{lines}</div>{below}'
 
 
-def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
+def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE, select: str = "") -> Verdict:
     """Return the verdict on a sweep's rows, as `frames.load` gives them; its folder has raw samples and cards.
 
-    `zone` is the shortfall from the best that is indifferent, as a share of the best.
+    `zone` is the shortfall from the best that is indifferent, as a share of the best. `select` is what a cell is chosen
+    by, by default what the sweep's plan says; raises `ConfigError` for an unknown one.
     """
-    found = Findings(rows, folder, zone)
+    plan = read_plan(folder)
+    selection = read_selection(select or (plan.select if plan else THROUGHPUT))
+    found = Findings(rows, folder, zone, selection)
     warned = warnings_of(rows, found.cells, found.noise, found.pair, found.cores, folder)
     if refused := refusal(found):
-        made = Answer(zone=zone, lines=refused, warnings=warned, doubtful=found.doubtful)
+        made = Answer(zone=zone, select=str(selection), lines=refused, warnings=warned, doubtful=found.doubtful)
         if found.rounds >= LEAST_ROUNDS and len(found.cells):
             made = msgspec.structs.replace(made, ways=found.ways(""), certainty=found.certainty())
         return Verdict(refused, warned, "", _of_run(found, made))
@@ -69,7 +75,7 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
     way = next(way for way in made.ways if way.recommended)
     lines = [
         sentences.what(found, way),
-        sentences.best(found, choice, made),
+        standing(found, choice, made),
         sentences.why(found, chosen),
         serving_cost.in_words(way.cost),
         sentences.engines(found, made, chosen),
@@ -84,7 +90,8 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE) -> Verdict:
 
 def save(made: Verdict, folder: Path) -> None:
     """Write a verdict beside the report: in words for the command that asked for it, and as numbers for programs."""
-    below = [f"{ways.caption(made.answer.zone)}\n{table}"] if (table := ways.text(made.answer.ways)) else []
+    table = ways.text(made.answer.ways, by_cpu=made.answer.select == EFFICIENCY)
+    below = [f"{ways.caption(made.answer.zone)}\n{table}"] if table else []
     (folder / VERDICT).write_text("\n\n".join([made.text, *below]) + "\n", encoding="utf-8")
     (folder / answer.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made.answer), indent=1) + b"\n")
 
@@ -98,10 +105,12 @@ def _answer(found: Findings, choice: Choice) -> Answer:
     chosen, best = found.cell(choice.chosen), found.cell(choice.best)
     unbounded = [one for one in found.doubtful if one.most is None]
     contenders = [place_of(found.cell(place)) for place in choice.contenders]
-    possible = [place_of(found.cell(place)) for place in found.contenders(OF_EDGES)]
+    fastest = found.contenders(OF_EDGES) if found.selection.by == THROUGHPUT else []
+    possible = [place_of(found.cell(place)) for place in fastest]
     places = list(dict.fromkeys([place_of(chosen), place_of(best), *possible]))
     return Answer(
         status="recommended",
+        select=str(found.selection),
         shown=choice.shown and not unbounded,
         zone=found.zone,
         recommended=place_of(chosen),

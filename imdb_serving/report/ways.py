@@ -21,8 +21,8 @@ LIMITS = {
 MARK = "*"
 
 
-def table(ways: list[Way]) -> pd.DataFrame:
-    """Return the ways as words, the recommended one marked; throughput and p99 with their 95% intervals."""
+def table(ways: list[Way], *, by_cpu: bool = False) -> pd.DataFrame:
+    """Return the ways as words, the recommended one marked; figures with their 95% intervals."""
     several = any(way.place.panel != way.place.setup for way in ways)
     rows = [
         {
@@ -34,6 +34,7 @@ def table(ways: list[Way]) -> pd.DataFrame:
             "reviews/s": _rate(way.throughput),
             "p99 [ms]": _time(way.p99) if way.p99 else "not certifiable",
             "over the bare model [ms]": _time(way.cost.added) if way.cost else "not measured",
+            **({"CPU [µs]": _rate(way.server_cpu_us)} if by_cpu and way.server_cpu_us else {}),
             "limit": LIMITS[way.limit],
             "best": "shown" if way.shown else "not shown",
         }
@@ -47,9 +48,9 @@ def _threads(place: Place, several: bool) -> str:
     return f"{place.server_threads} x {place.math_threads} math" if several else str(place.server_threads)
 
 
-def show(ways: list[Way]) -> Any:
+def show(ways: list[Way], *, by_cpu: bool = False) -> Any:
     """Return the table styled for a page, the recommended row standing out."""
-    found = table(ways)
+    found = table(ways, by_cpu=by_cpu)
     chosen = found[""] == MARK
     return styled(found).apply(lambda _: ["font-weight: bold" if mark else "" for mark in chosen], axis=0)
 
@@ -62,11 +63,11 @@ def caption(zone: float) -> str:
     )
 
 
-def text(ways: list[Way]) -> str:
+def text(ways: list[Way], *, by_cpu: bool = False) -> str:
     """Return the table for a terminal, empty where there is nothing to tell."""
     if not ways:
         return ""
-    found = table(ways)
+    found = table(ways, by_cpu=by_cpu)
     lines = [list(found.columns), *found.to_numpy().tolist()]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     padded = ([word.ljust(width) for word, width in zip(line, widths, strict=True)] for line in lines)

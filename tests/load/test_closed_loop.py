@@ -14,6 +14,7 @@ from loads import lines_of, positions, shares_of
 
 from imdb_serving.analysis.summary import wall_seconds
 from imdb_serving.clients.zeromq import RpcClient
+from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.load.client_processes import Connect, run_load
 from imdb_serving.load.closed_loop import GIVE_UP_AFTER, ClientRecord
 from imdb_serving.server_process import ServerProcess
@@ -100,6 +101,12 @@ def test_clients_without_requests_are_fine(null_server: ServerProcess) -> None:
     records = run_load(connector(null_server.endpoint), shares_of(lines_of(2), 4), 5.0)
     assert sorted(len(record.positions) for record in records) == [0, 0, 1, 1]
     assert not any(record.failures for record in records)
+
+
+def test_deadlines_that_add_up_to_months_are_waited_for(null_server: ServerProcess) -> None:
+    """100 requests of a day each are more seconds than the kernel takes."""
+    (record,) = run_load(connector(null_server.endpoint), [positions(100)], MAX_TIMEOUT)
+    assert len(record.positions) == 100
 
 
 def test_an_absent_server_is_given_up_soon(nowhere: str) -> None:

@@ -37,7 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 run_grid(each(mode=mode, engine="none", server_threads=servers), lambda text: None)
         simulated = each(engine="simulated", service_time_ms=0.5, server_threads=1)
         run_grid(simulated, lambda text: None)
-    write_report(outputs / "small", 0.05, figures=True)
+    write_report(outputs / "small", 0.05, "", figures=True)
     return outputs / "small" / "report.html"
 
 

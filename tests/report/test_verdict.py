@@ -128,6 +128,48 @@ def test_workers_are_weighed_against_math_threads(folder: Path) -> None:
     assert "2 x 1 math" in ways.text(made.answer.ways)
 
 
+def with_tails(folder: Path) -> list[Row]:
+    """A sweep whose p99 is 2 ms a client, and whose server takes more CPU time the more workers it has."""
+
+    def one(made: Row) -> Row:
+        off = 1 + NOISE[(made.round - 1) % 3]
+        cell, tail, cpu = made.cell, 2000.0 * off, 800.0 * off
+        own = {"p99_us": tail * cell.client_threads, "server_cpu_us": cpu * cell.server_threads}
+        return msgspec.structs.replace(made, figures=msgspec.structs.replace(made.figures, **own))
+
+    return [one(made) for made in sweep(folder)]
+
+
+def test_under_a_limit_the_most_throughput_is_run_whose_p99_is_shown_to_hold_it(folder: Path) -> None:
+    """One client, 1,000/s, has 2 ms; two clients, 2,000/s with two workers, have 4 ms."""
+    rows = table(with_tails(folder))
+    loose, tight, none = (verdict(rows, folder, select=f"p99: {limit}ms") for limit in (5, 3, 1))
+    assert loose.lines[0].startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,000 reviews/s")
+    assert loose.lines[1].startswith(
+        "6 of 12 cells are shown to hold a p99 of 5 ms (95%, all cells together). Of these"
+    )
+    assert loose.answer.select == "p99: 5ms"
+    assert tight.lines[0].startswith("Run rpc, engine paddle, 1 server thread, 1 client: 1,000 reviews/s")
+    assert none.lines[0] == "No verdict: none of 12 cells is shown to hold a p99 of 1 ms (95%, all cells together)."
+    assert "1 server thread, 1 client: p99 2 ms (1.98 to 2.02), 1,000 samples/s" in none.lines[1]
+    assert none.lines[-1].startswith("Measure fewer clients, or a faster engine")
+    near = verdict(rows, folder, select="p99: 4ms")
+    assert near.lines[0].startswith("Run rpc, engine paddle, 1 server thread, 1 client")
+    assert "May hold it too, and give more: 2 x 2 and 4 x 2." in near.lines[1]
+
+
+def test_the_least_cpu_time_is_run_of_what_is_near_the_best_rate(folder: Path) -> None:
+    """Two and four workers give 2,000/s, four take twice the CPU time; one takes half and gives 1,000/s."""
+    made = verdict(table(with_tails(folder)), folder, select="efficiency")
+    assert made.lines[0].startswith("Run rpc, engine paddle, 2 server threads, 2 clients: 2,000 reviews/s")
+    assert "6 of 12 cells are shown to be within 10% of the best rate (" in made.lines[1]
+    assert "its server takes 1,600 µs (1,58" in made.lines[1]
+    assert "CPU [µs]" in ways.text(made.answer.ways, by_cpu=True)
+    (way,) = made.answer.ways
+    assert way.server_cpu_us is not None
+    assert way.server_cpu_us.value == pytest.approx(1600, rel=0.01)
+
+
 def test_engines_that_answer_otherwise_are_not_said_to_agree(folder: Path) -> None:
     rows = [
         msgspec.structs.replace(one, answers=one.cell.engine, accuracy=0.9 if one.cell.engine == "folded" else 0.8)
