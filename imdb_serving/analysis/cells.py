@@ -15,7 +15,7 @@ from imdb_serving.analysis.intervals import estimate_positive
 from imdb_serving.cell import FAILED, FIELDS, GRID, OK, Row
 
 ENOUGH = 2
-"""Valid rounds that a cell needs, or all, where fewer were planned; what noise they have is found in all cells."""
+"""Valid rounds that a cell needs, or all in which it was measured; what noise they have is found in all cells."""
 
 _OWN = [name for name in Row.__struct_fields__ if name not in {"cell", "figures", "sums_s", "means_us"}]
 
@@ -83,7 +83,7 @@ def cells(rows: pd.DataFrame) -> pd.DataFrame:
     table: pd.DataFrame = pd.concat([fixed, medians.drop(columns="throughput").loc[fixed.index]], axis=1)
     return table.assign(
         rounds=rounds,
-        valid=rounds >= min(ENOUGH, int(rows["round"].max())),
+        valid=rounds >= rows.groupby("key", sort=False).size().clip(upper=ENOUGH).reindex(fixed.index),
         why=reasons.reindex(fixed.index).fillna(""),
         throughput=rates.map(lambda rate: rate.mean),
         throughput_low=rates.map(lambda rate: rate.low),

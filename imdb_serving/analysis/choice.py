@@ -115,11 +115,11 @@ def _ahead(noise: Noise, places: Sequence[int], confidence: float) -> tuple[Numb
 
 def _margins(noise: Noise, places: Sequence[int], confidence: float) -> Numbers:
     """Return how far the difference of any two cells may be off, all at once; huge where nothing is known."""
-    alike: dict[tuple[int, int], int] = {}  # cells of one server process with as many rounds: a number, and the first
+    alike: dict[tuple[int, bytes], int] = {}  # cells of one server process and the same rounds: a number, and the first
     first: list[int] = []
     kind_of = np.empty(len(places), dtype=np.int64)
     for number, place in enumerate(places):
-        kind = int(noise.servers[place]), int(noise.counts[place])
+        kind = int(noise.servers[place]), noise.shares[place].tobytes()
         if kind not in alike:
             alike[kind] = len(first)
             first.append(place)
@@ -128,6 +128,8 @@ def _margins(noise: Noise, places: Sequence[int], confidence: float) -> Numbers:
     for row, one in enumerate(first):
         for column, other in enumerate(first):
             doubt = noise.of_difference(one, other)
+            if not doubt.freedom > 0:  # NaN as well
+                continue
             factor = critical(len(places) - 1, int(min(doubt.freedom + 1e-6, 1000)), confidence)
             if doubt.value >= 0 and math.isfinite(factor):
                 margins[row, column] = factor * math.sqrt(doubt.value)

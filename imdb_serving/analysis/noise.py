@@ -33,9 +33,6 @@ It is (1 + r) / (1 - r) of a correlation of one fifth; how much it really is, fe
 SETTLED = 3
 """Valid rounds with which a sweep leaves a cell alone."""
 
-STEPS = 12
-"""Passes in which the effects of cells and rounds are found; they converge at once where no round is missing."""
-
 
 class Components(NamedTuple):
     """The variance components of one mode and engine: `within` a server process, and `whole`, the process included."""
@@ -48,7 +45,9 @@ class Components(NamedTuple):
 class Noise:
     """Means of the logarithms of one figure over the rounds, by cell, and how far they may be off.
 
-    `counts` are the valid rounds of each cell, `highest` the highest of them; `servers` and `strata` say which cells
+    `counts` are the valid rounds of each cell, `shares` the share of each round in its mean, `highest` the highest of
+    them; `design` times a variance is the covariance of the effects of the rounds, so that cells of different rounds
+    are compared with more doubt; `servers` and `strata` say which cells
     share a server process, and a mode and engine (`modes`). `of_rounds` is the variance of a round's mean over all
     cells, `drift` what of the mean over the rounds is more than their noise makes, `spread` the pooled standard
     deviation of a cell in a round. Unstable cells took no part in the variances; outliers of others are `set_aside`.
@@ -59,6 +58,8 @@ class Noise:
     means: Numbers
     highest: Numbers
     counts: NDArray[np.int64]
+    shares: Numbers
+    design: Numbers
     servers: NDArray[np.int64]
     strata: NDArray[np.int64]
     components: list[Components]
@@ -103,7 +104,8 @@ class Noise:
     def interval(self, place: int, confidence: float = CONFIDENCE) -> Estimate:
         """Return a cell's figure with its interval: what rounds of other times may give, drift included."""
         own = self.components_of(place)
-        parts = [(1 / self.counts[place], self.of_cell(place))]
+        alone = float(self.shares[place] @ self.design @ self.shares[place])  # 0 for a cell of all rounds
+        parts = [(1 / self.counts[place] + alone, self.of_cell(place))]
         doubt = combined([*parts, (1.0, self.drift)] if own.whole.freedom else parts)
         return self._estimate(self.means[place], doubt, confidence)
 
@@ -114,9 +116,11 @@ class Noise:
     def of_difference(self, one: int, other: int) -> Variance:
         """Return the variance of the difference of two cells; what their rounds share is not in it."""
         first, second = self.components_of(one), self.components_of(other)
+        apart = self.shares[one] - self.shares[other]
+        more = (float(apart @ self.design @ apart), first.whole if first.whole.freedom else first.within)
         if self.servers[one] == self.servers[other]:
-            return combined([(1 / self.counts[one] + 1 / self.counts[other], first.within)])
-        return combined([(1 / self.counts[one], first.whole), (1 / self.counts[other], second.whole)])
+            return combined([(1 / self.counts[one] + 1 / self.counts[other], first.within), more])
+        return combined([(1 / self.counts[one], first.whole), (1 / self.counts[other], second.whole), more])
 
     def _estimate(self, mean: float, doubt: Variance, confidence: float) -> Estimate:
         if not doubt.freedom or not math.isfinite(doubt.value):
@@ -144,9 +148,10 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
         for column in (numbers.index(number) for number in set_aside.get(key, ()) if number in numbers):
             table[place, column] = np.nan
     steady = np.array([key not in unstable for key in keys], dtype=bool)
-    effects, means, left = _additive(table, steady if steady.any() else ~steady)
+    effects, means, left, design = _additive(table, steady if steady.any() else ~steady)
     components = _components(left, servers, strata, steady)
-    counts = np.isfinite(table).sum(axis=1)
+    known = np.isfinite(table)
+    counts = known.sum(axis=1)
     of_rounds, drift = _of_rounds(effects, servers[steady], strata[steady], components)
     return Noise(
         modes=list(dict.fromkeys((cell.mode, cell.engine) for cell in cells)),
@@ -154,6 +159,8 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
         means=means,
         highest=_highest(table - effects),
         counts=counts,
+        shares=np.divide(known, counts[:, None], out=np.zeros(known.shape), where=counts[:, None] > 0),
+        design=design,
         servers=servers,
         strata=strata,
         components=components,
@@ -183,17 +190,20 @@ def _highest(table: Numbers) -> Numbers:
     return np.nanmax(table, axis=1) if table.size else np.empty(0)
 
 
-def _additive(table: Numbers, steady: NDArray[np.bool_]) -> tuple[Numbers, Numbers, Numbers]:
-    """Return the effects of the rounds (of mean 0), the means of the cells without them, and what is left."""
-    effects = np.zeros(table.shape[1])
-    means = np.zeros(table.shape[0])
-    for _ in range(STEPS):
-        means = _mean(table - effects, axis=1)
-        effects = _mean((table - means[:, None])[steady], axis=0)
-        effects = np.where(np.isfinite(effects), effects, 0.0)
-        effects -= effects.mean() if len(effects) else 0.0
+def _additive(table: Numbers, steady: NDArray[np.bool_]) -> tuple[Numbers, Numbers, Numbers, Numbers]:
+    """Return the effects of the rounds (of mean 0), the means of the cells without them, what is left, and the design.
+
+    By least squares over the steady cells. The design times a variance is the covariance of the effects.
+    """
+    known = np.isfinite(table[steady]).astype(float)
+    counts = known.sum(axis=1)
+    shares = np.divide(known, counts[:, None], out=np.zeros_like(known), where=counts[:, None] > 0)
+    design = np.linalg.pinv(np.diag(known.sum(axis=0)) - known.T @ shares, hermitian=True)
+    apart = table[steady] - _mean(table[steady], axis=1)[:, None]
+    effects: Numbers = design @ np.nansum(apart, axis=0)
+    effects -= effects.mean() if len(effects) else 0.0
     means = _mean(table - effects, axis=1)
-    return effects, means, table - effects - means[:, None]
+    return effects, means, table - effects - means[:, None], design
 
 
 def _mean(table: Numbers, axis: int) -> Numbers:

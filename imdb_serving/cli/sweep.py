@@ -47,6 +47,7 @@ class SweepOptions(NamedTuple):
     also: tuple[str, ...] = ()
     zone: float = 5.0
     select: str = ""
+    search: bool = False
     figures: bool = False
 
 
@@ -65,6 +66,8 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     params = load_sweep(path, options.cluster, options.also)
     if options.rounds:
         params = msgspec.structs.replace(params, rounds=options.rounds)
+    if options.search:
+        params = msgspec.structs.replace(params, search=True)
     if options.select:
         params = msgspec.structs.replace(params, select=options.select)
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
@@ -85,6 +88,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
             fresh=options.fresh,
             progress=notebooks.progress,
             interrupt=interrupt_kernels,
+            zone=options.zone / 100,
         )
         # An interrupted notebook leaves tasks that asyncio would report in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -191,7 +195,9 @@ def _tell(params: SweepParams, folder: Path) -> int:
     measuring, rest = estimate_seconds(runs, rows)
     share = f"{measuring / (measuring + rest):.0%} of the grid's time in timed windows"
     print(f"{plural(len(runs), 'grid run')}, {about(params, runs, rows)}, without environment and model; {share}")
-    if params.extra_rounds:
+    if params.search:
+        print("a search measures a third of that at most, and ends when the answer is shown")
+    elif params.extra_rounds:
         more = [run for run in runs if run[0].round == 1] * params.extra_rounds
         time = about(msgspec.structs.replace(params, ladder_rounds=0), more, rows)
         print(f"where noise asks for {plural(params.extra_rounds, 'more round')}: {time} more")
@@ -260,6 +266,9 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--also", multiple=True, metavar="YAML", help="One more entry of the file's `also`; may be repeated.")
+@click.option(
+    "--search", is_flag=True, help="Measure only what could still be the answer, a third of the grid at most."
+)
 @zone_option
 @select_option
 @figures_option
@@ -274,6 +283,7 @@ def sweep(params: Path, **options: Any) -> None:
     Example:
       imdb-serving sweep params/default.yaml
       imdb-serving sweep params/default.yaml --rounds 5
+      imdb-serving sweep params/default.yaml --search
       imdb-serving sweep params/default.yaml --also '{mode: rpc, server_threads: [8]}'
       imdb-serving sweep params/default.yaml --cluster auto
     """

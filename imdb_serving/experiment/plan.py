@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,12 +15,14 @@ from imdb_serving.errors import DataError
 from imdb_serving.measurement.parameters import GridParams, SweepParams
 
 FILE = "plan.json"
+PAIR_CLIENTS = 2
 
 
 class Plan(msgspec.Struct, frozen=True):
     """What a sweep is to measure: the run's name, the rounds, the key of every cell, and the file that says so.
 
-    `spent_s` are the seconds that its grid runs have taken so far, `select` is what a cell is chosen by.
+    `spent_s` are the seconds that its grid runs have taken so far, `select` is what a cell is chosen by. A search has
+    `looks` rounds at most, and `searched` are the keys of the cells of each so far.
     """
 
     run: str
@@ -29,6 +31,8 @@ class Plan(msgspec.Struct, frozen=True):
     file: str = "FILE"
     spent_s: float = 0.0
     select: str = "throughput"
+    looks: int = 0
+    searched: list[list[str]] = []
 
     def measuring(self, rows: Sequence[Row]) -> float | None:
         """Return the share of `spent_s` in which cells were measured; None where it is not known."""
@@ -68,6 +72,21 @@ def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
     ]
     middle = sorted(alike, key=lambda run: run.server_threads)[(len(alike) - 1) // 2]
     return msgspec.structs.replace(middle, series=AA_REPEAT)
+
+
+def searched_round(runs: Sequence[GridParams], counts: Callable[[GridParams], Collection[int]]) -> list[GridParams]:
+    """Return the runs of a round of a search: of each some client counts, and an A/A pair where there was one.
+
+    The pair's second is of two client counts at most.
+    """
+    whole = [run for run in runs if run.series != AA_REPEAT]
+    wanted = [(run, [count for count in run.client_threads if count in counts(run)]) for run in whole]
+    some = [msgspec.structs.replace(run, client_threads=those) for run, those in wanted if those]
+    if len(whole) < len(runs) and (repeat := aa_repeat_of(some)):
+        repeat = msgspec.structs.replace(repeat, client_threads=repeat.client_threads[-PAIR_CLIENTS:])
+        place = random.Random(f"{repeat.seed}/{repeat.round}").randrange(len(some) + 1)  # noqa: S311 - an order
+        some.insert(place, repeat)
+    return some
 
 
 def write_plan(folder: Path, made: Plan) -> None:

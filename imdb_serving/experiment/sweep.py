@@ -5,8 +5,9 @@ How one run is executed (papermill, or in this process) is given by the caller.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -16,14 +17,17 @@ from time import monotonic
 import msgspec
 
 from imdb_serving.analysis.cells import frame
+from imdb_serving.analysis.choice import ZONE
 from imdb_serving.analysis.noise import unsettled
-from imdb_serving.cell import GRID, Cell, Row, plural
+from imdb_serving.analysis.search import Search, Step
+from imdb_serving.analysis.sequential import FIRST_LOOK
+from imdb_serving.cell import AA_REPEAT, GRID, LOCAL_MODES, Cell, Row, plural
 from imdb_serving.config import at_home, check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.estimate import about
 from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
-from imdb_serving.experiment.plan import Plan, planned_rounds, read_plan, run_name, write_plan
+from imdb_serving.experiment.plan import Plan, planned_rounds, read_plan, run_name, searched_round, write_plan
 from imdb_serving.measurement.deployment import MEASURING, Deployment
 from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
@@ -69,9 +73,11 @@ class Sweep:
         progress: Callable[[int], AbstractContextManager[object]] = nullcontext,
         interrupt: Callable[[], None] = lambda: None,
         in_turn: bool = False,
+        zone: float = ZONE,
     ) -> None:
         """Plan the first rounds: of the newest run that has any of the cells, or of a new run when `fresh`.
 
+        A search plans each round when it has seen the ones before; `zone` is what it takes for indifferent.
         `progress` is called with a number of runs, and entered while these are executed. Runs are executed `in_turn`,
         or as many at once as the deployment has places for.
         """
@@ -80,19 +86,28 @@ class Sweep:
         self._execute, self._interrupt, self._progress, self._say, self._file = execute, interrupt, progress, say, file
         self._planned = planned_rounds(params, folder.name, new_run(), folder.parent)
         self._runs = next(self._planned)
-        self._in_turn = in_turn
-        self._lock, self._spent_s = threading.Lock(), 0.0
+        self._in_turn, self._zone = in_turn, zone
+        self._lock, self._spent_s, self._looks = threading.Lock(), 0.0, 0
         self._contexts: dict[tuple[object, ...], Round] = {}
+        self._searched: list[list[str]] = []
         self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
         self.run = (None if fresh else self._resumed()) or self._runs[0].run
         self.rounds = 1
         with suppress(DataError):  # a damaged plan is written anew
             before = read_plan(folder)
-            self._spent_s = before.spent_s if before and before.run == self.run else 0.0
-        self._plan_to(max(params.rounds, self._rounds_begun()))
+            if before and before.run == self.run:
+                self._spent_s, self._searched = before.spent_s, before.searched
+        if not params.search:
+            self._plan_to(max(params.rounds, self._rounds_begun()))
 
     def measure(self) -> None:
-        """Measure what is left, and more whole rounds while noise leaves cells unsettled, up to `extra_rounds`."""
+        """Measure what is left, and more whole rounds while noise leaves cells unsettled, up to `extra_rounds`.
+
+        A search measures round after round what could still be the answer, until it is shown or the rounds are used up.
+        """
+        if self.params.search:
+            self._search()
+            return
         self._measure_left()
         while self.rounds < self.params.rounds + self.params.extra_rounds and (cells := self._unsettled()):
             key, reasons = next(iter(cells.items()))
@@ -103,6 +118,39 @@ class Sweep:
             )
             self._plan_to(self.rounds + 1)
             self._measure_left()
+
+    def _search(self) -> None:
+        grid = {
+            key: cell for key, cell in self.keys.items() if cell.series == GRID and may_be_chosen(cell, self.params)
+        }
+        others = self.keys.keys() - grid.keys()
+        search = Search(grid, self.params.rounds, len(self.keys), self._zone, self.params.selection)
+        whole, self._runs = self._runs, []
+        for number in itertools.count(1):
+            rows = [row for row in self.run_rows() if row.cell.series in (GRID, AA_REPEAT) and row.round < number]
+            step = Step(self._searched[number - 1]) if number <= len(self._searched) else search.next(frame(rows))
+            if not step.keys:
+                measured = len({row.key for row in rows} & grid.keys())
+                end = "the answer is shown" if step.shown else "its rounds are used up"
+                self._say(f"search: {end}; {measured} of {plural(len(grid), 'cell')}, {len(rows)} measurements")
+                return
+            if number > len(self._searched):
+                self._searched.append(step.keys)
+            self.rounds = number
+            self._runs += self._round_of(whole, set(step.keys) | (others if number <= FIRST_LOOK else set()))
+            self._write_plan(search.looks)
+            self._say(f"search: round {number} of at most {search.looks}, {plural(len(step.keys), 'cell')}")
+            self._measure_left()
+            whole = next(self._planned)
+
+    def _round_of(self, whole: Sequence[GridParams], keys: Set[str]) -> list[GridParams]:
+        """Return the grid runs of a round that hold these cells."""
+
+        def clients(run: GridParams) -> set[int]:
+            return {cell.client_threads for cell in run.cells() if self._context(run).row(cell).key in keys}
+
+        runs = searched_round(whole, clients)
+        return [msgspec.structs.replace(run, run=self.run) for run in runs]
 
     def left(self) -> list[tuple[GridParams, list[Cell]]]:
         """Return the runs of which cells are left to measure, with those cells."""
@@ -146,10 +194,19 @@ class Sweep:
             f"{plural(rounds, 'round')}{done}, {about(self.params, left, self.ledger.rows())}, to {self.folder}"
         )
 
-    def _write_plan(self) -> None:
-        write_plan(
-            self.folder, Plan(self.run, self.rounds, self.keys, self._file, self._spent_s, str(self.params.selection))
+    def _write_plan(self, looks: int = 0) -> None:
+        self._looks = looks or self._looks
+        made = Plan(
+            run=self.run,
+            rounds=self.rounds,
+            keys=self.keys,
+            file=self._file,
+            spent_s=self._spent_s,
+            select=str(self.params.selection),
+            looks=self._looks,
+            searched=self._searched,
         )
+        write_plan(self.folder, made)
 
     def _measure_left(self) -> None:
         left = [one for one, _ in self.left()]
@@ -174,6 +231,14 @@ class Sweep:
         for row in [context.failed(cell, error) for cell in one.cells()]:
             if (row.key, row.round) not in there:
                 self.ledger.append(row, [])
+
+
+def may_be_chosen(cell: Cell, params: SweepParams) -> bool:
+    """Tell whether a cell can be recommended: of the grid, with a server, and with an engine that computes if any does."""
+    if cell.series != GRID or cell.mode in LOCAL_MODES:
+        return False
+    computes = any(facts_of(part.engine).needs_model for part in params.parts())
+    return facts_of(cell.engine).needs_model or not computes
 
 
 def run_plan(

@@ -127,15 +127,17 @@ class Doubtful(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Certainty(msgspec.Struct, frozen=True, kw_only=True):
-    """How sure the answer is. `noise` is the standard deviation of a cell in a round, as a share.
+    """How sure the answer is. A search measured `cells` of `searched`; else that is null, and all were measured.
 
-    `aa_difference` is the root mean square of the A/A pair's differences, `aa_check` whether that agrees with the
-    noise: empty, `noisier` or `quieter`. `drift` is how far rounds lay off each other as a whole, also a share.
+    `noise` is the standard deviation of a cell in a round, as a share. `aa_difference` is the root mean square of the
+    A/A pair's differences, `aa_check` whether that agrees with the noise: empty, `noisier` or `quieter`. `drift` is how
+    far rounds lay off each other as a whole, also a share.
     """
 
     rounds: int
     cells: int
     valid: int
+    searched: int | None = None
     unstable: list[Place]
     noise: float | None
     aa_pairs: int

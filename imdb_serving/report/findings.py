@@ -19,18 +19,19 @@ from imdb_serving.analysis.aa_pair import Pair, aa_pair
 from imdb_serving.analysis.bounds import utilisation
 from imdb_serving.analysis.cells import valid
 from imdb_serving.analysis.choice import ZONE, Choice, contenders
-from imdb_serving.analysis.intervals import Estimate, certified, estimate_positive, needed
+from imdb_serving.analysis.choosing import Chooser
+from imdb_serving.analysis.intervals import CONFIDENCE, Estimate, certified, estimate_positive, needed
 from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.analysis.selection import BY_THROUGHPUT, Selection
+from imdb_serving.analysis.sequential import confidence_at
 from imdb_serving.analysis.upper_bounds import most_of
-from imdb_serving.cell import LOCAL_MODES
+from imdb_serving.cell import GRID, LOCAL_MODES
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.plan import Plan, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Range, Way, place_of
-from imdb_serving.report.choosing import Chooser
 from imdb_serving.report.engine_gains import engine_gains
 from imdb_serving.report.serving_cost import cost_of
 
@@ -132,7 +133,14 @@ class Findings:
     @cached_property
     def chooser(self) -> Chooser:
         """What chooses among the sound cells, as the selection says."""
-        return Chooser(self.grid, self.noise, list(self.sound["key"]), self.zone, self.selection)
+        return Chooser(self.grid, self.noise, list(self.sound["key"]), self.zone, self.selection, self.confidence)
+
+    @cached_property
+    def confidence(self) -> float:
+        """That of a choice: 95 %, or what a look of a search needs, so that all of them together have that."""
+        if self.plan is None or not self.plan.looks:
+            return CONFIDENCE
+        return confidence_at(self.plan.rounds, self.plan.looks)
 
     @cached_property
     def choice(self) -> Choice | None:
@@ -206,6 +214,12 @@ class Findings:
         place = self.chooser.cpu.place(cell["key"])
         return None if place is None else Range.of(self.chooser.cpu.interval(place))
 
+    @property
+    def _searched(self) -> int | None:
+        if self.plan is None or not self.plan.looks:
+            return None
+        return sum(cell.series == GRID for cell in self.plan.keys.values())
+
     def certainty(self) -> Certainty:
         """Return how sure the sweep is."""
         effects = list(self.noise.effects.values())
@@ -213,6 +227,9 @@ class Findings:
         return Certainty(
             rounds=self.rounds,
             cells=int(self.grid["key"].nunique()),
+            searched=sum(cell.series == GRID for cell in self.plan.keys.values())
+            if self.plan and self.plan.looks
+            else None,
             valid=int(self.cells["valid"].sum()),
             unstable=[place_of(cell) for _, cell in shaky.iterrows()],
             noise=math.expm1(self.noise.spread) if self.noise.known else None,

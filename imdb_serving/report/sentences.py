@@ -146,6 +146,9 @@ def sure(certainty: Certainty | None) -> str:
     """Say how much was measured, and how noisy it was."""
     assert certainty is not None  # noqa: S101 - there is one wherever a cell is recommended
     parts = [plural(certainty.rounds, "round"), f"{certainty.valid} of {plural(certainty.cells, 'cell')} valid"]
+    if certainty.searched is not None:
+        parts[0] = f"a search of {parts[0]} measured {certainty.cells} of {plural(certainty.searched, 'cell')}"
+        parts[1] = f"{certainty.valid} of them valid"
     if certainty.unstable:
         parts.append(f"unstable: {several(certainty.unstable, certainty.unstable[0])} ({way(certainty.unstable[0])})")
     if certainty.aa_difference is not None:

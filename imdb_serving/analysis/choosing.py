@@ -9,19 +9,24 @@ from functools import cached_property
 import pandas as pd
 
 from imdb_serving.analysis.choice import Choice, choose, within
+from imdb_serving.analysis.intervals import CONFIDENCE
 from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.analysis.selection import EFFICIENCY, P99, RATE_ZONE, Holders, Selection, holders
 
 
 @dataclass(frozen=True)
 class Chooser:
-    """Chooses among cells of a grid. `sound` are the keys of all that can be chosen; `noise` is the throughput's."""
+    """Chooses among cells of a grid. `sound` are the keys of all that can be chosen; `noise` is the throughput's.
+
+    `confidence` is that of all comparisons of a choice together.
+    """
 
     grid: pd.DataFrame
     noise: Noise
     sound: list[Hashable]
     zone: float
     selection: Selection
+    confidence: float = CONFIDENCE
 
     @cached_property
     def tails(self) -> Noise:
@@ -36,12 +41,12 @@ class Chooser:
     @cached_property
     def holders(self) -> Holders:
         """The cells that hold the limit of the p99, and those of which it is not known."""
-        return holders(self.tails, self.sound, self.selection.most_ms * 1000)
+        return holders(self.tails, self.sound, self.selection.most_ms * 1000, self.confidence)
 
     def near_best(self, cells: pd.DataFrame) -> list[Hashable]:
         """Return the keys of the cells that are shown to be within `RATE_ZONE` of the best rate of these."""
         places = [place for key in cells["key"] if (place := self.noise.place(key)) is not None]
-        return [self.noise.keys[place] for place in within(self.noise, places, RATE_ZONE)]
+        return [self.noise.keys[place] for place in within(self.noise, places, RATE_ZONE, self.confidence)]
 
     def choose(self, cells: pd.DataFrame, bounds: Sequence[float] = ()) -> Choice | None:
         """Choose one of these cells, its place in the throughput's noise; None where none can be chosen.
@@ -52,17 +57,17 @@ class Chooser:
             return self._least_cpu(cells, bounds)
         if self.selection.by == P99:
             cells = cells[cells["key"].isin(self.holders.sure)]
-        return _choose(self.noise, cells, bounds, self.zone)
+        return self._choose(self.noise, cells, bounds, self.zone)
 
     def _least_cpu(self, cells: pd.DataFrame, bounds: Sequence[float]) -> Choice | None:
         """Choose the least CPU time a request, of the cells that are shown to be near the best rate."""
-        of_rates = _choose(self.noise, cells, bounds, RATE_ZONE)
+        of_rates = self._choose(self.noise, cells, bounds, RATE_ZONE)
         if of_rates is None:
             return None
         near = self.near_best(cells)
         some = near or [self.noise.keys[of_rates.best]]
         thrift = replace(self.cpu, means=-self.cpu.means)  # turned round: more is better
-        found = _choose(thrift, cells[cells["key"].isin(some)], (), self.zone)
+        found = self._choose(thrift, cells[cells["key"].isin(some)], (), self.zone)
         if found is None:
             return None
         every = (found.chosen, found.best, *found.contenders)
@@ -70,14 +75,13 @@ class Chooser:
         shown = found.shown and bool(near)
         return found._replace(chosen=chosen, best=best, shown=shown, contenders=others, deciding=of_rates.deciding)
 
-
-def _choose(noise: Noise, cells: pd.DataFrame, bounds: Sequence[float], zone: float) -> Choice | None:
-    """Choose by one figure; the cheapest by its threads that compute, then workers, clients and processes."""
-    pairs = zip(cells["key"], cells["cell"], strict=True)
-    placed = [(place, cell) for key, cell in pairs if (place := noise.place(key)) is not None]
-    costs = [
-        (workers * cell.math_threads, workers, cell.client_threads, cell.server_processes)
-        for _, cell in placed
-        if (workers := cell.server_threads * cell.server_nodes)
-    ]
-    return choose(noise, [place for place, _ in placed], costs, bounds, zone)
+    def _choose(self, noise: Noise, cells: pd.DataFrame, bounds: Sequence[float], zone: float) -> Choice | None:
+        """Choose by one figure; the cheapest by its threads that compute, then workers, clients and processes."""
+        pairs = zip(cells["key"], cells["cell"], strict=True)
+        placed = [(place, cell) for key, cell in pairs if (place := noise.place(key)) is not None]
+        costs = [
+            (workers * cell.math_threads, workers, cell.client_threads, cell.server_processes)
+            for _, cell in placed
+            if (workers := cell.server_threads * cell.server_nodes)
+        ]
+        return choose(noise, [place for place, _ in placed], costs, bounds, zone, self.confidence)
