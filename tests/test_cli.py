@@ -28,7 +28,8 @@ from imdb_serving.measurement.deployment import start_round
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import judged
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.report import notebooks
+from imdb_serving.report import frames, notebooks
+from imdb_serving.report.verdict import verdict
 from imdb_serving.server_process import ServerProcess
 
 SAMPLES = 30
@@ -590,6 +591,51 @@ def test_noise_has_a_whole_round_measured_more_and_no_second_one(
     rounds.clear()
     assert tiny().code == 0
     assert rounds == [], "what is settled is not measured again"
+
+
+def test_a_search_measures_part_of_the_grid_says_so_and_goes_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: Callable[[], Any], reports: list[Path]
+) -> None:
+    """Throughput has one peak, at 4 server threads and 12 clients of up to 16."""
+    measured_cells: list[tuple[int, int, int]] = []
+
+    def execute(params: GridParams, _out: Path, _kernels: object) -> None:
+        ledger = Ledger(Path(params.outputs) / params.sweep)
+        around = start_round(params, ledger)
+        if params.round == stop_at:
+            raise KeyboardInterrupt
+        for cell in params.cells():
+            if cell.series == "grid":
+                measured_cells.append((params.round, cell.server_threads, cell.client_threads))
+            servers, clients = cell.server_threads, cell.client_threads
+            noise = 1 + 0.001 * ((5 * params.round + 3 * servers + clients) % 7 - 3)
+            rate = 1000.0 * noise / (1 + 0.1 * abs(servers - 4) + 0.05 * abs(clients - 12))
+            figures = Figures(wall_s=1.0, throughput=rate, request_rate=rate, p99_us=1000.0, server_cpu_us=100.0)
+            row = msgspec.structs.replace(around.row(cell), answered=20, requests=20, figures=figures, status="ok")
+            ledger.append(row, [])
+
+    monkeypatch.setattr(notebooks, "execute_grid", execute)
+    axes = "server_threads: [1, 2, 4, 6]\nclient_threads: [1, 2, 4, 6, 8, 12, 14, 16]\n"
+    (tmp_path / "tiny.yaml").write_text(f'engine: "none"\n{axes}samples: 20\nsearch: true\n', encoding="utf-8")
+    stop_at = 2
+    done = tiny()
+    assert done.code == 130
+    assert "search: round 1 of at most 6, 8 cells" in done.err
+    stop_at = 0
+    before = list(measured_cells)
+    done = tiny()
+    assert done.code == 0, done.err
+    assert len(set(measured_cells)) == len(measured_cells), "what was measured is not measured again"
+    assert measured_cells[: len(before)] == before
+    assert len(measured_cells) <= 0.36 * 32 * 3
+    assert "search: the answer is shown; " in done.err
+    (folder,) = reports
+    found = verdict(frames.load(folder), folder)
+    assert "4 server threads, 12 clients" in found.lines[0]
+    assert any(re.match(r"Sure: a search of \d rounds measured \d+ of 32 cells", line) for line in found.lines)
+    plan = read_plan(folder)
+    assert plan is not None
+    assert (plan.looks, len(plan.searched)) == (6, plan.rounds)
 
 
 def test_two_sweeps_do_not_write_to_one_folder(tmp_path: Path, tiny: Callable[[], Any]) -> None:

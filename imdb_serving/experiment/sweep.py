@@ -234,7 +234,7 @@ class Sweep:
 
 
 def may_be_chosen(cell: Cell, params: SweepParams) -> bool:
-    """Tell whether a cell can be recommended: of the grid, with a server, and with an engine that computes if any does."""
+    """Tell whether a cell can be recommended: of the grid, served, with an engine that computes where any does."""
     if cell.series != GRID or cell.mode in LOCAL_MODES:
         return False
     computes = any(facts_of(part.engine).needs_model for part in params.parts())

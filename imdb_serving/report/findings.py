@@ -78,7 +78,8 @@ class Findings:
     @property
     def command(self) -> str:
         """What measured the sweep."""
-        return f"imdb-serving sweep {self.plan.file if self.plan else 'FILE'}"
+        search = " --search" if self.plan and self.plan.looks else ""
+        return f"imdb-serving sweep {self.plan.file if self.plan else 'FILE'}{search}"
 
     @cached_property
     def rounds(self) -> int:
@@ -227,9 +228,7 @@ class Findings:
         return Certainty(
             rounds=self.rounds,
             cells=int(self.grid["key"].nunique()),
-            searched=sum(cell.series == GRID for cell in self.plan.keys.values())
-            if self.plan and self.plan.looks
-            else None,
+            searched=self._searched,
             valid=int(self.cells["valid"].sum()),
             unstable=[place_of(cell) for _, cell in shaky.iterrows()],
             noise=math.expm1(self.noise.spread) if self.noise.known else None,

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from imdb_serving.analysis.choice import MOST_ROUNDS, Choice
+from imdb_serving.analysis.search import LOOKS
 from imdb_serving.analysis.selection import EFFICIENCY, P99, RATE_ZONE
 from imdb_serving.cell import plural
 from imdb_serving.report.answer import Answer, place_of
@@ -95,4 +96,6 @@ def _more_rounds(found: Findings, choice: Choice) -> str:
     if choice.rounds is None:
         return f"More than {MOST_ROUNDS} rounds would be needed: measure on a quieter machine, or allow more (--zone)."
     rounds = max(choice.rounds, found.rounds + 1)
+    if found.plan and found.plan.looks:
+        rounds = -(-rounds // LOOKS)  # those of the grid, of which a search has a multiple
     return f"About {rounds} rounds would: `{found.command} --rounds {rounds}`."

@@ -98,12 +98,7 @@ Change = Callable[[Row], Row]
 
 def write_sweep(folder: Path, truth: Truth, noise: Noise, seed: int, change: Change = lambda row: row) -> Sweep:
     """Write a sweep's folder: plan, card and ledger. `change` may spoil rows."""
-    generator = np.random.default_rng(seed)
-    drifts = _drifts(noise, generator)
-    rows = []
-    for number in range(1, noise.rounds + 1):
-        rows += _round(truth, noise, number, float(drifts[number - 1]), generator)
-    rows = [change(row) for row in rows]
+    rows = rows_of(truth, noise, seed, change)
     sweep = Sweep(folder, truth, rows)
     keys = {row.key: row.cell for row in rows if row.cell.series == "grid"}
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +109,16 @@ def write_sweep(folder: Path, truth: Truth, noise: Noise, seed: int, change: Cha
     (folder / "ledger.jsonl").unlink(missing_ok=True)
     append_line(folder / "ledger.jsonl", b"\n".join(msgspec.json.encode(row) for row in rows))
     return sweep
+
+
+def rows_of(truth: Truth, noise: Noise, seed: int, change: Change = lambda row: row) -> list[Row]:
+    """Return the rows of a sweep of all cells."""
+    generator = np.random.default_rng(seed)
+    drifts = _drifts(noise, generator)
+    rows = []
+    for number in range(1, noise.rounds + 1):
+        rows += _round(truth, noise, number, float(drifts[number - 1]), generator)
+    return [change(row) for row in rows]
 
 
 def _drifts(noise: Noise, generator: np.random.Generator) -> Any:
