@@ -81,6 +81,48 @@ def _pool_over_time(steps: Tensor, mask: Tensor) -> Tensor:
     return functional.adaptive_max_pool1d(steps + mask, 1).squeeze(-1)
 
 
+class _Windows(paddle.autograd.PyLayer):  # type: ignore[misc]
+    """A convolution over windows of three steps as one matrix product; Paddle's own takes a fifth longer to train.
+
+    `steps` [N, L, C] and `weight` [3 C, O], the first step's part first; the result is [N, L, O].
+    """
+
+    @staticmethod
+    def forward(context: Any, steps: Tensor, weight: Tensor) -> Tensor:
+        none = paddle.zeros([steps.shape[0], 1, steps.shape[2]])
+        before, after = paddle.concat([none, steps[:, :-1]], 1), paddle.concat([steps[:, 1:], none], 1)
+        windows = paddle.concat([before, steps, after], 2)
+        context.save_for_backward(windows, weight)
+        return paddle.matmul(windows, weight)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        windows, weight = context.saved_tensor()
+        rows, length, width = windows.shape
+        flat = gradient.reshape([rows * length, weight.shape[1]])
+        of_weight = paddle.matmul(windows.reshape([rows * length, width]), flat, transpose_x=True)
+        parts = paddle.matmul(flat, weight, transpose_y=True).reshape([rows, length, WINDOW, width // WINDOW])
+        none = paddle.zeros([rows, 1, width // WINDOW])
+        before, after = paddle.concat([parts[:, 1:, 0], none], 1), paddle.concat([none, parts[:, :-1, 2]], 1)
+        return parts[:, :, 1] + before + after, of_weight
+
+
+class _Highest(paddle.autograd.PyLayer):  # type: ignore[misc]
+    """The maximum over the steps of [N, L, C]; the gradient of Paddle's own takes twenty times as long on a CPU."""
+
+    @staticmethod
+    def forward(context: Any, steps: Tensor) -> Tensor:
+        places = steps.argmax(1).unsqueeze(1)
+        context.save_for_backward(places)
+        context.shape = steps.shape
+        return paddle.take_along_axis(steps, places, 1).squeeze(1)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (places,) = context.saved_tensor()
+        return paddle.put_along_axis(paddle.zeros(context.shape), places, gradient.unsqueeze(1), 1)
+
+
 class _Net(nn.Layer):  # type: ignore[misc]
     """The layers that all nets end in."""
 
@@ -119,9 +161,15 @@ class Cnn(_Net):
         self.out = nn.Linear(SECOND_HIDDEN, CLASSES)
 
     def forward(self, words: Tensor, mask: Tensor) -> Tensor:
-        """Return the answer [N, 2] for `words` [N, L] and `mask` [N, 1, L]."""
-        steps = self.convolution(self.embedding(words).transpose([0, 2, 1]))
-        return self._answer(self.out(self.second(paddle.tanh(_pool_over_time(steps, mask)))))
+        """Return the answer [N, 2] for `words` [N, L] and `mask` [N, 1, L]; what is exported has the convolution."""
+        vectors = self.embedding(words)
+        if paddle.in_dynamic_mode():
+            weight = self.convolution.weight.transpose([2, 1, 0]).reshape([WINDOW * EMBEDDING, HIDDEN])
+            steps = _Windows.apply(vectors, weight) + mask.transpose([0, 2, 1])
+            pooled = _Highest.apply(steps) + self.convolution.bias
+        else:
+            pooled = _pool_over_time(self.convolution(vectors.transpose([0, 2, 1])), mask)
+        return self._answer(self.out(self.second(paddle.tanh(pooled))))
 
 
 class _Recurrent(_Net):
