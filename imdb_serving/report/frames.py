@@ -140,6 +140,38 @@ def cells(rows: pd.DataFrame, noise: Noise | None = None) -> pd.DataFrame:
     return table.drop(columns=names, errors="ignore").merge(chosen.drop_duplicates("key")[["key", *names]], on="key")
 
 
+MOST_CURVES = 24
+"""More curves than these cannot be told apart in charts."""
+
+
+def chief(cells: pd.DataFrame, beside: int = 1) -> pd.DataFrame:
+    """Return the cells of the curves that charts draw: all, or those of the best server counts and some `beside` them.
+
+    The best of a line and panel is that of the highest throughput; so many fewer and more are drawn with it.
+    """
+    curves = cells.drop_duplicates(["line", "panel", "threads"])
+    if len(curves) <= MOST_CURVES:
+        return cells
+    kept = []
+    for _, own in cells.groupby(["line", "panel"], sort=False):
+        counts = sorted(own["threads"].unique())
+        place = counts.index(own.sort_values("throughput")["threads"].iloc[-1])
+        kept.append(own[own["threads"].isin(counts[max(place - beside, 0) : place + beside + 1])])
+    return cells[cells["key"].isin(pd.concat(kept)["key"])]
+
+
+def left_out(cells: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Say that not all curves are shown; empty where they are."""
+    if len(shown) == len(cells):
+        return ""
+    count = len(shown.drop_duplicates(["line", "panel", "threads"]))
+    total = len(cells.drop_duplicates(["line", "panel", "threads"]))
+    return (
+        f"{count} of {total} curves: of each mode and engine the server threads that gave most, with the next fewer "
+        "and the next more. The heat maps and `cells.csv` have all."
+    )
+
+
 def lines(rows: pd.DataFrame) -> list[str]:
     """Return the names of the lines, in order."""
     return list(dict.fromkeys(grid(rows)["line"]))

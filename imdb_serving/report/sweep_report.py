@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from IPython.display import Markdown
 
 from imdb_serving.analysis.choice import ZONE
@@ -38,6 +39,7 @@ class Report:
         self._drawings = Drawings(self.folder, figures=figures)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
         tables.write_cells(self.rows, self.folder / "cells.csv")
+        self._chief = frames.chief(self.cells)
         self._verdict = verdict.verdict(self.rows, self.folder, zone, select)
         verdict.save(self._verdict, self.folder)
 
@@ -61,26 +63,39 @@ class Report:
     def _setting(self) -> str:
         return f"{frames.setting(self.rows)} · {frames.machine_note(self.rows, self.folder)}"
 
-    def _charts(self, name: str, title: str, make: Callable[[], Charts], *depends: object) -> Markup:
-        """Return charts, which are also the figure of this name where figures are wanted."""
-        return self._drawings.of(name, make, f"{title} · {self._setting()}", *depends)
+    def _charts(self, name: str, title: str, draw: Callable[..., Charts], cells: pd.DataFrame | None) -> Markup:
+        """Return charts of cells, or of rows alone, which are also the figure of this name where figures are wanted."""
+        some = [self.rows, self.folder, *([] if cells is None else [cells])]
+        return self._drawings.of(name, partial(draw, *some), f"{title} · {self._setting()}")
 
     def time(self) -> Part:
         """Return the time of a client's share against threads."""
-        return self._charts("time-vs-threads", "Time against threads", partial(threads.time, self.rows, self.folder))
+        return self._charts("time-vs-threads", "Time against threads", threads.time, self._chief)
 
     def throughput(self) -> Part:
         """Throughput against threads, with bounds and the law."""
-        make = partial(threads.throughput, self.rows, self.folder)
-        return self._charts("throughput-vs-threads", "Throughput against threads", make)
+        return self._charts("throughput-vs-threads", "Throughput against threads", threads.throughput, self._chief)
+
+    @property
+    def _left_out(self) -> str:
+        return frames.left_out(self.cells, self._chief)
+
+    def overview(self) -> Part:
+        """Return the heat map and which curves are drawn, where there are more of them than can be told apart."""
+        if not self._left_out:
+            return None
+        return page.joined([self._heat_map(), page.text(f"The charts below show {self._left_out}")])
 
     def heat_map(self) -> Part:
         """Throughput by server threads and client threads."""
-        return self._charts("heat-map", "Throughput by threads", partial(threads.heat, self.rows, self.folder))
+        return page.text("It stands above, before the curves.") if self._left_out else self._heat_map()
+
+    def _heat_map(self) -> Markup:
+        return self._charts("heat-map", "Throughput by threads", threads.heat, self.cells)
 
     def stages(self) -> Part:
         """Return the mean time of each stage of a request."""
-        return self._charts("stages", "Where a request's time goes", partial(bars.stages, self.rows, self.folder))
+        return self._charts("stages", "Where a request's time goes", bars.stages, frames.chief(self.cells, beside=0))
 
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
@@ -91,7 +106,7 @@ class Report:
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
-        return self._charts("latency", "Latency distribution", partial(latency.ecdf, self.rows, self.folder))
+        return self._charts("latency", "Latency distribution", latency.ecdf, self._chief)
 
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""
@@ -114,7 +129,7 @@ class Report:
 
     def cost(self) -> Part:
         """Return the CPU time of a request by who took it."""
-        return self._charts("cpu-time", "The best cell of each mode and engine", partial(bars.cost, self.rows))
+        return self._charts("cpu-time", "The best cell of each mode and engine", bars.cost, self.cells)
 
     def open_loop(self) -> Any:
         """Latency at each offered rate."""
@@ -126,13 +141,13 @@ class Report:
         """Latency against the offered rate."""
         if not open_loop.any_measured(self.rows):
             return None
-        return self._charts("open-loop", "Open loop", partial(open_loop.latency, self.rows, self.folder))
+        return self._charts("open-loop", "Open loop", open_loop.latency, None)
 
     def nodes(self) -> Part:
         """Throughput against the nodes that have servers."""
         if not nodes.any_measured(self.rows):
             return page.text("Not measured: set `cluster`, `placement` and `server_nodes` (docs/cluster.md).")
-        return self._charts("nodes", "Throughput against nodes", partial(nodes.nodes, self.rows, self.folder))
+        return self._charts("nodes", "Throughput against nodes", nodes.nodes, None)
 
     def published(self) -> Part:
         """Return what the published RPC table says when it is analysed as ours."""
@@ -143,20 +158,21 @@ class Report:
         ours, theirs = tables.format_published, tables.format_reference
         name = "Ours, in the published columns (medians over the rounds)"
         parts = [
-            page.folded(name, ours(tables.published_columns(self.cells))),
+            page.folded(name, ours(tables.published_columns(self._chief))),
             page.folded("The published RPC table", theirs(tables.published_rpc())),
         ]
         if tables.has_http(self.cells):
-            table = ours(tables.flask_columns(self.cells))
+            table = ours(tables.flask_columns(self._chief))
             parts.append(page.folded("Ours over Flask, in the published columns", table))
         return page.joined([*parts, page.folded("The published Flask table", theirs(tables.published_flask()))])
 
     def limits(self) -> Part:
         """Return what limits each cell, and the bounds and the law of each curve."""
-        curve = costs.curves(self.rows, self.cells, self.folder)
+        curve = costs.curves(self.rows, self._chief, self.folder)
         return page.joined(
             [
-                page.folded("What limits each cell", costs.of_cells(self.cells, frames.cores(self.rows, self.folder))),
+                page.text(self._left_out),
+                page.folded("What limits each cell", costs.of_cells(self._chief, frames.cores(self.rows, self.folder))),
                 page.folded("Bounds and the law of each curve", costs.of_curves(curve)),
             ]
         )

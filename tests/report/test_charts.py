@@ -97,7 +97,7 @@ def test_the_stages_of_a_request_add_up_on_hover() -> None:
 
 def test_who_took_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = grid(servers=(1,)).assign(server_cpu_us=300.0, client_cpu_us=100.0)
-    (drawing,) = drawings(bars.cost(rows))
+    (drawing,) = drawings(bars.cost(rows, THIS_MACHINE))
     assert any("clients: 100 µs, 25%" in words for words in titles(drawing))
 
 

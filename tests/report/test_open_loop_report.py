@@ -79,7 +79,7 @@ def test_what_was_not_measured_is_said_in_place_of_a_chart(chart: Any, sort: str
     else:
         assert drawn.note.startswith("Not measured: ")
         assert "chart-none" in drawn._repr_html_()
-    assert bars.cost(rows).note.startswith("Not measured: ")
+    assert bars.cost(rows, tmp_path).note.startswith("Not measured: ")
     assert costs.of_cells(frames.cells(rows), 2).data.empty
     assert verdict.verdict(rows, tmp_path).lines[0].startswith("No verdict")
 

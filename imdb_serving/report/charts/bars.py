@@ -22,9 +22,9 @@ from imdb_serving.report.style import COLOURS, stage_colours, used
 SMALL = 3.6, 3.0
 
 
-def stages(rows: pd.DataFrame, folder: Path) -> Charts:
+def stages(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return the mean stages of a request against clients, stacked; charts of one engine have one scale."""
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     if not tables.any_measured(rows, served=True):
         return Charts([], note=NO_SERVER)
     charts, seen = [], []
@@ -83,9 +83,9 @@ PARTS = {
 }
 
 
-def cost(rows: pd.DataFrame) -> Charts:
+def cost(rows: pd.DataFrame, _folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return the CPU time of a request by who took it, of the best cell of each curve."""
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     served = cells[~cells["mode"].isin(LOCAL_MODES)]
     if served.empty:
         return Charts([], note=NO_SERVER)

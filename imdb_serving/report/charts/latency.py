@@ -32,9 +32,9 @@ MARKS = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 WHOLE = "client_infer_ns"
 
 
-def ecdf(rows: pd.DataFrame, folder: Path) -> Charts:
+def ecdf(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return how latencies are distributed, a chart an engine and client count: the fewest, and the best cell's."""
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     if not tables.any_measured(rows, served=True):
         return Charts([], note=NO_SERVER)
     charts = []

@@ -27,9 +27,9 @@ NO_CLOSED_LOOP = "Not measured: no cell with `arrivals: closed` has figures."
 NO_SERVER = "Not measured: no cell with a server and `arrivals: closed` has figures."
 
 
-def time(rows: pd.DataFrame, folder: Path) -> Charts:
+def time(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return the total time against client threads, the published curves in grey."""
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     if cells.empty:
         return Charts([], note=NO_CLOSED_LOOP)
     samples = int(cells["samples"].iloc[0])
@@ -50,9 +50,9 @@ def _time(cells: pd.DataFrame, panel: str, samples: int, sheet: Sheet) -> None:
     log_axes(sheet.axes, clients, "total time per client [s]")
 
 
-def throughput(rows: pd.DataFrame, folder: Path) -> Charts:
+def throughput(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return samples a second against client threads, with 95 % intervals, bounds, the law and the knees."""
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     if cells.empty:
         return Charts([], note=NO_CLOSED_LOOP)
     found, panels = costs.curves(rows, cells, folder), frames.panels(cells)
@@ -116,12 +116,12 @@ class _Field(NamedTuple):
     clients: str = ""
 
 
-def heat(rows: pd.DataFrame, folder: Path) -> Charts:
+def heat(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
     """Return a map for each mode and engine that was measured with several counts of threads; else for all.
 
     Where math threads vary, a map of server threads against math threads stands before it, of the best client counts.
     """
-    cells = frames.cells(rows)
+    cells = frames.cells(rows) if cells is None else cells
     groups: dict[tuple[str, str], list[PlottedCurve]] = {}
     for panel in frames.panels(cells):
         for curve in curves_of(cells, panel):
