@@ -636,6 +636,10 @@ def test_a_search_measures_part_of_the_grid_says_so_and_goes_on_where_it_stopped
     plan = read_plan(folder)
     assert plan is not None
     assert (plan.looks, len(plan.searched)) == (6, plan.rounds)
+    measured_cells.clear()
+    (tmp_path / "tiny.yaml").write_text(f'engine: "none"\n{axes}samples: 20\nrounds: 2\n', encoding="utf-8")
+    assert tiny().code == 0
+    assert len(measured_cells) == 2 * 32, "the whole grid is a run of its own"
 
 
 def test_two_sweeps_do_not_write_to_one_folder(tmp_path: Path, tiny: Callable[[], Any]) -> None:

@@ -77,7 +77,8 @@ class Sweep:
     ) -> None:
         """Plan the first rounds: of the newest run that has any of the cells, or of a new run when `fresh`.
 
-        A search plans each round when it has seen the ones before; `zone` is what it takes for indifferent.
+        A search does not go on with the run of a whole grid, nor a grid with that of a search. A search plans each
+        round when it has seen the ones before; `zone` is what it takes for indifferent.
         `progress` is called with a number of runs, and entered while these are executed. Runs are executed `in_turn`,
         or as many at once as the deployment has places for.
         """
@@ -91,12 +92,14 @@ class Sweep:
         self._contexts: dict[tuple[object, ...], Round] = {}
         self._searched: list[list[str]] = []
         self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
-        self.run = (None if fresh else self._resumed()) or self._runs[0].run
-        self.rounds = 1
+        before = None
         with suppress(DataError):  # a damaged plan is written anew
             before = read_plan(folder)
-            if before and before.run == self.run:
-                self._spent_s, self._searched = before.spent_s, before.searched
+        searched = bool(before and before.looks)
+        self.run = (None if fresh or (before and searched != params.search) else self._resumed()) or self._runs[0].run
+        self.rounds = 1
+        if before and before.run == self.run:
+            self._spent_s, self._searched = before.spent_s, before.searched
         if not params.search:
             self._plan_to(max(params.rounds, self._rounds_begun()))
 
