@@ -82,7 +82,7 @@ def test_the_python_example_of_the_readme_runs(folder: Path) -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.fullmatch(r"\[0\.\d+ 0\.\d+\]\n", done.stdout)
+    assert re.fullmatch(r"\[0\.\d+ +0\.\d+ *\]\n", done.stdout)
 
 
 def test_the_published_command_lines_write_the_same_result(folder: Path, endpoint: str) -> None:

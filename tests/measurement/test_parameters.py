@@ -44,7 +44,7 @@ def test_every_packaged_file_loads(path: Path) -> None:
 def test_default_is_made_for_two_cores() -> None:
     params = load_sweep(BY_NAME["default"])
     assert params.server_threads == [1, 2]
-    assert (params.rounds, params.batch, params.ladder_rounds, params.twin) == (3, 1, 5, True)
+    assert (params.rounds, params.batch, params.ladder_rounds, params.twin) == (4, 1, 5, True)
     assert (params.engine, params.net) == ("paddle", "cnn")
     assert {mode for part in params.parts() for mode in part.modes} == {"rpc", "socket", "flask"}
 
