@@ -34,8 +34,8 @@ LEAST_CELLS = 4
 SERVER_COUNTS = 4
 """Of a curve's server threads in the first round."""
 
-FIRST_NOISE = 0.3
-"""How far a cell may lie behind the best after one round, when nothing is known of the noise, to be measured again."""
+FIRST_CUT = 0.3
+"""After one round, when nothing is known of the noise, cells that far behind the best are left out; of logarithms."""
 
 RESERVE = 6
 """Cell rounds that are kept for what the last unmeasured cells show."""
@@ -74,12 +74,13 @@ class Search:
         return max(int(SHARE * self.cells * self.rounds), LEAST_CELLS * FIRST_LOOK)
 
     def next(self, rows: pd.DataFrame) -> Step:
-        """Return what to measure behind these rows of the run, all series."""
+        """Return what to measure behind these rows of the run, those of the A/A pair and of other cells included."""
         if rows.empty:
             return Step(self._first())
         grid = of_series(rows)
+        grid = grid[grid["key"].isin(list(self.grid))]
         look = int(grid["round"].max())
-        left = self.budget - len(rows[rows["series"].isin(("grid", "twin"))])
+        left = self.budget - len(rows)
         chooser = chooser_of(grid, self.zone, self.selection, confidence_at(look, self.looks))
         table = cells(grid)
         sound = table[table["key"].isin(chooser.sound)]
@@ -109,9 +110,9 @@ class Search:
         curves: dict[Cell, list[str]] = {}
         for key, cell in self.grid.items():
             curves.setdefault(cell.without("client_threads", "server_threads"), []).append(key)
-        return [key for keys in curves.values() for key in self._some(keys)]
+        return [key for keys in curves.values() for key in self._at_some_servers(keys)]
 
-    def _some(self, keys: Sequence[str]) -> Iterator[str]:
+    def _at_some_servers(self, keys: Sequence[str]) -> Iterator[str]:
         counts = sorted({self.grid[key].server_threads for key in keys})
         places = np.linspace(0, len(counts) - 1, min(SERVER_COUNTS, len(counts))).round().astype(int)
         for count in (counts[place] for place in places):
@@ -126,7 +127,7 @@ class Search:
         noise = chooser.noise
         rates = dict(zip(noise.keys, noise.means, strict=True))
         able = [key for key in sorted(chooser.sound, key=lambda key: -rates.get(key, -np.inf)) if key in rates]
-        doubtful = sorted((key for key in measured - set(chooser.sound) if key in self.grid), key=str)
+        doubtful = sorted(measured - set(chooser.sound), key=str)
         if choice is None or not able:
             least = (
                 [chooser.tails.keys[place] for place in np.argsort(chooser.tails.means)]
@@ -136,7 +137,7 @@ class Search:
             return [str(key) for key in [*least, *able, *doubtful]]
         first = [noise.keys[choice.chosen], noise.keys[choice.best]]
         if look < FIRST_LOOK:
-            possible = [key for key in able if rates[key] > rates[able[0]] - FIRST_NOISE]
+            possible = [key for key in able if rates[key] > rates[able[0]] - FIRST_CUT]
         else:
             places = [place for key in able if (place := noise.place(key)) is not None]
             possible = [noise.keys[place] for place in contenders(noise, places, chooser.confidence)]

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import msgspec
 
-from imdb_serving.cell import AA_REPEAT, LOCAL_MODES, Cell, Row
+from imdb_serving.cell import AA_REPEAT, GRID, LOCAL_MODES, Cell, Row
 from imdb_serving.config import whole_file
+from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.measurement.parameters import GridParams, SweepParams
 
 FILE = "plan.json"
+COUNTS = ("server_threads", "client_threads")
 PAIR_CLIENTS = 2
+"""Of the A/A pair's second in a round of a search, at most."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -35,8 +38,8 @@ class Plan(msgspec.Struct, frozen=True):
     searched: list[list[str]] = []
 
     def measuring(self, rows: Sequence[Row]) -> float | None:
-        """Return the share of `spent_s` in which cells were measured; None where it is not known."""
-        windows = sum(row.figures.wall_s or 0.0 for row in rows if row.run == self.run and row.key in self.keys)
+        """Return the share of `spent_s` in which cells of this run's rows were measured; None where it is not known."""
+        windows = sum(row.figures.wall_s for row in rows if row.cell.series in (GRID, AA_REPEAT))
         return windows / self.spent_s if self.spent_s else None
 
 
@@ -65,11 +68,7 @@ def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
     served = [run for run in runs if run.mode not in LOCAL_MODES]
     if not served:
         return None
-    alike = [
-        run
-        for run in served
-        if run.cells()[0].without("server_threads") == served[0].cells()[0].without("server_threads")
-    ]
+    alike = [run for run in served if run.cells()[0].without(*COUNTS) == served[0].cells()[0].without(*COUNTS)]
     middle = sorted(alike, key=lambda run: run.server_threads)[(len(alike) - 1) // 2]
     return msgspec.structs.replace(middle, series=AA_REPEAT)
 
@@ -87,6 +86,14 @@ def searched_round(runs: Sequence[GridParams], counts: Callable[[GridParams], Co
         place = random.Random(f"{repeat.seed}/{repeat.round}").randrange(len(some) + 1)  # noqa: S311 - an order
         some.insert(place, repeat)
     return some
+
+
+def may_be_chosen(cells: Sequence[Cell]) -> list[bool]:
+    """Tell of each cell whether it can be recommended: served, by an engine that computes where any of them does."""
+    served = [cell.mode not in LOCAL_MODES for cell in cells]
+    computes = [cell.engine not in ENGINES or ENGINES[cell.engine].needs_model for cell in cells]
+    both = [one and other for one, other in zip(served, computes, strict=True)]
+    return both if any(both) else served
 
 
 def write_plan(folder: Path, made: Plan) -> None:

@@ -21,13 +21,21 @@ from imdb_serving.analysis.choice import ZONE
 from imdb_serving.analysis.noise import unsettled
 from imdb_serving.analysis.search import Search, Step
 from imdb_serving.analysis.sequential import FIRST_LOOK
-from imdb_serving.cell import AA_REPEAT, GRID, LOCAL_MODES, Cell, Row, plural
+from imdb_serving.cell import AA_REPEAT, GRID, Cell, Row, plural
 from imdb_serving.config import at_home, check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.estimate import about
 from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
-from imdb_serving.experiment.plan import Plan, planned_rounds, read_plan, run_name, searched_round, write_plan
+from imdb_serving.experiment.plan import (
+    Plan,
+    may_be_chosen,
+    planned_rounds,
+    read_plan,
+    run_name,
+    searched_round,
+    write_plan,
+)
 from imdb_serving.measurement.deployment import MEASURING, Deployment
 from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
@@ -123,9 +131,9 @@ class Sweep:
             self._measure_left()
 
     def _search(self) -> None:
-        grid = {
-            key: cell for key, cell in self.keys.items() if cell.series == GRID and may_be_chosen(cell, self.params)
-        }
+        every = [key for key, cell in self.keys.items() if cell.series == GRID]
+        may_be = may_be_chosen([self.keys[key] for key in every])
+        grid = {key: self.keys[key] for key, able in zip(every, may_be, strict=True) if able}
         others = self.keys.keys() - grid.keys()
         search = Search(grid, self.params.rounds, len(self.keys), self._zone, self.params.selection)
         whole, self._runs = self._runs, []
@@ -234,14 +242,6 @@ class Sweep:
         for row in [context.failed(cell, error) for cell in one.cells()]:
             if (row.key, row.round) not in there:
                 self.ledger.append(row, [])
-
-
-def may_be_chosen(cell: Cell, params: SweepParams) -> bool:
-    """Tell whether a cell can be recommended: of the grid, served, with an engine that computes where any does."""
-    if cell.series != GRID or cell.mode in LOCAL_MODES:
-        return False
-    computes = any(facts_of(part.engine).needs_model for part in params.parts())
-    return facts_of(cell.engine).needs_model or not computes
 
 
 def run_plan(

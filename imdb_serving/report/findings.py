@@ -25,10 +25,9 @@ from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.analysis.selection import BY_THROUGHPUT, Selection
 from imdb_serving.analysis.sequential import confidence_at
 from imdb_serving.analysis.upper_bounds import most_of
-from imdb_serving.cell import GRID, LOCAL_MODES
-from imdb_serving.engines.registry import ENGINES
+from imdb_serving.cell import GRID
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.plan import Plan, read_plan
+from imdb_serving.experiment.plan import Plan, may_be_chosen, read_plan
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
 from imdb_serving.report.answer import Certainty, Doubtful, EngineGain, Range, Way, place_of
@@ -94,9 +93,8 @@ class Findings:
     @cached_property
     def considered(self) -> pd.DataFrame:
         """A row each cell that has a server, measured or not; stand-in engines only where no other was measured."""
-        first = self.grid[~self.grid["mode"].isin(LOCAL_MODES)].drop_duplicates("key")
-        stand_ins = np.array([engine in ENGINES and not ENGINES[engine].needs_model for engine in first["engine"]])
-        return first[~stand_ins] if not stand_ins.all() else first
+        first = self.grid.drop_duplicates("key")
+        return first[np.array(may_be_chosen(list(first["cell"])), dtype=bool)]
 
     @cached_property
     def served(self) -> pd.DataFrame:
@@ -214,6 +212,11 @@ class Findings:
     def _cpu_of(self, cell: Any) -> Range | None:
         place = self.chooser.cpu.place(cell["key"])
         return None if place is None else Range.of(self.chooser.cpu.interval(place))
+
+    @property
+    def together(self) -> str:
+        """For which comparisons together the confidence of a choice holds, in words."""
+        return "all cells and rounds together" if self._searched is not None else "all cells together"
 
     @property
     def _searched(self) -> int | None:

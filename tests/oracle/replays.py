@@ -14,9 +14,9 @@ from imdb_serving.analysis.search import Search, chooser_of
 from imdb_serving.analysis.selection import BY_THROUGHPUT
 from imdb_serving.analysis.sequential import confidence_at
 from imdb_serving.cell import AA_REPEAT, GRID, Cell, Row
+from imdb_serving.experiment.plan import PAIR_CLIENTS
 
 ZONE = 0.05
-PAIR_CLIENTS = 2
 
 
 class Replay(NamedTuple):
