@@ -46,11 +46,11 @@ class Noise:
     """Means of the logarithms of one figure over the rounds, by cell, and how far they may be off.
 
     `counts` are the valid rounds of each cell, `shares` the share of each round in its mean, `highest` the highest of
-    them; `design` times a variance is the covariance of the effects of the rounds, so that cells of different rounds
-    are compared with more doubt; `servers` and `strata` say which cells
-    share a server process, and a mode and engine (`modes`). `of_rounds` is the variance of a round's mean over all
-    cells, `drift` what of the mean over the rounds is more than their noise makes, `spread` the pooled standard
-    deviation of a cell in a round. Unstable cells took no part in the variances; outliers of others are `set_aside`.
+    them; `servers` and `strata` say which cells share a server process, and a mode and engine (`modes`). `design` times
+    a variance is the covariance of the rounds' effects, which makes cells of different rounds harder to compare.
+    `of_rounds` is the variance of a round's mean over all cells, `drift` what of the mean over the rounds is more than
+    their noise makes, `spread` the pooled standard deviation of a cell in a round. Unstable cells took no part in the
+    variances; outliers of others are `set_aside`.
     """
 
     modes: list[tuple[str, str]]
@@ -150,8 +150,7 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
     steady = np.array([key not in unstable for key in keys], dtype=bool)
     effects, means, left, design = _additive(table, steady if steady.any() else ~steady)
     components = _components(left, servers, strata, steady)
-    known = np.isfinite(table)
-    counts = known.sum(axis=1)
+    counts = np.isfinite(table).sum(axis=1)
     of_rounds, drift = _of_rounds(effects, servers[steady], strata[steady], components)
     return Noise(
         modes=list(dict.fromkeys((cell.mode, cell.engine) for cell in cells)),
@@ -159,7 +158,7 @@ def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None 
         means=means,
         highest=_highest(table - effects),
         counts=counts,
-        shares=np.divide(known, counts[:, None], out=np.zeros(known.shape), where=counts[:, None] > 0),
+        shares=_shares(table),
         design=design,
         servers=servers,
         strata=strata,
@@ -196,14 +195,20 @@ def _additive(table: Numbers, steady: NDArray[np.bool_]) -> tuple[Numbers, Numbe
     By least squares over the steady cells. The design times a variance is the covariance of the effects.
     """
     known = np.isfinite(table[steady]).astype(float)
-    counts = known.sum(axis=1)
-    shares = np.divide(known, counts[:, None], out=np.zeros_like(known), where=counts[:, None] > 0)
-    design = np.linalg.pinv(np.diag(known.sum(axis=0)) - known.T @ shares, hermitian=True)
+    design: Any = np.linalg.pinv(np.diag(known.sum(axis=0)) - known.T @ _shares(table[steady]), hermitian=True)
     apart = table[steady] - _mean(table[steady], axis=1)[:, None]
     effects: Numbers = design @ np.nansum(apart, axis=0)
     effects -= effects.mean() if len(effects) else 0.0
     means = _mean(table - effects, axis=1)
     return effects, means, table - effects - means[:, None], design
+
+
+def _shares(table: Numbers) -> Numbers:
+    """Return the share of each round in each cell's mean."""
+    known = np.isfinite(table)
+    counts = known.sum(axis=1)[:, None]
+    result: Numbers = np.divide(known, counts, out=np.zeros(known.shape), where=counts > 0)
+    return result
 
 
 def _mean(table: Numbers, axis: int) -> Numbers:

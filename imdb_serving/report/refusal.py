@@ -48,7 +48,7 @@ def _none_holds(found: Findings) -> list[str]:
     placed = [(tails.place(cell["key"]), cell) for _, cell in found.sound.iterrows()]
     places = [(tails.interval(place), cell) for place, cell in placed if place is not None]
     limit = f"{found.selection.most_ms:g} ms"
-    lines = [f"No verdict: none of {count} is shown to hold a p99 of {limit} (95%, all cells together)."]
+    lines = [f"No verdict: none of {count} is shown to hold a p99 of {limit} (95%, {found.together})."]
     for tail, cell in sorted(places, key=lambda one: one[0].mean)[:NAMED]:
         low, value, high = (f"{number / 1000:.3g}" for number in (tail.low, tail.mean, tail.high))
         lines.append(f"  {name(place_of(cell))}: p99 {value} ms ({low} to {high}), {cell['throughput']:,.0f} samples/s")

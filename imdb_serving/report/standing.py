@@ -29,7 +29,7 @@ def standing(found: Findings, choice: Choice, made: Answer) -> str:
         less = f"{fall.mean:.1%} less ({max(fall.low, 0):.1%} to {fall.high:.1%})"
         words = f"{start}: {short(best, chosen)}, {made.best_throughput:,.0f}/s; this is {less}"
     if made.shown:
-        words += f", within the {zone} that you allow (95%, all cells together)."
+        words += f", within the {zone} that you allow (95%, {found.together})."
     elif choice.shown:
         unknown = [one.place for one in made.doubtful if one.most is None]
         words += f", but nothing is known of {several(unknown, chosen)}, so that {zone} cannot be shown."
@@ -45,7 +45,7 @@ def _holding(found: Findings) -> str:
     """Say how many cells hold the limit, of which the best is chosen."""
     count, total, limit = len(found.chooser.holders.sure), len(found.sound), f"{found.selection.most_ms:g} ms"
     are = "cell is" if count == 1 else "cells are"
-    return f"{count} of {total} {are} shown to hold a p99 of {limit} (95%, all cells together). "
+    return f"{count} of {total} {are} shown to hold a p99 of {limit} (95%, {found.together}). "
 
 
 def _unsure(found: Findings, choice: Choice) -> str:

@@ -308,7 +308,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_processes(mode, self.kind, max(self.server_threads), max(self.server_processes))
         check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
         check_positive(self, "rounds")
-        assert self.selection  # noqa: S101 - it raises for an unknown one
+        read_selection(self.select)
         if self.search and any(part.arrivals != CLOSED for part in self.parts()):
             raise ConfigError("search: it compares closed loops; leave it out, or set arrivals to closed")
         for name in ("ladder_rounds", "extra_rounds"):
@@ -355,17 +355,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
         fixed = {
-            "also",
-            "rounds",
-            "extra_rounds",
-            "seed",
-            "samples",
-            "ladder_rounds",
-            "twin",
-            "select",
-            "search",
-            "cluster",
-        }
+            "also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin", "select", "search", "cluster",
+        }  # fmt: skip
         parts = []
         for number, entry in enumerate(self.also, start=1):
             if common := fixed & entry.keys():
