@@ -54,6 +54,12 @@ def test_the_verdict_is_as_its_schema_says_and_says_what_the_words_say(folder: P
     assert (folder / "verdict.txt").read_text(encoding="utf-8").endswith(ways.text(answer.ways) + "\n")
 
 
+def test_the_examples_verdict_is_as_the_schema_says() -> None:
+    content = (PARAMETERS[0].parents[1] / "outputs" / "example" / FILE).read_bytes()
+    schema_of("verdict").validate(json.loads(content))
+    assert msgspec.json.decode(content, type=Answer).ways
+
+
 def test_a_refusal_is_as_the_schema_says(folder: Path, tmp_path: Path) -> None:
     rows = frames.load(folder)
     made = verdict(rows[rows["round"] == 1], folder)
