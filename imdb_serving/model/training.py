@@ -1,7 +1,7 @@
 """Training a net on reviews, and exporting it as a bundle.
 
 Seeded; long reviews are cut to a random window while training (whole when evaluated), to a shorter one in the first
-epoch, so that one default training fits into a minute on two cores. The best epoch by validation accuracy is kept; the
+epoch, so that one default training fits into half a minute on two cores. The best epoch by validation accuracy is kept; the
 accuracy in the model card is measured once, on held-out reviews that neither training nor that choice has seen.
 """
 
@@ -47,7 +47,7 @@ class TrainingPlan:
     seed: int = 2020
     batch: int = 64
     learning_rate: float = 3e-3
-    window: int = 128
+    window: int = 160
     minimum_count: int = 2
 
     @property
