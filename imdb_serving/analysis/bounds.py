@@ -129,13 +129,12 @@ def utilisation(cell: Any, cores: float) -> Busy:
     and no client has to wait for a worker, the clients are what limits: each sends one request at a time.
     """
     rate = cell["request_rate"] / 1e6
-    ops, servers, clients = ops_us(cell), workers_of(cell), cell["client_threads"]
-    of_workers = workers_cpu_us(cell)
-    taken = max(ops, of_workers) if of_workers is not None else ops
+    servers, clients = workers_of(cell), cell["client_threads"]
+    ops, taken = ops_us(cell), _worker_us(cell)
     parts = {name: cell[f"{name}_us"] for name in op_names(cell)} | {TRANSPORT: taken - ops}
     busy = Busy(
         cores=rate * cores_us(cell, cores),
-        workers=rate * taken / servers,
+        workers=min(rate * taken / servers, 1.0),
         front=rate * _front_us(cell) / int(cell.get("server_nodes", 1)),
         clients=rate * cell["client_cpu_us"] / min(clients, cores * max(int(cell.get("client_nodes", 0)), 1)),
         limit=NOTHING if clients > servers else CLIENTS,
@@ -149,6 +148,18 @@ def utilisation(cell: Any, cores: float) -> Busy:
         if limits:
             return busy._replace(limit=name)
     return busy
+
+
+def _worker_us(cell: Any) -> float:
+    """Return for how long a request keeps a worker: its ops, or the CPU time of a worker where that is more.
+
+    That has what the worker reads and writes, but also other threads of its process: math threads are taken off, and
+    those that send and receive are not known, so that it may come to more than all of a worker's time.
+    """
+    ops, taken = ops_us(cell), workers_cpu_us(cell)
+    if taken is None:
+        return ops
+    return max(ops, taken - (int(cell.get("math_threads", 1)) - 1) * float(cell.get(f"{ENGINE_OP}_us", 0.0)))
 
 
 def has_front(cell: Any) -> bool:

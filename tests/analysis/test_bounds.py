@@ -61,6 +61,15 @@ def test_a_worker_process_reads_and_writes_beside_its_ops() -> None:
     assert busy.workers == pytest.approx(6000 * 160e-6)
 
 
+def test_a_worker_is_busy_all_the_time_at_most() -> None:
+    """The threads of its process that send and receive take CPU time beside it, and so do math threads."""
+    made = cell(4, 1, op1=80) | {"worker_kind": "process", "front_cpu_us": 20.0, "server_cpu_us": 200.0}
+    busy = utilisation(made | {"request_rate": 6000.0}, cores=8)
+    assert (busy.limit, busy.workers) == ("workers", 1.0)
+    with_math = utilisation(made | {"request_rate": 6000.0, "math_threads": 2}, cores=8)
+    assert with_math.workers == pytest.approx(6000 * 100e-6)
+
+
 def test_the_process_in_front_of_the_workers_is_named_when_its_core_is_busy() -> None:
     made = cell(16, 8, op1=200, cpu=400) | {"worker_kind": "process", "front_cpu_us": 120.0, "server_cpu_us": 340.0}
     made["request_rate"] = 8200.0
