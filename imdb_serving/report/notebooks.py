@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import signal
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 import msgspec
 import psutil
@@ -18,6 +21,7 @@ from imdb_serving.measurement.parameters import GridParams, from_notebook
 from imdb_serving.measurement.parameters.checks import Params
 from imdb_serving.report.kernels import Kernels
 
+GRAMMAR = "rfc3987_syntax"
 INJECTED = "# Parameters"
 CELL_SECONDS = 6 * 3600
 
@@ -66,8 +70,7 @@ def execute(
     source = notebook_path(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with Kernels() if kernels is None else nullcontext(kernels) as there, there.one(source.parent) as kernel:
-        import papermill  # noqa: PLC0415 - it takes a second or two, in which the kernel starts
-
+        papermill = _papermill()  # meanwhile the kernel starts
         try:
             papermill.execute_notebook(
                 source,
@@ -85,6 +88,22 @@ def execute(
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel as well
                 raise KeyboardInterrupt from error
             raise NotebookError(f"{error.ename}: {error.evalue}") from error
+
+
+def _papermill() -> ModuleType:
+    """Import papermill without the grammar of internationalised addresses: no notebook has any to check.
+
+    jsonschema leaves that check out where the module is missing; reading the grammar takes most of a second.
+    """
+    modules = cast("dict[str, ModuleType | None]", sys.modules)  # None is how to say that a module is missing
+    left_out = GRAMMAR not in modules
+    if left_out:
+        modules[GRAMMAR] = None
+    try:
+        return importlib.import_module("papermill")
+    finally:
+        if left_out:
+            del modules[GRAMMAR]
 
 
 def interrupt_kernels() -> None:
