@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,6 +48,19 @@ class Chooser:
         """Return the keys of the cells that are shown to be within `RATE_ZONE` of the best rate of these."""
         places = [place for key in cells["key"] if (place := self.noise.place(key)) is not None]
         return [self.noise.keys[place] for place in within(self.noise, places, RATE_ZONE, self.confidence)]
+
+    def exceeds(self, key: Hashable) -> bool:
+        """Tell whether a cell's measured p99 is above the limit, shown or not."""
+        place = self.tails.place(key)
+        return place is None or bool(self.tails.means[place] > math.log(self.selection.most_ms * 1000))
+
+    def may_hold(self, choice: Choice) -> list[Hashable]:
+        """Return the keys of the cells that may hold the limit as well, and give more than the zone allows to miss."""
+        if self.selection.by != P99:
+            return []
+        rates = dict(zip(self.noise.keys, self.noise.means, strict=True))
+        least = self.noise.means[choice.chosen] - math.log1p(-self.zone)
+        return [key for key in self.holders.unsure if rates.get(key, -math.inf) > least]
 
     def choose(self, cells: pd.DataFrame, bounds: Sequence[float] = ()) -> Choice | None:
         """Choose one of these cells, its place in the throughput's noise; None where none can be chosen.

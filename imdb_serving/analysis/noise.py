@@ -114,19 +114,24 @@ class Noise:
         return self._estimate(self.means[other] - self.means[one], self.of_difference(one, other), confidence)
 
     def of_difference(self, one: int, other: int) -> Variance:
-        """Return the variance of the difference of two cells; what their rounds share is not in it."""
+        """Return the variance of the difference of two cells; what their rounds share is not in it.
+
+        Where no two cells of a server were repeated, those of one server are taken to share nothing of it.
+        """
         first, second = self.components_of(one), self.components_of(other)
         apart = self.shares[one] - self.shares[other]
         more = (float(apart @ self.design @ apart), first.whole if first.whole.freedom else first.within)
         if self.servers[one] == self.servers[other]:
-            return combined([(1 / self.counts[one] + 1 / self.counts[other], first.within), more])
+            own = first.within if first.within.freedom else first.whole
+            return combined([(1 / self.counts[one] + 1 / self.counts[other], own), more])
         return combined([(1 / self.counts[one], first.whole), (1 / self.counts[other], second.whole), more])
 
     def _estimate(self, mean: float, doubt: Variance, confidence: float) -> Estimate:
         if not doubt.freedom or not math.isfinite(doubt.value):
             return Estimate(math.exp(mean), math.nan, math.nan)
         half = student(doubt.freedom, confidence) * math.sqrt(doubt.value)
-        return Estimate(*(math.exp(value) for value in (mean, mean - half, mean + half)))
+        with np.errstate(over="ignore"):  # an early look of a search is so sure that its interval has no end
+            return Estimate(*(float(np.exp(value)) for value in (mean, mean - half, mean + half)))
 
 
 def noise_of(rows: pd.DataFrame, figure: str = "throughput", like: Noise | None = None) -> Noise:

@@ -7,6 +7,7 @@ for (`sequential`). Numbers and cells in, keys out: it starts nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from imdb_serving.analysis.choosing import Chooser
 from imdb_serving.analysis.noise import noise_of
 from imdb_serving.analysis.selection import P99, Selection
 from imdb_serving.analysis.sequential import FIRST_LOOK, confidence_at
+from imdb_serving.analysis.upper_bounds import most_of_each
 from imdb_serving.cell import Cell
 
 SHARE = 0.335
@@ -54,7 +56,8 @@ class Step(NamedTuple):
 class Search:
     """A search over the cells of a grid, by key.
 
-    The whole grid would have `rounds` rounds of `cells` cells, the A/A pair's second included.
+    The whole grid would have `rounds` rounds of `cells` cells, the A/A pair's second included. `cores` are those that
+    the machine allows.
     """
 
     grid: Mapping[str, Cell]
@@ -62,6 +65,7 @@ class Search:
     cells: int
     zone: float
     selection: Selection
+    cores: float
 
     @property
     def looks(self) -> int:
@@ -84,17 +88,20 @@ class Search:
         chooser = chooser_of(grid, self.zone, self.selection, confidence_at(look, self.looks))
         table = cells(grid)
         sound = table[table["key"].isin(chooser.sound)]
-        choice = chooser.choose(sound) if len(sound) else None
+        doubtful = grid[~grid["key"].isin(chooser.sound)].drop_duplicates("key")
+        most = most_of_each(doubtful, sound, chooser.noise, self.cores)
+        choice = chooser.choose(sound, most) if len(sound) else None
         order = self._order(chooser, choice, look, set(grid["key"]))
         near = self._unmeasured_beside(chooser, choice, set(grid["key"]))
-        shown = choice is not None and choice.shown and look >= FIRST_LOOK
+        shown = choice is not None and look >= FIRST_LOOK and _settled(chooser, choice)
         if look >= self.looks or left < 1:
             return Step([], shown)
         if shown and not near:
             others = self._unmeasured(table)[: max(left - RESERVE, 0)]
             return Step([*order[:1], *others] if others else [], shown)
         count = max(left // (self.looks - look), min(LEAST_CELLS, left))
-        return Step(list(dict.fromkeys([*order[:2], *near, *order[2:]]))[:count])
+        again = _again(grid, [doubtful["key"].iloc[at] for at in choice.deciding] if choice else [])
+        return Step(list(dict.fromkeys([*order[:2], *again, *near, *order[2:]]))[:count])
 
     def _unmeasured(self, table: pd.DataFrame) -> list[str]:
         """Return the cells that were not measured, those first whose servers gave most."""
@@ -143,7 +150,7 @@ class Search:
             possible = [noise.keys[place] for place in contenders(noise, places, chooser.confidence)]
         if chooser.selection.by == P99:
             open_ = set(chooser.holders.sure) | set(chooser.holders.unsure)
-            possible = [key for key in able if key in open_]
+            possible = sorted((key for key in able if key in open_), key=chooser.exceeds)  # by throughput as well
         return [str(key) for key in dict.fromkeys([*first, *possible, *doubtful])]
 
     def _unmeasured_beside(self, chooser: Chooser, choice: Choice | None, measured: set[Hashable]) -> list[str]:
@@ -156,6 +163,17 @@ class Search:
             middle = []
         beside = [key for one in middle for key in neighbours(self.grid, str(one))]
         return [key for key in dict.fromkeys(beside) if key not in measured]
+
+
+def _settled(chooser: Chooser, choice: Choice) -> bool:
+    """Tell whether a choice is shown, and no cell is left of which it is not known whether it is the better one."""
+    return choice.shown and not choice.deciding and not chooser.may_hold(choice)
+
+
+def _again(grid: pd.DataFrame, deciding: Sequence[Hashable]) -> list[str]:
+    """Return which of the doubtful cells that could be the answer to measure again before others."""
+    times = Counter(grid["key"])
+    return [str(key) for key in deciding if times[key] < FIRST_LOOK]
 
 
 def chooser_of(grid: pd.DataFrame, zone: float, selection: Selection, confidence: float) -> Chooser:

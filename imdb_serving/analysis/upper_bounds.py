@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from imdb_serving.analysis.bounds import cores_us
@@ -20,12 +21,15 @@ from imdb_serving.analysis.noise import Noise
 ALLOWED = 1.645
 """Standard errors added to what a neighbour gave: it could have given more, in one case of twenty."""
 
+COUNTS = ("server_threads", "client_threads", "samples")
+"""In these may a cell differ from one that bounds it."""
+
 BROKEN = 1.1
 """A bound that a measured cell exceeds by so much is not used: what it is made of is not what was measured."""
 
 
 class Neighbour(NamedTuple):
-    """A cell of the same line and panel that can be believed: what it gave, and the most that that may be."""
+    """A cell that can be believed, and differs in thread counts alone: what it gave, and the most that that may be."""
 
     server_threads: int
     client_threads: int
@@ -33,11 +37,21 @@ class Neighbour(NamedTuple):
     most: float
 
 
+def most_of_each(doubtful: pd.DataFrame, sound: pd.DataFrame, noise: Noise, cores: float) -> list[float]:
+    """Return the logarithm of the most that each of these doubtful cells could give, by those that can be believed."""
+    kinds = [cell.without(*COUNTS) for cell in sound["cell"]]
+    found = []
+    for _, row in doubtful.iterrows():
+        alike = sound[np.array([kind == row["cell"].without(*COUNTS) for kind in kinds], dtype=bool)]
+        found.append(most_of(row, alike, noise, cores))
+    return found
+
+
 def most_of(cell: Any, alike: pd.DataFrame, noise: Noise, cores: float) -> float:
     """Return the logarithm of the most that a doubtful cell could give; infinite where nothing bounds it.
 
-    `alike` are the valid cells of its line and panel. A cell slowed by an intruder may have been as fast as in the best
-    of its rounds.
+    `alike` are the sound cells that differ from it in thread counts alone. A cell slowed by an intruder may have been
+    as fast as in the best of its rounds.
     """
     servers, own = int(cell["server_threads"]), noise.place(cell["key"])
     if own is not None:  # what it gave says more than what others did

@@ -37,6 +37,7 @@ from imdb_serving.experiment.plan import (
     write_plan,
 )
 from imdb_serving.measurement.deployment import MEASURING, Deployment
+from imdb_serving.measurement.environment import most_cores
 from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
 from imdb_serving.measurement.measure import Round
@@ -135,7 +136,9 @@ class Sweep:
         may_be = may_be_chosen([self.keys[key] for key in every])
         grid = {key: self.keys[key] for key, able in zip(every, may_be, strict=True) if able}
         others = self.keys.keys() - grid.keys()
-        search = Search(grid, self.params.rounds, len(self.keys), self._zone, self.params.selection)
+        cards = [card for context in self._contexts.values() for card in context.cards]
+        cores = most_cores(self.folder, cards)
+        search = Search(grid, self.params.rounds, len(self.keys), self._zone, self.params.selection, cores)
         whole, self._runs = self._runs, []
         for number in itertools.count(1):
             rows = [row for row in self.run_rows() if row.cell.series in (GRID, AA_REPEAT) and row.round < number]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib import metadata
@@ -183,6 +183,12 @@ def cores_of(card: Mapping[str, Any]) -> float:
     """Return the cores that a card allows: the least of those a process may be on and the quota of its groups."""
     allowed, quota = float(card["cores_allowed"]), card.get("cpu_quota")
     return min(allowed, float(quota)) if quota else allowed
+
+
+def most_cores(folder: Path, names: Iterable[str]) -> float:
+    """Return the most cores that any of these cards of a sweep's folder allows; 1.0 where none is there."""
+    cards = [read_card(folder, name) for name in dict.fromkeys(names) if name]
+    return max((cores_of(card) for card in cards if card), default=1.0)
 
 
 def _cores(card: Mapping[str, Any]) -> Iterator[Advice]:

@@ -1,8 +1,8 @@
 """Training a net on reviews, and exporting it as a bundle.
 
 Seeded; long reviews are cut to a random window while training (whole when evaluated), to a shorter one in the first
-epoch, so that one default training fits into half a minute on two cores. The best epoch by validation accuracy is kept; the
-accuracy in the model card is measured once, on held-out reviews that neither training nor that choice has seen.
+epoch, so that one default training fits into half a minute on two cores. The best epoch by validation accuracy is
+kept; the accuracy in the model card is measured once, on held-out reviews that neither training nor that choice saw.
 """
 
 from __future__ import annotations

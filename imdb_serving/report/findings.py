@@ -24,7 +24,7 @@ from imdb_serving.analysis.intervals import CONFIDENCE, Estimate, certified, est
 from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.analysis.selection import BY_THROUGHPUT, Selection
 from imdb_serving.analysis.sequential import confidence_at
-from imdb_serving.analysis.upper_bounds import most_of
+from imdb_serving.analysis.upper_bounds import most_of_each
 from imdb_serving.cell import GRID
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.plan import Plan, may_be_chosen, read_plan
@@ -110,14 +110,12 @@ class Findings:
     def _bounded(self) -> list[Doubtful]:
         """The considered cells that cannot be believed, or were not measured, with the most that they could give."""
         others = self.considered[~self.considered["key"].isin(self.sound["key"])]
-        return [self._bound(row) for _, row in others.iterrows()]
+        most = most_of_each(others, self.sound, self.noise, self.cores)
+        return [self._doubtful(row, bound) for (_, row), bound in zip(others.iterrows(), most, strict=True)]
 
-    def _bound(self, row: Any) -> Doubtful:
-        key = row["key"]
-        alike = self.sound[(self.sound["line"] == row["line"]) & (self.sound["panel"] == row["panel"])]
-        most = most_of(row, alike, self.noise, self.cores)
-        reasons = self.cells.loc[self.cells["key"] == key, "why"]
-        why = reasons.iloc[0] if len(reasons) else self.grid.loc[self.grid["key"] == key, "why"].iloc[0]
+    def _doubtful(self, row: Any, most: float) -> Doubtful:
+        reasons = self.cells.loc[self.cells["key"] == row["key"], "why"]
+        why = reasons.iloc[0] if len(reasons) else self.grid.loc[self.grid["key"] == row["key"], "why"].iloc[0]
         return Doubtful(
             place=place_of(row),
             why=str(why),

@@ -16,7 +16,7 @@ from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, list
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.plan import read_plan
-from imdb_serving.measurement.environment import Card, cores_of, read_card
+from imdb_serving.measurement.environment import Card, cores_of, most_cores, read_card
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.parameters.checks import GRID_MODES
 
@@ -213,13 +213,17 @@ def of_series(folder: Path, series: str) -> pd.DataFrame:
 
 def cards(rows: pd.DataFrame, folder: Path) -> list[Card]:
     """Return the environment cards under which these rows were measured; those that are gone are left out."""
-    names = [*rows["card"], *rows.get("client_card", [])]
-    return [card for name in dict.fromkeys(names) if name and (card := read_card(folder, str(name)))]
+    return [card for name in card_names(rows) if (card := read_card(folder, name))]
+
+
+def card_names(rows: pd.DataFrame) -> list[str]:
+    """Return the ids of the cards that these rows name, each once."""
+    return [str(name) for name in dict.fromkeys([*rows["card"], *rows.get("client_card", [])]) if name]
 
 
 def cores(rows: pd.DataFrame, folder: Path) -> float:
     """Return how many cores the machine that measured allowed, quota of CPU time counted; 1 without a card."""
-    return max((cores_of(card) for card in cards(rows, folder)), default=1.0)
+    return most_cores(folder, card_names(rows))
 
 
 def wake_up_us(rows: pd.DataFrame, folder: Path) -> float:

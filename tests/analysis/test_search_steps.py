@@ -49,7 +49,7 @@ def searched(search: Search, *more: Cell) -> tuple[list[list[str]], bool]:
 
 
 def test_the_first_round_has_the_middle_and_the_most_clients_of_every_curve() -> None:
-    rounds, shown = searched(Search(GRID, 3, len(GRID), 0.05, BY_THROUGHPUT))
+    rounds, shown = searched(Search(GRID, 3, len(GRID), 0.05, BY_THROUGHPUT, 2))
     first = sorted((GRID[key].server_threads, GRID[key].client_threads) for key in rounds[0])
     assert first == [(servers, clients) for servers in (1, 2, 4) for clients in (6, 12)]
     assert shown
@@ -59,21 +59,21 @@ def test_the_first_round_has_the_middle_and_the_most_clients_of_every_curve() ->
 
 def test_cells_that_cannot_be_recommended_are_no_answer() -> None:
     """The bare model is faster than any server."""
-    rounds, shown = searched(Search(GRID, 3, len(GRID) + 1, 0.05, BY_THROUGHPUT), BARE)
+    rounds, shown = searched(Search(GRID, 3, len(GRID) + 1, 0.05, BY_THROUGHPUT, 2), BARE)
     assert BARE.key not in {key for keys in rounds for key in keys}
     assert shown
 
 
 def test_a_limit_that_few_clients_hold_is_searched_downwards() -> None:
     """A p99 of a millisecond a client: two clients hold 2.5 ms, four do not."""
-    rounds, _ = searched(Search(GRID, 4, len(GRID), 0.05, Selection("p99", 2.5)))
+    rounds, _ = searched(Search(GRID, 4, len(GRID), 0.05, Selection("p99", 2.5), 2))
     measured = {GRID[key].client_threads for keys in rounds for key in keys}
     assert {1, 2} <= measured
     assert (2, 2) in {(GRID[key].server_threads, GRID[key].client_threads) for key in rounds[-1]}
 
 
 def test_the_least_cpu_time_is_searched_near_the_best_rate() -> None:
-    rounds, shown = searched(Search(GRID, 3, len(GRID), 0.05, Selection("efficiency")))
+    rounds, shown = searched(Search(GRID, 3, len(GRID), 0.05, Selection("efficiency"), 2))
     assert shown
     (often, times), *_ = Counter(key for keys in rounds for key in keys).most_common()
     assert GRID[often].server_threads == 2

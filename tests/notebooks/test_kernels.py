@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,13 @@ def test_a_kernel_whose_notebook_failed_is_not_kept(tmp_path: Path) -> None:
             run_grid(tmp_path, "second", kernels, server_thread=2)
         run_grid(tmp_path, "third", kernels, server_threads=1)
         assert kept(kernels) is not kernel
+
+
+def test_papermill_is_imported_without_a_grammar_that_it_does_not_need() -> None:
+    """Others in the process can import it still."""
+    code = (
+        "import sys; from imdb_serving.report.notebooks import _papermill; _papermill().execute_notebook; "
+        "assert 'jsonschema' in sys.modules and 'rfc3987_syntax' not in sys.modules; "
+        "import importlib.util; importlib.util.find_spec('rfc3987_syntax')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

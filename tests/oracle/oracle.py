@@ -25,6 +25,8 @@ CLIENTS = (1, 2, 3, 4, 6, 8)
 OP_US = {"paddle": 600.0, "folded": 60.0, "onnxruntime": 300.0}
 WAY_US = {"rpc": 90.0, "flask": 160.0, "socket": 50.0}
 CLIENT_US = 40.0
+CPU_NOISE = 0.3
+"""That of the CPU time a request, as a share of the throughput's: other processes' time is not in it."""
 KIND = {"paddle": "process", "folded": "thread", "onnxruntime": "thread"}
 
 Spot = tuple[str, str, int, int]
@@ -40,10 +42,11 @@ LAYOUT: tuple[Spot, ...] = (
 
 @dataclass(frozen=True)
 class Truth:
-    """What cells give: reviews a second and p99 in microseconds, with the cores that the machine has."""
+    """What cells give: reviews a second, p99 and the server's CPU time a request in us, and the machine's cores."""
 
     rates: dict[Spot, float]
     p99_us: dict[Spot, float]
+    cpu_us: dict[Spot, float]
     cores: float = CORES
 
     @property
@@ -58,7 +61,7 @@ class Truth:
 
 def truth_of(layout: Sequence[Spot] = LAYOUT, cores: float = CORES, op_us: dict[str, float] | None = None) -> Truth:
     """Return what workers, cores and clients allow; a little less where two of them are near each other."""
-    rates, tails = {}, {}
+    rates, tails, taken = {}, {}, {}
     for spot in layout:
         mode, engine, servers, clients = spot
         op = (op_us or OP_US)[engine]
@@ -66,7 +69,8 @@ def truth_of(layout: Sequence[Spot] = LAYOUT, cores: float = CORES, op_us: dict[
         limits = (clients * 1e6 / (whole + 60.0), servers * 1e6 / (op + 0.5 * WAY_US[mode]), cores * 1e6 / whole)
         rates[spot] = float(sum(limit**-6 for limit in limits) ** (-1 / 6)) * (1 - 0.003 * abs(servers - cores))
         tails[spot] = 2.5e6 * clients / rates[spot]
-    return Truth(rates, tails, cores)
+        taken[spot] = op + WAY_US[mode] * (0.8 + 0.2 / clients)  # a busy server waits less often
+    return Truth(rates, tails, taken, cores)
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,17 @@ def write_sweep(folder: Path, truth: Truth, noise: Noise, seed: int, change: Cha
 
 def rows_of(truth: Truth, noise: Noise, seed: int, change: Change = lambda row: row) -> list[Row]:
     """Return the rows of a sweep of all cells."""
-    generator = np.random.default_rng(seed)
+    generator, of_cpu = np.random.default_rng(seed), np.random.default_rng([seed, 3])
     drifts = _drifts(noise, generator)
     rows = []
     for number in range(1, noise.rounds + 1):
         rows += _round(truth, noise, number, float(drifts[number - 1]), generator)
-    return [change(row) for row in rows]
+    return [change(_with_cpu(row, truth, float(of_cpu.normal(0, CPU_NOISE * noise.sigma)))) for row in rows]
+
+
+def _with_cpu(row: Row, truth: Truth, off: float) -> Row:
+    taken = truth.cpu_us[spot_of(row.cell)] * math.exp(off)
+    return msgspec.structs.replace(row, figures=msgspec.structs.replace(row.figures, server_cpu_us=taken))
 
 
 def _drifts(noise: Noise, generator: np.random.Generator) -> Any:
