@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import pandas as pd
 
 from imdb_serving.analysis.choice import Choice, choose, within
 from imdb_serving.analysis.intervals import CONFIDENCE
 from imdb_serving.analysis.noise import Noise, noise_of
-from imdb_serving.analysis.selection import EFFICIENCY, P99, RATE_ZONE, Holders, Selection, holders
+from imdb_serving.analysis.selection import EFFICIENCY, P99, RATE_ZONE, Selection
+
+
+class Holders(NamedTuple):
+    """The cells whose p99 is shown to hold a limit, and those of which neither that nor the contrary is shown."""
+
+    sure: list[Hashable]
+    unsure: list[Hashable]
 
 
 @dataclass(frozen=True)
@@ -99,3 +107,24 @@ class Chooser:
             if (workers := cell.server_threads * cell.server_nodes)
         ]
         return choose(noise, [place for place, _ in placed], costs, bounds, zone, self.confidence)
+
+
+def holders(tails: Noise, keys: Iterable[Hashable], most_us: float, confidence: float = CONFIDENCE) -> Holders:
+    """Return which of these cells hold a limit of the p99, with this confidence for all of them together.
+
+    Each has its share of the error (Bonferroni), because the best of those that seem to hold is chosen. `tails` is the
+    noise of the rounds' p99; a cell without one is not shown to hold anything.
+    """
+    keys = list(keys)
+    each = 1 - 2 * (1 - confidence) / max(len(keys), 1)  # one-sided
+    sure, unsure = [], []
+    for key in keys:
+        place = tails.place(key)
+        if place is None:
+            continue
+        found = tails.interval(place, each)
+        if found.high <= most_us:
+            sure.append(key)
+        elif not found.low > most_us:
+            unsure.append(key)
+    return Holders(sure, unsure)

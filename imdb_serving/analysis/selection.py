@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from imdb_serving.analysis.intervals import CONFIDENCE
-from imdb_serving.analysis.noise import Noise
 from imdb_serving.errors import ConfigError
 
 THROUGHPUT, P99, EFFICIENCY = "throughput", "p99", "efficiency"
@@ -50,31 +48,3 @@ def read_selection(value: str | Mapping[str, Any]) -> Selection:
         if 0 < most_ms < 1e9:
             return Selection("p99", most_ms)
     raise ConfigError(f"select: expected throughput, efficiency or a limit such as p99: 20ms, got {words!r}")
-
-
-class Holders(NamedTuple):
-    """The cells whose p99 is shown to hold a limit, and those of which neither that nor the contrary is shown."""
-
-    sure: list[Hashable]
-    unsure: list[Hashable]
-
-
-def holders(tails: Noise, keys: Iterable[Hashable], most_us: float, confidence: float = CONFIDENCE) -> Holders:
-    """Return which of these cells hold a limit of the p99, with this confidence for all of them together.
-
-    Each has its share of the error (Bonferroni), because the best of those that seem to hold is chosen. `tails` is the
-    noise of the rounds' p99; a cell without one is not shown to hold anything.
-    """
-    keys = list(keys)
-    each = 1 - 2 * (1 - confidence) / max(len(keys), 1)  # one-sided
-    sure, unsure = [], []
-    for key in keys:
-        place = tails.place(key)
-        if place is None:
-            continue
-        found = tails.interval(place, each)
-        if found.high <= most_us:
-            sure.append(key)
-        elif not found.low > most_us:
-            unsure.append(key)
-    return Holders(sure, unsure)

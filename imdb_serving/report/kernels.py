@@ -41,8 +41,8 @@ class Kernels:
     """Kernels for notebooks, as many as run at once, for the `with` block.
 
     A kernel whose notebook succeeded takes the next one, its namespace and history emptied; modules stay imported. One
-    whose notebook failed is ended. Kernels have a temporary folder of their own, because they do not always delete
-    their files.
+    whose notebook failed is ended at once. Kernels have a temporary folder of their own, because they do not always
+    delete their files.
     """
 
     def __init__(self) -> None:
@@ -73,8 +73,8 @@ class Kernels:
             else:
                 run_sync(kernel.start_kernel)(extra_arguments=ARGUMENTS, cwd=str(folder))
             yield kernel
-        except BaseException:
-            kernel.end()
+        except BaseException as error:
+            kernel.end(now=isinstance(error, Exception))  # a notebook that was interrupted may still be cleaning up
             raise
         self._free.append(kernel)
 
@@ -112,11 +112,12 @@ class OwnKernel(AsyncKernelManager):
     def reset(self) -> None:
         """Have the kernel forget the notebook that it ran; raise `RuntimeError` or `TimeoutError` when it does not."""
         self._disconnect()
+        if not run_sync(self.is_alive)():
+            raise RuntimeError("a kernel that was kept has died")
         client = self.blocking_client()
-        client.start_channels()
+        client.start_channels(iopub=False, stdin=False, hb=False, control=False)  # the reply is all that is read
         try:
-            client.wait_for_ready(timeout=RESET_SECONDS)
-            client.execute_interactive(RESET, silent=True, allow_stdin=False, timeout=RESET_SECONDS)
+            client.execute(RESET, silent=True, allow_stdin=False, reply=True, timeout=RESET_SECONDS)
         finally:
             client.stop_channels()
 

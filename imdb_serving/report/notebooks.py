@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import signal
 import sys
 from collections.abc import Mapping
@@ -90,7 +89,7 @@ def execute(
             raise NotebookError(f"{error.ename}: {error.evalue}") from error
 
 
-def _papermill() -> ModuleType:
+def _papermill() -> Any:
     """Import papermill without the grammar of internationalised addresses: no notebook has any to check.
 
     jsonschema leaves that check out where the module is missing; reading the grammar takes most of a second.
@@ -100,7 +99,9 @@ def _papermill() -> ModuleType:
     if left_out:
         modules[GRAMMAR] = None
     try:
-        return importlib.import_module("papermill")
+        import papermill  # noqa: PLC0415 - after its grammar has been left out
+
+        return papermill
     finally:
         if left_out:
             del modules[GRAMMAR]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from noisy_rows import rows_of
 
+from imdb_serving.analysis.choosing import holders
 from imdb_serving.analysis.noise import noise_of
-from imdb_serving.analysis.selection import Selection, holders, read_selection
+from imdb_serving.analysis.selection import Selection, read_selection
 from imdb_serving.errors import ConfigError
 
 
