@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import psutil
@@ -106,8 +107,25 @@ def process_tree(pids: Sequence[int]) -> list[psutil.Process]:
     for pid in pids:
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            found += [process, *process.children(recursive=True)]
+            found += [process, *_descendants(process)]
     return found
+
+
+def _descendants(process: psutil.Process) -> Iterator[psutil.Process]:
+    """Yield the children of a process, and theirs, as the kernel lists them.
+
+    Where it does not, psutil reads of every process of the machine who its parent is.
+    """
+    if not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
+        yield from process.children(recursive=True)
+        return
+    for listed in Path(f"/proc/{process.pid}/task").glob("*/children"):  # a child belongs to the thread that began it
+        with suppress(OSError):
+            for pid in listed.read_text().split():
+                with suppress(psutil.NoSuchProcess):
+                    child = psutil.Process(int(pid))
+                    yield child
+                    yield from _descendants(child)
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from imdb_serving.measurement.cpu_meter import CpuMeter
+import psutil
+
+from imdb_serving.measurement.cpu_meter import CpuMeter, process_tree
 
 PARENT = """
 import subprocess, sys
@@ -32,3 +34,40 @@ def test_the_front_is_told_apart_from_its_workers() -> None:
         parent.communicate(b"\n", timeout=20)
     assert usage.server_s > 0.5
     assert usage.front_s < 0.5 * usage.server_s
+
+
+FAMILY = """
+import subprocess, sys, threading
+more = [sys.executable, "-c", sys.argv[1]]
+one = subprocess.Popen(more, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+others = []
+def begin():  # a child belongs to the thread that began it, until that ends
+    others.append(subprocess.Popen(more, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+    others[0].stdout.readline()
+    print("ready", flush=True)
+    sys.stdin.readline()
+one.stdout.readline()
+thread = threading.Thread(target=begin)
+thread.start()
+thread.join()
+"""
+MEMBER = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_a_tree_has_the_children_of_every_thread_and_theirs() -> None:
+    command = [sys.executable, "-c", FAMILY, MEMBER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        found = process_tree([parent.pid])
+        wanted = psutil.Process(parent.pid).children(recursive=True)
+        parent.communicate(b"\n", timeout=20)
+    assert found[0].pid == parent.pid
+    assert len(found) == 5
+    assert set(found[1:]) == set(wanted)
+    assert process_tree([parent.pid]) == []
