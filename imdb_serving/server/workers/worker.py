@@ -332,8 +332,8 @@ class Worker:
             self._handover.report(UNREAD, passed.number)
         else:
             code, answer = self._work(passed.received_ns, question, passed.deadline_ns)
+            self._cells[OUTCOMES + code] += 1  # who has the answer finds it counted
             self._handover.report(RESULT, passed.number, code, answer)
-            self._cells[OUTCOMES + code] += 1
         self._cells[PASSED] = 0
 
 

@@ -309,6 +309,13 @@ def test_a_worker_that_answers_after_all_is_forgiven(
         assert server.units._tries[0].failed == 0
 
 
+def test_who_has_an_answer_finds_it_counted(carrier: kit.Carrier) -> None:
+    with running(carrier, 1) as it, connect(it.endpoint, timeout=30) as client:
+        for number in range(1, 1001):
+            client.predict({"words": [0]})
+            assert it.server.outcomes()["answered"] == number
+
+
 def test_what_the_machine_lacks_for_the_moment_is_no_fault_of_the_worker(
     carrier: kit.Carrier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
