@@ -166,7 +166,7 @@ def ensure_model(folder: Path, net: str) -> None:
     from imdb_serving.model.training import TrainingPlan, train_bundle
     from imdb_serving.text.reviews import load
 
-    print(f"no model at {folder}: training {net}, a minute or so, once", flush=True)
+    print(f"no model at {folder}: training {net}, half a minute or so, once", flush=True)
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
