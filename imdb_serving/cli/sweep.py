@@ -196,7 +196,7 @@ def _tell(params: SweepParams, folder: Path) -> int:
     share = f"{measuring / (measuring + rest):.0%} of the grid's time in timed windows"
     print(f"{plural(len(runs), 'grid run')}, {about(params, runs, rows)}, without environment and model; {share}")
     if params.search:
-        print("a search measures a third of that at most, and ends when the answer is shown")
+        print("a search measures about a third of that, and ends when the answer is shown")
     elif params.extra_rounds:
         more = [run for run in runs if run[0].round == 1] * params.extra_rounds
         time = about(msgspec.structs.replace(params, ladder_rounds=0), more, rows)
@@ -266,9 +266,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 @click.option("--fresh", is_flag=True, help="Measure all cells again, also those that are done.")
 @click.option("--dry-run", is_flag=True, help="Print how many cells there are and about how long they take.")
 @click.option("--also", multiple=True, metavar="YAML", help="One more entry of the file's `also`; may be repeated.")
-@click.option(
-    "--search", is_flag=True, help="Measure only what could still be the answer, a third of the grid at most."
-)
+@click.option("--search", is_flag=True, help="Measure only what could still be the answer, about a third of the grid.")
 @zone_option
 @select_option
 @figures_option

@@ -280,7 +280,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     measured twice, the A/A pair: what the two differ by is noise. `select` is what a cell is chosen by: `throughput`,
     `efficiency`, the least CPU time a request within 10 % of the best rate, or `p99: 20ms`, the most throughput whose
     p99 is shown to hold that. With `search` not all cells are measured in `rounds` rounds, but in up to twice as many
-    those that could still be the answer, a third of the cell rounds at most.
+    those that could still be the answer, about a third of the cell rounds.
     """
 
     mode: str | list[str] = "rpc"
