@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
@@ -23,15 +25,24 @@ sys.stdin.readline()
 """
 
 
-def test_the_front_is_told_apart_from_its_workers() -> None:
-    command = [sys.executable, "-c", PARENT, CHILD]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        meter = CpuMeter([parent.pid], [])
-        parent.stdout.readline()
-        usage = meter.read()
+@contextmanager
+def parent_of(*code: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has started others, or is about to; it ends behind the block."""
+    with subprocess.Popen([sys.executable, "-c", *code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        yield parent
         parent.communicate(b"\n", timeout=20)
+
+
+def ready(parent: subprocess.Popen[bytes]) -> None:
+    assert parent.stdout is not None
+    parent.stdout.readline()
+
+
+def test_the_front_is_told_apart_from_its_workers() -> None:
+    with parent_of(PARENT, CHILD) as parent:
+        meter = CpuMeter([parent.pid], [])
+        ready(parent)
+        usage = meter.read()
     assert usage.server_s > 0.5
     assert usage.front_s < 0.5 * usage.server_s
 
@@ -60,13 +71,10 @@ sys.stdin.readline()
 
 
 def test_a_tree_has_the_children_of_every_thread_and_theirs() -> None:
-    command = [sys.executable, "-c", FAMILY, MEMBER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        parent.stdout.readline()
+    with parent_of(FAMILY, MEMBER) as parent:
+        ready(parent)
         found = process_tree([parent.pid])
         wanted = psutil.Process(parent.pid).children(recursive=True)
-        parent.communicate(b"\n", timeout=20)
     assert found[0].pid == parent.pid
     assert len(found) == 5
     assert set(found[1:]) == set(wanted)
