@@ -19,7 +19,7 @@ import msgspec
 from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.choice import ZONE
 from imdb_serving.analysis.noise import unsettled
-from imdb_serving.analysis.search import Search, Step
+from imdb_serving.analysis.search import LOOKS, Search, Step
 from imdb_serving.analysis.sequential import FIRST_LOOK
 from imdb_serving.cell import AA_REPEAT, GRID, Cell, Row, plural
 from imdb_serving.config import at_home, check_output, project_root
@@ -97,7 +97,7 @@ class Sweep:
         self._planned = planned_rounds(params, folder.name, new_run(), folder.parent)
         self._runs = next(self._planned)
         self._in_turn, self._zone = in_turn, zone
-        self._lock, self._spent_s, self._looks = threading.Lock(), 0.0, 0
+        self._lock, self._spent_s = threading.Lock(), 0.0
         self._contexts: dict[tuple[object, ...], Round] = {}
         self._searched: list[list[str]] = []
         self.keys = {self._context(one).row(cell).key: cell for one in self._runs for cell in one.cells()}
@@ -152,7 +152,7 @@ class Sweep:
                 self._searched.append(step.keys)
             self.rounds = number
             self._runs += self._round_of(whole, set(step.keys) | (others if number <= FIRST_LOOK else set()))
-            self._write_plan(search.looks)
+            self._write_plan()
             self._say(f"search: round {number} of at most {search.looks}, {plural(len(step.keys), 'cell')}")
             self._measure_left()
             whole = next(self._planned)
@@ -208,8 +208,7 @@ class Sweep:
             f"{plural(rounds, 'round')}{done}, {about(self.params, left, self.ledger.rows())}, to {self.folder}"
         )
 
-    def _write_plan(self, looks: int = 0) -> None:
-        self._looks = looks or self._looks
+    def _write_plan(self) -> None:
         made = Plan(
             run=self.run,
             rounds=self.rounds,
@@ -217,7 +216,7 @@ class Sweep:
             file=self._file,
             spent_s=self._spent_s,
             select=str(self.params.selection),
-            looks=self._looks,
+            looks=LOOKS * self.params.rounds if self.params.search else 0,
             searched=self._searched,
         )
         write_plan(self.folder, made)

@@ -75,9 +75,14 @@ class Findings:
         return read_plan(self.folder)
 
     @property
+    def looks(self) -> int:
+        """The most rounds of a search; 0 where all cells were measured."""
+        return self.plan.looks if self.plan else 0
+
+    @property
     def command(self) -> str:
         """What measured the sweep."""
-        search = " --search" if self.plan and self.plan.looks else ""
+        search = " --search" if self.looks else ""
         return f"imdb-serving sweep {self.plan.file if self.plan else 'FILE'}{search}"
 
     @cached_property
@@ -135,9 +140,7 @@ class Findings:
     @cached_property
     def confidence(self) -> float:
         """That of a choice: 95 %, or what a look of a search needs, so that all of them together have that."""
-        if self.plan is None or not self.plan.looks:
-            return CONFIDENCE
-        return confidence_at(self.plan.rounds, self.plan.looks)
+        return confidence_at(self.plan.rounds, self.looks) if self.plan and self.looks else CONFIDENCE
 
     @cached_property
     def choice(self) -> Choice | None:
@@ -214,22 +217,17 @@ class Findings:
     @property
     def together(self) -> str:
         """For which comparisons together the confidence of a choice holds, in words."""
-        return "all cells and rounds together" if self._searched is not None else "all cells together"
-
-    @property
-    def _searched(self) -> int | None:
-        if self.plan is None or not self.plan.looks:
-            return None
-        return sum(cell.series == GRID for cell in self.plan.keys.values())
+        return "all cells and rounds together" if self.looks else "all cells together"
 
     def certainty(self) -> Certainty:
         """Return how sure the sweep is."""
         effects = list(self.noise.effects.values())
+        planned = self.plan.keys.values() if self.plan else ()
         shaky = self.cells[self.cells["key"].isin(list(self.noise.unstable))]
         return Certainty(
             rounds=self.rounds,
             cells=int(self.grid["key"].nunique()),
-            searched=self._searched,
+            searched=sum(cell.series == GRID for cell in planned) if self.looks else None,
             valid=int(self.cells["valid"].sum()),
             unstable=[place_of(cell) for _, cell in shaky.iterrows()],
             noise=math.expm1(self.noise.spread) if self.noise.known else None,

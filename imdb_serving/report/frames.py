@@ -144,7 +144,7 @@ MOST_CURVES = 24
 """More curves than these cannot be told apart in charts."""
 
 
-def chief(cells: pd.DataFrame, beside: int = 1) -> pd.DataFrame:
+def charted(cells: pd.DataFrame, beside: int = 1) -> pd.DataFrame:
     """Return the cells of the curves that charts draw: all, or those of the best server counts and some `beside` them.
 
     The best of a line and panel is that of the highest throughput; so many fewer and more are drawn with it.

@@ -96,6 +96,6 @@ def _more_rounds(found: Findings, choice: Choice) -> str:
     if choice.rounds is None:
         return f"More than {MOST_ROUNDS} rounds would be needed: measure on a quieter machine, or allow more (--zone)."
     rounds = max(choice.rounds, found.rounds + 1)
-    if found.plan and found.plan.looks:
+    if found.looks:
         rounds = -(-rounds // LOOKS)  # those of the grid, of which a search has a multiple
     return f"About {rounds} rounds would: `{found.command} --rounds {rounds}`."

@@ -30,8 +30,7 @@ class Report:
         """Read the newest run in a sweep's folder; raise `DataError` when there is none.
 
         `zone` is the shortfall from the best that is indifferent, as a share of the best. `select` is what a cell is
-        chosen by, by default what the sweep's file says. With `figures` every chart is
-        written as PNG, SVG and PDF too.
+        chosen by, by default what the sweep's file says. With `figures` every chart is written as PNG, SVG and PDF too.
         """
         self.folder = Path(str(folder))
         self.rows = frames.load(self.folder)
@@ -39,7 +38,7 @@ class Report:
         self._drawings = Drawings(self.folder, figures=figures)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
         tables.write_cells(self.rows, self.folder / "cells.csv")
-        self._chief = frames.chief(self.cells)
+        self._charted = frames.charted(self.cells)
         self._verdict = verdict.verdict(self.rows, self.folder, zone, select)
         verdict.save(self._verdict, self.folder)
 
@@ -70,15 +69,15 @@ class Report:
 
     def time(self) -> Part:
         """Return the time of a client's share against threads."""
-        return self._charts("time-vs-threads", "Time against threads", threads.time, self._chief)
+        return self._charts("time-vs-threads", "Time against threads", threads.time, self._charted)
 
     def throughput(self) -> Part:
         """Throughput against threads, with bounds and the law."""
-        return self._charts("throughput-vs-threads", "Throughput against threads", threads.throughput, self._chief)
+        return self._charts("throughput-vs-threads", "Throughput against threads", threads.throughput, self._charted)
 
     @property
     def _left_out(self) -> str:
-        return frames.left_out(self.cells, self._chief)
+        return frames.left_out(self.cells, self._charted)
 
     def overview(self) -> Part:
         """Return the heat map and which curves are drawn, where there are more of them than can be told apart."""
@@ -95,7 +94,7 @@ class Report:
 
     def stages(self) -> Part:
         """Return the mean time of each stage of a request."""
-        return self._charts("stages", "Where a request's time goes", bars.stages, frames.chief(self.cells, beside=0))
+        return self._charts("stages", "Where a request's time goes", bars.stages, frames.charted(self.cells, beside=0))
 
     def timeline(self) -> Part:
         """One request of the recommended cell, stage by stage."""
@@ -106,7 +105,7 @@ class Report:
 
     def latency(self) -> Part:
         """Return the share of requests that were answered by when."""
-        return self._charts("latency", "Latency distribution", latency.ecdf, self._chief)
+        return self._charts("latency", "Latency distribution", latency.ecdf, self._charted)
 
     def ladder(self) -> Part:
         """Return what each rung of the overhead ladder adds."""
@@ -158,21 +157,23 @@ class Report:
         ours, theirs = tables.format_published, tables.format_reference
         name = "Ours, in the published columns (medians over the rounds)"
         parts = [
-            page.folded(name, ours(tables.published_columns(self._chief))),
+            page.folded(name, ours(tables.published_columns(self._charted))),
             page.folded("The published RPC table", theirs(tables.published_rpc())),
         ]
         if tables.has_http(self.cells):
-            table = ours(tables.flask_columns(self._chief))
+            table = ours(tables.flask_columns(self._charted))
             parts.append(page.folded("Ours over Flask, in the published columns", table))
         return page.joined([*parts, page.folded("The published Flask table", theirs(tables.published_flask()))])
 
     def limits(self) -> Part:
         """Return what limits each cell, and the bounds and the law of each curve."""
-        curve = costs.curves(self.rows, self._chief, self.folder)
+        curve = costs.curves(self.rows, self._charted, self.folder)
         return page.joined(
             [
                 page.text(self._left_out),
-                page.folded("What limits each cell", costs.of_cells(self._chief, frames.cores(self.rows, self.folder))),
+                page.folded(
+                    "What limits each cell", costs.of_cells(self._charted, frames.cores(self.rows, self.folder))
+                ),
                 page.folded("Bounds and the law of each curve", costs.of_curves(curve)),
             ]
         )

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def test_the_map_of_all_stands_first_and_few_curves_are_drawn(report: Report) -> None:
     assert len(report.cells) == len(WAYS) * len(SERVERS) * len(CLIENTS) == 1008
-    shown = frames.chief(report.cells)
+    shown = frames.charted(report.cells)
     curves = shown.drop_duplicates(["line", "panel", "threads"])
     assert len(WAYS) <= len(curves) <= 3 * len(WAYS)
     best = report.cells.sort_values("throughput").groupby(["line", "panel"]).tail(1)
@@ -54,5 +54,5 @@ def test_a_small_grid_has_all_its_curves(tmp_path: Path) -> None:
     write_sweep(tmp_path, truth_of(), Noise(0.03, 2), 1)
     report = Report(tmp_path)
     assert report.overview() is None
-    assert len(frames.chief(report.cells)) == len(report.cells)
+    assert len(frames.charted(report.cells)) == len(report.cells)
     assert "<figure" in report.heat_map()._repr_html_()
