@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import io
+import mmap
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from time import perf_counter_ns
@@ -74,6 +76,37 @@ class Refused(Exception):
         self.status, self.detail = status, detail
 
 
+LARGE_BODY = 1 << 20
+
+
+class _Parts:
+    """The parts of a body, `most` bytes at most, one behind the other.
+
+    A large body has memory of its own, which is taken from the system as it is written. Growing it within the heap
+    would leave holes there, of up to twice its size.
+    """
+
+    def __init__(self, first: bytes, most: int) -> None:
+        self._most, self._size = most, 0
+        self._memory: io.BytesIO | mmap.mmap = io.BytesIO()
+        self.add(first)
+
+    def add(self, part: bytes) -> None:
+        if isinstance(self._memory, io.BytesIO) and self._size + len(part) > LARGE_BODY:
+            with suppress(OSError):  # a process may be allowed no more: then it stays in the heap
+                own = mmap.mmap(-1, self._most)
+                own.write(self._memory.getbuffer())
+                self._memory = own
+        self._memory.write(part)
+        self._size += len(part)
+
+    def whole(self) -> bytes:
+        if isinstance(self._memory, io.BytesIO):
+            return self._memory.getvalue()  # no second copy
+        with self._memory as own:
+            return own[: self._size]
+
+
 class RequestParser:
     """Reads one connection's bytes.
 
@@ -94,7 +127,7 @@ class RequestParser:
         self._request = HttpRequest()
         self.url: list[bytes] = []
         self._body = b""
-        self._parts: io.BytesIO | None = None  # of a body that comes in several: its value is no second copy
+        self._parts: _Parts | None = None  # of a body that comes in several
         self._body_size = 0
         # Bytes read for this request, and since the last one of its body; those of the read in which it began, or in
         # which that one came, are not among them.
@@ -249,9 +282,8 @@ class RequestParser:
             self._body = body
         else:
             if self._parts is None:
-                self._parts = io.BytesIO()
-                self._parts.write(self._body)
-            self._parts.write(body)
+                self._parts = _Parts(self._body, self._max_body)
+            self._parts.add(body)
         self._body_size += len(body)
         self._since_body = 0
         self.awaits_continue = False
@@ -261,7 +293,7 @@ class RequestParser:
         if self._upgrades:
             return
         request = self._request
-        request.body = self._body if self._parts is None else self._parts.getvalue()
+        request.body = self._body if self._parts is None else self._parts.whole()
         request.keep = self._parser.should_keep_alive()
         request.received_ns = perf_counter_ns()
         self.requests.append(request)

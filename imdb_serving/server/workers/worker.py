@@ -67,7 +67,10 @@ from imdb_serving.server.workers.scoreboard import (
 
 log = logging.getLogger(__name__)
 
-CHUNK, MOST_READ = 1 << 16, 1 << 20
+CHUNK = 1 << 16
+MOST_REST = 1 << 20
+"""Of the rest of a request, so many bytes are read by a worker: it copies them. What is larger the supervisor reads."""
+
 FAULT_SECONDS = 0.1
 CLOCK_TRIES, APART_NS = 3, 2_000
 CLOCKS_NS = 10_000_000
@@ -229,7 +232,7 @@ class Worker:
             data = b""
         try:
             question = self._carrier.read(data)
-            if question is None and not self._peek and self._carrier.missing(data) > 0:
+            if question is None and not self._peek and 0 < self._carrier.missing(data) <= MOST_REST:
                 data = self._with_rest(connection, data)
                 question = self._carrier.read(data)
         except Exception:  # a fault of ours: what was read goes to the supervisor, and is not lost
@@ -266,7 +269,7 @@ class Worker:
         """Return a request with what has arrived of its rest; nobody waits for more."""
         whole, missing = bytearray(data), self._carrier.missing(data)
         with suppress(OSError):
-            while missing > 0 and (part := connection.recv(min(missing, MOST_READ))):
+            while missing > 0 and (part := connection.recv(missing)):
                 whole += part
                 missing -= len(part)
         return bytes(whole)
