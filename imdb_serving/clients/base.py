@@ -47,10 +47,11 @@ class Client(ABC):
         `feed` has `words`, a list of word ids or a text, and for `acc` and `cost` a `label`, 0 or 1. Returns one
         array a fetch name: `prediction` [2] (negative, positive), `acc` [1], `cost` [1].
         """
-        outputs = dict(self.call(make_request((feed,), fetch)).outputs)
-        for name, values in outputs.items():
-            outputs[name] = values[0]
-        return outputs
+        outputs = self.call(make_request((feed,), fetch)).outputs
+        if len(outputs) == 1:  # as most requests have it
+            ((name, values),) = outputs.items()
+            return {name: values[0]}
+        return {name: values[0] for name, values in outputs.items()}
 
     def predict_batch(self, feeds: Sequence[Feed], fetch: Sequence[str] = ("prediction",)) -> list[dict[str, Array]]:
         """Predict several samples in one request; returns what `predict` does, a sample each, in order."""
@@ -79,11 +80,14 @@ class ConnectedClient(Client):
         self._closing = False
 
     def call(self, request: Request) -> Reply:
-        self._acquire()
+        if self._process != os.getpid() or not self._use.acquire(blocking=False):  # `_acquire`, without its cost
+            self._acquire()
         try:
             return self._call(request)
         finally:
-            self._release()
+            self._use.release()
+            if self._closing:
+                self._close_if_unused()
 
     def hello(self) -> ServerInfo:
         """Ask the server who it is: engine, worker count, feed and fetch names."""

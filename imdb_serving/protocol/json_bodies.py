@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import orjson
 
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import (
@@ -39,6 +40,7 @@ MAX_BODY_BYTES = 16 << 20
 _UNREADABLE = (msgspec.MsgspecError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 _encode = msgspec.json.Encoder().encode
+_encode_array, NUMPY = orjson.dumps, orjson.OPT_SERIALIZE_NUMPY
 _decode = msgspec.json.Decoder().decode
 
 
@@ -114,6 +116,13 @@ def _samples(message: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
 
 def encode_request(request: Request) -> bytes:
     """Return the body of a request: one sample in the published form, several as lists."""
+    if request.samples == len(request.feed) == 1:
+        ((name, tensor),) = request.feed.items()
+        if tensor.lengths == tensor.values.shape and not tensor.text:  # one review as word ids, what most are
+            try:
+                return _encode_array({name: tensor.values, "fetch": request.fetch}, None, NUMPY)
+            except TypeError:  # an array that is not laid out in a row
+                pass
     feed = {name: _values(tensor) for name, tensor in request.feed.items()}
     if request.samples == 1:
         feed = {name: values[0] for name, values in feed.items()}
@@ -137,6 +146,8 @@ def encode_reply(reply: Reply, form: Form) -> bytes:
 
 def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
     """Return the outputs in a body, the sample as first axis; raise `RemoteFailure` for what is no answer."""
+    if samples == 1 and (flat := _flat_reply(body)) is not None:
+        return flat
     try:
         with np.errstate(over="raise"):  # a number beyond float32 is no answer of ours, and no warning either
             outputs = {name: np.asarray(values, dtype=np.float32) for name, values in dict(_decode(body)).items()}
@@ -147,6 +158,24 @@ def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
     if any(values.ndim == 0 or len(values) != samples for values in outputs.values()):
         raise RemoteFailure(f"the server's answer does not hold {samples} samples")
     return dict(outputs)
+
+
+_read_flat = msgspec.json.Decoder(dict[str, list[float]]).decode
+LARGEST = 3e38
+"""Less than the largest float32."""
+
+
+def _flat_reply(body: bytes) -> dict[str, Array] | None:
+    """Return the outputs of one sample when each is a list of numbers, as most are; None for any other body."""
+    outputs: dict[str, Array] = {}
+    try:
+        for name, numbers in _read_flat(body).items():
+            if not -LARGEST < min(numbers) <= max(numbers) < LARGEST:
+                return None
+            outputs[name] = np.array((numbers,), np.float32)
+    except _UNREADABLE:
+        return None
+    return outputs
 
 
 def encode_problem(status: int, title: str, detail: str, code: str) -> bytes:

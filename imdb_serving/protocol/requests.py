@@ -19,6 +19,8 @@ Feed = Mapping[str, Any]
 
 def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
     """Gather the samples' values into one tensor a feed name; raise `BadRequest` for values that cannot be sent."""
+    if type(feeds) is tuple and len(feeds) == 1 and (plain := _plain_request(feeds[0], fetch)) is not None:
+        return plain
     if not feeds:
         raise BadRequest("a request needs at least one sample")
     if isinstance(fetch, str):
@@ -32,16 +34,27 @@ def make_request(feeds: Sequence[Feed], fetch: Sequence[str]) -> Request:
     if len(feeds) == 1:
         tensors = {}
         for name, value in feeds[0].items():
-            if type(value) is np.ndarray and value.dtype is INT64 and value.ndim == 1 and name != "label":
-                tensors[name] = Tensor(value, value.shape)  # word ids as most clients send them, taken as they are
-            else:
-                tensors[name] = _gather(name, [value])
+            tensors[name] = Tensor(value, value.shape) if _is_plain(name, value) else _gather(name, [value])
         return Request(tensors, tuple(fetch), 1)
     names = feeds[0].keys()
     if any(feed.keys() != names for feed in feeds):
         raise BadRequest("all samples of a batch must have the same feed names")
     tensors = {name: _gather(name, [feed[name] for feed in feeds]) for name in names}
     return Request(tensors, tuple(fetch), len(feeds))
+
+
+def _plain_request(feed: Feed, fetch: Sequence[str]) -> Request | None:
+    """Return the request of one feed of word ids, which most are; None for any other."""
+    if type(feed) is dict and len(feed) == 1 and type(fetch) is tuple and 0 < len(fetch) <= MAX_FEEDS:
+        ((name, value),) = feed.items()
+        if _is_plain(name, value):
+            return Request({name: Tensor(value, value.shape)}, fetch, 1)
+    return None
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Tell whether a value is word ids as most clients send them, which are taken as they are."""
+    return type(value) is np.ndarray and value.dtype is INT64 and value.ndim == 1 and name != "label"
 
 
 def _gather(name: str, values: Sequence[Any]) -> Tensor:

@@ -88,8 +88,8 @@ def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
 def test_the_connection_is_kept_and_sends_at_once(null_http: ServerProcess) -> None:
     with HttpClient(null_http.endpoint, timeout=10) as client:
         client.hello()
-        assert client._socket is not None
-        connection = client._socket.connection
+        assert client._connection._socket is not None
+        connection = client._connection._socket.connection
         port = connection.getsockname()
         for number in range(50):
             if number % 10:
@@ -97,7 +97,7 @@ def test_the_connection_is_kept_and_sends_at_once(null_http: ServerProcess) -> N
             else:
                 with pytest.raises(BadRequest):
                     client.predict(http.SAMPLE, ["nothing"])
-        assert client._socket.connection is connection
+        assert client._connection._socket.connection is connection
         assert connection.getsockname() == port
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert connection.fileno() == -1

@@ -244,8 +244,8 @@ def test_an_interrupted_request_leaves_no_answer_for_the_next_one() -> None:
 
     with http.fake_server(script) as endpoint, HttpClient(endpoint, timeout=5) as client:
         assert client.predict(http.SAMPLE)["prediction"].tolist() == [0, 0]
-        assert client._socket is not None
-        client._socket.recv = interrupt  # the request is sent, its answer not yet read
+        assert client._connection._socket is not None
+        client._connection._socket.recv = interrupt  # the request is sent, its answer not yet read
         with pytest.raises(KeyboardInterrupt):
             client.predict(http.SAMPLE)
         assert client.predict(http.SAMPLE)["prediction"].tolist() == [1, 0]

@@ -178,8 +178,8 @@ def test_both_ends_of_every_connection_send_at_once() -> None:
     with http.own_server(sleeper) as server, HttpClient(server.url, timeout=10) as client:
         client.hello()
         (connection,) = server.listener.connections.values()
-        assert client._socket is not None
-        for end in (connection.socket, client._socket.connection):
+        assert client._connection._socket is not None
+        for end in (connection.socket, client._connection._socket.connection):
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 

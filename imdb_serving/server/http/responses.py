@@ -131,14 +131,14 @@ def base_environ(host: str, port: int) -> dict[str, Any]:
 
 def response(status: str, headers: Headers, body: bytes, request: HttpRequest) -> bytes:
     """Return a response's bytes, with the headers that are the server's to set."""
-    lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time()))}"]
     length = str(len(body))
+    lines = [f"HTTP/1.1 {status}", f"Date: {_date(int(time()))}", ""]
     for name, value in headers:
         if (lowered := name.lower()) not in {"connection", "content-length"}:
             lines.append(f"{name}: {value}")
         elif lowered == "content-length" and request.method == "HEAD":
             length = value  # of what GET would answer; the application leaves that out
-    lines.append(f"Content-Length: {length}")
+    lines[2] = f"Content-Length: {length}"
     if not request.keep:
         lines.append("Connection: close")
     elif request.version == "1.0":
