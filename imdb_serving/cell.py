@@ -33,6 +33,9 @@ PLACEMENTS = (SHARED, APART, SPREAD)
 LOCAL_MODES = ("bare", "inproc", "inproc-json")
 """Ways without a server: the engine alone; the ops around it; these behind JSON bodies that nobody sends."""
 
+FOREIGN = "http"
+"""The mode of a server of someone else."""
+
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is measured. Two measurements with equal cells are repeats of one; anything else is another cell.
@@ -40,14 +43,16 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     `rate` is the offered load in requests a second, 0 where arrivals have none. `endpoint` is the address's scheme.
     `service` is what the simulated engine is told to sleep, `pipeline` one's own as `module:function`; both empty
     elsewhere. `server_processes` is in how many processes the worker threads are, 1 where workers are processes
-    themselves. `samples` are all that the clients send together, as often as there are `passes`; `words` is the length
-    of each where reviews are made up, 0 for real ones. `placement` says on which machines of a cluster server and
-    clients are, empty where there is none; each of the `server_nodes` has `server_threads` workers, and `client_nodes`
-    have clients alone.
+    themselves. `server` is what a server of someone else is called (mode `http`); `engine` is empty there, unless it
+    runs one of ours. `samples` are all that the clients send together, as often as there are `passes`; `words` is the
+    length of each where reviews are made up, 0 for real ones. `placement` says on which machines of a cluster server
+    and clients are, empty where there is none; each of the `server_nodes` has `server_threads` workers, and
+    `client_nodes` have clients alone.
     """
 
     series: str = GRID
     mode: str = "rpc"
+    server: str = ""
     engine: str = "paddle"
     net: str = "cnn"
     model: str = ""
@@ -83,7 +88,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def slug(self) -> str:
         """A file name for this cell, which tells a reader most and no other cell has."""
         words = [self.series] if self.series != GRID else []
-        words += [self.mode, self.engine, f"s{self.server_threads}", f"c{self.client_threads}", self.key]
+        words += [
+            self.mode,
+            *filter(None, [self.server, self.engine]),
+            f"s{self.server_threads}",
+            f"c{self.client_threads}",
+            self.key,
+        ]
         return re.sub(r"[^\w.-]+", "-", "-".join(words))
 
     def without(self, *fields: str) -> Cell:
@@ -206,10 +217,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     `residual_us` is the median of |total - sum of its stages|, `unexplained_us` that of what `client_infer` spends
     outside its stages; `in_flight` the mean number of requests under way, for Little's law. In an open loop latencies
     run from the intended send time, `service_*` from the real one. `front_cpu_us` is what of `server_cpu_us` the
-    process takes to which clients connect, its children's not counted. `foreign_cores` and `steal_cores` are what
-    others on this machine, and the hypervisor, took of the cores meanwhile; `throttled_s` is for how long a quota of
-    CPU time had this process's groups wait, None without a quota; `of_ceiling` is the rate as a share of what these
-    clients can send at most.
+    process takes to which clients connect, its children's not counted; `server_memory_mib` is the memory of all its
+    processes. `foreign_cores` and `steal_cores` are what others on this machine, and the hypervisor, took of the cores
+    meanwhile; `throttled_s` is for how long a quota of CPU time had this process's groups wait, None without a quota;
+    `of_ceiling` is the rate as a share of what these clients can send at most.
     """
 
     wall_s: float = 0.0
@@ -232,6 +243,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     server_cpu_us: float | None = None
     front_cpu_us: float | None = None
     client_cpu_us: float | None = None
+    server_memory_mib: float | None = None
     foreign_cores: float | None = None
     steal_cores: float | None = None
     throttled_s: float | None = None

@@ -69,6 +69,20 @@ class RemoteFailure(ServingError):
     code = "internal"
 
 
+UNREADABLE, REDIRECT = "unreadable", "redirect"
+"""Kinds of what a server of someone else can answer, beside `status 503` and the like."""
+
+
+class UnexpectedAnswer(ServingError):
+    """A server of someone else answered with what is no answer; `code` is the kind."""
+
+    code = "unexpected"
+
+    def __init__(self, message: str, code: str = "unexpected") -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class ServerStartError(ServingError):
     """A server could not start: port taken, worker failed, no model."""
 

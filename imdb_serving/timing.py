@@ -103,6 +103,9 @@ CLIENT_STAGES = ("encode", "send", "queue", "parse", "handover", "op0", "op1", "
 WAYS, NETWORK = ("send", "reply"), "network"
 """The journeys, and what they are called together where the clocks of two hosts are too far off to tell them apart."""
 
+REMOTE = "remote"
+"""All between a request's last byte and its answer's, where a server of someone else tells no more."""
+
 STAGES = ("prepro", *CLIENT_STAGES, "postpro")
 """All parts of a request's `total`."""
 

@@ -7,8 +7,9 @@ the limits come from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 
-from imdb_serving.cell import CLOSED, LOCAL_MODES, OFFLINE, Finding, Row
+from imdb_serving.cell import CLOSED, FOREIGN, LOCAL_MODES, OFFLINE, Finding, Row
 
 OF_CEILING = 0.7
 STAGES_SHARE, STAGES_US = 0.01, 50.0
@@ -38,13 +39,22 @@ def errors(row: Row) -> Iterator[Finding]:
 
 
 def answers(row: Row) -> Iterator[Finding]:
-    """Tell of answers that are not the bare engine's: wrong answers are no speed."""
-    if row.difference is not None and not row.difference <= TOLERANCE:
-        yield Finding(
-            "answers",
-            f"an answer is {row.difference:.1e} from the bare engine's, more than {TOLERANCE:g}",
+    """Tell of answers that are not the bare engine's, or not the first one to the same: wrong answers are no speed."""
+    if row.difference is None or row.difference <= TOLERANCE:
+        return
+    far = f"an answer is {row.difference:.1e} from" if row.difference < inf else "an answer is another than"
+    if row.cell.mode != FOREIGN:
+        whose, remedy = (
+            "the bare engine's",
             "a worker computes something else: restart the server, check the model's files",
         )
+    elif row.cell.engine:
+        whose = "the bare engine's"
+        remedy = "if the server runs a model of its own, leave `engine` out; else check `answer` and the model's files"
+    else:
+        whose = "the first one to the same input"
+        remedy = "have the server answer alike whatever else it does, or name in `answer` what does not change"
+    yield Finding("answers", f"{far} {whose}, more than {TOLERANCE:g}", remedy)
 
 
 def stages(row: Row) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from imdb_serving.analysis.intervals import certified
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.load.workload import Result
-from imdb_serving.timing import NETWORK, WAYS
+from imdb_serving.timing import NETWORK, REMOTE, WAYS
 
 PUBLISHED_COLUMNS = ("prepro", "client_infer", "op0", "op1", "op2", "postpro", "total")
 """The columns of the published tables, in their order."""
@@ -195,7 +195,7 @@ def serving_seconds(row: Any, stages: Sequence[str]) -> Any:
     return sum(row[f"{name}_s"] for name in ops) * row["client_threads"]
 
 
-NOT_SERVING = ("encode", *WAYS, NETWORK, "queue", "parse", "decode")
+NOT_SERVING = ("encode", *WAYS, NETWORK, REMOTE, "queue", "parse", "decode")
 """The stages of `client_infer` that are no op and not the way to one."""
 
 

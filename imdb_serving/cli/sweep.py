@@ -154,14 +154,13 @@ class _Notebooks:
 
     def execute(self, params: GridParams) -> None:
         """Execute the notebook of one run."""
-        from imdb_serving.cell import plural
+        from imdb_serving.experiment.grid import run_words
         from imdb_serving.experiment.plan import run_name
         from imdb_serving.report.notebooks import execute_grid
 
         bar = self._bar
         assert bar is not None  # noqa: S101 - `progress` has been entered
-        threads = plural(params.server_threads, "server thread")
-        words = f"round {params.round}, {params.mode}, {params.engine}, {threads}"
+        words = f"round {params.round}, {run_words(params)}"
         bar.set_postfix_str(words)
         begun = monotonic()
         try:
@@ -233,7 +232,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     Raises `ConfigError` without Ray, without a cluster, or without enough nodes.
     """
     from imdb_serving.cluster.deployment import ClusterDeployment
-    from imdb_serving.experiment.grid import inputs
+    from imdb_serving.experiment.grid import inputs_of
     from imdb_serving.experiment.plan import plan
     from imdb_serving.measurement.inputs import model_id
     from imdb_serving.measurement.parameters import model_folder
@@ -253,7 +252,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     for line in deployment.unlike(folder, next(iter(models)), most):
         _say(line)
     for run in {(run.server.engine, run.server.model, run.pipeline): run for run in runs}.values():
-        inputs(run, folder)  # or the first notebooks would compute them, beside a node that measures
+        inputs_of(run, folder)  # or the first notebooks would compute them, beside a node that measures
     return deployment
 
 

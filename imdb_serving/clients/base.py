@@ -33,6 +33,9 @@ class Client(ABC):
     def hello(self) -> ServerInfo:
         """Ask the server for its `ServerInfo`; also a check that it answers."""
 
+    def rest(self) -> None:  # noqa: B027 - most clients have nothing to do
+        """Do what is due when no request follows for a while."""
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the client holds; it cannot be used afterwards."""

@@ -215,6 +215,10 @@ class HttpConnection:
             raise self._unavailable("it closed the connection without an answer")
         return answer
 
+    def _connected(self, timeout: float) -> KernelTimedSocket:
+        self._socket = KernelTimedSocket(socket.create_connection(self._address, timeout))
+        return self._socket
+
     def is_lost(self) -> bool:
         """Tell whether the connection is known to be of no use any more."""
         return self._socket is not None and self._socket.is_readable()
@@ -227,10 +231,7 @@ class HttpConnection:
 
     def _send(self, message: bytes, timeout: float, deadline_ns: int) -> Answer | None:
         """Send and receive on the one connection; returns None when it was closed before an answer began."""
-        connection = self._socket
-        if connection is None:
-            left = max(0.001, (deadline_ns - perf_counter_ns()) / 1e9)
-            self._socket = connection = KernelTimedSocket(socket.create_connection(self._address, left))
+        connection = self._socket or self._connected(max(0.001, (deadline_ns - perf_counter_ns()) / 1e9))
         size = len(message)
         data = None
         try:

@@ -117,9 +117,15 @@ register(
 register(EngineFacts("none", "answers at once", "imdb_serving.engines.stand_ins:make_none", releases_lock=True))
 
 
+NOT_OURS = EngineFacts("", "of a server that is not ours", "", releases_lock=True)
+"""In place of an engine, where a server runs one that is not known here."""
+
+
 def facts_of(name: str) -> EngineFacts:
-    """Return an engine's facts; raise `ConfigError` with the nearest name for an unknown one."""
+    """Return an engine's facts, `NOT_OURS` for no name; raise `ConfigError` with the nearest for an unknown one."""
     name = engine_name(name)
+    if not name:
+        return NOT_OURS
     if name not in ENGINES:
         raise ConfigError(f"unknown engine {name!r}{did_you_mean(name, ENGINES)}")
     return ENGINES[name]

@@ -8,26 +8,36 @@ that a request takes of a client: with a server that costs nothing the clients w
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from math import nan
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from imdb_serving.cell import CALIBRATION, CLOSED, LOCAL_MODES, OK, Cell, Row, plural
+from imdb_serving.cell import CALIBRATION, CLOSED, FOREIGN, LOCAL_MODES, OK, Cell, Row, digest, plural
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
-from imdb_serving.load.closed_loop import ClientRecord
+from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
+from imdb_serving.measurement import foreign
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
-from imdb_serving.measurement.measure import Probabilities, Round, Session, Target, client_ceiling, measure, row_key
+from imdb_serving.measurement.measure import (
+    Probabilities,
+    Round,
+    Session,
+    Target,
+    client_ceiling,
+    measure,
+    review_workload,
+    row_key,
+)
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL
 
@@ -48,6 +58,8 @@ def ceilings(params: GridParams, context: Round, ledger: Ledger, deployment: Dep
         return {}
     null = calibration(params)
     who = identity(context.cards, "", params.seed)
+    if params.mode == FOREIGN:
+        who = digest(who, params.description)
     wanted = {row_key(cell, who): cell for cell in null.cells()}
     known = {row.key: row for row in ledger.rows() if row.key in wanted and row.answered}
     if missing := [cell.client_threads for cell in wanted.values() if row_key(cell, who) not in known]:
@@ -78,8 +90,8 @@ def calibration(params: GridParams) -> GridParams:
 
 
 def _calibrate(null: GridParams, context: Round, who: str, ledger: Ledger, deployment: Deployment) -> list[Row]:
-    lines = measurement_lines(null.samples, null.seed, vocabulary_of(null))
-    context = replace(context, number=1, identity=who, lines=lines)
+    lines, workload = _to_send(null)
+    context = replace(context, number=1, identity=who, lines=lines, workload=workload)
     rows = []
     with ExitStack() as stack:
         target = deployment.start_server(null, stack)
@@ -141,17 +153,14 @@ class GridRun:
         """Start the clients for the block; meanwhile read the reviews and ask the bare engine for its answers."""
         clients = Clients(self.params, self._deployment)
         with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(inputs, self.params, self.ledger.folder)
+            reading = reader.submit(inputs_of, self.params, self.ledger.folder)
             clients.start(server)
             try:
-                lines, reference = reading.result()
+                inputs = reading.result()
                 self.context = replace(
-                    self.context,
-                    nodes=self._deployment.nodes,
-                    lines=lines,
-                    reference=reference,
-                    ceilings=server.ceilings,
+                    self.context, nodes=self._deployment.nodes, ceilings=server.ceilings, **inputs._asdict()
                 )
+                self._warm_up(clients)
                 self._say_ready()
                 yield clients
             except BaseException as error:
@@ -201,6 +210,18 @@ class GridRun:
     def _calibrate(self) -> dict[int, float]:
         return ceilings(self.params, self.context, self.ledger, self._deployment)
 
+    def _warm_up(self, clients: Clients) -> None:
+        """Have every client send some requests to a server of someone else, which is not known to have done so itself.
+
+        What becomes of them shows when they are measured.
+        """
+        if self.params.mode != FOREIGN:
+            return
+        count = max(self.params.client_threads)
+        some = self.context.lines[: max(1, foreign.WARM_UP_REQUESTS * self.params.batch)]
+        one = Share.whole(self.context.workload(some, self.params.batch))
+        clients.session.run("", [one] * count)
+
     def _start_elsewhere(self, error: HostLost, server: Server, clients: Clients) -> None:
         clients.end(error)
         server.end(error)
@@ -249,8 +270,11 @@ class Server(_Started):
     def _start(self) -> None:
         with ExitStack() as stack:
             stack.enter_context(self._deployment.reserved(self._params))
-            self.ceilings = self._calibrate()
+            if self._params.mode != FOREIGN:
+                self.ceilings = self._calibrate()
             self.target = self._deployment.start_server(self._params, stack)
+            if self._params.mode == FOREIGN:  # what it answered shows what clients have to read
+                self.ceilings = self._calibrate()
             self._stack = stack.pop_all()
 
 
@@ -304,24 +328,52 @@ def shuffled(params: GridParams) -> list[Cell]:
     return cells
 
 
-def inputs(params: GridParams, folder: Path) -> tuple[list[Line], Probabilities | None]:
-    """Return the reviews, and the bare engine's answers; None for a pipeline of the user, which may differ."""
-    lines = measurement_lines(params.samples, params.seed, vocabulary_of(params))
+class Inputs(NamedTuple):
+    """What is sent, and what its answers are compared with; see `Round`."""
+
+    lines: Sequence[Any]
+    workload: Callable[[Sequence[Any], int], Workload]
+    reference: Probabilities | None = None
+    difference: Callable[[Mapping[int, Sequence[Any]]], float] | None = None
+
+
+def inputs_of(params: GridParams, folder: Path) -> Inputs:
+    """Return the reviews, and the bare engine's answers: none for a pipeline or a server of someone else.
+
+    The answers of a server that does not run an engine of ours are compared with its first ones.
+    """
+    lines, workload = _to_send(params)
+    if params.mode == FOREIGN and not params.engine:
+        return Inputs(lines, workload, difference=foreign.FirstAnswers(params, folder).difference)
     if params.pipeline:
-        return lines, None
+        return Inputs(lines, workload)
     spec = params.server
-    return lines, reference_answers(folder, spec.engine, spec.model, model_id(spec.model), lines)
+    reviews = lines if params.mode != FOREIGN else _lines_of(params)
+    return Inputs(lines, workload, reference_answers(folder, spec.engine, spec.model, model_id(spec.model), reviews))
+
+
+def _lines_of(params: GridParams) -> Sequence[Line]:
+    return measurement_lines(params.samples, params.seed, vocabulary_of(params))
+
+
+def _to_send(params: GridParams) -> tuple[Sequence[Any], Callable[[Sequence[Any], int], Workload]]:
+    """Return the samples of a run, and what makes requests of them."""
+    if params.mode == FOREIGN:
+        return foreign.samples_of(params), foreign.Bodies.of(params).workload
+    return _lines_of(params), review_workload
 
 
 def run_words(params: GridParams) -> str:
     """Return in words which run of a round this is."""
-    return f"{params.mode}, {params.engine}, {plural(params.server_threads, 'server thread')}"
+    what = ", ".join(filter(None, [params.mode, params.server_label if params.has_server() else "", params.engine]))
+    return f"{what}, {plural(params.server_threads, 'server thread')}"
 
 
 def describe(row: Row) -> str:
     """Return one line about a measured cell."""
     cell = row.cell
-    words = f"{cell.mode}, {cell.engine}, {cell.server_threads} server x {cell.client_threads} client threads"
+    what = ", ".join(filter(None, [cell.mode, cell.server, cell.engine]))
+    words = f"{what}, {cell.server_threads} server x {cell.client_threads} client threads"
     if cell.server_processes > 1:
         words += f", {cell.label(['server_processes'])}"
     if cell.placement:

@@ -18,7 +18,7 @@ from imdb_serving.cell import CLOSED, LAB, Cell, plural
 from imdb_serving.clients.connect import connect
 from imdb_serving.config import engine_name
 from imdb_serving.errors import BundleError, ConfigError
-from imdb_serving.experiment.grid import inputs
+from imdb_serving.experiment.grid import inputs_of
 from imdb_serving.load.client_processes import LoadSession, end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.load.open_loop import arrival_times
@@ -193,16 +193,16 @@ def open_testbed(settings: Settings, most_clients: int) -> Iterator[tuple[Testbe
         prepare_processes()
         context = start_round(params, ledger)
         with ThreadPoolExecutor(1) as reader:
-            reading = reader.submit(inputs, params, ledger.folder)
+            reading = reader.submit(inputs_of, params, ledger.folder)
             server = stack.enter_context(params.server.process(port=settings.port))
-            lines, reference = reading.result()
+            inputs = reading.result()
         targets = {"": functools.partial(connect, server.endpoint, TIMEOUT)}
-        workloads = {batch: ReviewWorkload(lines, "ids", None, batch=batch) for batch in BATCHES}
+        workloads = {batch: ReviewWorkload(inputs.lines, "ids", None, batch=batch) for batch in BATCHES}
         session = LoadSession(targets, most_clients, TIMEOUT, workloads=tuple(workloads.values()))
         stack.enter_context(session)
         yield (
             Testbed(settings, server, session, workloads, most_clients),
-            replace(context, lines=lines, reference=reference),
+            replace(context, lines=inputs.lines, reference=inputs.reference),
         )
 
 

@@ -38,6 +38,7 @@ PRELOAD = [
     "imdb_serving.clients.http",
     "imdb_serving.clients.sockets",
     "imdb_serving.clients.zeromq",
+    "imdb_serving.foreign.client",
 ]
 
 Connect = Callable[[], Client]
@@ -268,6 +269,8 @@ def _client_process(
                 start_ns = pipe.recv()
                 sleep(max(0, start_ns - perf_counter_ns()) / 1e9)
                 pipe.send(_drive_all(clients[target], shares, start_ns))
+                for client in clients[target]:
+                    client.rest()
         except ServingError as error:
             pipe.send(error)
         except EOFError:

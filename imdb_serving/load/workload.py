@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imdb_serving.errors import RemoteFailure
+from imdb_serving.errors import UNREADABLE, RemoteFailure, UnexpectedAnswer
 from imdb_serving.messages import Reply, Request
 from imdb_serving.protocol.requests import make_request
 from imdb_serving.text.formats import Line, LineFormat, parse
 from imdb_serving.text.reviews import Vocabulary
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,38 @@ class ReviewWorkload:
         ]
 
 
-def split_lines(lines: Sequence[Line], clients: int, batch: int) -> list[Sequence[Line]]:
+@dataclass(frozen=True, slots=True)
+class PreparedWorkload:
+    """Requests that were made before: a body each, for so many samples. `prepare_ns` is what making one took."""
+
+    bodies: Sequence[bytes]
+    counts: Sequence[int]
+    prepare_ns: int = 0
+
+    def __len__(self) -> int:
+        return len(self.bodies)
+
+    def prepare(self, position: int) -> Any:
+        """Return a body, which is all that the client of a server of someone else needs of a request."""
+        return self.bodies[position]
+
+    def finish(self, position: int, reply: Reply) -> list[Any]:
+        """Return the answer's value for each sample."""
+        return self.split(position, next(iter(reply.outputs.values())))
+
+    def split(self, position: int, value: Any) -> list[Any]:
+        """Return a value for each sample; of several it must be a list of as many."""
+        count = self.counts[position]
+        if count == 1:
+            return [value]
+        if not isinstance(value, list) or len(value) != count:
+            raise UnexpectedAnswer(
+                f"answer: expected a list of {count} values, one a sample, got {value!r:.80}", UNREADABLE
+            )
+        return value
+
+
+def split_lines(lines: Sequence[T], clients: int, batch: int) -> list[Sequence[T]]:
     """Split the lines into `clients` contiguous shares of whole batches, none dropped, none doubled, sizes even."""
     batches = -(-len(lines) // batch)
     edges = [round(number * batches / clients) * batch for number in range(clients + 1)]

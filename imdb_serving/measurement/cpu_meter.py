@@ -21,7 +21,8 @@ class Usage:
     """CPU seconds of a block, and the load of the machine (waiting processes) before and after it.
 
     `front_s` is what of `server_s` the process took to which clients connect, its children's not counted, and
-    `throttled_s` for how long a quota stopped this process's control groups, None without a quota.
+    `throttled_s` for how long a quota stopped this process's control groups, None without a quota. Where the server's
+    processes are not known, what they used is not either; `memory_mib` is what they have at the end of the block.
     """
 
     server_s: float = 0.0
@@ -34,6 +35,8 @@ class Usage:
     throttled_s: float | None = None
     load_before: float = 0.0
     load_after: float = 0.0
+    is_known: bool = True
+    memory_mib: float | None = None
 
     @property
     def foreign_cores(self) -> float:
@@ -83,13 +86,26 @@ class CpuMeter:
 
 
 @contextmanager
-def watching(servers: Sequence[int], clients: Sequence[int]) -> Iterator[Usage]:
+def watching(servers: Sequence[int], clients: Sequence[int], *, is_known: bool = True) -> Iterator[Usage]:
     """Fill in the usage of the `with` block: of these servers' and clients' process trees, and of all allowed cores."""
-    usage, meter = Usage(), CpuMeter(servers, clients)
+    usage, meter = Usage(is_known=is_known), CpuMeter(servers, clients)
     try:
         yield usage
     finally:
         meter.read(usage)
+        usage.memory_mib = memory_mib(servers)
+
+
+def memory_mib(pids: Sequence[int]) -> float | None:
+    """Return the memory of these processes and all their children, in MiB; None for none.
+
+    What several share counts once, where the kernel says how much that is.
+    """
+    total = 0
+    for process in process_tree(pids):
+        with suppress(psutil.Error):
+            total += getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
+    return total / 2**20 if total else None
 
 
 def added(usages: Sequence[Usage]) -> Usage:

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Protocol
 
-from imdb_serving.cell import LOCAL_MODES
+from imdb_serving.cell import FOREIGN, LOCAL_MODES, digest
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.client_processes import LoadSession
+from imdb_serving.measurement import foreign
 from imdb_serving.measurement.environment import identity, keep_card
 from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id
-from imdb_serving.measurement.ledger import Ledger, exclusive
+from imdb_serving.measurement.ledger import Ledger, exclusive, outputs_folder
 from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
@@ -71,6 +72,8 @@ class LocalDeployment:
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
         card = keep_card(ledger.folder, bundle_there(model_folder(params)))
         who = identity([card["id"]], model_id(params.server.model), params.seed)
+        if params.mode == FOREIGN:
+            who = digest(who, params.description)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())
 
     def reserved(self, _params: GridParams) -> AbstractContextManager[None]:
@@ -84,6 +87,8 @@ class LocalDeployment:
     def start_server(self, params: GridParams, stack: ExitStack) -> Target:
         if params.mode in LOCAL_MODES:
             return Target(local_client(params.server))
+        if params.mode == FOREIGN:
+            return foreign.start(params, outputs_folder(params), stack)
         server = stack.enter_context(params.server.process())
         return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 

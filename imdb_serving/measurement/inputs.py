@@ -31,7 +31,7 @@ from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
 from imdb_serving.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
 from imdb_serving.protocol import json_bodies
 from imdb_serving.text import reviews
-from imdb_serving.text.formats import Line, LineFormat, format_ids, format_text
+from imdb_serving.text.formats import Example, Line, LineFormat, format_ids, format_text
 from imdb_serving.text.reviews import Vocabulary, sample_by_length, tokenise
 from imdb_serving.timing import Stage, Timeline
 
@@ -123,13 +123,8 @@ def draw_lines(
 
     `vocabulary` is needed to write text as ids. Raises `DataError` for text wanted of a source of ids.
     """
-    examples = source.held_out
-    lengths = [
-        len(example.words) if example.words is not None else len(tokenise(example.text or "")) for example in examples
-    ]
     lines = []
-    for index in sample_by_length(lengths, samples, seed):
-        example = examples[index]
+    for example in _draw(source, samples, seed):
         if kind == "text":
             if example.text is None:
                 raise DataError(f"{source.source} holds word ids only and cannot be written as text")
@@ -143,6 +138,25 @@ def draw_lines(
     return lines
 
 
+def _draw(source: reviews.Reviews, samples: int, seed: int) -> list[Example]:
+    examples = source.held_out
+    lengths = [
+        len(example.words) if example.words is not None else len(tokenise(example.text or "")) for example in examples
+    ]
+    return [examples[index] for index in sample_by_length(lengths, samples, seed)]
+
+
+@functools.lru_cache(maxsize=4)
+def drawn(samples: int, seed: int) -> tuple[Example, ...]:
+    """Return the packaged held-out reviews that a measurement sends: those of `measurement_lines`, as text."""
+    return tuple(_draw(reviews.load("packaged"), samples, seed))
+
+
+def vocabulary_or_packaged(file: Path | None) -> Vocabulary:
+    """Return the vocabulary in a file, or the packaged reviews' own."""
+    return Vocabulary.load(file) if file else _packaged_vocabulary()
+
+
 def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> list[Line]:
     """Return the packaged held-out reviews that a measurement sends, as numbered lines of word ids."""
     changed = vocabulary_file.stat().st_mtime_ns if vocabulary_file else 0
@@ -153,7 +167,7 @@ def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> 
 def _lines(samples: int, seed: int, vocabulary_file: Path | None, _changed: int) -> tuple[Line, ...]:
     """Draw the lines, which takes most of a second; a process that measures several grid runs draws them once."""
     source = reviews.load("packaged")
-    vocabulary = Vocabulary.load(vocabulary_file) if vocabulary_file else _packaged_vocabulary()
+    vocabulary = vocabulary_or_packaged(vocabulary_file)
     lines = draw_lines(source, "ids", samples, seed, vocabulary)
     return tuple(Line("packaged", number, content) for number, content in enumerate(lines, start=1))
 

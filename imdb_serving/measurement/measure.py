@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from math import inf
+from math import inf, isfinite, nan
 from operator import itemgetter
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -19,9 +20,9 @@ from imdb_serving.analysis import gates, summary
 from imdb_serving.cell import CLOSED, FAILED, INVALID, OFFLINE, OK, Cell, Figures, Row, digest
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import Connect
-from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
+from imdb_serving.load.closed_loop import ClientRecord, FailedRequest, Share, Workload
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.workload import Result, ReviewWorkload, split_lines
+from imdb_serving.load.workload import PreparedWorkload, Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import temporary_folder
 from imdb_serving.text.formats import Line
@@ -47,23 +48,31 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is measured: how clients connect to it, and the process ids of its server, if it has one."""
+    """What is measured: how clients connect to it, and the process ids of its server, if it has one that `is_known`."""
 
     connect: Connect
     pids: tuple[int, ...] = ()
+    is_known: bool = True
 
     def watching(self, clients: Sequence[int]) -> AbstractContextManager[Usage]:
         """Fill in the usage of the `with` block, of this server and of these clients' processes."""
-        return watching(self.pids, clients)
+        return watching(self.pids, clients, is_known=self.is_known)
+
+
+def review_workload(lines: Sequence[Line], batch: int) -> Workload:
+    """Return reviews as requests of our own servers."""
+    return ReviewWorkload(lines, "ids", None, batch=batch)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """What all cells of one round on one machine share.
 
-    `reference` has the bare engine's probabilities, one per line, or is None where there is nothing to compare with;
-    `ceilings` has the most requests per second that each client count can send. On a cluster `card` is the servers'
-    machine, `client_card` that of clients elsewhere, and `nodes` names both.
+    `lines` are the samples, of which `workload` makes requests of so many each. `reference` has the bare engine's
+    probabilities, one per line, or is None where there is nothing to compare with; `difference` then says how far
+    answers, by the places of their samples, are from the first ones. `ceilings` has the most requests per second that
+    each client count can send. On a cluster `card` is the servers' machine, `client_card` that of clients elsewhere,
+    and `nodes` names both.
     """
 
     run: str
@@ -71,8 +80,10 @@ class Round:
     seed: int
     card: str
     identity: str
-    lines: Sequence[Line]
+    lines: Sequence[Any]
     reference: Probabilities | None = None
+    workload: Callable[[Sequence[Any], int], Workload] = review_workload
+    difference: Callable[[Mapping[int, Sequence[Any]]], float] | None = None
     ceilings: dict[int, float] = field(default_factory=dict)
     client_card: str = ""
     nodes: tuple[str, ...] = ()
@@ -159,39 +170,57 @@ def assess(
     answered = sum(len(record.positions) for record in records)
     row = msgspec.structs.replace(
         row,
-        error=f"{len(failures)} of {requests} requests failed, the first: {failures[0].message}" if failures else "",
+        error=_failed(failures, requests),
         requests=requests,
         failed_requests=len(failures),
         unsent=max(0, requests - answered - len(failures)),
-        **_stages(cell, records),
+        **_stages(cell, records, workloads),
         figures=_figures(cell, context, blocks, usage),
-        **_answers(context.reference, cell.samples, workloads, records),
+        **_answers(context, cell, workloads, records),
     )
     return judged(row)
 
 
-def _stages(cell: Cell, records: Sequence[ClientRecord]) -> dict[str, object]:
-    """Return the fields of a row that say where time went; journeys that no clock can tell apart stand together."""
+def _failed(failures: Sequence[FailedRequest], requests: int) -> str:
+    """Return in words how many requests failed, of which kinds, and how the first did; empty when none did."""
+    if not failures:
+        return ""
+    kinds = Counter(failure.code for failure in failures)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    return f"{len(failures)} of {requests} requests failed ({counted}), the first: {failures[0].message}"
+
+
+def _stages(cell: Cell, records: Sequence[ClientRecord], workloads: Sequence[Workload]) -> dict[str, object]:
+    """Return the fields of a row that say where time went; journeys that no clock can tell apart stand together.
+
+    What making requests took beforehand is told as prepro, and in the total, as where it is done meanwhile.
+    """
     names, bound = summary.stage_names(records), summary.clock_bound_us(records)
     sums = {name: seconds / cell.passes for name, seconds in summary.stage_sums(records).items()}
     means = summary.stage_means(records)
     if bound > min(means.get(way, inf) for way in WAYS):
         sums, means = summary.together(sums), summary.together(means)
         names = tuple(summary.together(dict.fromkeys(names, 0.0)))
+    prepared = [each.prepare_ns / 1000 for each in workloads if isinstance(each, PreparedWorkload)]
+    if prepared and means:
+        each, requests = sum(prepared) / len(prepared), sum(len(record.positions) for record in records)
+        for values, more in ((means, each), (sums, each * 1e-6 * requests / len(records) / cell.passes)):
+            for name in ("prepro", "total"):
+                values[name] += more
     return {"stages": names, "sums_s": sums, "means_us": means, "clock_bound_us": bound or None}
 
 
 @contextmanager
 def _shares(
-    cell: Cell, context: Round, lines: Sequence[Line], timeout: float, given: Sequence[Workload] | None
+    cell: Cell, context: Round, lines: Sequence[Any], timeout: float, given: Sequence[Workload] | None
 ) -> Iterator[tuple[Sequence[Workload], Sequence[Share]]]:
     """Yield each client's workload and share: a part of the requests (closed loop), or turns at all (open loop)."""
     if cell.arrivals == CLOSED:
         parts = split_lines(lines, cell.client_threads, cell.batch)
-        workloads = given or [ReviewWorkload(part, "ids", None, batch=cell.batch) for part in parts]
+        workloads = given or [context.workload(part, cell.batch) for part in parts]
         yield workloads, [Share.whole(workload) for workload in workloads]
         return
-    whole = ReviewWorkload(lines, "ids", None, batch=cell.batch)
+    whole = context.workload(lines, cell.batch)
     due = arrival_times(cell.arrivals, cell.rate, len(whole), context.seed + context.number)
     # All at once, the last is overdue by as long as the whole takes.
     patience = int((timeout if cell.arrivals != OFFLINE else timeout * len(whole)) * 1e9)
@@ -233,10 +262,11 @@ def _figures(cell: Cell, context: Round, blocks: Sequence[Sequence[ClientRecord]
     ceiling = context.ceilings.get(cell.client_threads)
     figures = Figures(
         throughput=rate * samples / answered,
-        server_cpu_us=usage.server_s / answered * 1e6,
+        server_cpu_us=usage.server_s / answered * 1e6 if usage.is_known else None,
+        server_memory_mib=usage.memory_mib,
         front_cpu_us=usage.front_s / answered * 1e6 if usage.front_s else None,
         client_cpu_us=sum(record.cpu_s for record in records) / answered * 1e6,
-        foreign_cores=usage.foreign_cores,
+        foreign_cores=usage.foreign_cores if usage.is_known else None,
         steal_cores=usage.steal_cores,
         throttled_s=usage.throttled_s,
         load_before=usage.load_before,
@@ -256,16 +286,48 @@ def client_ceiling(row: Row, cores: float) -> float:
 
 
 def _answers(
-    reference: Probabilities | None, samples: int, shares: Sequence[Workload], records: Sequence[ClientRecord]
+    context: Round, cell: Cell, workloads: Sequence[Workload], records: Sequence[ClientRecord]
 ) -> dict[str, object]:
     """Compare every answer with the bare engine's to the same review (`reference`, which repeats), and with the label.
 
-    The digest is of the first pass over the `samples` alone, so that it says nothing of how many passes there were.
-    Answers to made-up requests are counted only.
+    The digest is of the first pass over the samples alone, so that it says nothing of how many passes there were. Those
+    of a server of someone else are compared with its first ones; answers to made-up requests are counted only.
     """
-    if not all(isinstance(workload, ReviewWorkload) for workload in shares):
-        return {"answered": sum(len(outcome) for record in records for outcome in record.outcomes)}
-    return _compared(reference, samples, cast("Sequence[ReviewWorkload]", shares), records)
+    if all(isinstance(workload, ReviewWorkload) for workload in workloads):
+        return _compared(context.reference, cell.samples, cast("Sequence[ReviewWorkload]", workloads), records)
+    answered: dict[str, object] = {"answered": sum(len(outcome) for record in records for outcome in record.outcomes)}
+    if not all(isinstance(workload, PreparedWorkload) for workload in workloads) or not answered["answered"]:
+        return answered
+    return answered | _compared_values(context, cell, cast("Sequence[PreparedWorkload]", workloads), records)
+
+
+def _compared_values(
+    context: Round, cell: Cell, workloads: Sequence[PreparedWorkload], records: Sequence[ClientRecord]
+) -> dict[str, object]:
+    """Compare the values of answers, as probabilities with the bare engine's where its model is ours."""
+    first, given = 0, dict[int, list[Any]]()
+    for workload, record in zip(workloads, records, strict=True):
+        for position, values in zip(record.positions, record.outcomes, strict=True):
+            for place, value in enumerate(values, start=first + position * cell.batch):
+                given.setdefault(place % cell.samples, []).append(value)
+        first += sum(workload.counts) if workload is not workloads[-1] else 0  # in an open loop all have the same
+    text = "".join(f"{given[place][0]}\n" for place in sorted(given))
+    found: dict[str, object] = {"answers": digest(text)}
+    if context.reference is not None:
+        far = [abs(probability(v) - context.reference[place]) for place, values in given.items() for v in values]
+        right = [
+            (probability(v) > 0.5) == (context.lines[place].label == 1)
+            for place, values in given.items()
+            for v in values
+        ]
+        worst = float(max(far))
+        return found | {"difference": worst if isfinite(sum(far)) else inf, "accuracy": sum(right) / len(right)}
+    return found | {"difference": context.difference(given) if context.difference else None}
+
+
+def probability(value: Any) -> float:
+    """Return a value as a probability; not a number when it is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else nan
 
 
 def _compared(

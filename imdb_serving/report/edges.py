@@ -57,4 +57,5 @@ ENTRIES = {
 
 def _entry(cell: Cell, told: list[str]) -> dict[str, Any]:
     """Return the parameters that make a grid of such cells within their own sweep."""
-    return {ENTRIES[name]: getattr(cell, name) for name in dict.fromkeys(["mode", "engine", *told])}
+    names = dict.fromkeys(["mode", *(["engine"] if cell.engine else []), *told])
+    return {ENTRIES[name]: getattr(cell, name) for name in names}

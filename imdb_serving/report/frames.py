@@ -22,7 +22,7 @@ from imdb_serving.measurement.parameters.checks import GRID_MODES
 
 PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
 LINE = (
-    *("mode", "client_kind", "arrivals", "rate", "worker_kind", "server_processes", "endpoint"),
+    *("mode", "server", "client_kind", "arrivals", "rate", "worker_kind", "server_processes", "endpoint"),
     *("placement", "server_nodes", "client_nodes"),
 )
 """What a panel of a figure stands for, and what a line in it; colours are server threads, across are clients."""
@@ -69,7 +69,7 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     """
     told = _told([cell for cell in rows["cell"] if cell.series == GRID])
     rows = rows.assign(
-        line=[cell.label({"mode", *told} & set(LINE)) for cell in rows["cell"]],
+        line=[cell.label({"mode", "server", *told} & set(LINE)) for cell in rows["cell"]],
         panel=[cell.label(told & set(PANEL)) for cell in rows["cell"]],
         setup=[cell.label((told & set(PANEL)) - {"math_threads"}) for cell in rows["cell"]],
         threads=[0 if cell.mode in LOCAL_MODES else cell.server_threads for cell in rows["cell"]],
@@ -93,7 +93,7 @@ def _rank(cell: Cell) -> tuple[Any, ...]:
     modes, engines = list(GRID_MODES), list(ENGINES)
     return (
         modes.index(cell.mode) if cell.mode in modes else len(modes),
-        *(str(getattr(cell, name)) for name in ("client_kind", "arrivals")),
+        *(str(getattr(cell, name)) for name in ("server", "client_kind", "arrivals")),
         engines.index(cell.engine) if cell.engine in engines else len(engines),
         *(str(getattr(cell, name)) for name in ("net", "model", "pipeline", "service", "worker_kind", "endpoint")),
         *(cell.math_threads, cell.batch, cell.samples, cell.rate, cell.placement, cell.server_nodes, cell.client_nodes),

@@ -16,7 +16,12 @@ def name(place: Place) -> str:
 
 def way(place: Place) -> str:
     """Name a mode and engine."""
-    return ", ".join([place.line, place.setup or f"engine {place.engine}"])
+    return ", ".join(filter(None, [place.line, setup(place)]))
+
+
+def setup(place: Place) -> str:
+    """Name what a way runs, its engine at least; empty where that is not known."""
+    return place.setup or (f"engine {place.engine}" if place.engine else "")
 
 
 def _counts(place: Place) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, has_front, utilisation
-from imdb_serving.cell import listed, plural
+from imdb_serving.cell import FOREIGN, listed, plural
 from imdb_serving.report import costs, frames
 from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Range, Way
 from imdb_serving.report.engine_gains import LESS, UNTOLD
@@ -51,11 +51,17 @@ def why(found: Findings, chosen: Any) -> str:
         words = (
             f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
         )
+    elif chosen["mode"] == FOREIGN:
+        words = f"what limits {chosen['server']} is not known: it tells of no worker, and {_known(busy.cores)}"
     else:
         front = f", one interpreter {busy.front:.0%}" if busy.front else ""
         words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
     more = [_more(found, chosen, axis) for axis in ("server_threads", "math_threads")]
     return f"Why: {'; '.join(filter(None, [words, *more]))}."
+
+
+def _known(cores: float) -> str:
+    return "its processes are not known" if math.isnan(cores) else f"cores are busy {cores:.0%}"
 
 
 def _cpu(cell: Any) -> str:
@@ -92,6 +98,8 @@ def _more(found: Findings, chosen: Any, axis: str) -> str:
 def engines(found: Findings, made: Answer, chosen: Any) -> str:
     """Say what other engines give at the same place, and what another thread gives the slower one."""
     apart = found.engines_apart
+    if not chosen["engine"]:
+        return ""
     if not made.engines and not apart:
         return f"Only engine {chosen['engine']} was measured; params/engines.yaml measures others beside it."
     words = [_gain(gain) for gain in made.engines]

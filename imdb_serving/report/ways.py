@@ -8,6 +8,7 @@ import pandas as pd
 
 from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, WORKERS
 from imdb_serving.report.answer import Place, Range, Way
+from imdb_serving.report.naming import setup
 from imdb_serving.report.tables import styled
 
 LIMITS = {
@@ -28,7 +29,7 @@ def table(ways: list[Way], *, by_cpu: bool = False) -> pd.DataFrame:
         {
             "": MARK if way.recommended else "",
             "mode": way.place.line,
-            "with": way.place.setup or f"engine {way.place.engine}",
+            "with": setup(way.place),
             "threads": _threads(way.place, several),
             "clients": str(way.place.client_threads),
             "reviews/s": _rate(way.throughput),

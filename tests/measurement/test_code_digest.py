@@ -11,7 +11,7 @@ from imdb_serving.measurement.environment import NOT_MEASURING, decides
 
 ROOT = Path(imdb_serving.__file__).parent
 MEASURE = {
-    *("clients", "cluster", "engines", "experiment", "load", "measurement", "model", "protocol", "server"),
+    *("clients", "cluster", "engines", "experiment", "foreign", "load", "measurement", "model", "protocol", "server"),
     "text",
 }
 SHOW = {"analysis", "cli", "lab", "report"}

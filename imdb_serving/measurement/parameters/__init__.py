@@ -11,6 +11,7 @@ import yaml
 
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, from_notebook, make, model_folder
+from imdb_serving.measurement.parameters.foreign import unfold
 from imdb_serving.measurement.parameters.kinds import BenchParams, GridParams, LadderParams, ScalingParams, SweepParams
 from imdb_serving.text import formats
 
@@ -82,6 +83,7 @@ def load_sweep(path: Path, cluster: str = "", more: Sequence[str] = ()) -> Sweep
         raise ConfigError(f"cannot read {path}: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected 'name: value' lines, as in params/default.yaml")
+    values = unfold(values, str(path))
     section = values.pop(ON_CLUSTER, None) or {}
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: {ON_CLUSTER}: expected 'name: value' lines, indented")
@@ -89,7 +91,7 @@ def load_sweep(path: Path, cluster: str = "", more: Sequence[str] = ()) -> Sweep
         values["cluster"] = cluster
     if more:
         values["also"] = [*(values.get("also") or []), *map(_entry, more)]
-    also = values.get("also")
+    also = values["also"] = _unfolded(values.get("also", []), str(path))
     for entry in [values, section, *(also if isinstance(also, list) else [])]:
         if isinstance(entry, dict) and entry.get("engine", "") is None:
             entry["engine"] = "none"  # YAML reads the word null, a former name, as nothing
@@ -98,6 +100,14 @@ def load_sweep(path: Path, cluster: str = "", more: Sequence[str] = ()) -> Sweep
     if on_cluster and values.get("cluster", LOCAL) != LOCAL:
         return on_cluster
     return make(SweepParams, values, str(path))
+
+
+def _unfolded(also: Any, where: str) -> Any:
+    """Return the entries of `also` without sections; what is no list of such is left for the checks."""
+    if not isinstance(also, list):
+        return also
+    places = [f"{where}: also, entry {number}" for number in range(1, len(also) + 1)]
+    return [unfold(one, place) if isinstance(one, dict) else one for one, place in zip(also, places, strict=True)]
 
 
 def _entry(words: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from imdb_serving.cell import ARRIVALS, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
+from imdb_serving.cell import ARRIVALS, FOREIGN, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
@@ -28,8 +28,8 @@ _LONGEST_NAME = 150
 _ADDRESS = re.compile(r"(ray://)?[^\s/:@]+:\d{1,5}")
 _PIPELINE = re.compile(r"([A-Za-z_][\w.]*|[^\n]+\.py):[A-Za-z_]\w*")
 
-GRID_MODES = (*MODES, *LOCAL_MODES[:2])
-"""What a grid measures: the ways of serving, and two without a server to compare them with."""
+GRID_MODES = (*MODES, FOREIGN, *LOCAL_MODES[:2])
+"""What a grid measures: our ways of serving, a server of someone else, and two without a server to compare with."""
 
 CHOICES: dict[str, Collection[str]] = {
     "http_client": ("keep-alive", "curl"),
@@ -52,7 +52,8 @@ def check_engine(params: msgspec.Struct) -> None:
     """Refuse an unknown engine; replace a former name by the present one."""
     name = engine_name(params.engine)  # type: ignore[attr-defined] # all that call this have one
     msgspec.structs.force_setattr(params, "engine", name)
-    check_choice("engine", name, ENGINES)
+    if name != "":
+        check_choice("engine", name, ENGINES)
 
 
 MOST: dict[str, int] = {
@@ -183,7 +184,18 @@ def from_notebook(kind: type[Params], where: str, /, **values: Any) -> Params:
 
 
 def _read(hint: Any, value: Any) -> Any:
-    """Return a value as a parameter of this type is written: `1,2` and `[1, 2]` as a list, 2026 as a text."""
+    """Return a value as a parameter of this type is written: `{"A": "1"}` is a mapping."""
+    if get_origin(hint) is not dict or not isinstance(value, str):
+        return _read_plain(hint, value)
+    try:
+        found = json.loads(value or "{}")
+    except ValueError:
+        return value
+    return {name: str(one) for name, one in found.items()} if isinstance(found, dict) else value
+
+
+def _read_plain(hint: Any, value: Any) -> Any:
+    """Return a value of another type as it is written: `1,2` and `[1, 2]` as a list, 2026 as a text."""
     if hasattr(value, "item"):
         value = value.item()  # numpy's numbers
     kinds = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from imdb_serving.analysis.selection import Selection, read_selection
-from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
+from imdb_serving.cell import CLOSED, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home, engine_name
 from imdb_serving.engines.registry import ENGINES, EngineSpec, check_net, engines_for, facts_of
 from imdb_serving.errors import ConfigError
@@ -34,6 +34,7 @@ from imdb_serving.measurement.parameters.checks import (
     make,
     model_folder,
 )
+from imdb_serving.measurement.parameters.foreign import FIELDS, ForeignFields, check_foreign
 from imdb_serving.server_process import MULTIPROCESS_MODES, ServerSpec
 
 
@@ -128,10 +129,14 @@ class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 raise ConfigError(f"{name}: must be above 0, got {getattr(self, name)}")
 
 
-class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+OURS = "paddle"
+"""The engine of our servers where none is named; what a server of someone else runs is not known then."""
+
+
+class _Measured(ForeignFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What sweep files and notebook runs have in common."""
 
-    engine: str = "paddle"
+    engine: str = ""
     net: str = "cnn"
     model: str = ""
     worker_kind: str = ""
@@ -157,6 +162,8 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         for name, known in CHOICES.items():
             if hasattr(self, name):
                 check_choice(name, getattr(self, name), known)
+        if not self.engine and set(self.modes) != {FOREIGN}:
+            msgspec.structs.force_setattr(self, "engine", OURS)
         check_engine(self)
         check_net(self.engine, self.net)
         check_counts("math_threads", counts(self.math_threads))
@@ -170,6 +177,21 @@ class _Measured(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
         if max(self.client_threads) > self.samples:
             raise ConfigError(f"client_threads: {max(self.client_threads)} clients cannot share {self.samples} samples")
+
+    @property
+    def modes(self) -> list[str]:
+        """The modes as a list."""
+        mode: str | list[str] = self.mode  # type: ignore[attr-defined] # both that follow have it
+        return [mode] if isinstance(mode, str) else mode
+
+    def check_foreign(self, **varied: int | list[int]) -> None:
+        """Refuse what cannot be measured of a server of someone else, if there is any, and one that nobody measures."""
+        if FOREIGN not in self.modes:
+            return
+        check_foreign(self, {name: counts(value) for name, value in varied.items()}, self.batch)
+        for name, usual in (("cluster", LOCAL), ("http_client", "keep-alive"), ("worker_kind", ""), ("pipeline", "")):
+            if getattr(self, name) != usual:
+                raise ConfigError(f"{name}: mode {FOREIGN} has none of it; leave it out, got {getattr(self, name)!r}")
 
     @property
     def kind(self) -> str:
@@ -204,6 +226,9 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_processes(self.mode, self.kind, self.server_threads, self.server_processes)
         check_names(self.sweep, self.run)
         check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
+        self.check_foreign()
+        if self.has_server() and self.mode != FOREIGN:
+            raise ConfigError(f"server: a command or URL is for mode {FOREIGN}; got mode {self.mode}")
 
     @property
     def server(self) -> ServerSpec:
@@ -226,10 +251,11 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def cell(self, clients: int, rate: float = 0.0) -> Cell:
         """Return the cell of one client count."""
-        facts, local = facts_of(self.engine), self.mode in LOCAL_MODES
+        facts, local, foreign = facts_of(self.engine), self.mode in LOCAL_MODES, self.mode == FOREIGN
         return Cell(
             series=self.series,
             mode=self.mode,
+            server=self.server_label if foreign else "",
             engine=self.engine,
             net=self.net if facts.needs_model else "",
             model=Path(self.model).name if facts.needs_model else "",
@@ -240,7 +266,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             arrivals=self.arrivals,
             rate=rate,
             client_kind=self.http_client,
-            worker_kind="" if local else self.kind,
+            worker_kind="" if local or foreign else self.kind,
             math_threads=self.math_threads,
             service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
             pipeline=self.pipeline,
@@ -257,6 +283,9 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "server_nodes": servers,
             "client_nodes": clients,
         }
+
+
+_NO_SERVER = ForeignFields()
 
 
 class Axes(NamedTuple):
@@ -306,6 +335,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_counts("server_processes", self.server_processes)
         mode = next((mode for mode in self.modes if mode in MULTIPROCESS_MODES), self.modes[0])
         check_processes(mode, self.kind, max(self.server_threads), max(self.server_processes))
+        self.check_foreign(server_threads=self.server_threads, math_threads=self.math_threads)
         check_placement(self.cluster, self.placement, max(self.server_nodes), self.client_nodes)
         check_positive(self, "rounds")
         read_selection(self.select)
@@ -320,9 +350,20 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ConfigError(
                 f"rounds: {cells:,} measurements of cells in all, at most {MAX_CELLS:,}; take fewer of each"
             )
+        self._check_servers()
         folders = {at_home(part.model) for part in self.parts() if part.model}
         if len({folder.name for folder in folders}) < len(folders):
             raise ConfigError(f"model: two folders of one name cannot be told apart: {sorted(map(str, folders))}")
+
+    def _check_servers(self) -> None:
+        """Refuse two servers of someone else that are called the same, and one that no grid measures."""
+        foreign = [part for part in self.parts() if FOREIGN in part.modes]
+        if self.has_server() and not foreign:
+            raise ConfigError(f"server: no grid has mode {FOREIGN}, so nobody measures it; write mode: {FOREIGN}")
+        known: dict[str, object] = {}
+        for part in foreign:
+            if known.setdefault(part.server_label, part.description) != part.description:
+                raise ConfigError(f"server.name: two servers are called {part.server_label!r}; give each a server.name")
 
     @property
     def can_have_processes(self) -> bool:
@@ -336,11 +377,6 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [count for count in self.server_processes if count <= threads] or [1]
 
     @property
-    def modes(self) -> list[str]:
-        """The modes as a list."""
-        return [self.mode] if isinstance(self.mode, str) else self.mode
-
-    @property
     def selection(self) -> Selection:
         """What a cell is chosen by; raises `ConfigError` for an unknown one."""
         return read_selection(self.select)
@@ -349,7 +385,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def math(self) -> list[int]:
         """The math threads that its engine is measured with."""
         several = counts(self.math_threads)
-        return several if facts_of(self.engine).computes_in_threads else several[:1]
+        varies = facts_of(self.engine).computes_in_threads or self.modes == [FOREIGN]
+        return several if varies else several[:1]
 
     def parts(self) -> list[SweepParams]:
         """Return this sweep's grids: its own, and one for each entry of `also`."""
@@ -362,6 +399,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if common := fixed & entry.keys():
                 raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
             values = own | {"server_processes": [1]} | entry
+            if FOREIGN not in ([values["mode"]] if isinstance(values["mode"], str) else values["mode"]):
+                values = {name: value for name, value in values.items() if name in entry or name not in FIELDS}
             part = make(SweepParams, values, f"also, entry {number}")
             if "server_processes" not in entry and part.can_have_processes:
                 fitting = [count for count in self.server_processes if count <= max(part.server_threads)]
@@ -372,6 +411,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def grid(self, axes: Axes, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
         """Return the parameters of one notebook run of this sweep."""
         shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
+        if axes.mode != FOREIGN:
+            shared |= {name: getattr(_NO_SERVER, name) for name in FIELDS}
         place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
         return GridParams(**shared | place | axes._asdict())
 

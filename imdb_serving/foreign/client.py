@@ -1,0 +1,144 @@
+"""The client of a server of someone else: a body goes out, a value comes back. Knows neither what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import perf_counter_ns
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import jmespath
+import orjson
+
+from imdb_serving.clients.base import ConnectedClient
+from imdb_serving.clients.http_connection import Answer, HttpConnection, split_endpoint
+from imdb_serving.config import MAX_ANSWER_BYTES
+from imdb_serving.errors import REDIRECT, UNREADABLE, ConfigError, ServingError, UnexpectedAnswer
+from imdb_serving.foreign.templates import hide
+from imdb_serving.messages import Array, Reply, Request, ServerInfo
+from imdb_serving.timing import REMOTE, Stage
+
+VALUE = "answer"
+"""The name of an answer's value among a reply's outputs."""
+
+SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCall:
+    """What all requests of a measurement have in common, rendered. `secrets` never appear in an error.
+
+    `answer` is the JMESPath expression of the answer's value; empty: status 200 is an answer.
+    """
+
+    url: str
+    path: str = "/"
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    answer: str = ""
+    secrets: frozenset[str] = frozenset()
+
+    @property
+    def head(self) -> bytes:
+        """All of a request before its length; raises `ConfigError` for headers that are none."""
+        parts = urlsplit(self.url)
+        given = {name.lower() for name in self.headers}
+        headers = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "*/*"}
+        headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(self.headers)
+        lines = [f"{self.method} {parts.path.rstrip('/')}{self.path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        text = "\r\n".join(lines)
+        if text.count("\n") != len(headers) or not text.isascii():
+            raise ConfigError("request: the method, the path and the headers must be lines of ASCII")
+        return f"{text}\r\nContent-Length: ".encode()
+
+
+def value_of(body: bytes, expression: jmespath.parser.ParsedResult) -> Any:
+    """Return what an expression finds in a body; raise `UnexpectedAnswer` when that is nothing."""
+    try:
+        value = expression.search(orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        raise UnexpectedAnswer(f"the answer is not JSON: {error}", UNREADABLE) from None
+    except jmespath.exceptions.JMESPathError as error:
+        raise UnexpectedAnswer(f"answer: {error}", UNREADABLE) from None
+    if value is None:
+        raise UnexpectedAnswer(f"answer: {expression.expression} finds nothing in the answer", UNREADABLE)
+    return value
+
+
+def compile_answer(answer: str) -> jmespath.parser.ParsedResult | None:
+    """Return a JMESPath expression, ready to use, or None for none; raise `ConfigError` for one that is none."""
+    try:
+        return jmespath.compile(answer) if answer else None
+    except jmespath.exceptions.JMESPathError as error:
+        raise ConfigError(
+            f"answer: {' '.join(str(error).split())}; it is a JMESPath expression, as scores[1]"
+        ) from None
+
+
+class ForeignClient(ConnectedClient):
+    """A client of one server that keeps its connection, for use in one thread. A request is a body, ready to send.
+
+    Nothing is sent twice. A reply's one output is the answer's value, or its status where no value is asked for.
+    """
+
+    def __init__(self, call: HttpCall, timeout: float, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        """Take what requests have in common, and each request's deadline in seconds."""
+        super().__init__()
+        split_endpoint(call.url)
+        self.timeout = timeout
+        self._what = call
+        self._head = call.head
+        self._expression = compile_answer(call.answer)
+        self._connection = HttpConnection(call.url, max_answer_bytes)
+
+    def exchange(self, body: bytes) -> Answer:
+        """Send a body and return the answer, whatever it says."""
+        return self._connection.exchange(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), self.timeout, once=True)
+
+    def _call(self, request: Request) -> Reply:
+        begun = perf_counter_ns()
+        body = cast("bytes", request)  # of a workload of prepared bodies
+        try:
+            message = b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+            encoded = perf_counter_ns()
+            answer = self._connection.exchange(message, self.timeout, once=True)
+            arrived = perf_counter_ns()
+            if answer.status >= 300:
+                self.require_success(answer)
+            value = answer.status if self._expression is None else value_of(answer.body, self._expression)
+        except ServingError as error:
+            error.args = (hide(str(error), self._what.secrets),)
+            raise
+        stages = [Stage("encode", begun, encoded), Stage(REMOTE, encoded, arrived)]
+        stages.append(Stage("decode", arrived, perf_counter_ns()))
+        return Reply(cast("Mapping[str, Array]", {VALUE: value}), stages)
+
+    @staticmethod
+    def require_success(answer: Answer) -> None:
+        """Raise `UnexpectedAnswer`, with how the body begins, for a status of 300 or more."""
+        if answer.status < 300:
+            return
+        if answer.status < 400:
+            place = answer.header(b"location") or "nowhere"
+            raise UnexpectedAnswer(f"status {answer.status}, to {place}; write that as the path", REDIRECT)
+        words = answer.body[: 4 * SHOWN_CHARACTERS].decode("utf-8", "replace")[:SHOWN_CHARACTERS]
+        raise UnexpectedAnswer(f"status {answer.status}: {' '.join(words.split())}", f"status {answer.status}")
+
+    def _hello(self) -> ServerInfo:
+        """Ask nothing and do not connect: some servers have a worker wait for the request of each connection."""
+        return ServerInfo("http", "", "", "", 0, "", (), (), 0, 0)
+
+    def rest(self) -> None:
+        """Keep no connection: some servers have a worker wait for the next request of each."""
+        self._connection.close()
+
+    def _close(self) -> None:
+        self._connection.close()
+
+    def _is_lost(self) -> bool:
+        return self._connection.is_lost()
+
+    def _after_fork(self) -> None:
+        self._connection.close()

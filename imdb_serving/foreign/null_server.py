@@ -1,0 +1,81 @@
+"""A server that answers every HTTP request at once, always with the same body: it shows what clients can send.
+
+`null_server.py PORT_FILE` reads the body from standard input, listens on a free port, and prints it. A script of its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+END = b"\r\n\r\n"
+LENGTH = b"content-length:"
+
+
+class NullProtocol(asyncio.Protocol):
+    """One connection: for each whole request the answer."""
+
+    answer = b""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a stream
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every request that has arrived whole."""
+        data = self._begun + data if self._begun else data
+        while (end := data.find(END)) >= 0:
+            _, found, rest = data[:end].lower().partition(LENGTH)
+            size = end + len(END) + (int(rest.split(b"\r\n", 1)[0]) if found else 0)
+            if len(data) < size:
+                break
+            self._transport.write(self.answer)
+            data = data[size:]
+        self._begun = data
+
+
+async def _serve(host: str, body: bytes) -> None:
+    NullProtocol.answer = (
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )
+    server = await asyncio.get_running_loop().create_server(NullProtocol, host, 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+class NullServer:
+    """The server's process."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self.pid = process, process.pid
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def serve(host: str, body: bytes) -> tuple[int, NullServer]:
+    """Start it; return its port and its process."""
+    command = [sys.executable, "-I", "-S", str(Path(__file__)), host]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None  # noqa: S101 - pipes were asked for
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.write(body)
+    process.stdin.close()
+    return int(process.stdout.readline()), NullServer(process)
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(sys.argv[1], sys.stdin.buffer.read()))

@@ -1,0 +1,74 @@
+"""A server of someone else for the tests: the standard library's, with the faults that FAULT names. `... PORT`."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = set(os.environ.get("FAULT", "").split(","))
+SEEN = {"posts": 0}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+
+    def log_message(self, *_words: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        self.answer(200 if self.path == "/health" else 404, b"{}")
+
+    def do_POST(self) -> None:
+        SEEN["posts"] += 1
+        later = SEEN["posts"] > 100  # the first answers, and the warm-up's, are sound
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if "token" in FAULTS and self.headers["Authorization"] != f"Bearer {os.environ['TOKEN']}":
+            self.answer(401, b'{"error": "who are you, %s?"}' % (self.headers["Authorization"] or "").encode())
+        elif "redirect" in FAULTS:
+            self.answer(307, b"", Location="/elsewhere")
+        elif "refuse" in FAULTS or ("sometimes" in FAULTS and later and SEEN["posts"] % 10 == 0):
+            self.answer(429, b"too many")
+        elif "text" in FAULTS or ("garbled" in FAULTS and later and SEEN["posts"] % 10 == 5):
+            self.answer(200, b"<html>hello</html>")
+        elif "hang" in FAULTS:
+            time.sleep(60)
+        elif "close" in FAULTS and later and SEEN["posts"] % 20 == 0:
+            self.close_connection = True
+        else:
+            given = json.loads(body)
+            texts = given["texts"] if "texts" in given else [given["text"]]
+            scores = [[1 - len(text) % 97 / 97, len(text) % 97 / 97] for text in texts]
+            if "random" in FAULTS:
+                scores = [[0.0, random.random()] for _ in scores]
+            self.answer(200, json.dumps({"scores": scores if "texts" in given else scores[0]}).encode())
+
+
+if "children" in FAULTS:  # one that leaves the group, as daemons do, and does not mind SIGTERM
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    subprocess.Popen([sys.executable, "-c", code, "childofaserver"], start_new_session=True)
+if "tell" in FAULTS:
+    print("my token is", os.environ["TOKEN"], flush=True)
+if "die" in FAULTS:
+    sys.exit("no such model: I end")
+if "deaf" in FAULTS:
+    time.sleep(600)
+if "late" in FAULTS:
+    time.sleep(1.0)
+ThreadingHTTPServer.daemon_threads = True
+ThreadingHTTPServer.request_queue_size = 64
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
