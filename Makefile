@@ -141,7 +141,7 @@ lint: setup ## check style, types and the direction of imports
 	@$(BIN)/lint-imports
 
 lock: setup ## resolve the dependencies anew and write requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra test --extra bench --universal --python-version 3.10 --generate-hashes \
+	@$(BIN)/uv pip compile pyproject.toml --extra test --extra servers --universal --python-version 3.10 --generate-hashes \
 		--no-annotate --no-strip-extras --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)

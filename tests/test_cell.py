@@ -14,8 +14,8 @@ from imdb_serving.cell import FIELDS, Cell, common, in_words, listed, plural, va
 CELL = Cell(mode="flask", engine="paddle", server_threads=2, client_threads=8, samples=2500)
 
 OTHER: dict[str, Any] = {
-    "series": "twin", "mode": "rpc", "engine": "none", "net": "lstm", "model": "mine", "server_threads": 3,
-    "server_processes": 2,
+    "series": "twin", "mode": "rpc", "server": "gunicorn", "engine": "none", "net": "lstm", "model": "mine",
+    "server_threads": 3, "server_processes": 2,
     "client_threads": 1, "batch": 8, "arrivals": "poisson", "rate": 100.0, "client_kind": "curl",
     "worker_kind": "thread", "math_threads": 2, "service": "5 ms, fixed", "pipeline": "mine:make", "endpoint": "ipc",
     "samples": 10, "passes": 3, "words": 200, "placement": "apart", "server_nodes": 3, "client_nodes": 2,

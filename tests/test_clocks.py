@@ -20,6 +20,7 @@ from loads import lines_of
 from imdb_serving.cell import Cell
 from imdb_serving.clients.base import Client
 from imdb_serving.clients.connect import connect
+from imdb_serving.clients.http_connection import Answer
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.measure import Round, Target, measure
 from imdb_serving.protocol import json_bodies
@@ -127,10 +128,10 @@ def _check(client: Client) -> None:
         reply = client.call(make_request(({"words": [1, 2, 3]},), ("prediction",)))
         record: Any = reply.record
         stages = {stage.name: stage for stage in reply.stages}
-        rpc = not hasattr(record, "timing")
-        server, clock = (
-            (record.answer.stages(), record.answer.clock) if rpc else json_bodies.parse_timing(record.timing)
-        )
+        if isinstance(record.answer, Answer):
+            server, clock = json_bodies.parse_timing(record.answer.header(b"server-timing"))
+        else:
+            server, clock = record.answer.stages(), record.answer.clock
         assert clock != CLOCK_ID
         assert clock.startswith(CLOCK_ID.partition("/")[0])
         arrived, left = (stamp - AHEAD_SECONDS * 10**9 for stamp in (server[0].start_ns, server[-1].end_ns))

@@ -8,7 +8,19 @@ from __future__ import annotations
 import click
 
 import imdb_serving
-from imdb_serving.cli import capacity, clients, group, overhead, preparing, reading, serve, serve_http, slo, sweep
+from imdb_serving.cli import (
+    capacity,
+    clients,
+    group,
+    overhead,
+    preparing,
+    probe,
+    reading,
+    serve,
+    serve_http,
+    slo,
+    sweep,
+)
 
 VARIABLE = "_IMDB_SERVING_COMPLETE"
 
@@ -47,7 +59,7 @@ def completion(shell: str) -> None:
 
 
 main.add_command(completion)
-for module in (preparing, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
+for module in (preparing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

@@ -32,7 +32,7 @@ def needs_extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise ConfigError(
-            f"{error.name} is missing; run `make bench`, or: pip install 'imdb-serving[bench]'"
+            f"{error.name} is missing; run `make bench`, or: pip install 'imdb-serving[servers]'"
         ) from error
 
 

@@ -26,6 +26,7 @@ from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
 from imdb_serving.measurement import foreign
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
+from imdb_serving.measurement.first_answers import FirstAnswers
 from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import (
@@ -344,7 +345,7 @@ def inputs_of(params: GridParams, folder: Path) -> Inputs:
     """
     lines, workload = _to_send(params)
     if params.mode == FOREIGN and not params.engine:
-        return Inputs(lines, workload, difference=foreign.FirstAnswers(params, folder).difference)
+        return Inputs(lines, workload, difference=FirstAnswers(params, folder).difference)
     if params.pipeline:
         return Inputs(lines, workload)
     spec = params.server

@@ -1,8 +1,9 @@
 """Runs a command and sees that nothing of it is left. A script of its own: it imports the standard library alone.
 
 `guard.py SECONDS OUTPUT MOST_BYTES COMMAND...` ends the command, and every process that came of it, when its standard
-input is closed (who started it has ended, however) or it is told to (SIGTERM): first with SIGTERM, after so many
-seconds with SIGKILL. It ends by itself when the last of them has. OUTPUT, to which they write, is kept short.
+input is closed (who started it has ended, however) or it is told to (SIGTERM): the command with SIGTERM, then what it
+left, and after so many seconds with SIGKILL. It ends by itself when the last of them has. OUTPUT, to which they write,
+is kept short.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LOOK_SECONDS = 0.5
 END_LOOK_SECONDS = 0.02
+LEFT_SECONDS = 2.0
+"""What the command left has so long to end."""
 
 
 def prctl(option: int, value: int) -> None:
@@ -38,18 +41,16 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def reap() -> None:
+def reap(ended: set[int]) -> None:
     """Take note of every child that has ended; those of children that ended before them are ours by now."""
     with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while pid := os.waitpid(-1, os.WNOHANG)[0]:
+            ended.add(pid)
 
 
-def send(number: int, leader: int) -> None:
-    """Send a signal to the command's process group, and to all that have left it."""
-    with suppress(OSError):
-        os.killpg(leader, number)
-    for pid in children(os.getpid()):
+def send(number: int, pids: list[int]) -> None:
+    """Send a signal to these processes."""
+    for pid in pids:
         with suppress(OSError):
             os.kill(pid, number)
 
@@ -63,21 +64,20 @@ def is_anything_left() -> bool:
     return True
 
 
-def end_all(leader: int, seconds: float) -> None:
-    """End everything; return when nothing is left."""
-    send(signal.SIGTERM, leader)
+def end_all(leader: int, ended: set[int], seconds: float) -> None:
+    """End everything: the command, which may end its children itself, then what it left, and kill what does not end."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        reap()
-        if not is_anything_left():
-            return
+    send(signal.SIGTERM, [leader])
+    while leader not in ended and time.monotonic() < until:
         time.sleep(END_LOOK_SECONDS)
-    for _ in range(100):
-        send(signal.SIGKILL, leader)
-        reap()
-        if not is_anything_left():
-            return
+        reap(ended)
+    send(signal.SIGTERM, children(os.getpid()))
+    until = min(until, time.monotonic() + LEFT_SECONDS)
+    while is_anything_left():
+        if time.monotonic() > until:
+            send(signal.SIGKILL, children(os.getpid()) or [leader])
         time.sleep(END_LOOK_SECONDS)
+        reap(ended)
 
 
 def keep_short(output: str, most: int) -> None:
@@ -94,10 +94,11 @@ def main() -> None:
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end)
-    ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: ended.append(number))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    told: list[int] = []
+    ended: set[int] = set()
+    signal.signal(signal.SIGTERM, lambda number, _frame: told.append(number))
+    for number in (signal.SIGINT, signal.SIGCHLD):  # a handler, for what is ignored would be ignored by the command too
+        signal.signal(number, lambda _number, _frame: None)
     try:
         process = subprocess.Popen(
             command,
@@ -108,17 +109,17 @@ def main() -> None:
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
         sys.exit(127)
-    while not ended:
+    while not told:
         ready, _, _ = select.select([sys.stdin, read_end], [], [], LOOK_SECONDS)
         if sys.stdin in ready:
             break  # nobody writes to it: this is its end
         if read_end in ready:
             os.read(read_end, 4096)
-        reap()
+        reap(ended)
         if not is_anything_left():
             break
         keep_short(output, most)
-    end_all(process.pid, seconds)
+    end_all(process.pid, ended, seconds)
 
 
 if __name__ == "__main__":

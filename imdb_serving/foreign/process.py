@@ -12,12 +12,15 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from urllib.parse import urlsplit
+
+import psutil
 
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.foreign.templates import hide
 
 GUARD = Path(__file__).with_name("guard.py")
-END_SECONDS = 10.0
+END_SECONDS = 5.0
 """How long the processes of a server have to end by themselves."""
 
 MOST_OUTPUT = 16 << 20
@@ -163,3 +166,32 @@ def free_port(host: str) -> int:
         bound.bind((host, 0))
         port: int = bound.getsockname()[1]
         return port
+
+
+def pids_of_port(url: str) -> tuple[int, ...]:
+    """Return the processes of this machine that listen on a URL's port, less children of others of them; maybe none."""
+    parts = urlsplit(url)
+    if not is_this_machine(parts.hostname or ""):
+        return ()
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    listening: set[int] = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in process.net_connections("tcp")):
+                listening.add(process.pid)
+    roots = set()
+    for pid in listening:
+        with suppress(psutil.Error):
+            if not listening & {parent.pid for parent in psutil.Process(pid).parents()}:
+                roots.add(pid)
+    return tuple(sorted(roots))
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host's name or address is this machine's."""
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    own = {address.address.partition("%")[0] for every in psutil.net_if_addrs().values() for address in every}
+    return bool(found) and all(address.startswith("127.") or address in {"::1", *own} for address in found)

@@ -1,26 +1,21 @@
-"""Measuring a server of someone else: what is sent to it, how it is started and found ready, and its first answers."""
+"""Measuring a server of someone else: what is sent to it, and how it is started and found ready."""
 
 from __future__ import annotations
 
 import functools
-import math
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
-
-import orjson
-import psutil
 
 from imdb_serving.cell import CALIBRATION, digest
 from imdb_serving.clients.http_connection import Answer
 from imdb_serving.config import project_root, whole_file
 from imdb_serving.errors import (
-    DataError,
     RemoteFailure,
     RequestTimeout,
     ServerStartError,
@@ -29,13 +24,13 @@ from imdb_serving.errors import (
 )
 from imdb_serving.foreign.client import ForeignClient, HttpCall, compile_answer, value_of
 from imdb_serving.foreign.null_server import serve
-from imdb_serving.foreign.process import CommandProcess, free_port
+from imdb_serving.foreign.process import CommandProcess, free_port, pids_of_port
 from imdb_serving.foreign.templates import Secrets, TextTemplate, hide, render_all
 from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
 from imdb_serving.measurement.measure import Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
-from imdb_serving.measurement.parameters.foreign import BODY_NAMES, COMMAND_NAMES, is_this_machine
+from imdb_serving.measurement.parameters.foreign import BODY_NAMES, COMMAND_NAMES
 from imdb_serving.text.reviews import tokenise
 
 HOST = "127.0.0.1"
@@ -104,6 +99,15 @@ def call_of(params: GridParams, url: str, secrets: Secrets) -> HttpCall:
     return HttpCall(url, params.request_path, params.request_method, headers, params.answer, hidden)
 
 
+class Reached(NamedTuple):
+    """A server that has answered: its process if we started it, what requests share, the first one, and its answer."""
+
+    server: CommandProcess | None
+    call: HttpCall
+    body: bytes
+    answer: Answer
+
+
 def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     """Start the server, or find the one that runs, and ask it one thing; `folder` keeps its output and that answer.
 
@@ -111,16 +115,29 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     """
     if params.series == CALIBRATION:
         return _start_null(params, folder, stack)
+    server, call, _, answer = reached = reach(params, folder, stack)
+    try:
+        check_answer(answer, call, params.batch)
+    except UnexpectedAnswer as error:
+        said = server.said() if server and answer.status >= 500 else ""
+        raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
+    with whole_file(_answer_file(params, folder)) as unfinished:
+        unfinished.write_bytes(answer.body)
+    pids = (server.pid,) if server else pids_of_port(call.url)
+    return Target(functools.partial(ForeignClient, reached.call, params.timeout), pids, is_known=bool(pids))
+
+
+def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:
+    """Start the server, or find the one that runs, wait until it is ready, and send it a first request.
+
+    Raises `ServerStartError` when it does not start or answer.
+    """
     secrets, bodies = Secrets(), Bodies.of(params)
     first = bodies.body(samples_of(params)[: params.batch])
     server, url = _started(params, folder, secrets, stack)
     call = call_of(params, url, secrets)
     call = replace(call, secrets=frozenset({*call.secrets, *bodies.secrets.values}))
-    answer = _first_answer(params, call, first, server)
-    with whole_file(_answer_file(params, folder)) as unfinished:
-        unfinished.write_bytes(answer.body)
-    pids = (server.pid,) if server else pids_of_port(url)
-    return Target(functools.partial(ForeignClient, call, params.timeout), pids, is_known=bool(pids))
+    return Reached(server, call, first, _first_answer(params, call, first, server))
 
 
 def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStack) -> tuple[CommandProcess | None, str]:
@@ -149,7 +166,7 @@ def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStac
 
 
 def _first_answer(params: GridParams, call: HttpCall, body: bytes, server: CommandProcess | None) -> Answer:
-    """Wait until the server is ready, and return its answer to a first request, in which the value was found."""
+    """Wait until the server is ready, and return its answer to a first request."""
     found: list[Answer] = []
 
     def is_ready() -> str:
@@ -170,11 +187,6 @@ def _first_answer(params: GridParams, call: HttpCall, body: bytes, server: Comma
         server.wait_until(is_ready, params.server_ready_seconds)
     elif missing := is_ready():
         raise ServerStartError(f"{missing}; start the server first, or say how with server.command")
-    try:
-        check_answer(found[0], call, params.batch)
-    except UnexpectedAnswer as error:
-        said = server.said() if server and found[0].status >= 500 else ""
-        raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
     return found[0]
 
 
@@ -184,7 +196,7 @@ def check_answer(answer: Answer, call: HttpCall, batch: int) -> Any:
     expression = compile_answer(call.answer)
     if expression is None:
         return None
-    begins = answer.body[:400].decode("utf-8", "replace")
+    begins = answer.body[:400].decode("utf-8", "replace").strip()
     try:
         return split_value(value_of(answer.body, expression), batch)
     except UnexpectedAnswer as error:
@@ -208,64 +220,3 @@ def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     secrets = Secrets()
     call = call_of(params, f"http://{HOST}:{port}", secrets)
     return Target(functools.partial(ForeignClient, call, params.timeout), (process.pid,))
-
-
-def pids_of_port(url: str) -> tuple[int, ...]:
-    """Return the processes of this machine that listen on a URL's port, less children of others of them; maybe none."""
-    parts = urlsplit(url)
-    if not is_this_machine(parts.hostname or ""):
-        return ()
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    listening: set[int] = set()
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in process.net_connections("tcp")):
-                listening.add(process.pid)
-    roots = set()
-    for pid in listening:
-        with suppress(psutil.Error):
-            if not listening & {parent.pid for parent in psutil.Process(pid).parents()}:
-                roots.add(pid)
-    return tuple(sorted(roots))
-
-
-class FirstAnswers:
-    """The first answer to each sample, kept in a sweep's folder: later ones are compared with it.
-
-    Values are compared as numbers, lists of these item by item, and anything else for being equal.
-    """
-
-    def __init__(self, params: GridParams, folder: Path) -> None:
-        """Read those that are there; raise `DataError` when they cannot be read."""
-        drawn_from = (params.description, params.samples, params.seed, params.batch)
-        self._file = folder / FOLDER / f"answers-{digest(drawn_from)}.json"
-        self._known: dict[str, Any] = {}
-        try:
-            if self._file.is_file():
-                self._known = orjson.loads(self._file.read_bytes())
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise DataError(f"cannot read {self._file}: {error}; delete it") from error
-
-    def difference(self, values: Mapping[int, Sequence[Any]]) -> float:
-        """Return how far the values of some samples, by place, are from the first ones; remember what is new."""
-        before, worst = len(self._known), 0.0
-        for place, several in values.items():
-            first = self._known.setdefault(str(place), several[0])
-            worst = max(worst, *(distance(first, value) for value in several))
-        if len(self._known) > before:
-            with whole_file(self._file) as unfinished:
-                unfinished.write_bytes(orjson.dumps(self._known))
-        return worst
-
-
-def distance(one: Any, other: Any) -> float:
-    """Return the greatest difference of two values' numbers; infinite when they are of different shapes or words."""
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return max((distance(value, other[name]) for name, value in one.items()), default=0.0)
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        return max(map(distance, one, other), default=0.0)
-    numbers = [value for value in (one, other) if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) == 2:
-        far = abs(float(numbers[0]) - float(numbers[1]))
-        return far if math.isfinite(far) else math.inf
-    return 0.0 if one == other else math.inf

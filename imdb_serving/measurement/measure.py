@@ -187,7 +187,8 @@ def _failed(failures: Sequence[FailedRequest], requests: int) -> str:
         return ""
     kinds = Counter(failure.code for failure in failures)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    return f"{len(failures)} of {requests} requests failed ({counted}), the first: {failures[0].message}"
+    told = f" ({counted})" if len(kinds) > 1 else ""
+    return f"{len(failures)} of {requests} requests failed{told}, the first: {failures[0].message}"
 
 
 def _stages(cell: Cell, records: Sequence[ClientRecord], workloads: Sequence[Workload]) -> dict[str, object]:

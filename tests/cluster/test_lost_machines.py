@@ -15,7 +15,7 @@ from imdb_serving.errors import HostLost, ServerStartError
 from imdb_serving.experiment import grid
 from imdb_serving.measurement.deployment import THIS_MACHINE
 from imdb_serving.measurement.ledger import Ledger, newest
-from imdb_serving.measurement.measure import Round, Session, Target
+from imdb_serving.measurement.measure import Round, Session, Target, review_workload
 from imdb_serving.measurement.parameters import GridParams
 
 
@@ -66,7 +66,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(grid, "deployment_of", lambda params: machines)
         monkeypatch.setattr(grid, "measure", machines.measure)
         monkeypatch.setattr(grid, "ceilings", lambda *_: {})
-        monkeypatch.setattr(grid, "inputs", lambda *_: ([], None))
+        monkeypatch.setattr(grid, "inputs_of", lambda *_: grid.Inputs([], review_workload))
         params = GridParams(engine="none", client_threads=[1, 2, 3], samples=3, outputs=str(tmp_path), run="one")
         return grid.run_grid(params, said.append), Ledger(tmp_path / "adhoc"), said
 

@@ -77,6 +77,18 @@ def test_ctrl_c_in_the_terminal_is_not_the_servers(tmp_path: Path) -> None:
         assert os.getpgid(server.pid) != os.getpgid(0)
 
 
+def test_a_server_minds_the_signals_that_it_would_mind_elsewhere(tmp_path: Path) -> None:
+    """Some servers tell their workers to end by SIGINT, which a process is born with ignoring when its parent does."""
+    code = "import signal; print([signal.getsignal(n) == signal.SIG_IGN for n in (2, 15, 17)], flush=True)"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for what runs behind
+    try:
+        with CommandProcess(f'{sys.executable} -c "{code}"', tmp_path / "out.log") as server:
+            assert wait_until(lambda: not server.running)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "out.log").read_text() == "[False, False, False]\n"
+
+
 def test_a_command_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path) -> None:
     server = CommandProcess(command(), tmp_path / "out.log", environment={"FAULT": "die"})
     with server, pytest.raises(ServerStartError, match=r"ended at once.*out\.log:\n.*no such model"):

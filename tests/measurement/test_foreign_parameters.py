@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from imdb_serving.errors import ConfigError
+from imdb_serving.foreign.process import is_this_machine
 from imdb_serving.measurement.parameters import GridParams, SweepParams, from_notebook, load_sweep
-from imdb_serving.measurement.parameters.foreign import is_this_machine
 
 FILE = """
 mode: http

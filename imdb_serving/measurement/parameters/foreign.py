@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil
 
 from imdb_serving.cell import FOREIGN
 from imdb_serving.clients.http_connection import split_endpoint
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
 from imdb_serving.foreign.client import HttpCall, compile_answer
-from imdb_serving.foreign.process import words_of
+from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
 
 COUNTS = ("server_threads", "math_threads")
@@ -172,13 +170,3 @@ def _check_request(params: Any, batch: int) -> None:
     compile_answer(params.answer)
     headers = dict.fromkeys(params.request_headers, "x")
     _ = HttpCall(params.server_url or "http://127.0.0.1", params.request_path, params.request_method, headers).head
-
-
-def is_this_machine(host: str) -> bool:
-    """Tell whether a host's name or address is this machine's."""
-    try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return False
-    own = {address.address.partition("%")[0] for every in psutil.net_if_addrs().values() for address in every}
-    return bool(found) and all(address.startswith("127.") or address in {"::1", *own} for address in found)

@@ -1,0 +1,71 @@
+"""`imdb-serving probe`: one request to a server of someone else, before a sweep sends many."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imdb_serving.cli import group
+from imdb_serving.errors import ConfigError
+
+
+@group.command()
+@click.argument("url", default="")
+@click.option("--params", type=click.Path(dir_okay=False, path_type=Path), help="A sweep's parameter file.")
+@click.option("--path", help="The request's path.")
+@click.option("--body", help="The request's body, a template.")
+@click.option("--header", multiple=True, metavar="NAME: VALUE", help="A header, a template; may be given again.")
+@click.option("--method", help="The request's method.")
+@click.option("--answer", help="JMESPath of the answer's value.")
+@click.option("--remote", is_flag=True, help="The URL may be another machine's.")
+def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: bool, **given: str | None) -> None:
+    """Send one request, and show what came back and what was made of it.
+
+    The server is at URL; without one it is that of the parameter file, started by its command and ended again.
+    Options stand before what the file says. Exits with 2, and what to mend, at what a sweep would fail at.
+
+    \b
+    Example:
+      imdb-serving probe http://127.0.0.1:80 --path /predict --body '{"text": {{ text | tojson }}}' --answer 'scores[1]'
+      imdb-serving probe --params params/own.yaml
+    """
+    from imdb_serving.measurement import probe as measurement
+    from imdb_serving.measurement.parameters import GridParams
+
+    values: dict[str, Any] = _of_file(params) if params else {}
+    values |= {f"request_{name}": given[name] for name in ("path", "body", "method") if given[name] is not None}
+    values |= {"answer": given["answer"]} if given["answer"] is not None else {}
+    values |= {"server_url": url, "server_command": ""} if url else {}
+    values |= {"server_remote": True} if remote else {}
+    headers = dict(_split(one) for one in header)
+    values |= {"request_headers": values.get("request_headers", {}) | headers} if headers else {}
+    if not values.get("server_url") and not values.get("server_command"):
+        raise ConfigError("probe: give a URL, or --params FILE with a server's command or URL")
+    samples = int(values.get("batch", 1)) * 2
+    one = {"samples": samples, "client_threads": [1], "arrivals": "closed", "rates": []}
+    with tempfile.TemporaryDirectory(prefix="imdb-serving-probe-") as folder:
+        for line in measurement.probe(GridParams(**values | one | {"mode": "http"}), Path(folder)):
+            click.echo(line)
+
+
+def _split(header: str) -> tuple[str, str]:
+    name, colon, value = header.partition(":")
+    if not colon:
+        raise ConfigError(f"--header: expected 'NAME: VALUE', got {header!r}")
+    return name.strip(), value.strip()
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    """Return what the first grid of a file that measures a server of someone else says of one run of it."""
+    import msgspec
+
+    from imdb_serving.cell import FOREIGN
+    from imdb_serving.measurement.parameters import load_sweep
+
+    for part, axes in load_sweep(path).every_grid():
+        if axes.mode == FOREIGN:
+            return msgspec.structs.asdict(part.grid(axes, 1, "probe", "", Path()))
+    raise ConfigError(f"{path}: no grid has mode {FOREIGN}, so there is no server to probe")
