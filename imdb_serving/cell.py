@@ -26,6 +26,9 @@ ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
 """How requests arrive: the next when the last is answered; at drawn or at even times, whatever is answered; all at
 once."""
 
+TIMED, BEFORE = "timed", "before"
+"""When requests are made: as each is sent, which is timed (prepro), or all of them before anything is timed."""
+
 SHARED, APART, SPREAD = "shared", "apart", "spread"
 PLACEMENTS = (SHARED, APART, SPREAD)
 """Where servers and clients of a cell run on a cluster: on one node; clients on a node of their own; on several."""
@@ -60,6 +63,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     server_processes: int = 1
     client_threads: int = 1
     batch: int = 1
+    prepro: str = TIMED
     arrivals: str = CLOSED
     rate: float = 0.0
     client_kind: str = "keep-alive"
@@ -142,6 +146,8 @@ _SAID: dict[tuple[str, object], str] = {
     ("arrivals", POISSON): "Poisson arrivals",
     ("arrivals", CONSTANT): "even arrivals",
     ("arrivals", OFFLINE): "all at once",
+    ("prepro", TIMED): "",
+    ("prepro", BEFORE): "requests made before",
     ("rate", 0.0): "",
     ("passes", 1): "",
     ("server_processes", 1): "",

@@ -16,7 +16,7 @@ CELL = Cell(mode="flask", engine="paddle", server_threads=2, client_threads=8, s
 OTHER: dict[str, Any] = {
     "series": "twin", "mode": "rpc", "server": "gunicorn", "engine": "none", "net": "lstm", "model": "mine",
     "server_threads": 3, "server_processes": 2,
-    "client_threads": 1, "batch": 8, "arrivals": "poisson", "rate": 100.0, "client_kind": "curl",
+    "client_threads": 1, "batch": 8, "prepro": "before", "arrivals": "poisson", "rate": 100.0, "client_kind": "curl",
     "worker_kind": "thread", "math_threads": 2, "service": "5 ms, fixed", "pipeline": "mine:make", "endpoint": "ipc",
     "samples": 10, "passes": 3, "words": 200, "placement": "apart", "server_nodes": 3, "client_nodes": 2,
 }  # fmt: skip

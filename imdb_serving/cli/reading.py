@@ -278,12 +278,14 @@ def schema(what: str) -> None:
     import msgspec
 
     from imdb_serving.measurement.parameters import ON_CLUSTER
+    from imdb_serving.measurement.parameters.foreign import folded
 
     module, _, name = SCHEMAS[what].partition(":")
     made = msgspec.json.schema(getattr(import_module(module), name))
     for kind in made["$defs"].values():
         kind["description"] = inspect.cleandoc(kind.get("description", ""))
     if what == "parameters":
+        made["$defs"][name]["properties"] = folded(made["$defs"][name]["properties"])
         made["$defs"][name]["properties"][ON_CLUSTER] = {"type": "object", "description": "What differs on a cluster."}
     made = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": what, **made}
     print(msgspec.json.format(msgspec.json.encode(made), indent=1).decode())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from imdb_serving.cell import CALIBRATION, CLOSED, FOREIGN, LOCAL_MODES, OK, Cell, Row, digest, plural
+from imdb_serving.cell import BEFORE, CALIBRATION, CLOSED, FOREIGN, LOCAL_MODES, OK, Cell, Row, digest, plural
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
@@ -36,6 +36,7 @@ from imdb_serving.measurement.measure import (
     Target,
     client_ceiling,
     measure,
+    prepared_reviews,
     review_workload,
     row_key,
 )
@@ -361,7 +362,7 @@ def _to_send(params: GridParams) -> tuple[Sequence[Any], Callable[[Sequence[Any]
     """Return the samples of a run, and what makes requests of them."""
     if params.mode == FOREIGN:
         return foreign.samples_of(params), foreign.Bodies.of(params).workload
-    return _lines_of(params), review_workload
+    return _lines_of(params), prepared_reviews if params.prepro == BEFORE else review_workload
 
 
 def run_words(params: GridParams) -> str:

@@ -22,7 +22,7 @@ from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.load.closed_loop import ClientRecord, FailedRequest, Share, Workload
 from imdb_serving.load.open_loop import arrival_times
-from imdb_serving.load.workload import PreparedWorkload, Result, ReviewWorkload, split_lines
+from imdb_serving.load.workload import PreparedReviews, PreparedWorkload, Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import temporary_folder
 from imdb_serving.text.formats import Line
@@ -62,6 +62,11 @@ class Target:
 def review_workload(lines: Sequence[Line], batch: int) -> Workload:
     """Return reviews as requests of our own servers."""
     return ReviewWorkload(lines, "ids", None, batch=batch)
+
+
+def prepared_reviews(lines: Sequence[Line], batch: int) -> Workload:
+    """Return reviews as requests of our own servers, made before anything is timed."""
+    return PreparedReviews.of(ReviewWorkload(lines, "ids", None, batch=batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +207,7 @@ def _stages(cell: Cell, records: Sequence[ClientRecord], workloads: Sequence[Wor
     if bound > min(means.get(way, inf) for way in WAYS):
         sums, means = summary.together(sums), summary.together(means)
         names = tuple(summary.together(dict.fromkeys(names, 0.0)))
-    prepared = [each.prepare_ns / 1000 for each in workloads if isinstance(each, PreparedWorkload)]
+    prepared = [each.prepare_ns / 1000 for each in workloads if isinstance(each, PreparedWorkload | PreparedReviews)]
     if prepared and means:
         each, requests = sum(prepared) / len(prepared), sum(len(record.positions) for record in records)
         for values, more in ((means, each), (sums, each * 1e-6 * requests / len(records) / cell.passes)):

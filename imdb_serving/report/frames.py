@@ -22,12 +22,12 @@ from imdb_serving.measurement.parameters.checks import GRID_MODES
 
 PANEL = ("engine", "net", "model", "math_threads", "service", "pipeline", "batch", "samples")
 LINE = (
-    *("mode", "server", "client_kind", "arrivals", "rate", "worker_kind", "server_processes", "endpoint"),
+    *("mode", "server", "client_kind", "prepro", "arrivals", "rate", "worker_kind", "server_processes", "endpoint"),
     *("placement", "server_nodes", "client_nodes"),
 )
 """What a panel of a figure stands for, and what a line in it; colours are server threads, across are clients."""
 
-FOLLOWS = {"worker_kind", "endpoint", "net", "model", "service"}
+FOLLOWS = {"worker_kind", "prepro", "endpoint", "net", "model", "service"}
 """What mostly follows from mode and engine: it is told only where it does not."""
 
 

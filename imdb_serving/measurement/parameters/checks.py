@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from imdb_serving.cell import ARRIVALS, FOREIGN, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD
+from imdb_serving.cell import ARRIVALS, BEFORE, FOREIGN, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD, TIMED
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
@@ -37,6 +37,7 @@ CHOICES: dict[str, Collection[str]] = {
     "worker_kind": ("", "thread", "process"),
     "distribution": DISTRIBUTIONS,
     "arrivals": ARRIVALS,
+    "prepro": (TIMED, BEFORE),
     "series": SERIES,
     "placement": PLACEMENTS,
 }

@@ -55,6 +55,15 @@ def unfold(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return flat
 
 
+def folded(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON Schema's properties by name as files have them: entries of a section within it."""
+    made = {name: kind for name, kind in properties.items() if name not in FIELDS or name == "answer"}
+    for section, names in SECTIONS.items():
+        entries = {name: properties[f"{section}_{name}"] for name in names}
+        made[section] = {"type": "object", "properties": entries, "additionalProperties": False}
+    return made
+
+
 def _text(value: Any, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ConfigError(f"{place}: expected a text or a number, got {value!r}; quote it")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from imdb_serving.analysis.selection import Selection, read_selection
-from imdb_serving.cell import CLOSED, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, Cell
+from imdb_serving.cell import BEFORE, CLOSED, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, TIMED, Cell
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home, engine_name
 from imdb_serving.engines.registry import ENGINES, EngineSpec, check_net, engines_for, facts_of
 from imdb_serving.errors import ConfigError
@@ -145,6 +145,7 @@ class _Measured(ForeignFields, frozen=True, kw_only=True, forbid_unknown_fields=
     samples: int = 2500
     passes: int = 1
     batch: int = 1
+    prepro: str = TIMED
     http_client: str = "keep-alive"
     seed: int = 2020
     timeout: float = DEFAULT_TIMEOUT
@@ -263,6 +264,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             server_processes=self.server_processes,
             client_threads=clients,
             batch=self.batch,
+            prepro=BEFORE if foreign else self.prepro,
             arrivals=self.arrivals,
             rate=rate,
             client_kind=self.http_client,
