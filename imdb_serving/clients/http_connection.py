@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -145,8 +146,8 @@ def _plain_head(head: bytes) -> tuple[int, int] | None:
     return int(status[1]), int(length)
 
 
-def split_endpoint(endpoint: str) -> SplitResult:
-    """Return the parts of `http://HOST:PORT/...`; raise `BadRequest` for anything else."""
+def split_endpoint(endpoint: str, schemes: Sequence[str] = ("http",)) -> SplitResult:
+    """Return the parts of `http://HOST:PORT/...`, or of another scheme; raise `BadRequest` for anything else."""
     try:
         parts = urlsplit(endpoint)
         _ = parts.port
@@ -154,8 +155,8 @@ def split_endpoint(endpoint: str) -> SplitResult:
         (parts.hostname or "").encode("idna")  # as looking up the host does, which would raise the same
     except ValueError as error:
         raise BadRequest(f"cannot use the endpoint {endpoint!r}: {error}") from error
-    if parts.scheme != "http" or not parts.hostname or " " in endpoint or not endpoint.isprintable():
-        raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected http://HOST:PORT")
+    if parts.scheme not in schemes or not parts.hostname or " " in endpoint or not endpoint.isprintable():
+        raise BadRequest(f"cannot use the endpoint {endpoint!r}: expected {' or '.join(schemes)}://HOST:PORT")
     return parts
 
 

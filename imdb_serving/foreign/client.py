@@ -13,6 +13,7 @@ import orjson
 
 from imdb_serving.clients.base import ConnectedClient
 from imdb_serving.clients.http_connection import Answer, HttpConnection, split_endpoint
+from imdb_serving.clients.http_library import LibraryConnection, Way
 from imdb_serving.config import MAX_ANSWER_BYTES
 from imdb_serving.errors import REDIRECT, UNREADABLE, ConfigError, ServingError, UnexpectedAnswer
 from imdb_serving.foreign.templates import hide
@@ -22,6 +23,7 @@ from imdb_serving.timing import REMOTE, Stage
 VALUE = "answer"
 """The name of an answer's value among a reply's outputs."""
 
+SCHEMES = ("http", "https")
 SHOWN_CHARACTERS = 200
 
 
@@ -29,7 +31,8 @@ SHOWN_CHARACTERS = 200
 class HttpCall:
     """What all requests of a measurement have in common, rendered. `secrets` never appear in an error.
 
-    `answer` is the JMESPath expression of the answer's value; empty: status 200 is an answer.
+    `answer` is the JMESPath expression of the answer's value; empty: status 200 is an answer. Requests go
+    through urllib3 where the `way` to the server needs it, with TLS or by a proxy.
     """
 
     url: str
@@ -38,14 +41,20 @@ class HttpCall:
     headers: Mapping[str, str] = field(default_factory=dict)
     answer: str = ""
     secrets: frozenset[str] = frozenset()
+    way: Way | None = None
+
+    def all_headers(self) -> dict[str, str]:
+        """Return the headers given, and those that each request has."""
+        given = {name.lower() for name in self.headers}
+        usual = {"Content-Type": "application/json", "Accept": "*/*"}
+        return {name: value for name, value in usual.items() if name.lower() not in given} | dict(self.headers)
 
     @property
     def head(self) -> bytes:
         """All of a request before its length; raises `ConfigError` for headers that are none."""
-        parts = urlsplit(self.url)
-        given = {name.lower() for name in self.headers}
-        headers = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "*/*"}
-        headers = {name: value for name, value in headers.items() if name.lower() not in given} | dict(self.headers)
+        parts, headers = urlsplit(self.url), self.all_headers()
+        if "host" not in map(str.lower, headers):
+            headers = {"Host": parts.netloc, **headers}
         lines = [f"{self.method} {parts.path.rstrip('/')}{self.path} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         text = "\r\n".join(lines)
@@ -77,6 +86,23 @@ def compile_answer(answer: str) -> jmespath.parser.ParsedResult | None:
         ) from None
 
 
+class _ByLibrary:
+    """Has urllib3 send the bodies of one call, in the form of an `HttpConnection`."""
+
+    def __init__(self, call: HttpCall, max_answer_bytes: int) -> None:
+        self._connection = LibraryConnection(call.url, max_answer_bytes, call.way or Way())
+        self._call, self._headers = call, call.all_headers()
+
+    def exchange(self, body: bytes, timeout: float, *, once: bool) -> Answer:  # noqa: ARG002 - it always is
+        return self._connection.exchange(self._call.method, self._call.path, self._headers, body, timeout)
+
+    def is_lost(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 class ForeignClient(ConnectedClient):
     """A client of one server that keeps its connection, for use in one thread. A request is a body, ready to send.
 
@@ -86,22 +112,27 @@ class ForeignClient(ConnectedClient):
     def __init__(self, call: HttpCall, timeout: float, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         """Take what requests have in common, and each request's deadline in seconds."""
         super().__init__()
-        split_endpoint(call.url)
+        split_endpoint(call.url, SCHEMES)
         self.timeout = timeout
         self._what = call
         self._head = call.head
         self._expression = compile_answer(call.answer)
-        self._connection = HttpConnection(call.url, max_answer_bytes)
+        self._connection = (
+            _ByLibrary(call, max_answer_bytes) if call.way else HttpConnection(call.url, max_answer_bytes)
+        )
 
     def exchange(self, body: bytes) -> Answer:
         """Send a body and return the answer, whatever it says."""
-        return self._connection.exchange(b"%b%d\r\n\r\n%b" % (self._head, len(body), body), self.timeout, once=True)
+        return self._connection.exchange(self._message(body), self.timeout, once=True)
+
+    def _message(self, body: bytes) -> bytes:
+        return body if self._what.way else b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
 
     def _call(self, request: Request) -> Reply:
         begun = perf_counter_ns()
         body = cast("bytes", request)  # of a workload of prepared bodies
         try:
-            message = b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+            message = self._message(body)
             encoded = perf_counter_ns()
             answer = self._connection.exchange(message, self.timeout, once=True)
             arrived = perf_counter_ns()

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from imdb_serving.cell import CALIBRATION, digest
 from imdb_serving.clients.http_connection import Answer
+from imdb_serving.clients.http_library import Way, way_to
 from imdb_serving.config import project_root, whole_file
 from imdb_serving.errors import (
     RemoteFailure,
@@ -95,8 +96,9 @@ class Bodies:
 def call_of(params: GridParams, url: str, secrets: Secrets) -> HttpCall:
     """Return what all requests have in common, with its headers rendered."""
     headers = render_all(params.request_headers, "request.headers", {"env": secrets}, ())
-    hidden = frozenset(secrets.values)
-    return HttpCall(url, params.request_path, params.request_method, headers, params.answer, hidden)
+    way = way_to(params.server_url)
+    hidden = frozenset({*secrets.values, *([way.proxy] if way and way.proxy else [])})  # it may have a password
+    return HttpCall(url, params.request_path, params.request_method, headers, params.answer, hidden, way)
 
 
 class Reached(NamedTuple):
@@ -219,4 +221,5 @@ def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     stack.callback(process.stop)
     secrets = Secrets()
     call = call_of(params, f"http://{HOST}:{port}", secrets)
+    call = replace(call, way=Way() if call.way else None)
     return Target(functools.partial(ForeignClient, call, params.timeout), (process.pid,))

@@ -153,18 +153,22 @@ def test_an_open_loop_sends_at_its_times(tmp_path: Path) -> None:
     assert row.figures.service_p50_us
 
 
+def is_listening(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def running(**environment: str) -> Iterator[str]:
     port = free_port("127.0.0.1")
     with subprocess.Popen([sys.executable, SOMEONES, str(port)], env=environment) as process:
         try:
-            assert wait_until(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0)
+            assert wait_until(lambda: is_listening(port))
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_server_that_runs_already_is_found_by_its_port_and_left_running(tmp_path: Path) -> None:
     with running() as url:
         row = one(tmp_path, server_command="", server_url=url, samples=1200)
@@ -203,6 +207,38 @@ def test_an_engine_of_ours_is_compared_with(tmp_path: Path) -> None:
     assert gates(row) == {"answers"}
     assert "leave `engine` out" in row.why
     assert row.accuracy is not None
+
+
+def test_a_server_with_tls_is_measured_by_a_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its ceiling is the library's: calibrated with it, and lower."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(SOMEONES.with_name("for_tests_only.pem")))
+    url = f"https://127.0.0.1:{free_port('127.0.0.1')}"
+    row = one(tmp_path, "tls", server_command=f"{{{{ python }}}} {SOMEONES} {url.rpartition(':')[2]}", server_url=url)
+    assert (row.error, row.answered, row.cell.endpoint) == ("", 60, "https")
+    assert row.figures.of_ceiling
+    failed = one(tmp_path, "tls", "sometimes", server_url=url, samples=200,
+                 server_command=f"{{{{ python }}}} {SOMEONES} {url.rpartition(':')[2]}")  # fmt: skip
+    assert "status 429" in failed.error
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    url = f"https://127.0.0.1:{free_port('127.0.0.1')}"
+    row = one(tmp_path, "tls", server_command=f"{{{{ python }}}} {SOMEONES} {url.rpartition(':')[2]}", server_url=url,
+              server_ready_seconds=2.0)  # fmt: skip
+    assert "no server that can be trusted" in row.error
+    assert "certificate verify failed" in row.error
+
+
+def test_a_proxy_that_the_environment_names_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(FAULT="proxy") as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        row = one(tmp_path, server_command="", server_url="http://far.invalid:81", server_remote=True)
+    assert (row.error, row.answered) == ("", 60)
+    assert row.figures.server_cpu_us is None
+    first = next((tmp_path / "adhoc" / "answers").glob("answers-*.json")).read_text()
+    assert set(first.strip("{}").replace('"', "").split(",")) == {f"{n}:0.25" for n in range(60)}
 
 
 def test_a_missing_variable_fails_the_cells_with_its_name(tmp_path: Path) -> None:

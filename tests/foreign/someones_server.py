@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 FAULTS = set(os.environ.get("FAULT", "").split(","))
 SEEN = {"posts": 0}
@@ -34,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200 if self.path == "/health" else 404, b"{}")
 
     def do_POST(self) -> None:
+        if self.path.startswith("http://"):  # asked as a proxy, whose client names the whole address
+            self.headers["X-Proxied"] = self.path
         SEEN["posts"] += 1
         later = SEEN["posts"] > 100  # the first answers, and the warm-up's, are sound
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -53,6 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             given = json.loads(body)
             texts = given["texts"] if "texts" in given else [given["text"]]
             scores = [[1 - len(text) % 97 / 97, len(text) % 97 / 97] for text in texts]
+            if "proxy" in FAULTS:
+                scores = [[0.0, 0.25 if self.headers["X-Proxied"] else 1.0] for _ in scores]
             if "random" in FAULTS:
                 scores = [[0.0, random.random()] for _ in scores]
             self.answer(200, json.dumps({"scores": scores if "texts" in given else scores[0]}).encode())
@@ -71,4 +77,9 @@ if "late" in FAULTS:
     time.sleep(1.0)
 ThreadingHTTPServer.daemon_threads = True
 ThreadingHTTPServer.request_queue_size = 64
-ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+if "tls" in FAULTS:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Path(__file__).with_name("for_tests_only.pem"))
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()

@@ -15,7 +15,7 @@ from imdb_serving.cell import FOREIGN
 from imdb_serving.clients.http_connection import split_endpoint
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
-from imdb_serving.foreign.client import HttpCall, compile_answer
+from imdb_serving.foreign.client import SCHEMES, HttpCall, compile_answer
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
 
@@ -158,7 +158,7 @@ def _check_place(params: Any) -> None:
     if not params.server_url:
         return
     try:
-        host = split_endpoint(params.server_url).hostname or ""
+        host = split_endpoint(params.server_url, SCHEMES).hostname or ""
     except BadRequest as error:
         raise ConfigError(f"server.url: {error}") from None
     if not params.server_remote and not is_this_machine(host):
