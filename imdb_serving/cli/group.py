@@ -93,6 +93,31 @@ def probe_options(command: Command) -> Command:
     return command
 
 
+def run_of_file(path: Path) -> dict[str, Any]:
+    """Return the parameters of one run of the first grid in a file that measures a server of someone else.
+
+    Raises `ConfigError` when there is none.
+    """
+    import msgspec
+
+    from imdb_serving.cell import FOREIGN
+    from imdb_serving.errors import ConfigError
+    from imdb_serving.measurement.parameters import load_sweep
+
+    for part, axes in load_sweep(path).every_grid():
+        if axes.mode == FOREIGN:
+            return msgspec.structs.asdict(part.grid(axes, 1, "one", "", Path()))
+    raise ConfigError(f"{path}: no grid has mode {FOREIGN}, so it names no server of someone else")
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those options of the present command that were given, and not left at their defaults."""
+    from click.core import ParameterSource
+
+    source = click.get_current_context().get_parameter_source
+    return {name: value for name, value in options.items() if source(name) is not ParameterSource.DEFAULT}
+
+
 INTENTS: dict[str, tuple[str, ...]] = {
     "Get ready": ("train", "data", "tune", "doctor", "completion"),
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),

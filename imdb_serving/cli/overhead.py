@@ -194,8 +194,9 @@ def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
     """Return the parameters of a sweep's ladder: its engines that run its net, and `none`."""
     from imdb_serving.measurement.parameters import LadderParams
 
+    engines = [part.engine for part in params.parts() if part.net == params.net]
     return LadderParams(
-        engines=list(dict.fromkeys([*(part.engine for part in params.parts() if part.net == params.net), "none"])),
+        engines=list(dict.fromkeys([*filter(None, engines), "none"])),
         net=params.net,
         model=params.model,
         math_threads=params.math[0],

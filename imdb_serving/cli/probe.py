@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from imdb_serving.cli import group
+from imdb_serving.cli.group import run_of_file
 from imdb_serving.errors import ConfigError
 
 
@@ -35,7 +36,7 @@ def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: boo
     from imdb_serving.measurement import probe as measurement
     from imdb_serving.measurement.parameters import GridParams
 
-    values: dict[str, Any] = _of_file(params) if params else {}
+    values: dict[str, Any] = run_of_file(params) if params else {}
     values |= {f"request_{name}": given[name] for name in ("path", "body", "method") if given[name] is not None}
     values |= {"answer": given["answer"]} if given["answer"] is not None else {}
     values |= {"server_url": url, "server_command": ""} if url else {}
@@ -56,16 +57,3 @@ def _split(header: str) -> tuple[str, str]:
     if not colon:
         raise ConfigError(f"--header: expected 'NAME: VALUE', got {header!r}")
     return name.strip(), value.strip()
-
-
-def _of_file(path: Path) -> dict[str, Any]:
-    """Return what the first grid of a file that measures a server of someone else says of one run of it."""
-    import msgspec
-
-    from imdb_serving.cell import FOREIGN
-    from imdb_serving.measurement.parameters import load_sweep
-
-    for part, axes in load_sweep(path).every_grid():
-        if axes.mode == FOREIGN:
-            return msgspec.structs.asdict(part.grid(axes, 1, "probe", "", Path()))
-    raise ConfigError(f"{path}: no grid has mode {FOREIGN}, so there is no server to probe")

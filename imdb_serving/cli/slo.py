@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.group import Milliseconds, probe_options
+from imdb_serving.cli.group import Milliseconds, given, probe_options, run_of_file
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError
 
@@ -27,22 +27,20 @@ SAMPLES = 5000
 """Different reviews at most; more requests send them again."""
 
 
-def probe_params(sweep: str, clients: int, model: Path | None, **options: Any) -> GridParams:
-    """Return the parameters of a server to probe, with its rows in the folder `sweep`; train the model if missing."""
+def probe_params(sweep: str, clients: int, model: Path | None, file: Path | None = None, **options: Any) -> GridParams:
+    """Return the parameters of a server to probe, with its rows in the folder `sweep`; train the model if missing.
+
+    The server may be one of someone else, as a parameter file says; options that were given stand before that.
+    """
     from imdb_serving.cell import SEARCH
     from imdb_serving.measurement.inputs import require_model
     from imdb_serving.measurement.ledger import new_run
     from imdb_serving.measurement.parameters import GridParams
 
-    params = GridParams(
-        **options,
-        model=str(model.resolve()) if model else "",
-        client_threads=[clients],
-        series=SEARCH,
-        sweep=sweep,
-        run=new_run(),
-        samples=SAMPLES,
-    )
+    values = options if file is None else run_of_file(file) | {"outputs": ""} | given(options)
+    values |= {"model": str(model.resolve())} if model else {}
+    fixed = {"client_threads": [clients], "series": SEARCH, "sweep": sweep, "run": new_run(), "samples": SAMPLES}
+    params = GridParams(**values | fixed)
     if facts_of(params.engine).needs_model:
         require_model(params)
     return params
@@ -62,12 +60,13 @@ LOWEST = 0.1
 def run_slo(*, errors: float, clients: int, seconds: float, rounds: int, model: Path | None, **options: Any) -> int:
     """Search and print both edges; returns the exit code: 0, or 1 when the limit is not reached at all."""
     from imdb_serving.experiment import slo as loads
+    from imdb_serving.experiment.grid import run_words
 
     limit = _limit(errors, {name: options.pop(name) for name in loads.PERCENTILES})
     params = probe_params("slo", clients, model, **options)
     with ExitStack() as stack:
         search = _Search(params, limit, seconds, rounds, stack)
-        print(f"{params.mode}, {params.engine}, {params.server_threads} server threads: {limit}", file=sys.stderr)
+        print(f"{run_words(params)}: {limit}", file=sys.stderr)
         most = search.capacity()
         print(f"at most about {most:,.0f} requests/s are answered; looking for the highest rate", file=sys.stderr)
         rate = loads.find_edge(search.at_rate, LOWEST * most, 1.2 * most)
@@ -261,6 +260,12 @@ def mlperf(**options: Any) -> None:
 )
 @probe_options
 @click.option(
+    "--params",
+    "file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A sweep's parameter file, for the server of someone else that it measures.",
+)
+@click.option(
     "--clients", type=click.IntRange(min=1, max=1024), default=16, help="Client processes, of the open loop at most."
 )
 @click.option(
@@ -276,5 +281,6 @@ def slo(**options: Any) -> None:
     Example:
       imdb-serving slo --p95 20ms --errors 0
       imdb-serving slo --engine folded --mode socket --p99 2ms
+      imdb-serving slo --params params/own.yaml --server-threads 4 --p99 50ms
     """
     sys.exit(run_slo(**options))

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
@@ -29,6 +30,13 @@ def prctl(option: int, value: int) -> None:
     """Ask Linux for it; elsewhere do nothing."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def end_with(parent: int) -> None:
+    """Have Linux kill this process when its parent ends, which may have ended before it was asked to."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def children(pid: int) -> list[int]:
@@ -104,7 +112,7 @@ def main() -> None:
             command,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # noqa: PLW1509 - there is one thread here
+            preexec_fn=partial(end_with, os.getpid()),  # noqa: PLW1509 - there is one thread here
         )
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")

@@ -110,7 +110,7 @@ def _change(change: Estimate) -> str:
 
 def _named(found: Sequence[Difference]) -> list[tuple[str, Difference]]:
     """Return the differences with their cells' names: the fields in which cells differ."""
-    fields = {"mode", "engine", "server_threads", "client_threads", *varying([one.cell for one in found])}
+    fields = {"mode", "server", "engine", "server_threads", "client_threads", *varying([one.cell for one in found])}
     return [(one.cell.label(fields), one) for one in found]
 
 

@@ -126,7 +126,7 @@ def test_a_request_at_which_two_workers_die_fails_and_they_are_replaced(carrier:
     with running(carrier, 2) as it:
         with pytest.raises(RemoteFailure, match=DIED):
             it.ask(13)
-        assert (it.server.dispatcher.asked_again, it.server.units.replaced) == (1, 2)
+        assert wait_until(lambda: (it.server.dispatcher.asked_again, it.server.units.replaced) == (1, 2))
         assert wait_until(lambda: it.server.units.missing == 0)
         assert it.ask(0)
 
