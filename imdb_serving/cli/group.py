@@ -94,20 +94,16 @@ def probe_options(command: Command) -> Command:
 
 
 def run_of_file(path: Path) -> dict[str, Any]:
-    """Return the parameters of one run of the first grid in a file that measures a server of someone else.
-
-    Raises `ConfigError` when there is none.
-    """
+    """Return the parameters of one run of the first server of someone else that a file measures."""
     import msgspec
 
-    from imdb_serving.cell import FOREIGN
     from imdb_serving.errors import ConfigError
     from imdb_serving.measurement.parameters import load_sweep
 
-    for part, axes in load_sweep(path).every_grid():
-        if axes.mode == FOREIGN:
-            return msgspec.structs.asdict(part.grid(axes, 1, "one", "", Path()))
-    raise ConfigError(f"{path}: no grid has mode {FOREIGN}, so it names no server of someone else")
+    try:
+        return msgspec.structs.asdict(load_sweep(path).foreign_run())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +44,8 @@ def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: boo
     values |= {"request_headers": values.get("request_headers", {}) | headers} if headers else {}
     if not values.get("server_url") and not values.get("server_command"):
         raise ConfigError("probe: give a URL, or --params FILE with a server's command or URL")
-    samples = int(values.get("batch", 1)) * 2
-    one = {"samples": samples, "client_threads": [1], "arrivals": "closed", "rates": []}
-    with tempfile.TemporaryDirectory(prefix="imdb-serving-probe-") as folder:
-        for line in measurement.probe(GridParams(**values | one | {"mode": "http"}), Path(folder)):
-            click.echo(line)
+    for line in measurement.probe(GridParams(**values | {"mode": "http"})):
+        click.echo(line)
 
 
 def _split(header: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from imdb_serving.config import at_home, check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.estimate import about
-from imdb_serving.experiment.grid import deployment_of, run_grid, unmeasured
+from imdb_serving.experiment.grid import deployment_of, run_grid, run_words, unmeasured
 from imdb_serving.experiment.plan import (
     Plan,
     may_be_chosen,
@@ -296,10 +296,7 @@ def run_rounds(params: SweepParams, sweep: str, outputs: str = "", say: Say = pr
         rows = run_grid(one, lambda _line: None)
         failed = sum(not row.answered for row in rows)
         words = f", {failed} of them failed" if failed else ""
-        say(
-            f"round {one.round}, {one.mode}, {one.engine}, {plural(one.server_threads, 'server thread')}: "
-            f"{plural(len(rows), 'cell')}{words}"
-        )
+        say(f"round {one.round}, {run_words(one)}: {plural(len(rows), 'cell')}{words}")
 
     require_models(params, lambda _line: None)
     deployment = deployment_of(next(planned_rounds(params, sweep, "", folder.parent))[0])

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from imdb_serving.cell import CALIBRATION, digest
 from imdb_serving.clients.http_connection import Answer
 from imdb_serving.clients.http_library import Way, way_to
-from imdb_serving.config import project_root, whole_file
+from imdb_serving.config import at_home, project_root, whole_file
 from imdb_serving.errors import (
     RemoteFailure,
     RequestTimeout,
@@ -161,7 +161,7 @@ def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStac
     command = TextTemplate(params.server_command, "server.command", COMMAND_NAMES).render(**values)
     environment = render_all(params.server_environment, "server.environment", values, COMMAND_NAMES)
     output = folder / OUTPUTS / f"{params.cells()[0].without('client_threads').slug}-r{params.round}.log"
-    directory = project_root() / params.server_directory
+    directory = project_root() / at_home(params.server_directory)
     process = CommandProcess(command, output, environment=environment, directory=directory, secrets=secrets.values)
     stack.enter_context(process)
     return process, params.server_url or f"http://{host}:{port}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import msgspec
 import orjson
 
+from imdb_serving.cell import CLOSED, GRID
 from imdb_serving.errors import ServingError
 from imdb_serving.foreign.client import ForeignClient
 from imdb_serving.foreign.templates import hide
@@ -22,13 +25,16 @@ SHOWN = 300
 EXAMPLES = 5
 
 
-def probe(params: GridParams, folder: Path) -> Iterator[str]:
+def probe(params: GridParams) -> Iterator[str]:
     """Yield lines that tell what was sent, what came back, and what the expression made of it.
 
     Raises a `ServingError` at what a sweep would fail at, with what to mend.
     """
-    with ExitStack() as stack:
-        found = reach(params, folder, stack)
+    one = msgspec.structs.replace(
+        params, samples=2 * params.batch, client_threads=[1], arrivals=CLOSED, rates=[], series=GRID
+    )
+    with tempfile.TemporaryDirectory(prefix="imdb-serving-probe-") as folder, ExitStack() as stack:
+        found = reach(one, Path(folder), stack)
         yield from (hide(line, found.call.secrets) for line in _told(params, found))
 
 

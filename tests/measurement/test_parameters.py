@@ -36,7 +36,7 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
 def test_every_packaged_file_loads(path: Path) -> None:
     params = load_sweep(path)
-    assert {"rpc", "socket"} & set(params.modes)
+    assert {"rpc", "socket", "http"} & set(params.modes)
     assert params.server_threads
     assert params.client_threads
 

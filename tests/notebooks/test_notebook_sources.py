@@ -30,7 +30,9 @@ def parameters(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.stem for path in NOTEBOOKS] == ["cluster", "explore", "grid", "ladder", "quickstart", "report"]
+    assert [path.stem for path in NOTEBOOKS] == [
+        *("cluster", "explore", "grid", "ladder", "own_server", "quickstart", "report")
+    ]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -418,6 +418,13 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
         return GridParams(**shared | place | axes._asdict())
 
+    def foreign_run(self) -> GridParams:
+        """Return one run of the first grid of a server of someone else; raise `ConfigError` when there is none."""
+        for part, axes in self.every_grid():
+            if axes.mode == FOREIGN:
+                return part.grid(axes, 1, "one", "", Path())
+        raise ConfigError(f"mode: no grid has mode {FOREIGN}, so there is no server of someone else")
+
     def every_grid(self) -> list[tuple[SweepParams, Axes]]:
         """Return every grid's part and place on the axes; without a server, threads and nodes mean nothing."""
         return [
