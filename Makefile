@@ -5,7 +5,6 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3; 
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PARAMS ?= params/default.yaml
 SAMPLES ?= 2500
-ENGINES ?= none onnxruntime
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/imdb-serving
@@ -29,7 +28,7 @@ APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([
 quoted = $(subst ','\'',$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder bench growth flask-benchmark test test-all audit ray browser lint train lab report figures clean lock
+.PHONY: help setup sweep ladder servers growth flask-benchmark test test-all audit ray browser lint train lab report figures clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
@@ -61,8 +60,9 @@ ladder: train ## measure what each layer between the bare model and the publishe
 	@echo "==> the overhead ladder"
 	@$(RUN) ladder
 
-bench: train ## measure our servers beside others: raw echoes, raw ASGI, plain Flask on gunicorn (ENGINES="none onnxruntime")
-	@for engine in $(ENGINES); do echo "==> our servers beside others, engine $$engine"; $(RUN) bench --engine $$engine || exit 1; done
+servers: train ## measure our servers beside those of others in examples/servers, on the same engine (params/servers.yaml)
+	@echo "==> our servers beside others"
+	@$(RUN) sweep params/servers.yaml
 
 growth: setup ## measure how cost grows with workers, clients, review length and batch, and draw it
 	@echo "==> how the cost of serving grows"

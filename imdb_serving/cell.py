@@ -15,11 +15,11 @@ import msgspec
 from imdb_serving.config import FORMER_NAMES, engine_name
 
 GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB = "grid", "twin", "ladder", "calibration", "search", "lab"
-BENCH, SCALING = "bench", "growth"
-SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB, BENCH, SCALING)
+SCALING = "growth"
+SERIES = (GRID, AA_REPEAT, LADDER, CALIBRATION, SEARCH, LAB, SCALING)
 """In what arrangement a cell is measured: a server alone with its clients; the same once more, for the A/A pair; many
 servers side by side, all but one idle; against the engine that answers at once, to know the clients; as a step of a
-search for a limit; by hand, in the lab; beside servers of others; and with one value changed at a time."""
+search for a limit; by hand, in the lab; and with one value changed at a time."""
 
 CLOSED, POISSON, CONSTANT, OFFLINE = "closed", "poisson", "constant", "offline"
 ARRIVALS = (CLOSED, POISSON, CONSTANT, OFFLINE)
@@ -38,6 +38,12 @@ LOCAL_MODES = ("bare", "inproc", "inproc-json")
 
 FOREIGN = "http"
 """The mode of a server of someone else."""
+
+ECHO_MODES = ("echo-zeromq", "echo-socket")
+"""What a transport can do at most: one process that sends back what it receives."""
+
+UNTOLD_MODES = (FOREIGN, *ECHO_MODES)
+"""Modes whose servers tell nothing of themselves."""
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -177,7 +177,7 @@ def steps(block: Block) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-MEASURING = re.compile(r"^imdb-serving (sweep|ladder|bench|growth|slo|capacity|train|tune)|^papermill", re.MULTILINE)
+MEASURING = re.compile(r"^imdb-serving (sweep|ladder|growth|slo|capacity|train|tune)|^papermill", re.MULTILINE)
 """What takes long."""
 
 RUN = [

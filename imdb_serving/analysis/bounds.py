@@ -14,7 +14,7 @@ import pandas as pd
 
 from imdb_serving.analysis.cores import ENGINE_OP
 from imdb_serving.analysis.summary import NOT_SERVING
-from imdb_serving.cell import FOREIGN
+from imdb_serving.cell import UNTOLD_MODES
 from imdb_serving.timing import REMOTE
 
 BUSY = 0.85
@@ -130,7 +130,7 @@ def utilisation(cell: Any, cores: float) -> Busy:
     Cores come before workers: on busy cores workers wait for them, and their ops only look long. Where nothing is busy
     and no client has to wait for a worker, the clients are what limits: each sends one request at a time.
     """
-    if cell["mode"] == FOREIGN:
+    if cell["mode"] in UNTOLD_MODES:
         return _of_foreign(cell, cores)
     rate = cell["request_rate"] / 1e6
     servers, clients = workers_of(cell), cell["client_threads"]

@@ -13,7 +13,7 @@ from imdb_serving.measurement.parameters import GridParams, SweepParams
 RUN_SECONDS, CELL_SECONDS = 2.0, 0.08
 """What a grid run takes besides its timed windows: a server, clients and a figure, and what each cell adds."""
 
-REQUEST_MS = {"rpc": 0.15, "socket": 0.1, "flask": 0.25, "flask-gateway": 0.5, "flask-dev": 0.6}
+REQUEST_MS = {"rpc": 0.15, "socket": 0.1, "flask": 0.25, "flask-gateway": 0.5, "flask-dev": 0.6, "http": 0.3}
 CURL_MS = 9.0
 REVIEW_MS = {"process": 0.6, "thread": 0.1}
 """Guesses for a machine that nothing is known of yet, of one core."""

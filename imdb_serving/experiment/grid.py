@@ -18,7 +18,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from imdb_serving.cell import BEFORE, CALIBRATION, CLOSED, FOREIGN, LOCAL_MODES, OK, Cell, Row, digest, plural
+from imdb_serving.cell import (
+    BEFORE,
+    CALIBRATION,
+    CLOSED,
+    ECHO_MODES,
+    FOREIGN,
+    LOCAL_MODES,
+    OK,
+    Cell,
+    Row,
+    digest,
+    plural,
+)
 from imdb_serving.clients.connect import CURL
 from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
@@ -54,9 +66,9 @@ CURL_REQUESTS_A_CLIENT = 12
 def ceilings(params: GridParams, context: Round, ledger: Ledger, deployment: Deployment) -> dict[int, float]:
     """Return the requests a second that each client count can send at most, measured once for a sweep's folder.
 
-    Without a server nothing is sent, and there is no such limit.
+    Without a server nothing is sent, and there is no such limit; an echo is one itself.
     """
-    if params.mode in LOCAL_MODES:
+    if params.mode in (*LOCAL_MODES, *ECHO_MODES):
         return {}
     null = calibration(params)
     who = identity(context.cards, "", params.seed)
@@ -347,7 +359,7 @@ def inputs_of(params: GridParams, folder: Path) -> Inputs:
     lines, workload = _to_send(params)
     if params.mode == FOREIGN and not params.engine:
         return Inputs(lines, workload, difference=FirstAnswers(params, folder).difference)
-    if params.pipeline:
+    if params.pipeline or params.mode in ECHO_MODES:
         return Inputs(lines, workload)
     spec = params.server
     reviews = lines if params.mode != FOREIGN else _lines_of(params)

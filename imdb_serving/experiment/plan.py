@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from imdb_serving.cell import AA_REPEAT, GRID, LOCAL_MODES, Cell, Row
+from imdb_serving.cell import AA_REPEAT, ECHO_MODES, GRID, LOCAL_MODES, Cell, Row
 from imdb_serving.config import whole_file
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
@@ -17,6 +17,7 @@ from imdb_serving.measurement.parameters import GridParams, SweepParams
 
 FILE = "plan.json"
 COUNTS = ("server_threads", "client_threads")
+NOT_SERVED = (*LOCAL_MODES, *ECHO_MODES)
 PAIR_CLIENTS = 2
 """Of the A/A pair's second in a round of a search, at most."""
 
@@ -65,7 +66,7 @@ def aa_repeat_of(runs: Sequence[GridParams]) -> GridParams | None:
 
     None when nothing is served.
     """
-    served = [run for run in runs if run.mode not in LOCAL_MODES]
+    served = [run for run in runs if run.mode not in NOT_SERVED]
     if not served:
         return None
     alike = [run for run in served if run.cells()[0].without(*COUNTS) == served[0].cells()[0].without(*COUNTS)]
@@ -90,7 +91,7 @@ def searched_round(runs: Sequence[GridParams], counts: Callable[[GridParams], Co
 
 def may_be_chosen(cells: Sequence[Cell]) -> list[bool]:
     """Tell of each cell whether it can be recommended: served, by an engine that computes where any of them does."""
-    served = [cell.mode not in LOCAL_MODES for cell in cells]
+    served = [cell.mode not in NOT_SERVED for cell in cells]
     computes = [cell.engine not in ENGINES or ENGINES[cell.engine].needs_model for cell in cells]
     both = [one and other for one, other in zip(served, computes, strict=True)]
     return both if any(both) else served

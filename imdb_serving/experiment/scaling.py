@@ -18,7 +18,7 @@ import numpy as np
 from imdb_serving.cell import SCALING, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.experiment.bench import OURS, require_sound
+from imdb_serving.errors import DataError
 from imdb_serving.experiment.interleaved import Block, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.workload import UniformWorkload
@@ -28,6 +28,7 @@ from imdb_serving.measurement.measure import Round, Target
 from imdb_serving.measurement.parameters import ScalingParams
 from imdb_serving.server_process import ServerSpec
 
+OURS = ("rpc", "socket", "flask")
 AXES = ("workers", "processes", "clients", "words", "batch")
 MAX_PROCESSES = 16
 """More clients than these are threads of so many processes."""
@@ -44,6 +45,13 @@ REQUESTS_A_SECOND = 3000
 """About how many of the smallest are answered in a second: it sets how many are sent, and nothing else."""
 
 REVIEWS_LIKE_A_REQUEST, WORDS_LIKE_A_REQUEST = 16, 2000
+
+
+def require_sound(row: Row) -> None:
+    """Raise `DataError` when a request of a row failed or an answer was wrong."""
+    wrong = [str(finding) for finding in row.findings if finding.gate in {"errors", "answers"}]
+    if row.error or wrong:
+        raise DataError(f"{row.cell.mode}, {row.cell.label(['engine', 'client_threads'])}: {row.error or wrong[0]}")
 
 
 def cells(params: ScalingParams) -> list[Cell]:

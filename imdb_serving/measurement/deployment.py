@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from pathlib import Path
 from typing import Protocol
 
-from imdb_serving.cell import FOREIGN, LOCAL_MODES, digest
+from imdb_serving.cell import ECHO_MODES, FOREIGN, LOCAL_MODES, digest
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement import foreign
@@ -89,6 +89,8 @@ class LocalDeployment:
             return Target(local_client(params.server))
         if params.mode == FOREIGN:
             return foreign.start(params, outputs_folder(params), stack)
+        if params.mode in ECHO_MODES:
+            return foreign.start_echo(params, outputs_folder(params), stack)
         server = stack.enter_context(params.server.process())
         return Target(functools.partial(connect, server.endpoint, params.timeout, params.http_client), (server.pid,))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -23,6 +25,7 @@ from imdb_serving.errors import (
     ServerUnavailable,
     UnexpectedAnswer,
 )
+from imdb_serving.foreign import echoes
 from imdb_serving.foreign.client import ForeignClient, HttpCall, compile_answer, value_of
 from imdb_serving.foreign.null_server import serve
 from imdb_serving.foreign.process import CommandProcess, free_port, pids_of_port
@@ -140,6 +143,24 @@ def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:
     call = call_of(params, url, secrets)
     call = replace(call, secrets=frozenset({*call.secrets, *bodies.secrets.values}))
     return Reached(server, call, first, _first_answer(params, call, first, server))
+
+
+def start_echo(params: GridParams, folder: Path, stack: ExitStack) -> Target:
+    """Start what sends back all that it receives; raise `ServerStartError` when it does not start."""
+    kind, port = params.mode.partition("-")[2], free_port(HOST)
+    command = shlex.join([sys.executable, "-m", echoes.__name__, kind, str(port)])
+    server = CommandProcess(command, folder / OUTPUTS / f"{params.mode}-r{params.round}.log")
+    stack.enter_context(server)
+
+    def is_ready() -> str:
+        try:
+            socket.create_connection((HOST, port), PROBE_SECONDS).close()
+        except OSError as error:
+            return str(error)
+        return ""
+
+    server.wait_until(is_ready, params.server_ready_seconds)
+    return Target(functools.partial(echoes.CLIENTS[kind], port, params.timeout), (server.pid,))
 
 
 def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStack) -> tuple[CommandProcess | None, str]:

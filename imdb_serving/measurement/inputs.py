@@ -24,7 +24,7 @@ from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.measure import Probabilities
-from imdb_serving.measurement.parameters import BenchParams, GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.model import VOCABULARY
 from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
@@ -184,7 +184,7 @@ def ensure_model(folder: Path, net: str) -> None:
     train_bundle(TrainingPlan(net=net), load("packaged"), folder)
 
 
-def require_model(params: GridParams | SweepParams | LadderParams | BenchParams) -> None:
+def require_model(params: GridParams | SweepParams | LadderParams) -> None:
     """Require a model: a named one must exist, the project's default is trained when missing."""
     if params.model:
         open_bundle(model_folder(params))
@@ -210,7 +210,7 @@ def bundle_there(folder: Path) -> Bundle | None:
     return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
 
 
-def vocabulary_of(params: GridParams | BenchParams) -> Path | None:
+def vocabulary_of(params: GridParams) -> Path | None:
     """Return the model's vocabulary file, or None without a model: engines without one accept any word ids."""
     file = find_server_dir(model_folder(params)) / VOCABULARY
     return file if file.is_file() else None

@@ -13,8 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from imdb_serving.cell import SCALING, plural
-from imdb_serving.experiment.bench import OURS
-from imdb_serving.experiment.scaling import AXES, DIVIDED_WORKERS, MAX_PROCESSES, WORDS, WORKERS, value_on
+from imdb_serving.experiment.scaling import AXES, DIVIDED_WORKERS, MAX_PROCESSES, OURS, WORDS, WORKERS, value_on
 from imdb_serving.report import frames
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
 from imdb_serving.report.style import COLOURS, GREY, MARKERS

@@ -12,11 +12,10 @@ import yaml
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, from_notebook, make, model_folder
 from imdb_serving.measurement.parameters.foreign import unfold
-from imdb_serving.measurement.parameters.kinds import BenchParams, GridParams, LadderParams, ScalingParams, SweepParams
+from imdb_serving.measurement.parameters.kinds import GridParams, LadderParams, ScalingParams, SweepParams
 from imdb_serving.text import formats
 
 __all__ = [
-    "BenchParams",
     "GridParams",
     "LadderParams",
     "ScalingParams",

@@ -15,7 +15,18 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from imdb_serving.cell import ARRIVALS, BEFORE, FOREIGN, LOCAL_MODES, PLACEMENTS, SERIES, SHARED, SPREAD, TIMED
+from imdb_serving.cell import (
+    ARRIVALS,
+    BEFORE,
+    ECHO_MODES,
+    FOREIGN,
+    LOCAL_MODES,
+    PLACEMENTS,
+    SERIES,
+    SHARED,
+    SPREAD,
+    TIMED,
+)
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
 from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
 from imdb_serving.errors import ConfigError, did_you_mean
@@ -28,8 +39,9 @@ _LONGEST_NAME = 150
 _ADDRESS = re.compile(r"(ray://)?[^\s/:@]+:\d{1,5}")
 _PIPELINE = re.compile(r"([A-Za-z_][\w.]*|[^\n]+\.py):[A-Za-z_]\w*")
 
-GRID_MODES = (*MODES, FOREIGN, *LOCAL_MODES[:2])
-"""What a grid measures: our ways of serving, a server of someone else, and two without a server to compare with."""
+GRID_MODES = (*MODES, FOREIGN, *ECHO_MODES, *LOCAL_MODES[:2])
+"""What a grid measures: our ways of serving, a server of someone else, the limits of transports, and two without a
+server to compare with."""
 
 CHOICES: dict[str, Collection[str]] = {
     "http_client": ("keep-alive", "curl"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from imdb_serving.analysis.selection import Selection, read_selection
-from imdb_serving.cell import BEFORE, CLOSED, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, TIMED, Cell
+from imdb_serving.cell import BEFORE, CLOSED, ECHO_MODES, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, TIMED, Cell
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home, engine_name
 from imdb_serving.engines.registry import ENGINES, EngineSpec, check_net, engines_for, facts_of
 from imdb_serving.errors import ConfigError
@@ -72,32 +72,6 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         check_rounds(self.rounds)
         check_timeout(self.timeout)
         check_names(self.sweep, self.run)
-
-
-class BenchParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of `bench`, our servers beside others; the `requests` of a block are shared by its clients."""
-
-    engine: str = "none"
-    net: str = "cnn"
-    model: str = ""
-    workers: int = 2
-    client_threads: list[int] = msgspec.field(default_factory=lambda: [1, 8])
-    rounds: int = 6
-    requests: int = 2500
-    seed: int = 2020
-    timeout: float = 30.0
-    run: str = ""
-
-    def __post_init__(self) -> None:
-        check_engine(self)
-        check_choice("net", self.net, CHOICES["net"])
-        check_net(self.engine, self.net)
-        check_counts("client_threads", self.client_threads)
-        check_positive(self, "workers", "requests")
-        if max(*self.client_threads, self.workers) > self.requests:
-            raise ConfigError(f"requests: {self.requests} are too few for so many clients")
-        check_rounds(self.rounds)
-        check_timeout(self.timeout)
 
 
 class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -222,6 +196,10 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("mode", self.mode, GRID_MODES)
+        if self.mode in ECHO_MODES:
+            msgspec.structs.force_setattr(self, "engine", "")
+            if self.batch > 1:
+                raise ConfigError(f"batch: an echo gets one review a request, got {self.batch}")
         check_counts("server_threads", [self.server_threads])
         check_counts("server_processes", [self.server_processes])
         check_processes(self.mode, self.kind, self.server_threads, self.server_processes)
@@ -253,6 +231,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def cell(self, clients: int, rate: float = 0.0) -> Cell:
         """Return the cell of one client count."""
         facts, local, foreign = facts_of(self.engine), self.mode in LOCAL_MODES, self.mode == FOREIGN
+        echo = self.mode in ECHO_MODES
         return Cell(
             series=self.series,
             mode=self.mode,
@@ -260,7 +239,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             engine=self.engine,
             net=self.net if facts.needs_model else "",
             model=Path(self.model).name if facts.needs_model else "",
-            server_threads=clients if local else self.server_threads,
+            server_threads=clients if local else 1 if echo else self.server_threads,
             server_processes=self.server_processes,
             client_threads=clients,
             batch=self.batch,
@@ -268,7 +247,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             arrivals=self.arrivals,
             rate=rate,
             client_kind=self.http_client,
-            worker_kind="" if local or foreign else self.kind,
+            worker_kind="" if local or foreign or echo else self.kind,
             math_threads=self.math_threads,
             service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
             pipeline=self.pipeline,
@@ -431,7 +410,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             (part, Axes(mode, threads, nodes, processes, math))
             for part in self.parts()
             for mode in part.modes
-            for threads in (part.server_threads[:1] if mode in LOCAL_MODES else part.server_threads)
+            for threads in (part.server_threads[:1] if mode in (*LOCAL_MODES, *ECHO_MODES) else part.server_threads)
             for nodes in ([1] if mode in LOCAL_MODES else part.server_nodes)
             for processes in part.processes(mode, threads)
             for math in part.math
