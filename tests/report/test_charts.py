@@ -21,7 +21,7 @@ from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
 from imdb_serving.report.chart import Charts, Legend, svg_of
 from imdb_serving.report.charts import bars, latency, threads
-from imdb_serving.report.charts.curves import curves_legend
+from imdb_serving.report.charts.curves import curves_legend, styles
 from imdb_serving.report.frames import cells
 
 THIS_MACHINE = Path(__file__).parent
@@ -131,6 +131,17 @@ def test_one_request_is_drawn_stage_by_stage(tmp_path: Path) -> None:
     said = titles(drawing)
     assert [words.split("\n")[0] for words in said] == ["prepro", *row(1, 1).stages, "postpro"]
     assert said[0] == "prepro\n0.1 µs, from 0.0 µs on"
+
+
+def test_colours_tell_lines_apart_where_each_has_one_count_of_threads() -> None:
+    shown = cells(BOTH)
+    one = shown[shown["threads"] == shown["threads"].min()]
+    found = styles(one)
+    assert len({(style.dashes, style.colour) for style in found.values()}) == len(found) == 2
+    assert len({style.colour for style in found.values()}) == 2
+    assert [artist.get_label() for artist in curves_legend(one)] == ["rpc", "flask"]
+    many = pd.concat([one.assign(line=f"server {number}") for number in range(20)])
+    assert len({(style.dashes, style.colour) for style in styles(many).values()}) == 20
 
 
 def test_the_key_explains_lines_and_colours() -> None:

@@ -1,7 +1,7 @@
 """The curves of a sweep: a curve for each line and server-thread count of a panel, bounds, and the published curves.
 
 Colour: server threads; line: mode and what else clients do; a panel: engine and what else servers do, where that
-varies. Hollow: a cell that is not valid.
+varies. Where each line has one count of threads, colours tell the lines apart. Hollow: a cell that is not valid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imdb_serving.analysis.published import SAMPLES
 from imdb_serving.analysis.usl import Curve
 from imdb_serving.cell import plural
 from imdb_serving.report import frames, tables
-from imdb_serving.report.style import style_of, threads_label
+from imdb_serving.report.style import COLOURS, style_of, threads_label
 
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 1)))
 PUBLISHED_GREY = "#b8b8b8"
@@ -53,13 +53,43 @@ class PlottedCurve(NamedTuple):
 def curves_of(cells: pd.DataFrame, panel: str) -> list[PlottedCurve]:
     """Return the curves of a panel: each line and server-thread count."""
     found = []
-    counts = sorted(cells["threads"].unique())
-    for line, dashes in line_styles(cells).items():
-        for number, count in enumerate(counts):
-            clients, own = tables.curve(cells, int(count), line, panel)
-            if clients:
-                found.append(PlottedCurve(line, int(count), list(clients), own, dashes, *style_of(number)))
+    for (line, count), style in styles(cells).items():
+        clients, own = tables.curve(cells, count, line, panel)
+        if clients:
+            found.append(PlottedCurve(line, count, list(clients), own, *style))
     return found
+
+
+class Style(NamedTuple):
+    """The dashes, the colour and the marker of a curve."""
+
+    dashes: Any
+    colour: str
+    marker: str
+
+
+def styles(cells: pd.DataFrame) -> dict[tuple[str, int], Style]:
+    """Return the style of each line and count of server threads."""
+    lines, counts = frames.lines(cells), [int(count) for count in sorted(cells["threads"].unique())]
+    if has_one_count(cells):
+        every = enumerate((line, count) for line in lines for count in counts_of(cells, line))
+        return {key: Style(LINES[number // len(COLOURS) % len(LINES)], *style_of(number)) for number, key in every}
+    return {
+        (line, count): Style(dashes, *style_of(number))
+        for line, dashes in line_styles(cells).items()
+        for number, count in enumerate(counts)
+    }
+
+
+def counts_of(cells: pd.DataFrame, line: str) -> list[int]:
+    """Return the counts of server threads that a line was measured with."""
+    return [int(count) for count in sorted(cells.loc[cells["line"] == line, "threads"].unique())]
+
+
+def has_one_count(cells: pd.DataFrame) -> bool:
+    """Tell whether each of several lines was measured with one count of server threads."""
+    lines = frames.lines(cells)
+    return len(lines) > 1 and all(len(counts_of(cells, line)) == 1 for line in lines)
 
 
 def draw_curve(axes: Axes, curve: PlottedCurve, column: str) -> list[Artist]:
@@ -87,12 +117,12 @@ def hollow(axes: Axes, cells: pd.DataFrame, column: str, marker: str, colour: st
 
 def draw_bounds(axes: Axes, cells: pd.DataFrame, panel: str, found: dict[tuple[str, str, int], Curve]) -> None:
     """Draw the knee of each curve of a panel, and the bounds and the law of its best curve."""
-    counts = sorted(cells["threads"].unique())
+    of_curve = styles(cells)
     for (line, place, threads), curve in found.items():
         if place == panel:
             _, drawn = tables.curve(cells, threads, line, panel)
             at_knee = drawn[drawn["client_threads"] == curve.knee]
-            colour, _ = style_of(counts.index(threads))
+            colour = of_curve[line, threads].colour
             axes.plot(curve.knee, at_knee["throughput"], "|", color=colour, ms=17, mew=1.6, zorder=3)
     best = best_curve(cells, panel, found)
     if best is not None:
@@ -170,13 +200,18 @@ def published_legend(rpc: pd.DataFrame, samples: int) -> list[Line2D]:
 
 def curves_legend(cells: pd.DataFrame) -> list[Line2D]:
     """Return what explains the lines and the colours, and hollow points where there are some."""
-    colours = []
-    for number, count in enumerate(sorted(cells["threads"].unique())):
-        colour, marker = style_of(number)
-        colours.append(Line2D([], [], color=colour, marker=marker, lw=1.8, label=threads_label(int(count))))
-    lines = [
-        Line2D([], [], color="#444444", ls=dashes, lw=1.8, label=line) for line, dashes in line_styles(cells).items()
-    ]
+    lines, colours = [], []
+    if has_one_count(cells):
+        several = len(set(cells["threads"])) > 1
+        for (line, count), (dashes, colour, marker) in styles(cells).items():
+            name = f"{line}, {threads_label(count)}" if several else line
+            lines.append(Line2D([], [], color=colour, marker=marker, ls=dashes, lw=1.8, label=name))
+    else:
+        for number, count in enumerate(sorted(cells["threads"].unique())):
+            colour, marker = style_of(number)
+            colours.append(Line2D([], [], color=colour, marker=marker, lw=1.8, label=threads_label(int(count))))
+        for line, dashes in line_styles(cells).items():
+            lines.append(Line2D([], [], color="#444444", ls=dashes, lw=1.8, label=line))
     invalid = [
         Line2D([], [], marker="o", ls="", mfc="white", mec="#444444", mew=1.4, label="not valid: see the report")
     ]
