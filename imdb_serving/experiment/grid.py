@@ -36,6 +36,7 @@ from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
 from imdb_serving.measurement import foreign
+from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.first_answers import FirstAnswers
@@ -373,7 +374,7 @@ def _lines_of(params: GridParams) -> Sequence[Line]:
 def _to_send(params: GridParams) -> tuple[Sequence[Any], Callable[[Sequence[Any], int], Workload]]:
     """Return the samples of a run, and what makes requests of them."""
     if params.mode == FOREIGN:
-        return foreign.samples_of(params), foreign.Bodies.of(params).workload
+        return samples_of(params), Bodies.of(params, outputs_folder(params)).workload
     return _lines_of(params), prepared_reviews if params.prepro == BEFORE else review_workload
 
 

@@ -16,6 +16,7 @@ from imdb_serving.clients.http_connection import Answer, HttpConnection, split_e
 from imdb_serving.clients.http_library import LibraryConnection, Way
 from imdb_serving.config import MAX_ANSWER_BYTES
 from imdb_serving.errors import REDIRECT, UNREADABLE, ConfigError, ServingError, UnexpectedAnswer
+from imdb_serving.foreign import oip
 from imdb_serving.foreign.templates import hide
 from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.timing import REMOTE, Stage
@@ -42,6 +43,7 @@ class HttpCall:
     answer: str = ""
     secrets: frozenset[str] = frozenset()
     way: Way | None = None
+    is_oip: bool = False
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers given, and those that each request has."""
@@ -63,10 +65,17 @@ class HttpCall:
         return f"{text}\r\nContent-Length: ".encode()
 
 
-def value_of(body: bytes, expression: jmespath.parser.ParsedResult) -> Any:
-    """Return what an expression finds in a body; raise `UnexpectedAnswer` when that is nothing."""
+Body = bytes | tuple[bytes, int]
+"""A request's body; with binary tensors behind it, how many bytes of it are JSON."""
+
+_LENGTH = len(b"Content-Length: ")
+
+
+def value_of(answer: Answer, expression: jmespath.parser.ParsedResult, *, is_oip: bool = False) -> Any:
+    """Return what an expression finds in an answer; raise `UnexpectedAnswer` when that is nothing."""
     try:
-        value = expression.search(orjson.loads(body))
+        read = oip.decode(answer.body, answer.header(oip.HEADER_LENGTH.lower().encode())) if is_oip else None
+        value = expression.search(read if is_oip else orjson.loads(answer.body))
     except orjson.JSONDecodeError as error:
         raise UnexpectedAnswer(f"the answer is not JSON: {error}", UNREADABLE) from None
     except jmespath.exceptions.JMESPathError as error:
@@ -93,8 +102,12 @@ class _ByLibrary:
         self._connection = LibraryConnection(call.url, max_answer_bytes, call.way or Way())
         self._call, self._headers = call, call.all_headers()
 
-    def exchange(self, body: bytes, timeout: float, *, once: bool) -> Answer:  # noqa: ARG002 - it always is
-        return self._connection.exchange(self._call.method, self._call.path, self._headers, body, timeout)
+    def exchange(self, body: Body, timeout: float, *, once: bool) -> Answer:  # noqa: ARG002 - it always is
+        data, headers = body, self._headers
+        if not isinstance(data, bytes):
+            data, length = data
+            headers = {**headers, oip.HEADER_LENGTH: str(length)}
+        return self._connection.exchange(self._call.method, self._call.path, headers, data, timeout)
 
     def is_lost(self) -> bool:
         return False
@@ -121,16 +134,22 @@ class ForeignClient(ConnectedClient):
             _ByLibrary(call, max_answer_bytes) if call.way else HttpConnection(call.url, max_answer_bytes)
         )
 
-    def exchange(self, body: bytes) -> Answer:
+    def exchange(self, body: Body) -> Answer:
         """Send a body and return the answer, whatever it says."""
         return self._connection.exchange(self._message(body), self.timeout, once=True)
 
-    def _message(self, body: bytes) -> bytes:
-        return body if self._what.way else b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+    def _message(self, body: Body) -> Any:
+        if self._what.way:
+            return body
+        if type(body) is bytes:
+            return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
+        data, length = cast("tuple[bytes, int]", body)
+        head = b"%b%b: %d\r\n" % (self._head[:-_LENGTH], oip.HEADER_LENGTH.encode(), length)
+        return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(data), data)
 
     def _call(self, request: Request) -> Reply:
         begun = perf_counter_ns()
-        body = cast("bytes", request)  # of a workload of prepared bodies
+        body = cast("Body", request)  # of a workload of prepared bodies
         try:
             message = self._message(body)
             encoded = perf_counter_ns()
@@ -138,7 +157,8 @@ class ForeignClient(ConnectedClient):
             arrived = perf_counter_ns()
             if answer.status >= 300:
                 self.require_success(answer)
-            value = answer.status if self._expression is None else value_of(answer.body, self._expression)
+            expression, is_oip = self._expression, self._what.is_oip
+            value = answer.status if expression is None else value_of(answer, expression, is_oip=is_oip)
         except ServingError as error:
             error.args = (hide(str(error), self._what.secrets),)
             raise

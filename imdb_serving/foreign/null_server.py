@@ -1,7 +1,7 @@
-"""A server that answers every HTTP request at once, always with the same body: it shows what clients can send.
+"""A server that answers every HTTP request at once, always the same: it shows what clients can send.
 
-`null_server.py PORT_FILE` reads the body from standard input, listens on a free port, and prints it. A script of its
-own.
+`null_server.py HOST` reads the answer's body from standard input, before which may stand `NAME: VALUE` and an empty
+line, listens on a free port, and prints that. A script of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 END = b"\r\n\r\n"
 LENGTH = b"content-length:"
+OWN_HEADER = b"Inference-Header-Content-Length: "
 
 
 class NullProtocol(asyncio.Protocol):
@@ -42,9 +43,12 @@ class NullProtocol(asyncio.Protocol):
 
 
 async def _serve(host: str, body: bytes) -> None:
-    NullProtocol.answer = (
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-    )
+    header = b""
+    if body.startswith(OWN_HEADER):
+        header, _, body = body.partition(END)
+        header += b"\r\n"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n" % (len(body), header)
+    NullProtocol.answer = head + body
     server = await asyncio.get_running_loop().create_server(NullProtocol, host, 0, backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()

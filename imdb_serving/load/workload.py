@@ -100,7 +100,7 @@ class PreparedReviews(ReviewWorkload):
 class PreparedWorkload:
     """Requests that were made before: a body each, for so many samples. `prepare_ns` is what making one took."""
 
-    bodies: Sequence[bytes]
+    bodies: Sequence[Any]
     counts: Sequence[int]
     prepare_ns: int = 0
 

@@ -6,11 +6,9 @@ import functools
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -26,82 +24,33 @@ from imdb_serving.errors import (
     UnexpectedAnswer,
 )
 from imdb_serving.foreign import echoes
-from imdb_serving.foreign.client import ForeignClient, HttpCall, compile_answer, value_of
+from imdb_serving.foreign.client import Body, ForeignClient, HttpCall, compile_answer, value_of
 from imdb_serving.foreign.null_server import serve
+from imdb_serving.foreign.oip import HEADER_LENGTH
 from imdb_serving.foreign.process import CommandProcess, free_port, pids_of_port
 from imdb_serving.foreign.templates import Secrets, TextTemplate, hide, render_all
 from imdb_serving.load.workload import PreparedWorkload
-from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
+from imdb_serving.measurement.bodies import FOLDER, Bodies, keep_metadata, samples_of
 from imdb_serving.measurement.measure import Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
-from imdb_serving.measurement.parameters.foreign import BODY_NAMES, COMMAND_NAMES
-from imdb_serving.text.reviews import tokenise
+from imdb_serving.measurement.parameters.foreign import COMMAND_NAMES, OIP
 
 HOST = "127.0.0.1"
-FOLDER = "answers"
 OUTPUTS = "servers"
 PROBE_SECONDS = 2.0
 WARM_UP_REQUESTS = 20
 """Of each client, before the first cell."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One text to send, as templates see it."""
-
-    text: str
-    words: list[str]
-    ids: list[int]
-    label: int
-
-
-def samples_of(params: GridParams) -> list[Sample]:
-    """Return the texts of a measurement, drawn as those of our own servers; ids only where the body names them."""
-    used = TextTemplate(params.request_body, "request.body", BODY_NAMES).names
-    wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
-    vocabulary = vocabulary_or_packaged(vocabulary_of(params)) if wants_ids else None
-    found = []
-    for example in drawn(params.samples, params.seed):
-        text = example.text or ""
-        ids = vocabulary.encode(text).tolist() if vocabulary else []
-        found.append(Sample(text, tokenise(text) if wants_words else [], ids, example.label))
-    return found
-
-
-@dataclass(frozen=True, slots=True)
-class Bodies:
-    """Makes the bodies of requests from samples, before anything is timed."""
-
-    template: TextTemplate
-    secrets: Secrets
-
-    @classmethod
-    def of(cls, params: GridParams) -> Bodies:
-        """Compile the template of the body."""
-        return cls(TextTemplate(params.request_body, "request.body", BODY_NAMES), Secrets())
-
-    def body(self, samples: Sequence[Sample]) -> bytes:
-        """Return the body of one request, UTF-8."""
-        first = samples[0]
-        one = {"text": first.text, "words": first.words, "ids": first.ids, "label": first.label}
-        every = [{"text": s.text, "words": s.words, "ids": s.ids, "label": s.label} for s in samples]
-        return self.template.render(**one, samples=every, env=self.secrets).encode("utf-8", "surrogatepass")
-
-    def workload(self, samples: Sequence[Sample], batch: int) -> PreparedWorkload:
-        """Return the requests of these samples; what making them took is told, and not measured with them."""
-        parts = [samples[first : first + batch] for first in range(0, len(samples), batch)]
-        begun = perf_counter_ns()
-        bodies = [self.body(part) for part in parts]
-        each = (perf_counter_ns() - begun) // max(len(bodies), 1)
-        return PreparedWorkload(bodies, [len(part) for part in parts], each)
-
-
 def call_of(params: GridParams, url: str, secrets: Secrets) -> HttpCall:
     """Return what all requests have in common, with its headers rendered."""
     headers = render_all(params.request_headers, "request.headers", {"env": secrets}, ())
+    if params.request_binary:
+        headers = {"Content-Type": "application/octet-stream"} | headers
     way = way_to(params.server_url)
     hidden = frozenset({*secrets.values, *([way.proxy] if way and way.proxy else [])})  # it may have a password
-    return HttpCall(url, params.request_path, params.request_method, headers, params.answer, hidden, way)
+    path, _, answer = params.request_of(params.batch)
+    return HttpCall(url, path, params.request_method, headers, answer, hidden, way, params.protocol == OIP)
 
 
 class Reached(NamedTuple):
@@ -109,7 +58,7 @@ class Reached(NamedTuple):
 
     server: CommandProcess | None
     call: HttpCall
-    body: bytes
+    body: Body
     answer: Answer
 
 
@@ -126,8 +75,9 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     except UnexpectedAnswer as error:
         said = server.said() if server and answer.status >= 500 else ""
         raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
+    length = answer.header(HEADER_LENGTH.lower().encode())
     with whole_file(_answer_file(params, folder)) as unfinished:
-        unfinished.write_bytes(answer.body)
+        unfinished.write_bytes(f"{HEADER_LENGTH}: {length}\r\n\r\n".encode() * bool(length) + answer.body)
     pids = (server.pid,) if server else pids_of_port(call.url)
     return Target(functools.partial(ForeignClient, reached.call, params.timeout), pids, is_known=bool(pids))
 
@@ -137,12 +87,49 @@ def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:
 
     Raises `ServerStartError` when it does not start or answer.
     """
-    secrets, bodies = Secrets(), Bodies.of(params)
-    first = bodies.body(samples_of(params)[: params.batch])
+    secrets, samples = Secrets(), samples_of(params)[: params.batch]
     server, url = _started(params, folder, secrets, stack)
     call = call_of(params, url, secrets)
-    call = replace(call, secrets=frozenset({*call.secrets, *bodies.secrets.values}))
-    return Reached(server, call, first, _first_answer(params, call, first, server))
+    found: list[Reached] = []
+
+    def is_ready() -> str:
+        try:
+            if params.server_ready and (status := ask(call, params.server_ready).status) >= 400:
+                return f"{params.server_ready} answered with status {status}"
+            if params.protocol == OIP:
+                _read_metadata(params, folder, call)
+            bodies = Bodies.of(params, folder)
+            body = bodies.body(samples)
+            whole = replace(call, secrets=frozenset({*call.secrets, *bodies.secrets.values}))
+            with ForeignClient(whole, params.timeout) as client:
+                answer = client.exchange(body)
+        except (ServerUnavailable, RequestTimeout, RemoteFailure) as error:
+            return hide(str(error), call.secrets)
+        if answer.status in {502, 503, 504}:
+            return f"it answers with status {answer.status}"
+        found.append(Reached(server, whole, body, answer))
+        return ""
+
+    if server:
+        server.wait_until(is_ready, params.server_ready_seconds)
+    elif missing := is_ready():
+        raise ServerStartError(f"{missing}; start the server first, or say how with server.command")
+    return found[0]
+
+
+def ask(call: HttpCall, path: str) -> Answer:
+    """Return the answer to a GET of another path of the same server."""
+    with ForeignClient(replace(call, path=path, method="GET"), PROBE_SECONDS) as client:
+        return client.exchange(b"")
+
+
+def _read_metadata(params: GridParams, folder: Path, call: HttpCall) -> None:
+    """Ask what inputs the model has; raise `ServerUnavailable` while it is not there."""
+    path = f"/v2/models/{params.server_model}"
+    answer = ask(call, path)
+    if answer.status >= 400:
+        raise ServerUnavailable(f"{path} answered with status {answer.status}; is server.model its name?")
+    keep_metadata(params, folder, answer.body)
 
 
 def start_echo(params: GridParams, folder: Path, stack: ExitStack) -> Target:
@@ -188,31 +175,6 @@ def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStac
     return process, params.server_url or f"http://{host}:{port}"
 
 
-def _first_answer(params: GridParams, call: HttpCall, body: bytes, server: CommandProcess | None) -> Answer:
-    """Wait until the server is ready, and return its answer to a first request."""
-    found: list[Answer] = []
-
-    def is_ready() -> str:
-        try:
-            with ForeignClient(replace(call, path=params.server_ready, method="GET"), PROBE_SECONDS) as client:
-                if params.server_ready and (status := client.exchange(b"").status) >= 400:
-                    return f"{params.server_ready} answered with status {status}"
-            with ForeignClient(call, params.timeout) as client:
-                answer = client.exchange(body)
-        except (ServerUnavailable, RequestTimeout, RemoteFailure) as error:
-            return hide(str(error), call.secrets)
-        if answer.status in {502, 503, 504}:
-            return f"it answers with status {answer.status}"
-        found.append(answer)
-        return ""
-
-    if server:
-        server.wait_until(is_ready, params.server_ready_seconds)
-    elif missing := is_ready():
-        raise ServerStartError(f"{missing}; start the server first, or say how with server.command")
-    return found[0]
-
-
 def check_answer(answer: Answer, call: HttpCall, batch: int) -> Any:
     """Return the value of an answer; raise `UnexpectedAnswer`, with what the answer begins with, when there is none."""
     ForeignClient.require_success(answer)
@@ -221,7 +183,7 @@ def check_answer(answer: Answer, call: HttpCall, batch: int) -> Any:
         return None
     begins = answer.body[:400].decode("utf-8", "replace").strip()
     try:
-        return split_value(value_of(answer.body, expression), batch)
+        return split_value(value_of(answer, expression, is_oip=call.is_oip), batch)
     except UnexpectedAnswer as error:
         raise UnexpectedAnswer(f"{error}; the answer begins with {begins}", error.code) from None
 
@@ -237,8 +199,7 @@ def _answer_file(params: GridParams, folder: Path) -> Path:
 
 def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     """Start what answers every request at once with the first answer of the server that is to be measured."""
-    body = _answer_file(params, folder).read_bytes()
-    port, process = serve(HOST, body)
+    port, process = serve(HOST, _answer_file(params, folder).read_bytes())
     stack.callback(process.stop)
     secrets = Secrets()
     call = call_of(params, f"http://{HOST}:{port}", secrets)

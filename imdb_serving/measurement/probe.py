@@ -41,7 +41,7 @@ def probe(params: GridParams) -> Iterator[str]:
 def _told(params: GridParams, found: Reached) -> Iterator[str]:
     _, call, body, answer = found
     yield f"server: {params.server_label}, {call.url}"
-    yield f"request: {call.method} {call.path}, {_shown(body)}"
+    yield f"request: {call.method} {call.path}, {_shown(body if isinstance(body, bytes) else body[0])}"
     kind = answer.header(b"content-type") or "of no type"
     yield f"answer: status {answer.status}, {kind}, {_shown(answer.body)}"
     if answer.header(b"connection").lower() == "close":

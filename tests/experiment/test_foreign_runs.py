@@ -241,6 +241,39 @@ def test_a_proxy_that_the_environment_names_is_used(tmp_path: Path, monkeypatch:
     assert set(first.strip("{}").replace('"', "").split(",")) == {f"{n}:0.25" for n in range(60)}
 
 
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("kind", "batch", "answer"), [
+    ("texts", 1, "outputs[0].data[1]"), ("words", 1, "outputs[0].data[1]"), ("words", 4, "outputs[0].data[1::2]"),
+])  # fmt: skip
+def test_the_open_inference_protocol_is_spoken(
+    tmp_path: Path, kind: str, batch: int, answer: str, *, binary: bool
+) -> None:
+    row = one(
+        tmp_path, kind, protocol="oip", server_model="scores", request_body="", request_path="/", answer=answer,
+        request_binary=binary, batch=batch, samples=24, passes=2,
+    )  # fmt: skip
+    assert (row.error, row.answered, row.difference) == ("", 48, 0.0)
+    first = next((tmp_path / "adhoc" / "answers").glob("answers-*.json")).read_bytes()
+    values = msgspec.json.decode(first)
+    assert len(values) == 24
+    assert len(set(values.values())) > 5
+
+
+def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
+    row = one(tmp_path, protocol="oip", server_model="other", request_body="", server_ready_seconds=1.0)
+    assert "/v2/models/other answered with status 404; is server.model its name?" in row.error
+
+
+def test_the_published_bodies_are_spoken_with_our_own_server_as_anyones(tmp_path: Path) -> None:
+    for batch in (1, 3):
+        row = one(
+            tmp_path, protocol="paddle", request_body="", request_path="/", answer="", batch=batch, engine="none",
+            server_command="imdb-serving flask --engine none --server-threads {{ server_threads }} --port {{ port }}",
+            samples=30,
+        )  # fmt: skip
+        assert (row.error, row.answered, row.difference) == ("", 30, 0.0)
+
+
 def test_a_missing_variable_fails_the_cells_with_its_name(tmp_path: Path) -> None:
     row = one(tmp_path, request_headers={"X": "{{ env.NOT_THERE_AT_ALL }}"})
     assert "env.NOT_THERE_AT_ALL" in row.error

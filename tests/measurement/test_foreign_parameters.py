@@ -123,6 +123,11 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, changed: tuple[str
         ({"server_url": "http://127.0.0.1", "server_ready_seconds": 0.0}, "ready_seconds"),
         ({"server_url": "http://127.0.0.1", "request_method": "post"}, "request.method"),
         ({"server_url": "http://127.0.0.1", "server_name": "a/b"}, "server.name"),
+        ({"server_url": "http://127.0.0.1", "protocol": "oipp"}, "protocol: unknown value 'oipp'; did you mean 'oip'"),
+        ({"server_url": "http://127.0.0.1", "protocol": "oip"}, "server.model: .* name it"),
+        ({"server_url": "http://127.0.0.1", "protocol": "oip", "server_model": "m", "request_body": "x"},
+         "leave out one"),
+        ({"server_url": "http://127.0.0.1", "request_binary": True}, "request.binary"),
     ],
 )  # fmt: skip
 def test_a_run_is_checked_as_well(values: dict[str, Any], words: str) -> None:

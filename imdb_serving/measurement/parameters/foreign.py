@@ -18,7 +18,14 @@ from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
 from imdb_serving.foreign.client import SCHEMES, HttpCall, compile_answer
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
+from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 
+PADDLE, OIP = "paddle", "oip"
+PROTOCOLS = ("", PADDLE, OIP)
+PADDLE_BODY = (
+    '{"feed": [{% for sample in samples %}{"words": {{ sample.ids }}}{{ "," if not loop.last }}{% endfor %}], '
+    '"fetch": ["prediction"]}'
+)
 COUNTS = ("server_threads", "math_threads")
 COMMAND_NAMES = (*COUNTS, "host", "port", "engine", "model", "python")
 """What a command and its environment can name."""
@@ -27,12 +34,12 @@ BODY_NAMES = ("text", "words", "ids", "label", "samples")
 """What a request's body can name: of its one sample, or all of them."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "server": ("name", "command", "url", "ready", "ready_seconds", "environment", "directory", "remote"),
-    "request": ("method", "path", "body", "headers"),
+    "server": ("name", "command", "url", "ready", "ready_seconds", "environment", "directory", "remote", "model"),
+    "request": ("method", "path", "body", "headers", "binary"),
 }
 """Sections of a parameter file; notebooks write `server_command` for the command of `server`."""
 
-FIELDS = (*(f"{section}_{name}" for section, names in SECTIONS.items() for name in names), "answer")
+FIELDS = (*(f"{section}_{name}" for section, names in SECTIONS.items() for name in names), "answer", "protocol")
 
 _NAME = re.compile(r"\w[\w .+-]{0,40}")
 
@@ -57,7 +64,7 @@ def unfold(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def folded(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON Schema's properties by name as files have them: entries of a section within it."""
-    made = {name: kind for name, kind in properties.items() if name not in FIELDS or name == "answer"}
+    made = {name: kind for name, kind in properties.items() if name not in FIELDS or name in {"answer", "protocol"}}
     for section, names in SECTIONS.items():
         entries = {name: properties[f"{section}_{name}"] for name in names}
         made[section] = {"type": "object", "properties": entries, "additionalProperties": False}
@@ -77,6 +84,9 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     `server_url`. It is ready when the path `server_ready` is answered below status 400, or when its port takes
     connections, within `server_ready_seconds`. `request_body` and `request_headers` are templates as well. `answer` is
     a JMESPath expression of the answer's value. With `server_remote` the URL may be another machine's.
+
+    A `protocol` says what requests look like instead of a body: `paddle`, the published bodies; `oip`, the Open
+    Inference Protocol v2, whose metadata of `server_model` says which inputs there are, with `request_binary` tensors.
     """
 
     server_name: str = ""
@@ -87,11 +97,14 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     server_environment: dict[str, str] = {}
     server_directory: str = ""
     server_remote: bool = False
+    server_model: str = ""
     request_method: str = "POST"
     request_path: str = "/"
     request_body: str = ""
     request_headers: dict[str, str] = {}
+    request_binary: bool = False
     answer: str = ""
+    protocol: str = ""
 
     @property
     def server_label(self) -> str:
@@ -105,6 +118,17 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
             return words[words.index("-m") + 1]
         scripts = [PurePath(word).stem for word in words if word.endswith(".py")]
         return scripts[0] if scripts else PurePath(words[0]).name
+
+    def request_of(self, batch: int) -> tuple[str, str, str]:
+        """Return the path, the body's template and the answer's expression: those given, or the protocol's."""
+        path, body, answer = self.request_path, self.request_body, self.answer
+        if self.protocol == PADDLE:
+            path = path if path != "/" else PREDICTION_PATH
+            body = body or PADDLE_BODY
+            answer = answer or ("result.prediction[*][1]" if batch > 1 else "result.prediction[0][1]")
+        elif self.protocol == OIP:
+            path = path if path != "/" else f"/v2/models/{self.server_model}/infer"
+        return path, body, answer
 
     @property
     def description(self) -> dict[str, Any]:
@@ -169,13 +193,22 @@ def _check_place(params: Any) -> None:
 
 
 def _check_request(params: Any, batch: int) -> None:
-    body = TextTemplate(params.request_body, "request.body", BODY_NAMES)
-    if batch > 1 and params.request_body and "samples" not in body.names:
+    if params.protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol: unknown value {params.protocol!r}{did_you_mean(params.protocol, PROTOCOLS[1:])}")
+    if params.protocol == OIP and not params.server_model:
+        raise ConfigError("server.model: the Open Inference Protocol asks for a model by its name; name it")
+    if params.protocol == OIP and params.request_body:
+        raise ConfigError("request.body: protocol oip makes it of the model's metadata; leave out one of them")
+    if params.request_binary and params.protocol != OIP:
+        raise ConfigError("request.binary: binary tensors are of the protocol oip")
+    path, text, answer = params.request_of(batch)
+    body = TextTemplate(text, "request.body", BODY_NAMES)
+    if batch > 1 and text and "samples" not in body.names:
         raise ConfigError(f"request.body: with a batch of {batch} it has to use `samples`, a list of {batch}")
     for name, text in params.request_headers.items():
         TextTemplate(text, f"request.headers.{name}", ())
     if not re.fullmatch(r"[A-Z]+", params.request_method):
         raise ConfigError(f"request.method: expected POST, say, got {params.request_method!r}")
-    compile_answer(params.answer)
+    compile_answer(answer)
     headers = dict.fromkeys(params.request_headers, "x")
-    _ = HttpCall(params.server_url or "http://127.0.0.1", params.request_path, params.request_method, headers).head
+    _ = HttpCall(params.server_url or "http://127.0.0.1", path, params.request_method, headers).head

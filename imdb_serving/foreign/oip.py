@@ -1,0 +1,171 @@
+"""The Open Inference Protocol v2 over HTTP: tensors as JSON, or binary behind a JSON header. No I/O.
+
+Specified at https://github.com/kserve/open-inference-protocol, binary tensors as Triton's extension has them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from imdb_serving.errors import UNREADABLE, ConfigError, UnexpectedAnswer
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header that says how many bytes of a body are JSON; binary tensors follow."""
+
+BYTES = "BYTES"
+TYPES: dict[str, str] = {
+    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
+    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
+}  # fmt: skip
+"""The names of the protocol's types, and numpy's of the same, little-endian."""
+
+
+class TensorInfo(NamedTuple):
+    """What a model's metadata says of one input: its name, type and shape, -1 where any length is taken."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class Tensor(NamedTuple):
+    """One input of a request; texts where the type is BYTES."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    values: NDArray[Any] | list[str]
+
+
+class Text(NamedTuple):
+    """One sample, as the inputs of a model may want it."""
+
+    text: str
+    ids: list[int]
+    label: int
+
+
+def inputs_of(metadata: bytes) -> list[TensorInfo]:
+    """Return the inputs of a model's metadata; raise `UnexpectedAnswer` when they cannot be read."""
+    try:
+        return [
+            TensorInfo(str(one["name"]), str(one["datatype"]), [int(length) for length in one["shape"]])
+            for one in orjson.loads(metadata)["inputs"]
+        ]
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UnexpectedAnswer(f"the model's metadata cannot be read: {error!r}", UNREADABLE) from None
+
+
+def wants_ids(inputs: Sequence[TensorInfo]) -> bool:
+    """Tell whether any input is made of word ids."""
+    return any(one.datatype != BYTES for one in inputs)
+
+
+def _ones(samples: Sequence[Text]) -> list[list[int]]:
+    return [[1] * len(sample.ids) for sample in samples]
+
+
+_BY_NAME: tuple[tuple[str, Callable[[Sequence[Text]], list[list[int]]]], ...] = (
+    ("mask", _ones),
+    ("type", lambda samples: [[0] * len(sample.ids) for sample in samples]),
+    ("len", lambda samples: [[len(sample.ids)] for sample in samples]),
+    ("label", lambda samples: [[sample.label] for sample in samples]),
+)
+"""What an input is filled with whose name holds a word; any other gets word ids."""
+
+
+def fill(inputs: Sequence[TensorInfo], samples: Sequence[Text]) -> list[Tensor]:
+    """Return the tensors of one request: texts where the type is BYTES, else numbers, rows filled up with zeros.
+
+    Raises `ConfigError` for a type that the protocol does not have.
+    """
+    return [_filled(one, samples) for one in inputs]
+
+
+def _filled(info: TensorInfo, samples: Sequence[Text]) -> Tensor:
+    if info.datatype == BYTES:
+        texts = [sample.text for sample in samples]
+        return Tensor(info.name, BYTES, [len(texts), 1] if len(info.shape) > 1 else [len(texts)], texts)
+    if info.datatype not in TYPES:
+        raise ConfigError(f"the model's input {info.name} has the unknown type {info.datatype}; write a request.body")
+    make = next((make for word, make in _BY_NAME if word in info.name.lower()), None)
+    rows = make(samples) if make else [sample.ids for sample in samples]
+    values = np.zeros((len(rows), max(map(len, rows))), TYPES[info.datatype])
+    for number, row in enumerate(rows):
+        values[number, : len(row)] = row
+    whole = values[0] if len(info.shape) == 1 and len(rows) == 1 else values  # a model that knows no batches
+    return Tensor(info.name, info.datatype, list(whole.shape), whole)
+
+
+def encode_json(tensors: Sequence[Tensor]) -> bytes:
+    """Return the body of a request, all of it JSON."""
+    inputs = [
+        {
+            "name": one.name,
+            "datatype": one.datatype,
+            "shape": one.shape,
+            "data": one.values if isinstance(one.values, list) else one.values.ravel().tolist(),
+        }
+        for one in tensors
+    ]
+    return orjson.dumps({"inputs": inputs})
+
+
+def encode_binary(tensors: Sequence[Tensor]) -> tuple[bytes, int]:
+    """Return the body of a request with binary tensors, which asks for binary answers, and how many bytes are JSON."""
+    parts = [_binary(one) for one in tensors]
+    inputs = [
+        {
+            "name": one.name,
+            "datatype": one.datatype,
+            "shape": one.shape,
+            "parameters": {"binary_data_size": len(part)},
+        }
+        for one, part in zip(tensors, parts, strict=True)
+    ]
+    head = orjson.dumps({"inputs": inputs, "parameters": {"binary_data_output": True}})
+    return head + b"".join(parts), len(head)
+
+
+def _binary(tensor: Tensor) -> bytes:
+    if isinstance(tensor.values, list):
+        texts = [text.encode("utf-8", "surrogatepass") for text in tensor.values]
+        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+    return tensor.values.tobytes()
+
+
+def decode(body: bytes, header_length: str) -> Any:
+    """Return an answer as its JSON has it, binary outputs as lists of `data`; raise `UnexpectedAnswer` for none."""
+    try:
+        if not header_length:
+            return orjson.loads(body)
+        at = int(header_length)
+        answer = orjson.loads(body[:at])
+        for output in answer["outputs"]:
+            size = output.get("parameters", {}).get("binary_data_size")
+            if size is not None:
+                output["data"] = _values(output, body[at : at + size], size)
+                at += size
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
+        raise UnexpectedAnswer(f"the answer cannot be read: {error!r}", UNREADABLE) from None
+    return answer
+
+
+def _values(output: Mapping[str, Any], data: bytes, size: int) -> list[Any]:
+    if len(data) != size:
+        raise ValueError(f"output {output['name']} has {len(data)} bytes of {size}")
+    if output["datatype"] != BYTES:
+        values: list[Any] = np.frombuffer(data, TYPES[output["datatype"]]).tolist()
+        return values
+    texts, at = [], 0
+    while at < size:
+        (length,) = struct.unpack_from("<I", data, at)
+        texts.append(data[at + 4 : at + 4 + length].decode("utf-8", "replace"))
+        at += 4 + length
+    return texts

@@ -1,0 +1,101 @@
+"""What is sent to a server of someone else: samples, and the bodies that are made of them before anything is timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import perf_counter_ns
+
+from imdb_serving.cell import digest
+from imdb_serving.errors import DataError
+from imdb_serving.foreign import oip
+from imdb_serving.foreign.client import Body
+from imdb_serving.foreign.templates import Secrets, TextTemplate
+from imdb_serving.load.workload import PreparedWorkload
+from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
+from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OIP
+from imdb_serving.text.reviews import tokenise
+
+FOLDER = "answers"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One text to send, as templates see it."""
+
+    text: str
+    words: list[str]
+    ids: list[int]
+    label: int
+
+
+def samples_of(params: GridParams) -> list[Sample]:
+    """Return the texts of a measurement, drawn as those of our own servers; ids only where a body names them."""
+    used = _template(params).names if params.protocol != OIP else {"ids"}
+    wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
+    vocabulary = vocabulary_or_packaged(vocabulary_of(params)) if wants_ids else None
+    found = []
+    for example in drawn(params.samples, params.seed):
+        text = example.text or ""
+        ids = vocabulary.encode(text).tolist() if vocabulary else []
+        found.append(Sample(text, tokenise(text) if wants_words else [], ids, example.label))
+    return found
+
+
+def _template(params: GridParams) -> TextTemplate:
+    return TextTemplate(params.request_of(params.batch)[1], "request.body", BODY_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Bodies:
+    """Makes the bodies of requests from samples. `secrets` has what they read of the environment."""
+
+    body: Callable[[Sequence[Sample]], Body]
+    secrets: Secrets = field(default_factory=Secrets)
+
+    @classmethod
+    def of(cls, params: GridParams, folder: Path) -> Bodies:
+        """Compile the template of the body, or read the model's inputs, which `folder` has."""
+        if params.protocol == OIP:
+            inputs = oip.inputs_of(_metadata_file(params, folder).read_bytes())
+            return cls(partial(_of_inputs, inputs, params.request_binary))
+        secrets = Secrets()
+        return cls(partial(_of_template, _template(params), secrets), secrets)
+
+    def workload(self, samples: Sequence[Sample], batch: int) -> PreparedWorkload:
+        """Return the requests of these samples; what making them took is told, and not measured with them."""
+        parts = [samples[first : first + batch] for first in range(0, len(samples), batch)]
+        begun = perf_counter_ns()
+        bodies = [self.body(part) for part in parts]
+        each = (perf_counter_ns() - begun) // max(len(bodies), 1)
+        return PreparedWorkload(bodies, [len(part) for part in parts], each)
+
+
+def keep_metadata(params: GridParams, folder: Path, metadata: bytes) -> None:
+    """Keep what a server says of its model; raise `UnexpectedAnswer` when no inputs can be read of it."""
+    oip.inputs_of(metadata)
+    file = _metadata_file(params, folder)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(metadata)
+    except OSError as error:
+        raise DataError(f"cannot write {file}: {error.strerror}") from error
+
+
+def _metadata_file(params: GridParams, folder: Path) -> Path:
+    return folder / FOLDER / f"metadata-{digest(params.description)}.json"
+
+
+def _of_template(template: TextTemplate, secrets: Secrets, samples: Sequence[Sample]) -> bytes:
+    first = samples[0]
+    one = {"text": first.text, "words": first.words, "ids": first.ids, "label": first.label}
+    every = [{"text": s.text, "words": s.words, "ids": s.ids, "label": s.label} for s in samples]
+    return template.render(**one, samples=every, env=secrets).encode("utf-8", "surrogatepass")
+
+
+def _of_inputs(inputs: Sequence[oip.TensorInfo], binary: bool, samples: Sequence[Sample]) -> Body:
+    tensors = oip.fill(inputs, [oip.Text(sample.text, sample.ids, sample.label) for sample in samples])
+    return oip.encode_binary(tensors) if binary else oip.encode_json(tensors)
