@@ -57,5 +57,7 @@ ENTRIES = {
 
 def _entry(cell: Cell, told: list[str]) -> dict[str, Any]:
     """Return the parameters that make a grid of such cells within their own sweep."""
-    names = dict.fromkeys(["mode", *(["engine"] if cell.engine else []), *told])
-    return {ENTRIES[name]: getattr(cell, name) for name in names}
+    names = dict.fromkeys(["mode", "engine", *told])
+    values = {ENTRIES[name]: getattr(cell, name) for name in names}
+    server = {"server": {"name": cell.server}} if cell.server else {}
+    return {name: value for name, value in values.items() if value != ""} | server

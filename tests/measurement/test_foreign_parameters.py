@@ -69,6 +69,23 @@ also:
     assert second.request_path == "/predict"
 
 
+def test_an_entry_may_measure_more_of_a_server_that_is_named_before(tmp_path: Path) -> None:
+    """As the verdict says where the best lies at the edge."""
+    more = """
+also:
+  - server: {name: second, command: "granian --port {{ port }} --workers {{ server_threads }} app:app"}
+    math_threads: 1
+  - {server: {name: second}, server_threads: [8], math_threads: 1}
+  - {server: {name: gunicorn}, server_threads: [8]}
+"""
+    parts = load(tmp_path, FILE + more).parts()
+    assert [part.server_label for part in parts] == ["gunicorn", "second", "second", "gunicorn"]
+    assert parts[1].description == parts[2].description
+    assert parts[0].description == parts[3].description
+    with pytest.raises(ConfigError, match=r"entry 1: server\.name: no server before is called 'third'"):
+        load(tmp_path, FILE + "also: [{server: {name: third}, server_threads: [8]}]")
+
+
 @pytest.mark.parametrize(
     ("command", "label"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -375,19 +376,28 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         fixed = {
             "also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin", "select", "search", "cluster",
         }  # fmt: skip
-        parts = []
+        parts: list[SweepParams] = []
         for number, entry in enumerate(self.also, start=1):
             if common := fixed & entry.keys():
                 raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
             values = own | {"server_processes": [1]} | entry
             if FOREIGN not in ([values["mode"]] if isinstance(values["mode"], str) else values["mode"]):
                 values = {name: value for name, value in values.items() if name in entry or name not in FIELDS}
+            if "server_name" in entry and not {"server_command", "server_url"} & entry.keys():
+                values |= self._named(entry["server_name"], parts, f"also, entry {number}")
             part = make(SweepParams, values, f"also, entry {number}")
             if "server_processes" not in entry and part.can_have_processes:
                 fitting = [count for count in self.server_processes if count <= max(part.server_threads)]
                 part = msgspec.structs.replace(part, server_processes=fitting or [1])
             parts.append(part)
         return [msgspec.structs.replace(self, also=[]) if self.also else self, *parts]
+
+    def _named(self, name: object, parts: Sequence[SweepParams], where: str) -> dict[str, Any]:
+        """Return what is said of the server of that name: this sweep's, or of an entry before."""
+        for part in (self, *parts):
+            if part.has_server() and part.server_label == name:
+                return {field: getattr(part, field) for field in FIELDS}
+        raise ConfigError(f"{where}: server.name: no server before is called {name!r}; give it a server.command")
 
     def grid(self, axes: Axes, round_: int, sweep: str, run: str, outputs: Path) -> GridParams:
         """Return the parameters of one notebook run of this sweep."""
