@@ -75,11 +75,19 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     except UnexpectedAnswer as error:
         said = server.said() if server and answer.status >= 500 else ""
         raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
-    length = answer.header(HEADER_LENGTH.lower().encode())
-    with whole_file(_answer_file(params, folder)) as unfinished:
-        unfinished.write_bytes(f"{HEADER_LENGTH}: {length}\r\n\r\n".encode() * bool(length) + answer.body)
+    _keep(answer, call, _answer_file(params, folder))
     pids = (server.pid,) if server else pids_of_port(call.url)
     return Target(functools.partial(ForeignClient, reached.call, params.timeout), pids, is_known=bool(pids))
+
+
+def _keep(answer: Answer, call: HttpCall, file: Path) -> None:
+    """Keep an answer for the calibration, without what must not be shown."""
+    length, body = answer.header(HEADER_LENGTH.lower().encode()), answer.body
+    if not length:  # else it has places, which must not move
+        for secret in call.secrets:
+            body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
+    with whole_file(file) as unfinished:
+        unfinished.write_bytes(f"{HEADER_LENGTH}: {length}\r\n\r\n".encode() * bool(length) + body)
 
 
 def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:

@@ -236,7 +236,19 @@ def machine_note(rows: pd.DataFrame, folder: Path) -> str:
     counts = [cores_of(card) for card in cards(rows, folder)]
     places = {cell.client_nodes > 0 for cell in of_one_sort(rows)["cell"]}
     apart = f"clients and servers on different nodes of {_any_of(counts)} cores" if counts else ""
-    return "; ".join([*([sharing(counts)] if False in places else []), *([apart] if True in places else [])])
+    together = f"{sharing(counts)}{clients_took(of_one_sort(rows))}" if counts else ""
+    return "; ".join([*([together] if False in places else []), *([apart] if True in places else [])])
+
+
+def clients_took(rows: pd.DataFrame) -> str:
+    """Return in words which share of the CPU time that cells took was the clients'; empty where it is not known."""
+    served = rows[~rows["mode"].isin(LOCAL_MODES) & rows["server_cpu_us"].gt(0)]
+    shares = (served["client_cpu_us"] / (served["client_cpu_us"] + served["server_cpu_us"])).groupby(served["key"])
+    found = shares.median().dropna()
+    if found.empty:
+        return ""
+    low, high = f"{found.min():.0%}", f"{found.max():.0%}"
+    return f", of whose time clients took {low if low == high else f'{low} to {high}'}"
 
 
 def sharing(cores: Iterable[float]) -> str:

@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -327,7 +327,8 @@ def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
     for _ in range(kills):
         time.sleep(chance.uniform(0.02, 0.2))
         if found := sorted(kit.workers(pid)):
-            os.kill(chance.choice(found), signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(chance.choice(found), signal.SIGKILL)
     asked = [client.answered for client in clients]
     assert wait_until(lambda: all(c.answered > n + 20 for c, n in zip(clients, asked, strict=True)), 30)
     for client in clients:
