@@ -72,10 +72,16 @@ def is_anything_left() -> bool:
     return True
 
 
+def one_of(leader: int, ended: set[int]) -> list[int]:
+    """Return the command's process, unless it has ended: then its number may be another's by now."""
+    return [] if leader in ended else [leader]
+
+
 def end_all(leader: int, ended: set[int], seconds: float) -> None:
     """End everything: the command, which may end its children itself, then what it left, and kill what does not end."""
     until = time.monotonic() + seconds
-    send(signal.SIGTERM, [leader])
+    reap(ended)
+    send(signal.SIGTERM, one_of(leader, ended))
     while leader not in ended and time.monotonic() < until:
         time.sleep(END_LOOK_SECONDS)
         reap(ended)
@@ -83,7 +89,7 @@ def end_all(leader: int, ended: set[int], seconds: float) -> None:
     until = min(until, time.monotonic() + LEFT_SECONDS)
     while is_anything_left():
         if time.monotonic() > until:
-            send(signal.SIGKILL, children(os.getpid()) or [leader])
+            send(signal.SIGKILL, children(os.getpid()) or one_of(leader, ended))
         time.sleep(END_LOOK_SECONDS)
         reap(ended)
 

@@ -86,23 +86,28 @@ class CpuMeter:
 
 
 @contextmanager
-def watching(servers: Sequence[int], clients: Sequence[int], *, is_known: bool = True) -> Iterator[Usage]:
-    """Fill in the usage of the `with` block: of these servers' and clients' process trees, and of all allowed cores."""
+def watching(
+    servers: Sequence[int], clients: Sequence[int], *, is_known: bool = True, is_guarded: bool = False
+) -> Iterator[Usage]:
+    """Fill in the usage of the `with` block: of these servers' and clients' process trees, and of all allowed cores.
+
+    Servers that are guarded are the children of a guard each, whose memory is not theirs.
+    """
     usage, meter = Usage(is_known=is_known), CpuMeter(servers, clients)
     try:
         yield usage
     finally:
         meter.read(usage)
-        usage.memory_mib = memory_mib(servers)
+        usage.memory_mib = memory_mib([one for one in process_tree(servers) if not (is_guarded and one.pid in servers)])
 
 
-def memory_mib(pids: Sequence[int]) -> float | None:
-    """Return the memory of these processes and all their children, in MiB; None for none.
+def memory_mib(processes: Sequence[psutil.Process]) -> float | None:
+    """Return the memory of these processes, in MiB; None for none.
 
     What several share counts once, where the kernel says how much that is.
     """
     total = 0
-    for process in process_tree(pids):
+    for process in processes:
         with suppress(psutil.Error):
             total += getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
     return total / 2**20 if total else None

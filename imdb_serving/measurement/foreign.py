@@ -77,7 +77,8 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
         raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
     _keep(answer, call, _answer_file(params, folder))
     pids = (server.pid,) if server else pids_of_port(call.url)
-    return Target(functools.partial(ForeignClient, reached.call, params.timeout), pids, is_known=bool(pids))
+    connect = functools.partial(ForeignClient, reached.call, params.timeout)
+    return Target(connect, pids, is_known=bool(pids), is_guarded=server is not None)
 
 
 def _keep(answer: Answer, call: HttpCall, file: Path) -> None:
@@ -155,7 +156,7 @@ def start_echo(params: GridParams, folder: Path, stack: ExitStack) -> Target:
         return ""
 
     server.wait_until(is_ready, params.server_ready_seconds)
-    return Target(functools.partial(echoes.CLIENTS[kind], port, params.timeout), (server.pid,))
+    return Target(functools.partial(echoes.CLIENTS[kind], port, params.timeout), (server.pid,), is_guarded=True)
 
 
 def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStack) -> tuple[CommandProcess | None, str]:

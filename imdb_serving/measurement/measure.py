@@ -48,15 +48,19 @@ class Session(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is measured: how clients connect to it, and the process ids of its server, if it has one that `is_known`."""
+    """What is measured: how clients connect to it, and the process ids of its server, if it has one that `is_known`.
+
+    One that `is_guarded` is the child of a process that is not the server's.
+    """
 
     connect: Connect
     pids: tuple[int, ...] = ()
     is_known: bool = True
+    is_guarded: bool = False
 
     def watching(self, clients: Sequence[int]) -> AbstractContextManager[Usage]:
         """Fill in the usage of the `with` block, of this server and of these clients' processes."""
-        return watching(self.pids, clients, is_known=self.is_known)
+        return watching(self.pids, clients, is_known=self.is_known, is_guarded=self.is_guarded)
 
 
 def review_workload(lines: Sequence[Line], batch: int) -> Workload:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
+from waiting import wait_until
 
-from imdb_serving.measurement.cpu_meter import CpuMeter, process_tree
+from imdb_serving.foreign.process import CommandProcess
+from imdb_serving.measurement.cpu_meter import CpuMeter, process_tree, watching
 
 PARENT = """
 import subprocess, sys
@@ -79,3 +82,14 @@ def test_a_tree_has_the_children_of_every_thread_and_theirs() -> None:
     assert len(found) == 5
     assert set(found[1:]) == set(wanted)
     assert process_tree([parent.pid]) == []
+
+
+def test_a_guards_memory_is_not_the_servers(tmp_path: Path) -> None:
+    command = f'{sys.executable} -c "x = bytes(80 << 20); print(flush=True); import time; time.sleep(60)"'
+    with CommandProcess(command, tmp_path / "out.log") as server:
+        assert wait_until((tmp_path / "out.log").read_bytes)
+        with watching([server.pid], []) as whole, watching([server.pid], [], is_guarded=True) as own:
+            pass
+    assert whole.memory_mib is not None
+    assert own.memory_mib is not None
+    assert whole.memory_mib > own.memory_mib > 0
