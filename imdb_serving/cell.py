@@ -42,7 +42,7 @@ FOREIGN = "http"
 ECHO_MODES = ("echo-zeromq", "echo-socket")
 """What a transport can do at most: one process that sends back what it receives."""
 
-UNTOLD_MODES = (FOREIGN, *ECHO_MODES)
+OPAQUE_MODES = (FOREIGN, *ECHO_MODES)
 """Modes whose servers tell nothing of themselves."""
 
 

@@ -23,7 +23,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from imdb_serving.config import number_ranges
-from imdb_serving.errors import ConfigError
+from imdb_serving.errors import ConfigError, ServerStartError
 
 _RANGE = re.compile(r"(\d{1,6})(?:-(\d{1,6}))?")
 
@@ -205,6 +205,24 @@ def temporary_folder() -> Iterator[str]:
         yield folder
     finally:
         cleanup.close()
+
+
+class OwnProcess:
+    """What starts a process and ends it: whether that runs, and its id."""
+
+    _process: subprocess.Popen[Any] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id; raises `ServerStartError` when there is none."""
+        if self._process is None:
+            raise ServerStartError("the server is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """True from the start to the end of the process, however it ends."""
+        return self._process is not None and self._process.poll() is None
 
 
 FIRST_SECONDS = 1.0

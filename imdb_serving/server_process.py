@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ServerStartError
+from imdb_serving.processes import OwnProcess
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def end(process: subprocess.Popen[Any], seconds: float) -> None:
         process.wait()
 
 
-class ServerProcess:
+class ServerProcess(OwnProcess):
     """`imdb-serving serve`, or another serving command, with the given arguments, on a free port of this host.
 
     >>> with ServerProcess(["--engine", "none"]) as server:  # doctest: +SKIP
@@ -121,21 +122,8 @@ class ServerProcess:
         if "--port" not in arguments and "--endpoint" not in arguments:
             self._arguments += ["--port", "0"]
         self._ready_timeout, self._apart, self._environment = ready_timeout, apart, environment
-        self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
         self.endpoint = ""
-
-    @property
-    def pid(self) -> int:
-        """The server's process id; raises `ServerStartError` when it is not running."""
-        if self._process is None:
-            raise ServerStartError("the server is not running")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """True from the start to the end of the server's process, however it ends."""
-        return self._process is not None and self._process.poll() is None
 
     @classmethod
     def of_mode(

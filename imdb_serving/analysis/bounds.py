@@ -14,18 +14,19 @@ import pandas as pd
 
 from imdb_serving.analysis.cores import ENGINE_OP
 from imdb_serving.analysis.summary import NOT_SERVING
-from imdb_serving.cell import UNTOLD_MODES
+from imdb_serving.cell import OPAQUE_MODES
 from imdb_serving.timing import REMOTE
 
 BUSY = 0.85
 """From this utilisation on a resource is what limits."""
 
-Limit = Literal["cores", "workers", "front", "clients", "nothing"]
+Limit = Literal["cores", "workers", "front", "clients", "nothing", "unknown"]
 CORES: Limit = "cores"
 WORKERS: Limit = "workers"
 FRONT: Limit = "front"
 CLIENTS: Limit = "clients"
 NOTHING: Limit = "nothing"
+UNKNOWN: Limit = "unknown"
 
 ONE_THREAD = "flask-dev"
 """The mode whose web server is one thread, which waits for each answer."""
@@ -130,7 +131,7 @@ def utilisation(cell: Any, cores: float) -> Busy:
     Cores come before workers: on busy cores workers wait for them, and their ops only look long. Where nothing is busy
     and no client has to wait for a worker, the clients are what limits: each sends one request at a time.
     """
-    if cell["mode"] in UNTOLD_MODES:
+    if cell["mode"] in OPAQUE_MODES:
         return _of_foreign(cell, cores)
     rate = cell["request_rate"] / 1e6
     servers, clients = workers_of(cell), cell["client_threads"]
@@ -158,7 +159,7 @@ def _of_foreign(cell: Any, cores: float) -> Busy:
     """Return what is known of a server of someone else: its cores, where its processes are known, and the clients'."""
     rate, clients = cell["request_rate"] / 1e6, cell["client_threads"]
     busy = rate * cores_us(cell, cores)
-    one_each = CLIENTS if clients <= workers_of(cell) else NOTHING
+    one_each = CLIENTS if clients <= workers_of(cell) else UNKNOWN
     own = rate * cell["client_cpu_us"] / min(clients, cores)
     return Busy(busy, 0.0, 0.0, own, CORES if busy >= BUSY else one_each, REMOTE)
 

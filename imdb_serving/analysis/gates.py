@@ -42,7 +42,6 @@ def answers(row: Row) -> Iterator[Finding]:
     """Tell of answers that are not the bare engine's, or not the first one to the same: wrong answers are no speed."""
     if row.difference is None or row.difference <= TOLERANCE:
         return
-    far = f"an answer is {row.difference:.1e} from" if row.difference < inf else "an answer is another than"
     if row.cell.mode != FOREIGN:
         whose, remedy = (
             "the bare engine's",
@@ -54,7 +53,11 @@ def answers(row: Row) -> Iterator[Finding]:
     else:
         whose = "the first one to the same input"
         remedy = "have the server answer alike whatever else it does, or name in `answer` what does not change"
-    yield Finding("answers", f"{far} {whose}, more than {TOLERANCE:g}", remedy)
+    if row.difference < inf:
+        seen = f"an answer is {row.difference:.1e} from {whose}, more than {TOLERANCE:g}"
+    else:
+        seen = f"an answer is another than {whose}"
+    yield Finding("answers", seen, remedy)
 
 
 def stages(row: Row) -> Iterator[Finding]:

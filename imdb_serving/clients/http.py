@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from abc import abstractmethod
@@ -133,18 +134,12 @@ class HttpClient(_HttpExchange, ConnectedClient):
     After an error the same object can be used again.
     """
 
-    def __init__(
-        self,
-        endpoint: str = DEFAULT_HTTP_ENDPOINT,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-        token_file: Path | None = None,
-    ) -> None:
-        super().__init__(endpoint, timeout=timeout, max_answer_bytes=max_answer_bytes, token_file=token_file)
-        self._connection = HttpConnection(self.endpoint, max_answer_bytes, START_ONE)
-        self._begun: tuple[float, str, bytes] = 0.0, "", b""
-        """What requests to one path with one timeout begin with."""
+    _begun: tuple[float, str, bytes] = 0.0, "", b""
+    """What requests to one path with one timeout begin with."""
+
+    @functools.cached_property
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self.endpoint, self.max_answer_bytes, START_ONE)
 
     def _after_fork(self) -> None:
         self._close()  # that ends the connection for this process alone

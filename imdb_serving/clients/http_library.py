@@ -24,7 +24,7 @@ def proxy_of(url: str) -> str:
     return urllib.request.getproxies().get(parts.scheme, "")
 
 
-class Way(NamedTuple):
+class Route(NamedTuple):
     """How requests reach a server: by a proxy or none, and the file of the authorities that vouch for it.
 
     Without a file those of the system are asked.
@@ -34,24 +34,24 @@ class Way(NamedTuple):
     authorities: str = ""
 
 
-def way_to(url: str) -> Way | None:
-    """Return the way that a URL needs and this process's environment names; None for plain HTTP without a proxy."""
+def route_to(url: str) -> Route | None:
+    """Return the route that a URL needs and this process's environment names; None for plain HTTP without a proxy."""
     proxy = proxy_of(url)
     if not proxy and not url.startswith("https:"):
         return None
-    return Way(proxy, os.environ.get("SSL_CERT_FILE", ""))
+    return Route(proxy, os.environ.get("SSL_CERT_FILE", ""))
 
 
 class LibraryConnection:
     """A pool of one connection to a server, which is kept while the server keeps it; for one thread."""
 
-    def __init__(self, url: str, max_answer_bytes: int, way: Way) -> None:
-        """Take `https://HOST:PORT` or `http://HOST:PORT`, the longest answer that is read, and the way there."""
+    def __init__(self, url: str, max_answer_bytes: int, route: Route) -> None:
+        """Take `https://HOST:PORT` or `http://HOST:PORT`, the longest answer that is read, and the route there."""
         self._url, self._max_answer_bytes = url.rstrip("/"), max_answer_bytes
         self._pool: urllib3.PoolManager
-        authorities = way.authorities or None
-        if way.proxy:
-            self._pool = urllib3.ProxyManager(way.proxy, ca_certs=authorities)
+        authorities = route.authorities or None
+        if route.proxy:
+            self._pool = urllib3.ProxyManager(route.proxy, ca_certs=authorities)
         else:
             self._pool = urllib3.PoolManager(ca_certs=authorities)
 

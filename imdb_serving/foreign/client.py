@@ -13,7 +13,7 @@ import orjson
 
 from imdb_serving.clients.base import ConnectedClient
 from imdb_serving.clients.http_connection import Answer, HttpConnection, split_endpoint
-from imdb_serving.clients.http_library import LibraryConnection, Way
+from imdb_serving.clients.http_library import LibraryConnection, Route
 from imdb_serving.config import MAX_ANSWER_BYTES
 from imdb_serving.errors import REDIRECT, UNREADABLE, ConfigError, ServingError, UnexpectedAnswer
 from imdb_serving.foreign import oip
@@ -33,7 +33,7 @@ class HttpCall:
     """What all requests of a measurement have in common, rendered. `secrets` never appear in an error.
 
     `answer` is the JMESPath expression of the answer's value; empty: status 200 is an answer. Requests go
-    through urllib3 where the `way` to the server needs it, with TLS or by a proxy.
+    through urllib3 where the `route` to the server needs it, with TLS or by a proxy.
     """
 
     url: str
@@ -42,7 +42,7 @@ class HttpCall:
     headers: Mapping[str, str] = field(default_factory=dict)
     answer: str = ""
     secrets: frozenset[str] = frozenset()
-    way: Way | None = None
+    route: Route | None = None
     is_oip: bool = False
 
     def all_headers(self) -> dict[str, str]:
@@ -99,7 +99,7 @@ class _ByLibrary:
     """Has urllib3 send the bodies of one call, in the form of an `HttpConnection`."""
 
     def __init__(self, call: HttpCall, max_answer_bytes: int) -> None:
-        self._connection = LibraryConnection(call.url, max_answer_bytes, call.way or Way())
+        self._connection = LibraryConnection(call.url, max_answer_bytes, call.route or Route())
         self._call, self._headers = call, call.all_headers()
 
     def exchange(self, body: Body, timeout: float, *, once: bool) -> Answer:  # noqa: ARG002 - it always is
@@ -131,7 +131,7 @@ class ForeignClient(ConnectedClient):
         self._head = call.head
         self._expression = compile_answer(call.answer)
         self._connection = (
-            _ByLibrary(call, max_answer_bytes) if call.way else HttpConnection(call.url, max_answer_bytes)
+            _ByLibrary(call, max_answer_bytes) if call.route else HttpConnection(call.url, max_answer_bytes)
         )
 
     def exchange(self, body: Body) -> Answer:
@@ -139,7 +139,7 @@ class ForeignClient(ConnectedClient):
         return self._connection.exchange(self._message(body), self.timeout, once=True)
 
     def _message(self, body: Body) -> Any:
-        if self._what.way:
+        if self._what.route:
             return body
         if type(body) is bytes:
             return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)

@@ -72,7 +72,7 @@ def is_anything_left() -> bool:
     return True
 
 
-def one_of(leader: int, ended: set[int]) -> list[int]:
+def unless_ended(leader: int, ended: set[int]) -> list[int]:
     """Return the command's process, unless it has ended: then its number may be another's by now."""
     return [] if leader in ended else [leader]
 
@@ -81,7 +81,7 @@ def end_all(leader: int, ended: set[int], seconds: float) -> None:
     """End everything: the command, which may end its children itself, then what it left, and kill what does not end."""
     until = time.monotonic() + seconds
     reap(ended)
-    send(signal.SIGTERM, one_of(leader, ended))
+    send(signal.SIGTERM, unless_ended(leader, ended))
     while leader not in ended and time.monotonic() < until:
         time.sleep(END_LOOK_SECONDS)
         reap(ended)
@@ -89,7 +89,7 @@ def end_all(leader: int, ended: set[int], seconds: float) -> None:
     until = min(until, time.monotonic() + LEFT_SECONDS)
     while is_anything_left():
         if time.monotonic() > until:
-            send(signal.SIGKILL, children(os.getpid()) or one_of(leader, ended))
+            send(signal.SIGKILL, children(os.getpid()) or unless_ended(leader, ended))
         time.sleep(END_LOOK_SECONDS)
         reap(ended)
 

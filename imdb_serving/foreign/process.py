@@ -18,6 +18,7 @@ import psutil
 
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.foreign.templates import hide
+from imdb_serving.processes import OwnProcess
 
 GUARD = Path(__file__).with_name("guard.py")
 END_SECONDS = 5.0
@@ -48,7 +49,7 @@ def environment_with(own: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PATH": path, **own}
 
 
-class CommandProcess:
+class CommandProcess(OwnProcess):
     """A server that a command starts. Whatever ends this process, the server and all its children end as well.
 
     `output` is the file that it writes to; `secrets` are never shown, and when the server has ended not in the file
@@ -75,19 +76,6 @@ class CommandProcess:
         if not (beside and beside.is_file()) and shutil.which(program, path=self._environment["PATH"]) is None:
             raise ConfigError(f"server.command: there is no program {hide(program, secrets)!r} here; install it")
         self.output, self._secrets = output, secrets
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        """The process id of what all processes of the server came of; raises `ServerStartError` before the start."""
-        if self._process is None:
-            raise ServerStartError("the server is not running")
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        """True from the start until the last process of the server has ended."""
-        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Start the command; what it says is in the output file from now on."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from imdb_serving.cell import CALIBRATION, digest
 from imdb_serving.clients.http_connection import Answer
-from imdb_serving.clients.http_library import Way, way_to
+from imdb_serving.clients.http_library import Route, route_to
 from imdb_serving.config import at_home, project_root, whole_file
 from imdb_serving.errors import (
     RemoteFailure,
@@ -47,10 +47,10 @@ def call_of(params: GridParams, url: str, secrets: Secrets) -> HttpCall:
     headers = render_all(params.request_headers, "request.headers", {"env": secrets}, ())
     if params.request_binary:
         headers = {"Content-Type": "application/octet-stream"} | headers
-    way = way_to(params.server_url)
-    hidden = frozenset({*secrets.values, *([way.proxy] if way and way.proxy else [])})  # it may have a password
+    route = route_to(params.server_url)
+    hidden = frozenset({*secrets.values, *([route.proxy] if route and route.proxy else [])})  # it may have a password
     path, _, answer = params.request_of(params.batch)
-    return HttpCall(url, path, params.request_method, headers, answer, hidden, way, params.protocol == OIP)
+    return HttpCall(url, path, params.request_method, headers, answer, hidden, route, params.protocol == OIP)
 
 
 class Reached(NamedTuple):
@@ -212,5 +212,5 @@ def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     stack.callback(process.stop)
     secrets = Secrets()
     call = call_of(params, f"http://{HOST}:{port}", secrets)
-    call = replace(call, way=Way() if call.way else None)
+    call = replace(call, route=Route() if call.route else None)
     return Target(functools.partial(ForeignClient, call, params.timeout), (process.pid,))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, WORKERS, has_front, utilisation
-from imdb_serving.cell import FOREIGN, listed, plural
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, ONE_THREAD, UNKNOWN, WORKERS, has_front, utilisation
+from imdb_serving.cell import listed, plural
 from imdb_serving.report import costs, frames
 from imdb_serving.report.answer import Answer, Certainty, Edge, EngineGain, Range, Way
 from imdb_serving.report.engine_gains import LESS, UNTOLD
@@ -48,11 +48,10 @@ def why(found: Findings, chosen: Any) -> str:
     elif busy.limit == WORKERS:
         words = f"{_workers(chosen)} busy ({busy.workers:.0%}), most of it {busy.most}; cores {busy.cores:.0%}"
     elif busy.limit == CLIENTS:
-        words = (
-            f"the clients: each sends one request at a time, and the server keeps up ({busy.cores:.0%} of the cores)"
-        )
-    elif chosen["mode"] == FOREIGN:
-        words = f"what limits {chosen['server']} is not known: it tells of no worker, and {_known(busy.cores)}"
+        words = f"the clients: each sends one request at a time, and the server keeps up ({_known(busy.cores)})"
+    elif busy.limit == UNKNOWN:
+        name = chosen["server"] or chosen["mode"]
+        words = f"what limits {name} is not known: it does not tell how busy its workers are, and {_known(busy.cores)}"
     else:
         front = f", one interpreter {busy.front:.0%}" if busy.front else ""
         words = f"nothing is busy all the time (workers {busy.workers:.0%}, cores {busy.cores:.0%}{front})"
@@ -61,7 +60,7 @@ def why(found: Findings, chosen: Any) -> str:
 
 
 def _known(cores: float) -> str:
-    return "its processes are not known" if math.isnan(cores) else f"cores are busy {cores:.0%}"
+    return "its processes are not known" if math.isnan(cores) else f"{cores:.0%} of the cores are busy"
 
 
 def _cpu(cell: Any) -> str:

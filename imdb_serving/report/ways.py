@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, WORKERS
+from imdb_serving.analysis.bounds import CLIENTS, CORES, FRONT, NOTHING, UNKNOWN, WORKERS
 from imdb_serving.report.answer import Place, Range, Way
 from imdb_serving.report.naming import setup
 from imdb_serving.report.tables import styled
@@ -17,6 +17,7 @@ LIMITS = {
     FRONT: "one interpreter",
     CLIENTS: "too few clients",
     NOTHING: "nothing is busy",
+    UNKNOWN: "not known",
 }
 
 MARK = "*"

@@ -16,9 +16,11 @@ import pytest
 from ledger_rows import grid, row, table
 from matplotlib.figure import Figure
 
+from imdb_serving.analysis.bounds import utilisation
 from imdb_serving.cell import Finding
 from imdb_serving.load.closed_loop import ClientRecord
 from imdb_serving.measurement.ledger import store_samples
+from imdb_serving.report import costs
 from imdb_serving.report.chart import Charts, Legend, svg_of
 from imdb_serving.report.charts import bars, latency, threads
 from imdb_serving.report.charts.curves import curves_legend, styles
@@ -189,3 +191,18 @@ def test_a_drawing_follows_the_page_and_loads_nothing() -> None:
     assert "var(--ink" in image
     assert not re.findall(r'(?:href|src)="(?!#)[^"]*"', image)
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", image)
+
+
+def test_a_server_whose_processes_cannot_be_seen_has_a_verdict_and_figures() -> None:
+    """What is not known is said to be, and nothing is called busy or idle for it."""
+    unseen = grid(modes=("http",), server="far", engine="", stages=("encode", "remote", "decode"))
+    shown = cells(unseen).assign(client_cpu_us=50.0, in_flight=1.0, residual_us=0.0)
+    assert shown["server_cpu_us"].isna().all()
+    busy = utilisation(shown.sort_values("client_threads").iloc[-1], 2.0)
+    assert (busy.limit, busy.workers, busy.front) == ("unknown", 0.0, 0.0)
+    assert "not known" in bars.cost(unseen, THIS_MACHINE)._repr_html_()
+    table = costs.of_cells(shown, 2.0).to_html()
+    assert "not known" in table
+    assert "nan" not in table.lower()
+    for drawn in (threads.time, threads.throughput, bars.stages):
+        assert '<figure class="chart' in drawn(unseen, THIS_MACHINE)._repr_html_()

@@ -81,8 +81,8 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     """What is said of a server of someone else (mode `http`).
 
     `server_command` starts it (a template), and `server_environment` is added to its environment; one that runs has a
-    `server_url`. It is ready when the path `server_ready` is answered below status 400, or when its port takes
-    connections, within `server_ready_seconds`. `request_body` and `request_headers` are templates as well. `answer` is
+    `server_url`. It is ready when the path `server_ready`, if any, is answered below status 400, and the first request
+    is answered, within `server_ready_seconds`. `request_body` and `request_headers` are templates as well. `answer` is
     a JMESPath expression of the answer's value. With `server_remote` the URL may be another machine's.
 
     A `protocol` says what requests look like instead of a body: `paddle`, the published bodies; `oip`, the Open

@@ -20,6 +20,7 @@ from imdb_serving.report.charts.threads import NO_SERVER
 from imdb_serving.report.style import COLOURS, stage_colours, used
 
 SMALL = 3.6, 3.0
+NOT_KNOWN = "The servers' CPU time is not known: their processes cannot be seen from here."
 
 
 def stages(rows: pd.DataFrame, folder: Path, cells: pd.DataFrame | None = None) -> Charts:
@@ -89,6 +90,9 @@ def cost(rows: pd.DataFrame, _folder: Path, cells: pd.DataFrame | None = None) -
     served = cells[~cells["mode"].isin(LOCAL_MODES)]
     if served.empty:
         return Charts([], note=NO_SERVER)
+    served = served[served["server_cpu_us"].notna()]
+    if served.empty:
+        return Charts([], note=NOT_KNOWN)
     best = served.sort_values("throughput").groupby(["panel", "line"], sort=False).tail(1)
     best = best.sort_values("server_cpu_us", ascending=False)
     names = [_name(cell) for _, cell in best.iterrows()]
