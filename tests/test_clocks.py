@@ -20,7 +20,7 @@ from loads import lines_of
 from imdb_serving.cell import Cell
 from imdb_serving.clients.base import Client
 from imdb_serving.clients.connect import connect
-from imdb_serving.clients.http_connection import Answer
+from imdb_serving.clients.http_connection import header_of
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.measure import Round, Target, measure
 from imdb_serving.protocol import json_bodies
@@ -128,8 +128,8 @@ def _check(client: Client) -> None:
         reply = client.call(make_request(({"words": [1, 2, 3]},), ("prediction",)))
         record: Any = reply.record
         stages = {stage.name: stage for stage in reply.stages}
-        if isinstance(record.answer, Answer):
-            server, clock = json_bodies.parse_timing(record.answer.header(b"server-timing"))
+        if hasattr(record, "head"):
+            server, clock = json_bodies.parse_timing(header_of(record.head, b"server-timing"))
         else:
             server, clock = record.answer.stages(), record.answer.clock
         assert clock != CLOCK_ID

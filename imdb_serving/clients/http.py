@@ -19,6 +19,7 @@ from imdb_serving.clients.http_connection import (
     AnswerParser,
     HttpConnection,
     check_timeout,
+    header_of,
     late,
     split_endpoint,
     too_long,
@@ -38,18 +39,18 @@ _BY_STATUS = {401: Unauthorized, 503: ServerUnavailable, 504: RequestTimeout}
 
 
 class _Record(msgspec.Struct, frozen=True, gc=False):
-    """A request's stamps as the client took them, and the answer with the server's in its `Server-Timing` header."""
+    """A request's stamps as the client took them, and the answer's head, whose `Server-Timing` has the server's."""
 
     start_ns: int
     encoded_ns: int
     arrived_ns: int
     decoded_ns: int
-    answer: Answer
+    head: bytes
     clocks: ClockFilter
 
     def stages(self) -> list[Stage]:
         """Return the stages of `client_infer`; raise `RemoteFailure` when the header cannot be read."""
-        server, clock = json_bodies.parse_timing(self.answer.header(b"server-timing"))
+        server, clock = json_bodies.parse_timing(header_of(self.head, b"server-timing"))
         sent, received = (self.start_ns, self.encoded_ns), (self.arrived_ns, self.decoded_ns)
         if not server:  # a proxy dropped the header: the server's part cannot be told from the journeys
             return [Stage("encode", *sent), Stage("send", sent[1], received[0]), Stage("decode", *received)]
@@ -93,7 +94,7 @@ class _HttpExchange(Client):
         for name in request.fetch:
             if name not in outputs:
                 raise RemoteFailure(f"{self.endpoint} answered without {name}; is it another service?")
-        return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer, self._clocks))
+        return Reply(outputs, _Record(start, encoded, arrived, perf_counter_ns(), answer.head, self._clocks))
 
     def _hello(self) -> ServerInfo:
         answer = self._exchange("GET", READY_PATH, b"")

@@ -33,8 +33,13 @@ class Answer(NamedTuple):
 
     def header(self, name: bytes) -> str:
         """Return the values of a header, given in small letters, joined by commas; empty when there is none."""
-        values = [line[len(name) + 1 :] for line in self.head.split(b"\r\n") if line.lower().startswith(name + b":")]
-        return b", ".join(value.strip(b" \t") for value in values).decode("latin-1")
+        return header_of(self.head, name)
+
+
+def header_of(head: bytes, name: bytes) -> str:
+    """Return the values of a header, given in small letters, joined by commas; empty when there is none."""
+    values = [line[len(name) + 1 :] for line in head.split(b"\r\n") if line.lower().startswith(name + b":")]
+    return b", ".join(value.strip(b" \t") for value in values).decode("latin-1")
 
 
 class AnswerParser:
