@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -256,6 +257,9 @@ def test_numbers_of_connections_are_used_again_in_all_processes(serve, scheme: s
     assert wait_until(lambda: all(now <= most for now, most in zip(held(), before, strict=True)), 10), (held(), before)
 
 
+FIRST_WORDS = itertools.count(0, 1_000_000)
+
+
 class Counting:
     """A client that asks one thing after another, and sees to it that each is answered once."""
 
@@ -270,6 +274,7 @@ class Counting:
         ask = {"http": self._ask_http, "tcp": self._ask_zeromq}.get(where.scheme, self._ask)
         self.thread = threading.Thread(target=self._run, args=(ask,), daemon=True)
         self._read = b""
+        self._first = next(FIRST_WORDS)
 
     def _more(self) -> None:
         more = self.socket.recv(1 << 16)
@@ -290,8 +295,9 @@ class Counting:
         self._exactly(body)
         assert (answer["id"], answer["kind"]) == (number, "answer"), answer
 
-    def _ask_http(self, _number: int) -> None:
-        self.socket.sendall(http.message(b'{"words": [0], "fetch": ["prediction"]}'))
+    def _ask_http(self, number: int) -> None:
+        # No other has the same body: one that was at two dying workers is refused for a while, as it should be.
+        self.socket.sendall(http.message(b'{"words": [0, %d], "fetch": ["prediction"]}' % (self._first + number)))
         while (end := self._read.find(b"\r\n\r\n")) < 0:
             self._more()
         head = self._exactly(end + 4)
@@ -318,6 +324,16 @@ class Counting:
             self.faults.append(f"behind {self.answered} answers: {error!r}")
 
 
+def faults(clients: list[Counting]) -> list[str]:
+    return [fault for client in clients for fault in client.faults if fault]
+
+
+def have_more(clients: list[Counting], count: int) -> bool:
+    """Wait until each has more than so many answers more."""
+    before = [client.answered for client in clients]
+    return wait_until(lambda: all(c.answered > n + count for c, n in zip(clients, before, strict=True)), 30)
+
+
 def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
     """Kill workers that answer at once, so that some die between an answer and the next request."""
     chance = random.Random(5)
@@ -326,15 +342,16 @@ def killed_at_random(endpoint: str, pid: int, kills: int) -> None:
         client.thread.start()
     for _ in range(kills):
         time.sleep(chance.uniform(0.02, 0.2))
+        assert have_more(clients, 0), faults(clients)  # so that no request is at two workers that are killed
         if found := sorted(kit.workers(pid)):
             with suppress(ProcessLookupError):  # it has ended by itself meanwhile
                 os.kill(chance.choice(found), signal.SIGKILL)
-    asked = [client.answered for client in clients]
-    assert wait_until(lambda: all(c.answered > n + 20 for c, n in zip(clients, asked, strict=True)), 30)
+    all_go_on = have_more(clients, 20)
     for client in clients:
         client.over.set()
         client.thread.join(30)
-    assert [fault for client in clients for fault in client.faults if fault] == []
+    assert faults(clients) == []
+    assert all_go_on
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(400)])])
