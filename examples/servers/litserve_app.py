@@ -6,7 +6,7 @@ import litserve
 
 
 class Classifier(litserve.LitAPI):
-    def setup(self, device: str) -> None:  # noqa: ARG002 - LitServe passes it by name
+    def setup(self, device: str) -> None:
         from cnn import predict  # here, so that each worker loads the model, and the front does not
 
         self.classify = predict

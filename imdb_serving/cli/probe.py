@@ -20,6 +20,8 @@ from imdb_serving.errors import ConfigError
 @click.option("--header", multiple=True, metavar="NAME: VALUE", help="A header, a template; may be given again.")
 @click.option("--method", help="The request's method.")
 @click.option("--answer", help="JMESPath of the answer's value.")
+@click.option("--protocol", help="paddle, oip or oip-grpc, instead of a body.")
+@click.option("--model", help="The model's name, of the protocols oip and oip-grpc.")
 @click.option("--remote", is_flag=True, help="The URL may be another machine's.")
 def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: bool, **given: str | None) -> None:
     """Send one request, and show what came back and what was made of it.
@@ -37,7 +39,8 @@ def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: boo
 
     values: dict[str, Any] = run_of_file(params) if params else {}
     values |= {f"request_{name}": given[name] for name in ("path", "body", "method") if given[name] is not None}
-    values |= {"answer": given["answer"]} if given["answer"] is not None else {}
+    values |= {name: given[name] for name in ("answer", "protocol") if given[name] is not None}
+    values |= {"server_model": given["model"]} if given["model"] is not None else {}
     values |= {"server_url": url, "server_command": ""} if url else {}
     values |= {"server_remote": True} if remote else {}
     headers = dict(_split(one) for one in header)

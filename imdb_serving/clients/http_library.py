@@ -37,7 +37,7 @@ class Route(NamedTuple):
 def route_to(url: str) -> Route | None:
     """Return the route that a URL needs and this process's environment names; None for plain HTTP without a proxy."""
     proxy = proxy_of(url)
-    if not proxy and not url.startswith("https:"):
+    if not proxy and not url.startswith(("https:", "grpcs:")):
         return None
     return Route(proxy, os.environ.get("SSL_CERT_FILE", ""))
 

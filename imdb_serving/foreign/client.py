@@ -16,7 +16,8 @@ from imdb_serving.clients.http_connection import Answer, HttpConnection, split_e
 from imdb_serving.clients.http_library import LibraryConnection, Route
 from imdb_serving.config import MAX_ANSWER_BYTES
 from imdb_serving.errors import REDIRECT, UNREADABLE, ConfigError, ServingError, UnexpectedAnswer
-from imdb_serving.foreign import oip
+from imdb_serving.foreign import oip, oip_grpc
+from imdb_serving.foreign.grpc_connection import GrpcConnection
 from imdb_serving.foreign.templates import hide
 from imdb_serving.messages import Array, Reply, Request, ServerInfo
 from imdb_serving.timing import REMOTE, Stage
@@ -24,16 +25,17 @@ from imdb_serving.timing import REMOTE, Stage
 VALUE = "answer"
 """The name of an answer's value among a reply's outputs."""
 
-SCHEMES = ("http", "https")
+OIP, OIP_GRPC = "oip", "oip-grpc"
 SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class HttpCall:
+class Call:
     """What all requests of a measurement have in common, rendered. `secrets` never appear in an error.
 
-    `answer` is the JMESPath expression of the answer's value; empty: status 200 is an answer. Requests go
-    through urllib3 where the `route` to the server needs it, with TLS or by a proxy.
+    The `protocol` says how answers are read: as JSON where it is empty. Over gRPC the path is a method. `answer` is
+    the JMESPath expression of the answer's value; empty: status 200 is an answer. Requests go through urllib3 where
+    the `route` to the server needs it, with TLS or by a proxy.
     """
 
     url: str
@@ -43,7 +45,7 @@ class HttpCall:
     answer: str = ""
     secrets: frozenset[str] = frozenset()
     route: Route | None = None
-    is_oip: bool = False
+    protocol: str = ""
 
     def all_headers(self) -> dict[str, str]:
         """Return the headers given, and those that each request has."""
@@ -71,13 +73,27 @@ Body = bytes | tuple[bytes, int]
 _LENGTH = len(b"Content-Length: ")
 
 
-def value_of(answer: Answer, expression: jmespath.parser.ParsedResult, *, is_oip: bool = False) -> Any:
-    """Return what an expression finds in an answer; raise `UnexpectedAnswer` when that is nothing."""
+def schemes_of(protocol: str) -> tuple[str, str]:
+    """Return how URLs of a protocol begin, without and with TLS."""
+    return ("grpc", "grpcs") if protocol == OIP_GRPC else ("http", "https")
+
+
+def read_answer(answer: Answer, protocol: str) -> Any:
+    """Return an answer as JSON has it; raise `UnexpectedAnswer` when it cannot be read."""
+    if protocol == OIP_GRPC:
+        return oip_grpc.decode(answer.body)
+    if protocol == OIP:
+        return oip.decode(answer.body, answer.header(oip.HEADER_LENGTH.lower().encode()))
     try:
-        read = oip.decode(answer.body, answer.header(oip.HEADER_LENGTH.lower().encode())) if is_oip else None
-        value = expression.search(read if is_oip else orjson.loads(answer.body))
+        return orjson.loads(answer.body)
     except orjson.JSONDecodeError as error:
         raise UnexpectedAnswer(f"the answer is not JSON: {error}", UNREADABLE) from None
+
+
+def value_of(answer: Answer, expression: jmespath.parser.ParsedResult, protocol: str = "") -> Any:
+    """Return what an expression finds in an answer; raise `UnexpectedAnswer` when that is nothing."""
+    try:
+        value = expression.search(read_answer(answer, protocol))
     except jmespath.exceptions.JMESPathError as error:
         raise UnexpectedAnswer(f"answer: {error}", UNREADABLE) from None
     if value is None:
@@ -98,7 +114,7 @@ def compile_answer(answer: str) -> jmespath.parser.ParsedResult | None:
 class _ByLibrary:
     """Has urllib3 send the bodies of one call, in the form of an `HttpConnection`."""
 
-    def __init__(self, call: HttpCall, max_answer_bytes: int) -> None:
+    def __init__(self, call: Call, max_answer_bytes: int) -> None:
         self._connection = LibraryConnection(call.url, max_answer_bytes, call.route or Route())
         self._call, self._headers = call, call.all_headers()
 
@@ -116,30 +132,56 @@ class _ByLibrary:
         self._connection.close()
 
 
+class _ByGrpc:
+    """Has gRPC send the messages of one call, in the form of an `HttpConnection`."""
+
+    def __init__(self, call: Call, max_answer_bytes: int) -> None:
+        authorities = call.route.authorities if call.route else ""
+        self._connection = GrpcConnection(call.url, call.headers, max_answer_bytes, authorities)
+        self._method = call.path
+
+    def exchange(self, body: bytes, timeout: float, *, once: bool) -> Answer:  # noqa: ARG002 - it always is
+        return self._connection.exchange(self._method, body, timeout)
+
+    def is_lost(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 class ForeignClient(ConnectedClient):
     """A client of one server that keeps its connection, for use in one thread. A request is a body, ready to send.
 
     Nothing is sent twice. A reply's one output is the answer's value, or its status where no value is asked for.
     """
 
-    def __init__(self, call: HttpCall, timeout: float, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, call: Call, timeout: float, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         """Take what requests have in common, and each request's deadline in seconds."""
         super().__init__()
-        split_endpoint(call.url, SCHEMES)
+        split_endpoint(call.url, schemes_of(call.protocol))
         self.timeout = timeout
         self._what = call
         self._head = call.head
         self._expression = compile_answer(call.answer)
-        self._connection = (
-            _ByLibrary(call, max_answer_bytes) if call.route else HttpConnection(call.url, max_answer_bytes)
-        )
+        self._is_plain = call.protocol != OIP_GRPC and not call.route
+        self._connection: HttpConnection | _ByLibrary | _ByGrpc
+        if self._is_plain:
+            self._connection = HttpConnection(call.url, max_answer_bytes)
+        else:
+            kind = _ByGrpc if call.protocol == OIP_GRPC else _ByLibrary
+            self._connection = kind(call, max_answer_bytes)
 
     def exchange(self, body: Body) -> Answer:
         """Send a body and return the answer, whatever it says."""
-        return self._connection.exchange(self._message(body), self.timeout, once=True)
+        try:
+            return self._connection.exchange(self._message(body), self.timeout, once=True)
+        except ServingError as error:
+            error.args = (hide(str(error), self._what.secrets),)
+            raise
 
     def _message(self, body: Body) -> Any:
-        if self._what.route:
+        if not self._is_plain:
             return body
         if type(body) is bytes:
             return b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
@@ -157,8 +199,8 @@ class ForeignClient(ConnectedClient):
             arrived = perf_counter_ns()
             if answer.status >= 300:
                 self.require_success(answer)
-            expression, is_oip = self._expression, self._what.is_oip
-            value = answer.status if expression is None else value_of(answer, expression, is_oip=is_oip)
+            expression = self._expression
+            value = answer.status if expression is None else value_of(answer, expression, self._what.protocol)
         except ServingError as error:
             error.args = (hide(str(error), self._what.secrets),)
             raise

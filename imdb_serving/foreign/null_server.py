@@ -1,7 +1,7 @@
-"""A server that answers every HTTP request at once, always the same: it shows what clients can send.
+"""A server that answers every request at once, always the same, over HTTP or gRPC: it shows what clients can send.
 
-`null_server.py HOST` reads the answer's body from standard input, before which may stand `NAME: VALUE` and an empty
-line, listens on a free port, and prints that. A script of its own.
+`null_server.py http|grpc HOST` reads the answer's body from standard input, before which may stand `NAME: VALUE` and
+an empty line, listens on a free port, and prints that. A script of its own.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from concurrent import futures
 from contextlib import suppress
 from pathlib import Path
 
@@ -54,6 +55,23 @@ async def _serve(host: str, body: bytes) -> None:
     await server.serve_forever()
 
 
+def _serve_grpc(host: str, body: bytes) -> None:
+    import grpc  # noqa: PLC0415 - an extra
+
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: body)
+
+    class Always(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, _details: object) -> object:
+            return handler
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Always(),))
+    port = server.add_insecure_port(f"{host}:0")
+    server.start()
+    print(port, flush=True)
+    server.wait_for_termination()
+
+
 class NullServer:
     """The server's process."""
 
@@ -69,9 +87,10 @@ class NullServer:
                 stream.close()
 
 
-def serve(host: str, body: bytes) -> tuple[int, NullServer]:
+def serve(host: str, body: bytes, *, is_grpc: bool = False) -> tuple[int, NullServer]:
     """Start it; return its port and its process."""
-    command = [sys.executable, "-I", "-S", str(Path(__file__)), host]
+    options = ["-I"] if is_grpc else ["-I", "-S"]  # without the packages of others it starts at once
+    command = [sys.executable, *options, str(Path(__file__)), "grpc" if is_grpc else "http", host]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None  # noqa: S101 - pipes were asked for
     assert process.stdout is not None  # noqa: S101
@@ -82,4 +101,8 @@ def serve(host: str, body: bytes) -> tuple[int, NullServer]:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):
-        asyncio.run(_serve(sys.argv[1], sys.stdin.buffer.read()))
+        kind, given, answer = *sys.argv[1:], sys.stdin.buffer.read()
+        if kind == "grpc":
+            _serve_grpc(given, answer)
+        else:
+            asyncio.run(_serve(given, answer))

@@ -6,7 +6,7 @@ Specified at https://github.com/kserve/open-inference-protocol, binary tensors a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +119,7 @@ def encode_json(tensors: Sequence[Tensor]) -> bytes:
 
 def encode_binary(tensors: Sequence[Tensor]) -> tuple[bytes, int]:
     """Return the body of a request with binary tensors, which asks for binary answers, and how many bytes are JSON."""
-    parts = [_binary(one) for one in tensors]
+    parts = [tensor_bytes(one) for one in tensors]
     inputs = [
         {
             "name": one.name,
@@ -133,7 +133,8 @@ def encode_binary(tensors: Sequence[Tensor]) -> tuple[bytes, int]:
     return head + b"".join(parts), len(head)
 
 
-def _binary(tensor: Tensor) -> bytes:
+def tensor_bytes(tensor: Tensor) -> bytes:
+    """Return a tensor's values as bytes: numbers little-endian, each text behind its length."""
     if isinstance(tensor.values, list):
         texts = [text.encode("utf-8", "surrogatepass") for text in tensor.values]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
@@ -150,21 +151,24 @@ def decode(body: bytes, header_length: str) -> Any:
         for output in answer["outputs"]:
             size = output.get("parameters", {}).get("binary_data_size")
             if size is not None:
-                output["data"] = _values(output, body[at : at + size], size)
+                if len(part := body[at : at + size]) != size:
+                    raise ValueError(f"output {output['name']} has {len(part)} bytes of {size}")
+                output["data"] = tensor_values(output["datatype"], part)
                 at += size
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError, struct.error) as error:
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswer(f"the answer cannot be read: {error!r}", UNREADABLE) from None
     return answer
 
 
-def _values(output: Mapping[str, Any], data: bytes, size: int) -> list[Any]:
-    if len(data) != size:
-        raise ValueError(f"output {output['name']} has {len(data)} bytes of {size}")
-    if output["datatype"] != BYTES:
-        values: list[Any] = np.frombuffer(data, TYPES[output["datatype"]]).tolist()
+def tensor_values(datatype: str, data: bytes) -> list[Any]:
+    """Return the values in the bytes of a tensor; raise `KeyError` or `ValueError` when there are none."""
+    if datatype != BYTES:
+        values: list[Any] = np.frombuffer(data, TYPES[datatype]).tolist()
         return values
     texts, at = [], 0
-    while at < size:
+    while at < len(data):
+        if len(data) < at + 4:
+            raise ValueError("a text's length is cut short")
         (length,) = struct.unpack_from("<I", data, at)
         texts.append(data[at + 4 : at + 4 + length].decode("utf-8", "replace"))
         at += 4 + length

@@ -10,13 +10,13 @@ from time import perf_counter_ns
 
 from imdb_serving.cell import digest
 from imdb_serving.errors import DataError
-from imdb_serving.foreign import oip
-from imdb_serving.foreign.client import Body
+from imdb_serving.foreign import oip, oip_grpc
+from imdb_serving.foreign.client import OIP_GRPC, Body
 from imdb_serving.foreign.templates import Secrets, TextTemplate
 from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OIP
+from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OF_METADATA
 from imdb_serving.text.reviews import tokenise
 
 FOLDER = "answers"
@@ -34,7 +34,7 @@ class Sample:
 
 def samples_of(params: GridParams) -> list[Sample]:
     """Return the texts of a measurement, drawn as those of our own servers; ids only where a body names them."""
-    used = _template(params).names if params.protocol != OIP else {"ids"}
+    used = _template(params).names if params.protocol not in OF_METADATA else {"ids"}
     wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
     vocabulary = vocabulary_or_packaged(vocabulary_of(params)) if wants_ids else None
     found = []
@@ -59,9 +59,9 @@ class Bodies:
     @classmethod
     def of(cls, params: GridParams, folder: Path) -> Bodies:
         """Compile the template of the body, or read the model's inputs, which `folder` has."""
-        if params.protocol == OIP:
+        if params.protocol in OF_METADATA:
             inputs = oip.inputs_of(_metadata_file(params, folder).read_bytes())
-            return cls(partial(_of_inputs, inputs, params.request_binary))
+            return cls(partial(_of_inputs, inputs, params))
         secrets = Secrets()
         return cls(partial(_of_template, _template(params), secrets), secrets)
 
@@ -96,6 +96,8 @@ def _of_template(template: TextTemplate, secrets: Secrets, samples: Sequence[Sam
     return template.render(**one, samples=every, env=secrets).encode("utf-8", "surrogatepass")
 
 
-def _of_inputs(inputs: Sequence[oip.TensorInfo], binary: bool, samples: Sequence[Sample]) -> Body:
+def _of_inputs(inputs: Sequence[oip.TensorInfo], params: GridParams, samples: Sequence[Sample]) -> Body:
     tensors = oip.fill(inputs, [oip.Text(sample.text, sample.ids, sample.label) for sample in samples])
-    return oip.encode_binary(tensors) if binary else oip.encode_json(tensors)
+    if params.protocol == OIP_GRPC:
+        return oip_grpc.encode(params.server_model, tensors, is_raw=params.request_binary)
+    return oip.encode_binary(tensors) if params.request_binary else oip.encode_json(tensors)

@@ -6,11 +6,13 @@ import functools
 import shlex
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+import orjson
 
 from imdb_serving.cell import CALIBRATION, digest
 from imdb_serving.clients.http_connection import Answer
@@ -23,8 +25,18 @@ from imdb_serving.errors import (
     ServerUnavailable,
     UnexpectedAnswer,
 )
-from imdb_serving.foreign import echoes
-from imdb_serving.foreign.client import Body, ForeignClient, HttpCall, compile_answer, value_of
+from imdb_serving.foreign import echoes, oip_grpc
+from imdb_serving.foreign.client import (
+    OIP,
+    OIP_GRPC,
+    Body,
+    Call,
+    ForeignClient,
+    compile_answer,
+    read_answer,
+    schemes_of,
+    value_of,
+)
 from imdb_serving.foreign.null_server import serve
 from imdb_serving.foreign.oip import HEADER_LENGTH
 from imdb_serving.foreign.process import CommandProcess, free_port, pids_of_port
@@ -33,7 +45,7 @@ from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement.bodies import FOLDER, Bodies, keep_metadata, samples_of
 from imdb_serving.measurement.measure import Target
 from imdb_serving.measurement.parameters import GridParams, model_folder
-from imdb_serving.measurement.parameters.foreign import COMMAND_NAMES, OIP
+from imdb_serving.measurement.parameters.foreign import COMMAND_NAMES, OF_METADATA
 
 HOST = "127.0.0.1"
 OUTPUTS = "servers"
@@ -42,22 +54,22 @@ WARM_UP_REQUESTS = 20
 """Of each client, before the first cell."""
 
 
-def call_of(params: GridParams, url: str, secrets: Secrets) -> HttpCall:
+def call_of(params: GridParams, url: str, secrets: Secrets) -> Call:
     """Return what all requests have in common, with its headers rendered."""
     headers = render_all(params.request_headers, "request.headers", {"env": secrets}, ())
-    if params.request_binary:
+    if params.request_binary and params.protocol == OIP:
         headers = {"Content-Type": "application/octet-stream"} | headers
     route = route_to(params.server_url)
     hidden = frozenset({*secrets.values, *([route.proxy] if route and route.proxy else [])})  # it may have a password
     path, _, answer = params.request_of(params.batch)
-    return HttpCall(url, path, params.request_method, headers, answer, hidden, route, params.protocol == OIP)
+    return Call(url, path, params.request_method, headers, answer, hidden, route, params.protocol)
 
 
 class Reached(NamedTuple):
     """A server that has answered: its process if we started it, what requests share, the first one, and its answer."""
 
     server: CommandProcess | None
-    call: HttpCall
+    call: Call
     body: Body
     answer: Answer
 
@@ -81,12 +93,12 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     return Target(connect, pids, is_known=bool(pids), is_guarded=server is not None)
 
 
-def _keep(answer: Answer, call: HttpCall, file: Path) -> None:
+def _keep(answer: Answer, call: Call, file: Path) -> None:
     """Keep an answer for the calibration, without what must not be shown."""
     length, body = answer.header(HEADER_LENGTH.lower().encode()), answer.body
-    if not length:  # else it has places, which must not move
-        for secret in call.secrets:
-            body = body.replace(secret.encode("utf-8", "surrogateescape"), b"***")
+    for secret in call.secrets:
+        hidden = secret.encode("utf-8", "surrogateescape")
+        body = body.replace(hidden, b"*" * len(hidden))  # as long: a binary answer has places
     with whole_file(file) as unfinished:
         unfinished.write_bytes(f"{HEADER_LENGTH}: {length}\r\n\r\n".encode() * bool(length) + body)
 
@@ -105,7 +117,7 @@ def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:
         try:
             if params.server_ready and (status := ask(call, params.server_ready).status) >= 400:
                 return f"{params.server_ready} answered with status {status}"
-            if params.protocol == OIP:
+            if params.protocol in OF_METADATA:
                 _read_metadata(params, folder, call)
             bodies = Bodies.of(params, folder)
             body = bodies.body(samples)
@@ -126,19 +138,31 @@ def reach(params: GridParams, folder: Path, stack: ExitStack) -> Reached:
     return found[0]
 
 
-def ask(call: HttpCall, path: str) -> Answer:
+def ask(call: Call, path: str) -> Answer:
     """Return the answer to a GET of another path of the same server."""
     with ForeignClient(replace(call, path=path, method="GET"), PROBE_SECONDS) as client:
         return client.exchange(b"")
 
 
-def _read_metadata(params: GridParams, folder: Path, call: HttpCall) -> None:
+def _read_metadata(params: GridParams, folder: Path, call: Call) -> None:
     """Ask what inputs the model has; raise `ServerUnavailable` while it is not there."""
+    if params.protocol == OIP_GRPC:
+        keep_metadata(params, folder, _metadata_by_grpc(params, call))
+        return
     path = f"/v2/models/{params.server_model}"
     answer = ask(call, path)
     if answer.status >= 400:
         raise ServerUnavailable(f"{path} answered with status {answer.status}; is server.model its name?")
     keep_metadata(params, folder, answer.body)
+
+
+def _metadata_by_grpc(params: GridParams, call: Call) -> bytes:
+    try:
+        with ForeignClient(replace(call, path=oip_grpc.METADATA), PROBE_SECONDS) as client:
+            return oip_grpc.decode_metadata(client.exchange(oip_grpc.encode_metadata(params.server_model)).body)
+    except UnexpectedAnswer as error:
+        place = f"the metadata of model {params.server_model}"
+        raise ServerUnavailable(f"{place}: {error}; is server.model its name?") from None
 
 
 def start_echo(params: GridParams, folder: Path, stack: ExitStack) -> Target:
@@ -181,20 +205,28 @@ def _started(params: GridParams, folder: Path, secrets: Secrets, stack: ExitStac
     directory = project_root() / at_home(params.server_directory)
     process = CommandProcess(command, output, environment=environment, directory=directory, secrets=secrets.values)
     stack.enter_context(process)
-    return process, params.server_url or f"http://{host}:{port}"
+    return process, params.server_url or f"{schemes_of(params.protocol)[0]}://{host}:{port}"
 
 
-def check_answer(answer: Answer, call: HttpCall, batch: int) -> Any:
+def check_answer(answer: Answer, call: Call, batch: int) -> Any:
     """Return the value of an answer; raise `UnexpectedAnswer`, with what the answer begins with, when there is none."""
     ForeignClient.require_success(answer)
     expression = compile_answer(call.answer)
     if expression is None:
         return None
-    begins = answer.body[:400].decode("utf-8", "replace").strip()
+    begins = words_of_answer(answer, call.protocol)[:400].strip()
     try:
-        return split_value(value_of(answer, expression, is_oip=call.is_oip), batch)
+        return split_value(value_of(answer, expression, call.protocol), batch)
     except UnexpectedAnswer as error:
         raise UnexpectedAnswer(f"{error}; the answer begins with {begins}", error.code) from None
+
+
+def words_of_answer(answer: Answer, protocol: str) -> str:
+    """Return an answer as text: as it is, or a message as its JSON would be."""
+    if protocol == OIP_GRPC:
+        with suppress(UnexpectedAnswer):
+            return orjson.dumps(read_answer(answer, protocol)).decode()
+    return answer.body.decode("utf-8", "replace")
 
 
 def split_value(value: Any, batch: int) -> list[Any]:
@@ -208,9 +240,10 @@ def _answer_file(params: GridParams, folder: Path) -> Path:
 
 def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     """Start what answers every request at once with the first answer of the server that is to be measured."""
-    port, process = serve(HOST, _answer_file(params, folder).read_bytes())
+    is_grpc = params.protocol == OIP_GRPC
+    port, process = serve(HOST, _answer_file(params, folder).read_bytes(), is_grpc=is_grpc)
     stack.callback(process.stop)
     secrets = Secrets()
-    call = call_of(params, f"http://{HOST}:{port}", secrets)
+    call = call_of(params, f"{schemes_of(params.protocol)[0]}://{HOST}:{port}", secrets)
     call = replace(call, route=Route() if call.route else None)
     return Target(functools.partial(ForeignClient, call, params.timeout), (process.pid,))

@@ -15,10 +15,10 @@ import orjson
 
 from imdb_serving.cell import CLOSED, GRID
 from imdb_serving.errors import ServingError
-from imdb_serving.foreign.client import ForeignClient
+from imdb_serving.foreign.client import OIP_GRPC, ForeignClient
 from imdb_serving.foreign.templates import hide
 from imdb_serving.measurement.first_answers import distance
-from imdb_serving.measurement.foreign import Reached, check_answer, reach
+from imdb_serving.measurement.foreign import Reached, check_answer, reach, words_of_answer
 from imdb_serving.measurement.parameters import GridParams
 
 SHOWN = 300
@@ -41,15 +41,20 @@ def probe(params: GridParams) -> Iterator[str]:
 def _told(params: GridParams, found: Reached) -> Iterator[str]:
     _, call, body, answer = found
     yield f"server: {params.server_label}, {call.url}"
-    yield f"request: {call.method} {call.path}, {_shown(body if isinstance(body, bytes) else body[0])}"
-    kind = answer.header(b"content-type") or "of no type"
-    yield f"answer: status {answer.status}, {kind}, {_shown(answer.body)}"
+    words = words_of_answer(answer, call.protocol)
+    if call.protocol == OIP_GRPC:
+        yield f"request: {call.path.lstrip('/')} of {params.server_model}, {len(body):,} bytes"
+        yield f"answer: {len(answer.body):,} bytes: {_shown(words)}"
+    else:
+        yield f"request: {call.method} {call.path}, {_sized(body if isinstance(body, bytes) else body[0])}"
+        kind = answer.header(b"content-type") or "of no type"
+        yield f"answer: status {answer.status}, {kind}, {_sized(answer.body)}"
     if answer.header(b"connection").lower() == "close":
         yield "connection: the server closes it after each answer, so each request pays for one"
     try:
         values = check_answer(answer, call, params.batch)
     except ServingError as error:
-        expressions = list(itertools.islice(numbers_in(answer.body), EXAMPLES)) if answer.status < 300 else []
+        expressions = list(itertools.islice(numbers_in(words), EXAMPLES)) if answer.status < 300 else []
         hint = f"; numbers in it: {', '.join(expressions)}" if expressions else ""
         error.args = (hide(f"{error}{hint}", call.secrets),)
         raise
@@ -71,7 +76,7 @@ def _again(params: GridParams, found: Reached, values: Any) -> Iterator[str]:
     yield "this can be measured"
 
 
-def numbers_in(body: bytes) -> Iterator[str]:
+def numbers_in(body: str | bytes) -> Iterator[str]:
     """Yield the expressions of numbers in a JSON body."""
     try:
         yield from _paths(orjson.loads(body), "")
@@ -91,6 +96,11 @@ def _paths(value: Any, path: str) -> Iterator[str]:
         yield path or "@"
 
 
-def _shown(body: bytes) -> str:
-    words = " ".join(body[: 4 * SHOWN].decode("utf-8", "replace").split())
-    return f"{len(body):,} bytes: {words[:SHOWN]}{'...' if len(words) > SHOWN else ''}"
+def _sized(body: bytes) -> str:
+    return f"{len(body):,} bytes: {_shown(body[: 4 * SHOWN].decode('utf-8', 'replace'))}"
+
+
+def _shown(text: str) -> str:
+    words = " ".join(text[: 4 * SHOWN].split())
+    words = "".join(one if one.isprintable() else "." for one in words)  # a terminal's commands are not passed on
+    return f"{words[:SHOWN]}{'...' if len(words) > SHOWN else ''}"

@@ -25,7 +25,7 @@ import pytest
 
 from imdb_serving.analysis.intervals import estimate
 from imdb_serving.analysis.summary import closed_loop, column
-from imdb_serving.foreign.client import ForeignClient, HttpCall
+from imdb_serving.foreign.client import Call, ForeignClient
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import PreparedWorkload
@@ -76,7 +76,7 @@ def by_hey(url: str, connections: int, folder: Path) -> Seen:
 
 
 def by_us(url: str, connections: int, _folder: Path) -> Seen:
-    call = HttpCall(url.removesuffix(http.PREDICTION), http.PREDICTION, answer="prediction[1]")
+    call = Call(url.removesuffix(http.PREDICTION), http.PREDICTION, answer="prediction[1]")
     workload = PreparedWorkload([BODY] * 1000, [1] * 1000)
     share = Share(workload, 1_000_000, seconds=SECONDS)
     with LoadSession({"": partial(ForeignClient, call, 5.0)}, connections, 5.0) as session:

@@ -77,6 +77,12 @@ def test_it_says_what_to_mend(tmp_path: Path, faults: str, more: list[str], word
     assert after in found.output
 
 
+def test_what_a_terminal_would_obey_is_not_printed(tmp_path: Path) -> None:
+    found = of_file(tmp_path, "", "--body", '{"text": "a", "more": "\x9b2J\x7f"}')
+    assert '"more": ".2J."' in found.output
+    assert "\x9b" not in found.output
+
+
 def test_a_server_that_answers_differently_is_told(tmp_path: Path) -> None:
     found = of_file(tmp_path, "random")
     assert "answers the same input differently" in found.output

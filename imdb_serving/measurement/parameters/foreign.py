@@ -15,13 +15,18 @@ from imdb_serving.cell import FOREIGN
 from imdb_serving.clients.http_connection import split_endpoint
 from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
-from imdb_serving.foreign.client import SCHEMES, HttpCall, compile_answer
+from imdb_serving.foreign import grpc_connection
+from imdb_serving.foreign.client import OIP, OIP_GRPC, Call, compile_answer, schemes_of
+from imdb_serving.foreign.oip_grpc import INFER
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 
-PADDLE, OIP = "paddle", "oip"
-PROTOCOLS = ("", PADDLE, OIP)
+PADDLE = "paddle"
+PROTOCOLS = ("", PADDLE, OIP, OIP_GRPC)
+OF_METADATA = (OIP, OIP_GRPC)
+"""Protocols whose requests are made of the model's metadata."""
+
 PADDLE_BODY = (
     '{"feed": [{% for sample in samples %}{"words": {{ sample.ids }}}{{ "," if not loop.last }}{% endfor %}], '
     '"fetch": ["prediction"]}'
@@ -42,6 +47,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 FIELDS = (*(f"{section}_{name}" for section, names in SECTIONS.items() for name in names), "answer", "protocol")
 
 _NAME = re.compile(r"\w[\w .+-]{0,40}")
+_METADATA_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
 
 
 def unfold(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -86,7 +92,8 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     a JMESPath expression of the answer's value. With `server_remote` the URL may be another machine's.
 
     A `protocol` says what requests look like instead of a body: `paddle`, the published bodies; `oip`, the Open
-    Inference Protocol v2, whose metadata of `server_model` says which inputs there are, with `request_binary` tensors.
+    Inference Protocol v2, whose metadata of `server_model` says which inputs there are, with `request_binary` tensors;
+    `oip-grpc`, the same over gRPC, with a URL as `grpc://HOST:PORT` and headers as metadata.
     """
 
     server_name: str = ""
@@ -128,6 +135,8 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
             answer = answer or ("result.prediction[*][1]" if batch > 1 else "result.prediction[0][1]")
         elif self.protocol == OIP:
             path = path if path != "/" else f"/v2/models/{self.server_model}/infer"
+        elif self.protocol == OIP_GRPC:
+            path = INFER
         return path, body, answer
 
     @property
@@ -182,7 +191,7 @@ def _check_place(params: Any) -> None:
     if not params.server_url:
         return
     try:
-        host = split_endpoint(params.server_url, SCHEMES).hostname or ""
+        host = split_endpoint(params.server_url, schemes_of(params.protocol)).hostname or ""
     except BadRequest as error:
         raise ConfigError(f"server.url: {error}") from None
     if not params.server_remote and not is_this_machine(host):
@@ -195,12 +204,7 @@ def _check_place(params: Any) -> None:
 def _check_request(params: Any, batch: int) -> None:
     if params.protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: unknown value {params.protocol!r}{did_you_mean(params.protocol, PROTOCOLS[1:])}")
-    if params.protocol == OIP and not params.server_model:
-        raise ConfigError("server.model: the Open Inference Protocol asks for a model by its name; name it")
-    if params.protocol == OIP and params.request_body:
-        raise ConfigError("request.body: protocol oip makes it of the model's metadata; leave out one of them")
-    if params.request_binary and params.protocol != OIP:
-        raise ConfigError("request.binary: binary tensors are of the protocol oip")
+    _check_protocol(params)
     path, text, answer = params.request_of(batch)
     body = TextTemplate(text, "request.body", BODY_NAMES)
     if batch > 1 and text and "samples" not in body.names:
@@ -211,4 +215,25 @@ def _check_request(params: Any, batch: int) -> None:
         raise ConfigError(f"request.method: expected POST, say, got {params.request_method!r}")
     compile_answer(answer)
     headers = dict.fromkeys(params.request_headers, "x")
-    _ = HttpCall(params.server_url or "http://127.0.0.1", path, params.request_method, headers).head
+    _ = Call(params.server_url or "http://127.0.0.1", path, params.request_method, headers).head
+
+
+def _check_protocol(params: Any) -> None:
+    if params.protocol in OF_METADATA and not params.server_model:
+        raise ConfigError("server.model: the Open Inference Protocol asks for a model by its name; name it")
+    if params.protocol in OF_METADATA and params.request_body:
+        raise ConfigError(
+            f"request.body: protocol {params.protocol} makes it of the model's metadata; leave out one of them"
+        )
+    if params.request_binary and params.protocol not in OF_METADATA:
+        raise ConfigError(f"request.binary: binary tensors are of the protocols {' and '.join(OF_METADATA)}")
+    if params.protocol != OIP_GRPC:
+        return
+    if not grpc_connection.is_installed():
+        raise ConfigError("protocol: oip-grpc needs grpcio; install it with: pip install 'imdb-serving[grpc]'")
+    for name, usual in (("server_ready", ""), ("request_path", "/"), ("request_method", "POST")):
+        if getattr(params, name) != usual:
+            raise ConfigError(f"{name.replace('_', '.')}: it is of HTTP, and protocol oip-grpc has none; leave it out")
+    for name in params.request_headers:
+        if not _METADATA_NAME.fullmatch(name.lower()):
+            raise ConfigError(f"request.headers.{name}: gRPC's metadata have names of letters, digits, _, - and .")

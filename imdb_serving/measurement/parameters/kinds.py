@@ -252,7 +252,11 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             math_threads=self.math_threads,
             service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
             pipeline=self.pipeline,
-            endpoint="" if local else "https" if foreign and self.server_url.startswith("https:") else "tcp",
+            endpoint=""
+            if local
+            else "https"
+            if foreign and self.server_url.startswith(("https:", "grpcs:"))
+            else "tcp",
             samples=self.samples,
             passes=self.passes,
             **({} if self.cluster == LOCAL else self._placement()),
