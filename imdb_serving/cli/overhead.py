@@ -103,17 +103,18 @@ def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float
     import msgspec
 
     from imdb_serving.cell import plural
-    from imdb_serving.experiment.ladder import OF_MODES, run_ladder
+    from imdb_serving.experiment.ladder import run_ladder, rung_of_mode
     from imdb_serving.report import frames
     from imdb_serving.report.verdict import verdict
 
     place, usual = verdict(frames.load(folder), folder, zone).answer.recommended, _ladder_params(params, folder, run)
-    if place is None or place.mode not in OF_MODES or place.engine not in usual.engines:
+    rung = rung_of_mode(place.mode, place.server) if place else None
+    if place is None or rung is None or place.engine not in usual.engines:
         return
     threads, math = place.server_threads, place.math_threads
     if (threads, math) == (usual.server_threads, usual.math_threads):
         return
-    rungs = ["bare", "inproc", *dict.fromkeys([OF_MODES[place.mode], "flask"])]
+    rungs = ["bare", "inproc", *dict.fromkeys([rung, "flask"])]
     words = plural(threads, "server thread") + (f" x {plural(math, 'math thread')}" if math > 1 else "")
     print(f"the overhead ladder with {words}: {', '.join(rungs)}", file=sys.stderr)
     more = msgspec.structs.replace(usual, engines=[place.engine], server_threads=threads, math_threads=math)
@@ -122,9 +123,12 @@ def measure_recommended(params: SweepParams, folder: Path, run: str, zone: float
 
 def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
     """Return the parameters of a sweep's ladder: its engines that run its net, and `none`."""
+    from imdb_serving.cell import FOREIGN
     from imdb_serving.measurement.parameters import LadderParams
 
-    engines = [part.engine for part in params.parts() if part.net == params.net]
+    parts = [part for part in params.parts() if part.net == params.net]
+    engines = [part.engine for part in parts]
+    others = [part for part in parts if FOREIGN in part.modes and part.engine]
     return LadderParams(
         engines=list(dict.fromkeys([*filter(None, engines), "none"])),
         net=params.net,
@@ -135,6 +139,7 @@ def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
         sweep=folder.name,
         run=run,
         outputs=str(folder.parent),
+        servers=[{**part.description, "engine": part.engine} for part in others],
     )
 
 

@@ -1,13 +1,13 @@
 """The overhead ladder: the same requests, one layer more on each rung, from the bare model to curl and Werkzeug.
 
-All servers of a ladder run at once, and rungs are measured in interleaved rounds. A rung is a cell, and its blocks are
-rows of the sweep's ledger.
+Beside the rung `flask` stand servers of others. All servers of a ladder run at once, and rungs are measured in
+interleaved rounds. A rung is a cell, and its blocks are rows of the sweep's ledger.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from imdb_serving.cell import LADDER, Cell, Row, plural
+from imdb_serving.cell import FOREIGN, LADDER, TIMED, Cell, Row, plural
 from imdb_serving.clients.connect import CURL, connect
 from imdb_serving.engines.registry import EngineSpec, facts_of
 from imdb_serving.errors import ServingError
+from imdb_serving.experiment.beside import Beside, is_plain, servers_beside
 from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.environment import identity, keep_card
@@ -77,8 +78,13 @@ Progress = Callable[[str], None]
 
 
 def rung_of(cell: Cell) -> str:
-    """Return the name of the rung that a cell is."""
-    return _NAMES[cell.mode, cell.endpoint, cell.client_kind]
+    """Return the name of the rung that a cell is: of a server of someone else the server's."""
+    return cell.server or _NAMES[cell.mode, cell.endpoint, cell.client_kind]
+
+
+def rung_of_mode(mode: str, server: str) -> str | None:
+    """Return the rung of what a grid measures in a mode; None where the ladder has none."""
+    return server if mode == FOREIGN else OF_MODES.get(mode)
 
 
 def run_ladder(
@@ -87,10 +93,11 @@ def run_ladder(
     """Measure the ladder with each engine, append every block to the ledger, and return the rows.
 
     Where `rungs` are named, those are measured with one client; else all, with as many clients as workers as well.
-    Rounds are numbered from `first_round` on.
+    Rounds are numbered from `first_round` on. Servers of others are measured beside: with each engine those that are
+    named for it, and Flask on web servers of others.
 
     The model is trained if need be. A rung that fails is a row with its reason; an engine whose servers do not start
-    fails all its rungs.
+    fails all its rungs, and a server of someone else its own.
     """
     if any(facts_of(engine).needs_model for engine in params.engines):
         require_model(params)
@@ -98,29 +105,73 @@ def run_ladder(
         params = msgspec.structs.replace(params, run=new_run())
     ledger = Ledger(outputs_folder(params))
     for engine in params.engines:
-        context = _context(params, engine, ledger, first_round)
-        blocks = [Block(cell, rung_of(cell)) for cell in _cells(params, engine, rungs)]
-        seed = f"{params.seed}/{engine}"
-        left = left_of(blocks, params.rounds, seed, context, ledger, first_round)
-        if not left:
-            continue
-        try:
-            with _targets(params, engine) as targets:
-                connects = {name: target.connect for name, target in targets.items()}
-                with LoadSession(connects, params.server_threads, params.timeout) as session:
-                    workers = plural(params.server_threads, "worker")
-                    progress(f"{engine}: {len(blocks)} blocks a round, {workers}, {plural(params.rounds, 'round')}")
-                    for row in measure_rounds(blocks, left, seed, context, targets, session, ledger):
-                        if row.error:
-                            progress(f"FAILED rung {rung_of(row.cell)}, {engine}, round {row.round}: {row.error}")
-        except (ServingError, OSError) as error:
-            progress(f"FAILED {engine}: {error}")
-            for block in blocks:
-                ledger.append(context(first_round, block.cell).failed(block.cell, error), [])
+        _measure_engine(params, engine, ledger, progress, rungs, first_round)
     return [row for row in newest(ledger.rows()) if row.run == params.run and row.cell.series == LADDER]
 
 
-def _context(params: LadderParams, engine: str, ledger: Ledger, first_round: int) -> Context:
+def _measure_engine(
+    params: LadderParams, engine: str, ledger: Ledger, progress: Progress, rungs: Collection[str], first_round: int
+) -> None:
+    others = servers_beside(params, engine, ledger.folder)
+    others = {name: one for name, one in others.items() if _is_wanted(name, rungs)}
+    context = _context(params, engine, ledger, first_round, others)
+    blocks = [Block(cell, rung_of(cell)) for cell in _cells(params, engine, rungs, others)]
+    seed = f"{params.seed}/{engine}"
+    left = left_of(blocks, params.rounds, seed, context, ledger, first_round)
+    if not left:
+        return
+
+    def fail(blocks: Sequence[Block], error: Exception) -> None:
+        for block in blocks:
+            ledger.append(context(first_round, block.cell).failed(block.cell, error), [])
+
+    try:
+        with _targets(params, engine) as targets, ExitStack() as stack:
+            for name, error in _start_others(others, targets, stack).items():
+                progress(f"FAILED {name}, {engine}: {error}")
+                fail([block for block in blocks if block.target == name], error)
+            blocks = [block for block in blocks if block.target in targets]
+            left = {number: [one for one in own if one[1].target in targets] for number, own in left.items()}
+            connects = {name: target.connect for name, target in targets.items()}
+            with LoadSession(connects, params.server_threads, params.timeout) as session:
+                workers = plural(params.server_threads, "worker")
+                progress(f"{engine}: {len(blocks)} blocks a round, {workers}, {plural(params.rounds, 'round')}")
+                for row in measure_rounds(blocks, left, seed, context, targets, session, ledger):
+                    if row.error:
+                        progress(f"FAILED rung {rung_of(row.cell)}, {engine}, round {row.round}: {row.error}")
+    except (ServingError, OSError) as error:
+        progress(f"FAILED {engine}: {error}")
+        fail(blocks, error)
+
+
+def _is_wanted(server: str, rungs: Collection[str]) -> bool:
+    return not rungs or server in rungs or (is_plain(server) and "flask" in rungs)
+
+
+def _start_others(
+    others: Mapping[str, Beside], targets: dict[str, Target], stack: ExitStack
+) -> dict[str, ServingError | OSError]:
+    """Start the servers of others, side by side; add their targets, and return what hinders the others."""
+
+    def start(one: Beside) -> Target | ServingError | OSError:
+        try:
+            return one.start(stack)
+        except (ServingError, OSError) as error:
+            return error
+
+    failed = {}
+    with ThreadPoolExecutor() as pool:
+        for name, found in zip(others, pool.map(start, others.values()), strict=True):
+            if isinstance(found, Target):
+                targets[name] = found
+            else:
+                failed[name] = found
+    return failed
+
+
+def _context(
+    params: LadderParams, engine: str, ledger: Ledger, first_round: int, others: Mapping[str, Beside]
+) -> Context:
     """Return what makes a round of one engine: its own part of the reviews, with the bare engine's answers to them."""
     folder = model_folder(params)
     spec, model = _engine_and_model(params, engine)
@@ -139,33 +190,37 @@ def _context(params: LadderParams, engine: str, ledger: Ledger, first_round: int
             reference = reference_answers(ledger.folder, spec, model, model_id(model), lines)
         begin = in_a_round * max(number - first_round, 0)
         part = slice(begin, begin + cell.samples)  # one client sends the first part of the round's reviews
-        return Round(params.run, number, params.seed, card["id"], who, lines[part], reference[part])
+        found = Round(params.run, number, params.seed, card["id"], who, lines[part], reference[part])
+        return others[cell.server].round(found, part) if cell.server else found
 
     return context
 
 
-def _cells(params: LadderParams, engine: str, rungs: Collection[str]) -> list[Cell]:
+def _cells(params: LadderParams, engine: str, rungs: Collection[str], others: Mapping[str, Beside]) -> list[Cell]:
     """Return all rungs with one client and with as many as workers; of named ones those with one client."""
     facts = facts_of(engine)
+    every = {**ALL, **dict.fromkeys(others, (FOREIGN, "tcp", "keep-alive"))}
     return [
         Cell(
             series=LADDER,
             mode=mode,
+            server=rung if rung in others else "",
+            prepro=others[rung].prepro if rung in others else TIMED,
             engine=engine,
             net=params.net if facts.needs_model else "",
             model=Path(params.model).name if facts.needs_model else "",
             server_threads=params.server_threads if endpoint else clients,
             client_threads=clients,
             client_kind=kind,
-            worker_kind=facts.worker_kind if endpoint else "",
+            worker_kind=facts.worker_kind if endpoint and rung not in others else "",
             math_threads=params.math_threads,
             service="" if not facts.timed else "5 ms, fixed",
             endpoint=endpoint,
             samples=params.requests * clients,
             passes=PASSES.get(rung, USUAL_PASSES),
         )
-        for rung, (mode, endpoint, kind) in ALL.items()
-        if not rungs or rung in rungs
+        for rung, (mode, endpoint, kind) in every.items()
+        if not rungs or rung in rungs or rung in others
         for clients in sorted({1, 1 if rungs else params.server_threads})
     ]
 

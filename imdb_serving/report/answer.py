@@ -41,6 +41,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     mode: str
+    server: str
     engine: str
     line: str
     panel: str
@@ -54,14 +55,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
     """What serving adds to the bare model's time of a request, one client, in milliseconds.
 
-    `parts` add up to `added`. `flask_adds` is what Flask costs beyond that. `server_threads` are those of the
-    measurement, `source` is `ladder` or `grid`.
+    `parts` add up to `added`. `flask_adds` is what Flask costs beyond that, and `plain_flask_adds` what it costs beyond
+    that on the fastest web server of others, `plain_flask`. `server_threads` are those of the measurement, `source` is
+    `ladder` or `grid`.
     """
 
     bare_ms: float
     added: Range
     parts: dict[str, Range] = {}
     flask_adds: Range | None = None
+    plain_flask: str = ""
+    plain_flask_adds: Range | None = None
     server_threads: int = 0
     source: Literal["ladder", "grid"] = "ladder"
 
@@ -182,5 +186,5 @@ def place_of(row: Any) -> Place:
     """Return which cell a row of the table is."""
     cell = row["cell"]
     told = {name: row[name] for name in ("key", "line", "panel", "setup")}
-    names = ("mode", "engine", "server_threads", "server_processes", "math_threads", "client_threads")
+    names = ("mode", "server", "engine", "server_threads", "server_processes", "math_threads", "client_threads")
     return Place(**told, **{name: getattr(cell, name) for name in names})

@@ -16,6 +16,7 @@ from imdb_serving.analysis.intervals import Estimate, estimate
 from imdb_serving.analysis.summary import NOT_SERVING
 from imdb_serving.cell import LADDER, Row, plural
 from imdb_serving.errors import DataError
+from imdb_serving.experiment.beside import WITHOUT, is_plain
 from imdb_serving.experiment.ladder import ALL, ASIDE, RUNGS, rung_of
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.report import frames
@@ -41,6 +42,8 @@ MEANING = {
 }
 
 FIRST, *_, LAST = RUNGS
+BEFORE_FLASK = "rpc-tcp"
+"""The rung to which Flask's is the next, and so are those of servers beside it."""
 
 NARROW: list[Any] = [
     {"selector": "", "props": "font-size: 80%"},
@@ -98,7 +101,7 @@ def cases(rows: pd.DataFrame) -> list[Case]:
 def by_round(rows: pd.DataFrame, case: Case, column: str = "p50_us") -> pd.DataFrame:
     """Return a request's median microseconds, or another figure, a row a round with all rungs and a column a rung."""
     engine, clients = case
-    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients)]
+    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients) & rows["rung"].isin(list(ALL))]
     return chosen.pivot_table(index="round", columns="rung", values=column)[list(ALL)].dropna()
 
 
@@ -119,21 +122,58 @@ def additions(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     return pd.DataFrame(table, columns=names).set_index("rung")
 
 
+def beside(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Return a row for each server measured beside `flask`: a request's time, and what it adds in place of Flask."""
+    engine, clients = case
+    chosen = rows[(rows["engine"] == engine) & (rows["client_threads"] == clients)]
+    times = chosen.pivot_table(index="round", columns="rung", values="p50_us")
+    table = []
+    for name in others(chosen):
+        both = times[[name, BEFORE_FLASK]].dropna()
+        if len(both) >= LEAST_ROUNDS:
+            table.append((name, *estimate(both[name]), *estimate(both[name] - both[BEFORE_FLASK])))
+    names = ["rung", "total", "total low", "total high", "adds", "adds low", "adds high"]
+    return pd.DataFrame(table, columns=names).set_index("rung").sort_values("adds")
+
+
+def others(rows: pd.DataFrame) -> list[str]:
+    """Return the servers that were measured beside `flask`."""
+    return [str(name) for name in dict.fromkeys(rows["rung"]) if name not in ALL]
+
+
+def meaning(rung: str) -> str:
+    """Return in words what a rung is, or a server beside `flask`."""
+    if rung in MEANING:
+        return MEANING[rung]
+    what = f"plain Flask: {WITHOUT}" if is_plain(rung) else "requests made before"
+    return f"in place of flask; {what}"
+
+
 def show(rows: pd.DataFrame) -> Any:
-    """Return a table of all cases, a block an engine: what each rung adds in microseconds, its interval, its share."""
+    """Return a table of all cases, a block an engine: what each rung adds in microseconds, its interval, its share.
+
+    Servers beside `flask` follow, with what they add in its place.
+    """
     blocks = []
     for engine in dict.fromkeys(engine for engine, _ in cases(rows)):
+        names = others(rows[rows["engine"] == engine])
         columns: dict[tuple[str, str], list[str]] = {
-            ("", "what the rung is"): [*(MEANING[rung] for rung in RUNGS), "the sum, and the last rung's own time"]
+            ("", "what the rung is"): [
+                *(MEANING[rung] for rung in RUNGS),
+                "the sum, and the last rung's own time",
+                *map(meaning, names),
+            ]
         }
         for case in [case for case in cases(rows) if case[0] == engine]:
-            table, head = additions(rows, case), plural(case[1], "client")
+            table, own, head = additions(rows, case), beside(rows, case), plural(case[1], "client")
             columns[head, "adds [µs]"] = [
                 *(_adds(row) for _, row in table.iterrows()),
                 f"{table['adds'].sum():,.0f}  ({table['total'].iloc[-1]:,.0f})",
+                *(_adds(own.loc[name]) if name in own.index else "not measured" for name in names),
             ]
-            columns[head, "share"] = [*(f"{share:.1%}" for share in table["share"]), f"{table['share'].sum():.0%}"]
-        index = pd.MultiIndex.from_product([[engine], [*RUNGS, "all"]], names=["engine", "rung"])
+            shares = [*(f"{share:.1%}" for share in table["share"]), f"{table['share'].sum():.0%}"]
+            columns[head, "share"] = shares + [""] * len(names)
+        index = pd.MultiIndex.from_product([[engine], [*RUNGS, "all", *names]], names=["engine", "rung"])
         blocks.append(pd.DataFrame(columns, index=index))
     shown = pd.concat(blocks)
     return shown.style.set_table_styles([*NARROW, {"selector": "td.col0", "props": "white-space: normal"}])
@@ -158,17 +198,20 @@ def text(rows: pd.DataFrame) -> str:
     blocks = []
     for engine, clients in cases(rows):
         lines = [f"engine {engine}, {plural(clients, 'client')}: what each rung adds to a request [µs]"]
-        table = additions(rows, (engine, clients))
-        for rung, row in table.iterrows():
-            interval = f"[{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
-            zero = Estimate(row["adds"], row["adds low"], row["adds high"]).holds_zero
-            doubt = f" ({NOT_DISTINGUISHABLE})" if zero else ""
-            lines.append(
-                f"  {rung:<15}{row['adds']:>10,.0f}  {interval:<20}{row['share']:>7.1%}  {MEANING[str(rung)]}{doubt}"
-            )
-        lines.append(f"  {'all':<15}{table['adds'].sum():>10,.0f}")
+        table, own = additions(rows, (engine, clients)), beside(rows, (engine, clients))
+        width = max(map(len, [*map(str, table.index), *map(str, own.index)])) + 1
+        lines += [_line(str(rung), row, f"{row['share']:.1%}", width) for rung, row in table.iterrows()]
+        lines.append(f"  {'all':<{width}}{table['adds'].sum():>10,.0f}")
+        lines += [_line(str(name), row, "", width) for name, row in own.iterrows()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _line(rung: str, row: Any, share: str, width: int) -> str:
+    interval = f"[{row['adds low']:,.0f}, {row['adds high']:,.0f}]"
+    zero = Estimate(row["adds"], row["adds low"], row["adds high"]).holds_zero
+    doubt = f" ({NOT_DISTINGUISHABLE})" if zero else ""
+    return f"  {rung:<{width}}{row['adds']:>10,.0f}  {interval:<20}{share:>7}  {meaning(rung)}{doubt}"
 
 
 def slow_requests(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:

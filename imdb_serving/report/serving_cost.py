@@ -10,7 +10,8 @@ from imdb_serving.analysis.cells import valid
 from imdb_serving.analysis.intervals import Estimate, estimate
 from imdb_serving.analysis.noise import Noise
 from imdb_serving.cell import LADDER, plural
-from imdb_serving.experiment.ladder import OF_MODES, rung_of
+from imdb_serving.experiment.beside import PLAIN, WITHOUT, is_plain
+from imdb_serving.experiment.ladder import rung_of, rung_of_mode
 from imdb_serving.report.answer import Cost, Range
 
 NOT_MEASURED = "What serving costs over the bare model was not measured: set ladder_rounds, or add the mode bare."
@@ -28,9 +29,9 @@ def cost_of(rows: pd.DataFrame, cells: pd.DataFrame, noise: Noise, cell: Any) ->
 def _by_ladder(rows: pd.DataFrame, cell: Any) -> Cost | None:
     alike = (rows["engine"] == cell["engine"]) & (rows["math_threads"] == cell["math_threads"])
     rungs = valid(rows[(rows["series"] == LADDER) & (rows["client_threads"] == 1) & alike])
-    if rungs.empty or cell["mode"] not in OF_MODES:
+    mine = rung_of_mode(cell["mode"], cell["server"])
+    if rungs.empty or mine is None:
         return None
-    mine = OF_MODES[cell["mode"]]
     rungs = rungs.assign(rung=[rung_of(one) for one in rungs["cell"]])
     counts = sorted(set(rungs.loc[rungs["rung"] == mine, "server_threads"]))
     if not counts:
@@ -44,13 +45,17 @@ def _by_ladder(rows: pd.DataFrame, cell: Any) -> Cost | None:
     client = (own["encode_us"] + own["decode_us"]) / 1000
     times = times.dropna(subset=["bare", "inproc", mine])
     added, ops = times[mine] - times["bare"], times["inproc"] - times["bare"]
-    parts = {"transport": added - ops - client, "client": client, "ops": ops}
+    parts = {"transport": added - ops - client, "client": client, "ops": ops} if not cell["server"] else {}
     more = (times["flask"] - times[mine]).dropna() if "flask" in times and mine != "flask" else None
+    plain = [str(name) for name in times if is_plain(str(name)) and times[name].notna().any()]
+    fastest = min(plain, key=lambda name: times[name].mean(), default="")
     return Cost(
         bare_ms=float(times["bare"].mean()),
         added=Range.of(estimate(added)),
         parts={name: Range.of(estimate(part.dropna())) for name, part in parts.items()},
         flask_adds=Range.of(estimate(more)) if more is not None and len(more) else None,
+        plain_flask=fastest,
+        plain_flask_adds=Range.of(estimate((times[fastest] - times[mine]).dropna())) if fastest else None,
         server_threads=int(threads),
     )
 
@@ -84,11 +89,19 @@ def in_words(cost: Cost | None) -> str:
     )
     if cost.parts:
         words += ": " + ", ".join(f"{name} {_part(part)}" for name, part in cost.parts.items())
-    if (more := cost.flask_adds) is None:
-        return f"{words}."
-    if more.holds(0):
-        return f"{words}. What Flask costs more is {NOT_DISTINGUISHABLE}."
-    return f"{words}. Flask costs {abs(more.value):.2g} ms {'more' if more.value > 0 else 'less'}."
+    sentences = [f"{words}."]
+    if cost.flask_adds is not None:
+        sentences.append(_more("Flask", cost.flask_adds))
+    if cost.plain_flask_adds is not None:
+        server = cost.plain_flask.removeprefix(PLAIN)
+        sentences.append(_more(f"Flask as it comes ({WITHOUT}), on {server},", cost.plain_flask_adds))
+    return " ".join(sentences)
+
+
+def _more(who: str, value: Range) -> str:
+    if value.holds(0):
+        return f"What {who.rstrip(',')} costs more is {NOT_DISTINGUISHABLE}."
+    return f"{who} costs {abs(value.value):.2g} ms {'more' if value.value > 0 else 'less'}."
 
 
 def _ms(value: Range) -> str:

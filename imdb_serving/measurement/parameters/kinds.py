@@ -45,7 +45,10 @@ def counts(value: int | list[int]) -> list[int]:
 
 
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of the ladder notebook: `requests` are those of each client in each block."""
+    """One run of the ladder notebook: `requests` are those of each client in each block.
+
+    `servers` are those of others to measure beside, each as its parameters' whole names with its `engine`.
+    """
 
     engines: list[str] = msgspec.field(default_factory=lambda: [*engines_for("cnn"), "none"])
     net: str = "cnn"
@@ -59,6 +62,7 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sweep: str = "ladder"
     run: str = ""
     outputs: str = ""
+    servers: list[dict[str, Any]] = []
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "engines", [engine_name(engine) for engine in self.engines])
@@ -73,6 +77,9 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         check_rounds(self.rounds)
         check_timeout(self.timeout)
         check_names(self.sweep, self.run)
+        for values in self.servers:
+            if unknown := values.keys() - {*FIELDS, "engine"}:
+                raise ConfigError(f"servers: unknown parameter {min(unknown)!r}")
 
 
 class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

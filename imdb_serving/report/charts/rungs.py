@@ -48,15 +48,22 @@ def additions(rows: pd.DataFrame | None, folder: Path, why_not: str = "") -> Cha
 
 def _additions(rows: pd.DataFrame, engine: str, sheet: Sheet) -> None:
     clients = [count for name, count in ladder.cases(rows) if name == engine]
-    tables = [ladder.additions(rows, (engine, count)) for count in clients]
+    own = [ladder.beside(rows, (engine, count)) for count in clients]
+    names = [*RUNGS, *dict.fromkeys(str(name) for table in own for name in table.index)]
+    tables = [
+        pd.concat([ladder.additions(rows, (engine, count)), more]).reindex(names)
+        for count, more in zip(clients, own, strict=True)
+    ]
     for number, (count, table) in enumerate(zip(clients, tables, strict=True)):
         offset = (number - (len(clients) - 1) / 2) * 0.36
         for dot, rung in _rungs(sheet.axes, table, number, offset):
             row = table.loc[rung]
             interval = f"{row['adds']:+,.0f} µs ({row['adds low']:,.0f} to {row['adds high']:,.0f})"
-            words = f"{rung}: {ladder.MEANING[rung]}\n{plural(count, 'client')}: {interval}"
+            words = f"{rung}: {ladder.meaning(rung)}\n{plural(count, 'client')}: {interval}"
             sheet.add_tooltips(dot, [words], {"engine": engine})
-    sheet.axes.set_yticks(range(len(RUNGS)), list(RUNGS))
+    if len(names) > len(RUNGS):  # what does not add to the sum
+        sheet.axes.axhline(len(RUNGS) - 0.5, color=GREY, lw=0.9)
+    sheet.axes.set_yticks(range(len(names)), names)
     sheet.axes.invert_yaxis()
     _added_axis(sheet.axes, tables)
 
