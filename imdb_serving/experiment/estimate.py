@@ -18,7 +18,7 @@ CURL_MS = 9.0
 REVIEW_MS = {"process": 0.6, "thread": 0.1}
 """Guesses for a machine that nothing is known of yet, of one core."""
 
-LADDER_SECONDS, LADDER_BLOCKS_SECONDS = 9.0, 1.4
+LADDER_SECONDS, LADDER_BLOCKS_SECONDS = 11.0, 1.9
 """An engine's servers to start and warm up, and a round of all its rungs."""
 
 

@@ -41,7 +41,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     key: str
     mode: str
-    server: str
+    server: str = ""
     engine: str
     line: str
     panel: str

@@ -14,15 +14,18 @@ from loads import lines_of, positions, shares_of
 from imdb_serving.analysis.cells import frame
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
-from imdb_serving.errors import ServerStartError
-from imdb_serving.experiment import ladder
+from imdb_serving.errors import ConfigError, ServerStartError
+from imdb_serving.experiment import beside, ladder
+from imdb_serving.experiment.beside import PLAIN
 from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.inputs import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import LadderParams
-from imdb_serving.report.ladder import rungs
-from imdb_serving.report.serving_cost import _by_ladder
+from imdb_serving.protocol.json_bodies import PREDICTION_PATH
+from imdb_serving.report.ladder import beside as beside_flask
+from imdb_serving.report.ladder import rungs, text
+from imdb_serving.report.serving_cost import _by_ladder, in_words
 from imdb_serving.server_process import ServerProcess, ServerSpec
 from imdb_serving.text.formats import Line
 
@@ -32,7 +35,8 @@ LOCAL = {"bare": BareClient, "inproc": InprocClient, "json": JsonClient}
 
 @pytest.fixture
 def made_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Made-up lines, so that no test reads the whole set."""
+    """Made-up lines, so that no test reads the whole set, and no web servers of others, which take seconds to start."""
+    monkeypatch.setattr(beside, "_WEB_SERVERS", {})
     monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
 
 
@@ -72,12 +76,59 @@ def test_some_rungs_are_measured_in_rounds_of_their_own_with_the_bare_model_besi
     # Three requests are too few for Little's law.
     rows = [msgspec.structs.replace(row, status="ok", findings=()) for row in Ledger(tmp_path / "ladder").rows()]
     table = frame(rows)
-    cells = [{"mode": "socket", "engine": "none", "server_threads": count, "math_threads": 1} for count in (1, 2)]
+    cells = [
+        {"mode": "socket", "engine": "none", "server_threads": count, "math_threads": 1, "server": ""}
+        for count in (1, 2)
+    ]
     costs = [_by_ladder(table, cell) for cell in cells]
     assert [cost.server_threads for cost in costs if cost] == [1, 2]
     assert costs[0] != costs[1]
     assert _by_ladder(table, {**cells[0], "math_threads": 2}) is None, "the ladder had one math thread"
     assert set(rungs(rows)["round"]) == {1, 2}, "the ladder itself is as it was"
+
+
+def test_servers_of_others_stand_beside_flask_with_equal_answers(tmp_path: Path) -> None:
+    pytest.importorskip("granian")
+    server = {
+        "engine": "none", "server_name": "another", "request_path": PREDICTION_PATH, "answer": "prediction[1]",
+        "server_command": "{{ python }} -m imdb_serving flask --engine none --port {{ port }}",
+        "request_body": '{"words": {{ ids }}, "fetch": ["prediction"]}',
+    }  # fmt: skip
+    ends = {**server, "server_name": "one that ends", "server_command": "{{ python }} -c 'exit(3)' {{ port }}"}
+    params = LadderParams(
+        engines=["none"], rounds=2, requests=3, run="one", outputs=str(tmp_path), servers=[server, ends]
+    )
+    said: list[str] = []
+    rows = run_ladder(params, said.append)
+    names = {row.cell.server for row in rows} - {""}
+    assert {"another", "one that ends", f"{PLAIN}granian"} <= names
+    assert {row.cell.server for row in rows if row.error} == {"one that ends"}
+    assert {row.difference for row in rows if not row.error} == {0.0}
+    assert any("FAILED one that ends, none: " in words and "ended at once" in words for words in said)
+    measured = [row for row in rows if row.cell.server == "another"]
+    assert {(row.cell.client_threads, row.round, row.cell.prepro) for row in measured} == {
+        (clients, number, "before") for clients in (1, 2) for number in (1, 2)
+    }
+    sound = [msgspec.structs.replace(row, status="ok", findings=()) for row in rows if not row.error]
+    table = rungs(sound)
+    words = text(table)
+    added = beside_flask(table, ("none", 1)).loc["another"]
+    one = [row for row in sound if row.cell.client_threads == 1]
+    means = {name: np.mean([row.figures.p50_us for row in one if rung_of(row.cell) == name])
+             for name in ("another", "rpc-tcp")}  # fmt: skip
+    assert added["total"] == pytest.approx(means["another"])
+    assert added["adds"] == pytest.approx(means["another"] - means["rpc-tcp"])
+    assert f"{PLAIN}granian" in words
+    assert "in place of flask; plain Flask: no visible queue" in words
+    assert "in place of flask; requests made before" in words
+    cost = _by_ladder(frame(sound), {"mode": "http", "server": "another", "engine": "none", "server_threads": 2,
+                                     "math_threads": 1})  # fmt: skip
+    assert cost
+    assert cost.plain_flask.startswith(PLAIN)
+    assert cost.parts == {}
+    assert "Flask as it comes (no visible queue" in in_words(cost) or "What Flask as it comes" in in_words(cost)
+    with pytest.raises(ConfigError, match="servers: unknown parameter 'sever_name'"):
+        LadderParams(servers=[{"sever_name": "x"}])
 
 
 def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
