@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from imdb_serving.cell import CALIBRATION, Row
 from imdb_serving.errors import UnexpectedAnswer
@@ -123,11 +129,8 @@ def test_a_server_is_measured_and_its_answers_are_compared(
 @pytest.mark.parametrize(
     ("fault", "changes", "words"),
     [
-        ("", {"server_model": "other", "server_ready_seconds": 1.0},
-         "the metadata of model other: status NOT_FOUND: no model other; is server.model its name?"),
         ("", {"answer": "outputs[3]"}, 'finds nothing in the answer; the answer begins with {"model_name":"scores"'),
         ("token", {}, "status UNAUTHENTICATED: who are you, None?"),
-        ("hang", {"server_ready_seconds": 0.5, "timeout": 0.2}, "no reply"),
     ],
 )  # fmt: skip
 def test_what_is_of_no_use_fails_before_any_load(
@@ -135,6 +138,41 @@ def test_what_is_of_no_use_fails_before_any_load(
 ) -> None:
     monkeypatch.setenv("TOKEN", "s3cret-t0ken")
     row = one(tmp_path, fault, **changes)
+    assert row.answered == 0
+    assert words in row.error
+
+
+@contextmanager
+def running(fault: str) -> Iterator[str]:
+    """Start a server, wait until it listens, and give its URL."""
+    port = free_port("127.0.0.1")
+    command = [sys.executable, str(Path(__file__).with_name("someones_grpc.py")), str(port)]
+    with subprocess.Popen(command, env={**os.environ, "FAULT": fault}) as process:
+        try:
+            assert wait_until(lambda: listens(port), seconds=60)
+            yield f"grpc://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "changes", "words"),
+    [
+        ("", {"server_model": "other"},
+         "the metadata of model other: status NOT_FOUND: no model other; is server.model its name?"),
+        ("hang", {"timeout": 0.2}, "no reply from grpc://127.0.0.1:"),
+    ],
+)  # fmt: skip
+def test_one_that_runs_and_is_of_no_use_is_told_at_once(
+    tmp_path: Path, fault: str, changes: dict[str, Any], words: str
+) -> None:
+    with running(fault) as url:
+        row = one(tmp_path, server_command="", server_environment={}, server_url=url, **changes)
     assert row.answered == 0
     assert words in row.error
 
