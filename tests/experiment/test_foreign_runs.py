@@ -94,8 +94,6 @@ def test_the_servers_output_is_kept_and_says_where_it_is(tmp_path: Path) -> None
         ("redirect", {}, "status 307, to /elsewhere; write that as the path"),
         ("refuse", {}, "status 429: too many"),
         ("", {"answer": "scores[7]"}, "finds nothing in the answer; the answer begins with"),
-        ("hang", {"server_ready_seconds": 0.5, "timeout": 0.2}, "no reply"),
-        ("", {"server_ready": "/nowhere", "server_ready_seconds": 0.5}, "/nowhere answered with status 404"),
         ("", {"batch": 3, "request_body": TEXTS, "answer": "scores[0]"}, "expected a list of 3 values, one a sample"),
     ],
 )  # fmt: skip
@@ -167,6 +165,24 @@ def running(**environment: str) -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize(
+    ("faults", "changes", "words"),
+    [
+        ("hang", {"timeout": 0.2}, "no reply"),
+        ("", {"server_ready": "/nowhere"}, "/nowhere answered with status 404"),
+        ("", {"protocol": "oip", "server_model": "other", "request_body": ""},
+         "/v2/models/other answered with status 404; is server.model its name?"),
+    ],
+)  # fmt: skip
+def test_one_that_runs_and_is_of_no_use_is_told_at_once(
+    tmp_path: Path, faults: str, changes: dict[str, Any], words: str
+) -> None:
+    with running(FAULT=faults) as url:
+        row = one(tmp_path, server_command="", server_environment={}, server_url=url, **changes)
+    assert row.answered == 0
+    assert words in row.error
 
 
 def test_a_server_that_runs_already_is_found_by_its_port_and_left_running(tmp_path: Path) -> None:
@@ -257,11 +273,6 @@ def test_the_open_inference_protocol_is_spoken(
     values = msgspec.json.decode(first)
     assert len(values) == 24
     assert len(set(values.values())) > 5
-
-
-def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
-    row = one(tmp_path, protocol="oip", server_model="other", request_body="", server_ready_seconds=1.0)
-    assert "/v2/models/other answered with status 404; is server.model its name?" in row.error
 
 
 def test_the_published_bodies_are_spoken_with_our_own_server_as_anyones(tmp_path: Path) -> None:
