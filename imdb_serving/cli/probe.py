@@ -21,6 +21,7 @@ from imdb_serving.errors import ConfigError
 @click.option("--method", help="The request's method.")
 @click.option("--answer", help="JMESPath of the answer's value.")
 @click.option("--protocol", help="paddle, oip or oip-grpc, instead of a body.")
+@click.option("--data", help="A file whose rows are sent: CSV, JSON lines, or a text a line.")
 @click.option("--model", help="The model's name, of the protocols oip and oip-grpc.")
 @click.option("--remote", is_flag=True, help="The URL may be another machine's.")
 def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: bool, **given: str | None) -> None:
@@ -40,6 +41,7 @@ def probe(url: str, params: Path | None, header: tuple[str, ...], *, remote: boo
     values: dict[str, Any] = run_of_file(params) if params else {}
     values |= {f"request_{name}": given[name] for name in ("path", "body", "method") if given[name] is not None}
     values |= {name: given[name] for name in ("answer", "protocol") if given[name] is not None}
+    values |= {"data": str(Path(given["data"]).resolve())} if given["data"] else {}
     values |= {"server_model": given["model"]} if given["model"] is not None else {}
     values |= {"server_url": url, "server_command": ""} if url else {}
     values |= {"server_remote": True} if remote else {}

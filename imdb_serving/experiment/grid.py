@@ -74,7 +74,7 @@ def ceilings(params: GridParams, context: Round, ledger: Ledger, deployment: Dep
     null = calibration(params)
     who = identity(context.cards, "", params.seed)
     if params.mode == FOREIGN:
-        who = digest(who, params.description)
+        who = digest(who, params.fingerprint)
     wanted = {row_key(cell, who): cell for cell in null.cells()}
     known = {row.key: row for row in ledger.rows() if row.key in wanted and row.answered}
     if missing := [cell.client_threads for cell in wanted.values() if row_key(cell, who) not in known]:
@@ -90,7 +90,7 @@ def calibration(params: GridParams) -> GridParams:
     return msgspec.structs.replace(
         params,
         series=CALIBRATION,
-        engine="none",
+        engine="none" if params.mode != FOREIGN else "",
         worker_kind="",
         math_threads=1,
         pipeline="",

@@ -177,7 +177,7 @@ class Sweep:
 
     def _context(self, one: GridParams) -> Round:
         """Return what a run's rows have in common; it is found once for each engine, model and number of nodes."""
-        place = (one.engine, str(model_folder(one)), one.nodes, str(one.description))
+        place = (one.engine, str(model_folder(one)), one.nodes, one.fingerprint)
         if place not in self._contexts:
             self._contexts[place] = self.deployment.start_round(one, self.ledger)
         return replace(self._contexts[place], run=one.run, number=one.round)

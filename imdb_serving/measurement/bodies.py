@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 from imdb_serving.cell import digest
-from imdb_serving.errors import DataError
+from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.foreign import oip, oip_grpc
 from imdb_serving.foreign.client import OIP_GRPC, Body
 from imdb_serving.foreign.templates import Secrets, TextTemplate
@@ -17,6 +18,7 @@ from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OF_METADATA
+from imdb_serving.text import rows
 from imdb_serving.text.reviews import tokenise
 
 FOLDER = "answers"
@@ -30,18 +32,34 @@ class Sample:
     words: list[str]
     ids: list[int]
     label: int
+    row: dict[str, Any]
 
 
 def samples_of(params: GridParams) -> list[Sample]:
-    """Return the texts of a measurement, drawn as those of our own servers; ids only where a body names them."""
+    """Return the texts of a measurement, drawn as those of our own servers, or from a file of the user's.
+
+    Words and ids are made only where a body names them. Raises `DataError` for a file that cannot be used.
+    """
     used = _template(params).names if params.protocol not in OF_METADATA else {"ids"}
     wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
     vocabulary = vocabulary_or_packaged(vocabulary_of(params)) if wants_ids else None
     found = []
-    for example in drawn(params.samples, params.seed):
-        text = example.text or ""
+    for row in _rows(params, used):
+        text = row.get("text", "")
         ids = vocabulary.encode(text).tolist() if vocabulary else []
-        found.append(Sample(text, tokenise(text) if wants_words else [], ids, example.label))
+        found.append(Sample(text, tokenise(text) if wants_words else [], ids, rows.label_of(row), row))
+    return found
+
+
+def _rows(params: GridParams, used: Set[str]) -> list[dict[str, Any]]:
+    if not params.data:
+        return [{"text": one.text or "", "label": one.label} for one in drawn(params.samples, params.seed)]
+    found = rows.draw(rows.read(params.data_file), params.samples, params.seed)
+    if used & {"text", "words", "ids"} and not isinstance(found[0].get("text"), str):
+        raise ConfigError(
+            f"data: {params.data} has no column text; it has {', '.join(found[0])}: name one in the body, as "
+            "{{ row.NAME }}"
+        )
     return found
 
 
@@ -86,14 +104,12 @@ def keep_metadata(params: GridParams, folder: Path, metadata: bytes) -> None:
 
 
 def _metadata_file(params: GridParams, folder: Path) -> Path:
-    return folder / FOLDER / f"metadata-{digest(params.description)}.json"
+    return folder / FOLDER / f"metadata-{digest(params.fingerprint)}.json"
 
 
 def _of_template(template: TextTemplate, secrets: Secrets, samples: Sequence[Sample]) -> bytes:
-    first = samples[0]
-    one = {"text": first.text, "words": first.words, "ids": first.ids, "label": first.label}
-    every = [{"text": s.text, "words": s.words, "ids": s.ids, "label": s.label} for s in samples]
-    return template.render(**one, samples=every, env=secrets).encode("utf-8", "surrogatepass")
+    every = [{name: getattr(one, name) for name in ("text", "words", "ids", "label", "row")} for one in samples]
+    return template.render(**every[0], samples=every, env=secrets).encode("utf-8", "surrogatepass")
 
 
 def _of_inputs(inputs: Sequence[oip.TensorInfo], params: GridParams, samples: Sequence[Sample]) -> Body:

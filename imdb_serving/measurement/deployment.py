@@ -73,7 +73,7 @@ class LocalDeployment:
         card = keep_card(ledger.folder, bundle_there(model_folder(params)))
         who = identity([card["id"]], model_id(params.server.model), params.seed)
         if params.mode == FOREIGN:
-            who = digest(who, params.description)
+            who = digest(who, params.fingerprint)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())
 
     def reserved(self, _params: GridParams) -> AbstractContextManager[None]:

@@ -25,7 +25,7 @@ class FirstAnswers:
 
     def __init__(self, params: GridParams, folder: Path) -> None:
         """Read those that are there; raise `DataError` when they cannot be read."""
-        drawn_from = (params.description, params.samples, params.seed, params.batch)
+        drawn_from = (params.fingerprint, params.samples, params.seed, params.batch)
         self._file = folder / FOLDER / f"answers-{digest(drawn_from)}.json"
         self._known: dict[str, Any] = {}
         try:

@@ -235,7 +235,7 @@ def split_value(value: Any, batch: int) -> list[Any]:
 
 
 def _answer_file(params: GridParams, folder: Path) -> Path:
-    return folder / FOLDER / f"first-{digest(params.description, params.batch)}.body"
+    return folder / FOLDER / f"first-{digest(params.fingerprint, params.batch)}.body"
 
 
 def _start_null(params: GridParams, folder: Path, stack: ExitStack) -> Target:

@@ -140,6 +140,21 @@ def test_a_batch_is_one_request_with_an_answer_for_each(tmp_path: Path) -> None:
     assert row.difference == 0.0
 
 
+def test_rows_of_a_file_are_sent(tmp_path: Path) -> None:
+    data = tmp_path / "own.csv"
+    data.write_text("title,body\n" + "".join(f"t{n},{'x' * n}\n" for n in range(1, 21)), encoding="utf-8")
+    body = '{"text": {{ (row.title ~ row.body) | tojson }}}'
+    row = one(tmp_path, data=str(data), request_body=body)
+    assert (row.error, row.answered, row.difference) == ("", 60, 0.0)
+    kept = tmp_path / "adhoc" / "answers"
+    values = msgspec.json.decode(next(kept.glob("answers-*.json")).read_bytes())
+    assert sorted(set(values.values())) == pytest.approx(sorted({(len(f"t{n}") + n) / 97 for n in range(1, 21)}))
+    data.write_text("title,body\na,b\n", encoding="utf-8")  # another content has answers of its own
+    assert one(tmp_path, data=str(data), request_body=body).difference == 0.0
+    assert len(list(kept.glob("answers-*.json"))) == 2
+    assert "own.csv has no column text; it has title, body" in one(tmp_path, data=str(data)).error
+
+
 def test_without_an_expression_status_200_is_an_answer(tmp_path: Path) -> None:
     row = one(tmp_path, answer="")
     assert (row.error, row.answered, row.difference) == ("", 60, 0.0)

@@ -145,6 +145,8 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, changed: tuple[str
         ({"server_url": "http://127.0.0.1", "protocol": "oip", "server_model": "m", "request_body": "x"},
          "leave out one"),
         ({"server_url": "http://127.0.0.1", "request_binary": True}, "request.binary"),
+        ({"server_url": "http://127.0.0.1", "data": "none.csv", "engine": ""}, "data: there is no file .*none.csv"),
+        ({"server_url": "http://127.0.0.1", "data": "README.md", "engine": "paddle"}, "leave out data, or engine"),
         ({"server_url": "http://127.0.0.1", "protocol": "oip-grpc", "server_model": "m"}, "expected grpc or grpcs://"),
         ({"server_url": "grpc://127.0.0.1:1"}, "expected http or https://"),
         ({"server_url": "grpc://192.0.2.1:1", "protocol": "oip-grpc", "server_model": "m"}, "is not this machine"),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from imdb_serving.cell import FOREIGN
+from imdb_serving.cell import FOREIGN, digest
 from imdb_serving.clients.http_connection import split_endpoint
-from imdb_serving.config import MAX_TIMEOUT
+from imdb_serving.config import MAX_TIMEOUT, at_home, project_root
 from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
 from imdb_serving.foreign import grpc_connection
 from imdb_serving.foreign.client import OIP, OIP_GRPC, Call, compile_answer, schemes_of
@@ -21,6 +21,7 @@ from imdb_serving.foreign.oip_grpc import INFER
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
+from imdb_serving.text import rows
 
 PADDLE = "paddle"
 PROTOCOLS = ("", PADDLE, OIP, OIP_GRPC)
@@ -35,8 +36,11 @@ COUNTS = ("server_threads", "math_threads")
 COMMAND_NAMES = (*COUNTS, "host", "port", "engine", "model", "python")
 """What a command and its environment can name."""
 
-BODY_NAMES = ("text", "words", "ids", "label", "samples")
+BODY_NAMES = ("text", "words", "ids", "label", "row", "samples")
 """What a request's body can name: of its one sample, or all of them."""
+
+ALONE = ("answer", "protocol", "data")
+"""Entries that are in no section."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "server": ("name", "command", "url", "ready", "ready_seconds", "environment", "directory", "remote", "model"),
@@ -44,7 +48,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 }
 """Sections of a parameter file; notebooks write `server_command` for the command of `server`."""
 
-FIELDS = (*(f"{section}_{name}" for section, names in SECTIONS.items() for name in names), "answer", "protocol")
+FIELDS = (*(f"{section}_{name}" for section, names in SECTIONS.items() for name in names), *ALONE)
 
 _NAME = re.compile(r"\w[\w .+-]{0,40}")
 _METADATA_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
@@ -70,7 +74,7 @@ def unfold(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def folded(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return a JSON Schema's properties by name as files have them: entries of a section within it."""
-    made = {name: kind for name, kind in properties.items() if name not in FIELDS or name in {"answer", "protocol"}}
+    made = {name: kind for name, kind in properties.items() if name not in FIELDS or name in ALONE}
     for section, names in SECTIONS.items():
         entries = {name: properties[f"{section}_{name}"] for name in names}
         made[section] = {"type": "object", "properties": entries, "additionalProperties": False}
@@ -94,6 +98,8 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     A `protocol` says what requests look like instead of a body: `paddle`, the published bodies; `oip`, the Open
     Inference Protocol v2, whose metadata of `server_model` says which inputs there are, with `request_binary` tensors;
     `oip-grpc`, the same over gRPC, with a URL as `grpc://HOST:PORT` and headers as metadata.
+
+    Samples are packaged reviews, or the rows of the file `data`: CSV, JSON lines, or a text a line.
     """
 
     server_name: str = ""
@@ -112,6 +118,7 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     request_binary: bool = False
     answer: str = ""
     protocol: str = ""
+    data: str = ""
 
     @property
     def server_label(self) -> str:
@@ -143,6 +150,16 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     def description(self) -> dict[str, Any]:
         """All that makes this server and its requests what they are, as written: templates, and nothing rendered."""
         return {name: getattr(self, name) for name in FIELDS}
+
+    @property
+    def data_file(self) -> Path:
+        """Where the rows are: relative to the project's folder, as the server's directory is."""
+        return project_root() / at_home(self.data)
+
+    @property
+    def fingerprint(self) -> str:
+        """What distinguishes this server, its requests and what they are made of; raises `DataError` for no file."""
+        return digest(self.description, rows.checksum(self.data_file) if self.data else "")
 
     def has_server(self) -> bool:
         """Tell whether a server of someone else is named."""
@@ -205,6 +222,12 @@ def _check_request(params: Any, batch: int) -> None:
     if params.protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: unknown value {params.protocol!r}{did_you_mean(params.protocol, PROTOCOLS[1:])}")
     _check_protocol(params)
+    if params.data and not params.data_file.is_file():
+        raise ConfigError(f"data: there is no file {params.data_file}")
+    if params.data and params.engine:
+        raise ConfigError(
+            "data: the answers of an engine of ours are compared on the packaged reviews; leave out data, or engine"
+        )
     path, text, answer = params.request_of(batch)
     body = TextTemplate(text, "request.body", BODY_NAMES)
     if batch > 1 and text and "samples" not in body.names:

@@ -214,6 +214,8 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_names(self.sweep, self.run)
         check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
         self.check_foreign()
+        if self.data and self.mode != FOREIGN:
+            raise ConfigError(f"data: rows of one's own are for mode {FOREIGN}; got mode {self.mode}")
         if self.has_server() and self.mode != FOREIGN:
             raise ConfigError(f"server: a command or URL is for mode {FOREIGN}; got mode {self.mode}")
 
