@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from imdb_serving.cell import BEFORE, FOREIGN, TIMED
+from imdb_serving.cell import BEFORE, FOREIGN, TIMED, digest
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement import foreign
@@ -27,7 +27,7 @@ PLAIN = "plain Flask on "
 """What the names of those begin with whose application is `plain_flask`."""
 
 WITHOUT = "no visible queue, no deadlines and no shedding"
-"""What plain Flask has, which ours has."""
+"""What plain Flask lacks beside ours."""
 
 _APP = "imdb_serving.experiment.plain_flask:app"
 _WEB_SERVERS = {
@@ -46,7 +46,7 @@ def is_plain(server: str) -> bool:
 
 
 class Beside:
-    """A server beside the ladder."""
+    """A server of someone else, measured in the ladder's rounds in place of the rung `flask`."""
 
     def __init__(self, params: GridParams, folder: Path) -> None:
         """Take how it is started and asked, and the sweep's folder, which keeps what it writes."""
@@ -69,7 +69,8 @@ class Beside:
         """Return a round of the ladder with the same reviews as requests to this server."""
         if is_plain(self.name):
             return own
-        return replace(own, lines=self._samples[part], workload=self._workload)
+        who = digest(own.identity, self._params.fingerprint)  # started or asked otherwise, it is measured anew
+        return replace(own, identity=who, lines=self._samples[part], workload=self._workload)
 
     def _workload(self, samples: Sequence[Sample], batch: int) -> PreparedWorkload:
         return Bodies.of(self._params, self._folder).workload(samples, batch)

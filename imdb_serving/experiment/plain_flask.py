@@ -27,7 +27,7 @@ spec = EngineSpec(os.environ.get("ENGINE", "none"), int(os.environ.get("MATH_THR
 model = os.environ.get("MODEL", "")
 pipeline = imdb_pipeline(spec, open_bundle(Path(model)) if model else None)
 turn = threading.Lock()
-"""An engine is for one thread."""
+"""One request at a time: an engine is for one thread."""
 
 
 @app.post(PREDICTION_PATH)

@@ -9,7 +9,6 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from imdb_serving.cell import digest
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.foreign import oip, oip_grpc
 from imdb_serving.foreign.client import OIP_GRPC, Body
@@ -55,10 +54,11 @@ def _rows(params: GridParams, used: Set[str]) -> list[dict[str, Any]]:
     if not params.data:
         return [{"text": one.text or "", "label": one.label} for one in drawn(params.samples, params.seed)]
     found = rows.draw(rows.read(params.data_file), params.samples, params.seed)
-    if used & {"text", "words", "ids"} and not isinstance(found[0].get("text"), str):
+    without = next((row for row in found if not isinstance(row.get("text"), str)), None)
+    if without is not None and used & {"text", "words", "ids"}:
         raise ConfigError(
-            f"data: {params.data} has no column text; it has {', '.join(found[0])}: name one in the body, as "
-            "{{ row.NAME }}"
+            f"data: {params.data} has no column text, or no text in it; a row has {', '.join(without)}: name one in "
+            "the body, as {{ row.NAME }}"
         )
     return found
 
@@ -104,7 +104,7 @@ def keep_metadata(params: GridParams, folder: Path, metadata: bytes) -> None:
 
 
 def _metadata_file(params: GridParams, folder: Path) -> Path:
-    return folder / FOLDER / f"metadata-{digest(params.fingerprint)}.json"
+    return folder / FOLDER / f"metadata-{params.fingerprint}.json"
 
 
 def _of_template(template: TextTemplate, secrets: Secrets, samples: Sequence[Sample]) -> bytes:

@@ -16,11 +16,12 @@ from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.experiment import beside, ladder
-from imdb_serving.experiment.beside import PLAIN
+from imdb_serving.experiment.beside import PLAIN, servers_beside
 from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement.inputs import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import LadderParams
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.report.ladder import beside as beside_flask
@@ -129,6 +130,19 @@ def test_servers_of_others_stand_beside_flask_with_equal_answers(tmp_path: Path)
     assert "Flask as it comes (no visible queue" in in_words(cost) or "What Flask as it comes" in in_words(cost)
     with pytest.raises(ConfigError, match="servers: unknown parameter 'sever_name'"):
         LadderParams(servers=[{"sever_name": "x"}])
+    with pytest.raises(ConfigError, match="servers: name the `engine`"):
+        LadderParams(servers=[{"server_name": "x"}])
+
+
+def test_a_server_that_is_asked_otherwise_is_measured_anew(tmp_path: Path) -> None:
+    own = Round("run", 1, 1, "card", "identity", lines_of(4))
+    common = {"engine": "none", "server_name": "x", "server_url": "http://127.0.0.1:1"}
+
+    def identity(**more: str) -> str:
+        params = LadderParams(engines=["none"], requests=2, rounds=2, servers=[{**common, **more}])
+        return servers_beside(params, "none", tmp_path)["x"].round(own, slice(0, 1)).identity
+
+    assert identity(answer="a") == identity(answer="a") != identity(answer="b")
 
 
 def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(

@@ -176,6 +176,15 @@ def test_a_server_that_runs_has_one_count(tmp_path: Path) -> None:
         load(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "more", ["", "also: [{mode: http, server: {url: 'http://127.0.0.1:1'}, engine: '', server_threads: [1]}]\n"]
+)
+def test_rows_of_ones_own_are_for_servers_of_others_alone(tmp_path: Path, more: str) -> None:
+    (tmp_path / "own.txt").write_text("good\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="data: mode rpc gets packaged reviews"):
+        load(tmp_path, f"mode: rpc\nengine: none\ndata: {tmp_path / 'own.txt'}\n{more}")
+
+
 def test_a_notebook_takes_the_same_by_whole_names() -> None:
     """papermill passes a mapping as text, or as it is with -y."""
     given = {

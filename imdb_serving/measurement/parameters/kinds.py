@@ -80,6 +80,8 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for values in self.servers:
             if unknown := values.keys() - {*FIELDS, "engine"}:
                 raise ConfigError(f"servers: unknown parameter {min(unknown)!r}")
+            if not values.get("engine"):
+                raise ConfigError("servers: name the `engine` of ours that each of them runs")
 
 
 class ScalingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -261,15 +263,16 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             math_threads=self.math_threads,
             service=f"{self.service_time_ms:g} ms, {self.distribution}" if facts.timed else "",
             pipeline=self.pipeline,
-            endpoint=""
-            if local
-            else "https"
-            if foreign and self.server_url.startswith(("https:", "grpcs:"))
-            else "tcp",
+            endpoint="" if local else self._transport,
             samples=self.samples,
             passes=self.passes,
             **({} if self.cluster == LOCAL else self._placement()),
         )
+
+    @property
+    def _transport(self) -> str:
+        has_tls = self.mode == FOREIGN and self.server_url.startswith(("https:", "grpcs:"))
+        return "https" if has_tls else "tcp"
 
     def _placement(self) -> dict[str, Any]:
         servers, clients = self.nodes
@@ -355,6 +358,10 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         foreign = [part for part in self.parts() if FOREIGN in part.modes]
         if self.has_server() and not foreign:
             raise ConfigError(f"server: no grid has mode {FOREIGN}, so nobody measures it; write mode: {FOREIGN}")
+        if others := {mode for part in self.parts() for mode in part.modes} - {FOREIGN} if self.data else set():
+            raise ConfigError(
+                f"data: mode {min(others)} gets packaged reviews, so they could not be compared; leave one out"
+            )
         known: dict[str, object] = {}
         for part in foreign:
             if known.setdefault(part.server_label, part.description) != part.description:
@@ -387,7 +394,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
         fixed = {
-            "also", "rounds", "extra_rounds", "seed", "samples", "ladder_rounds", "twin", "select", "search", "cluster",
+            "also", "rounds", "extra_rounds", "seed", "samples", "data", "ladder_rounds", "twin", "select", "search",
+            "cluster",
         }  # fmt: skip
         parts: list[SweepParams] = []
         for number, entry in enumerate(self.also, start=1):
