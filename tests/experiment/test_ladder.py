@@ -24,6 +24,7 @@ from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import LadderParams
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
+from imdb_serving.report.charts import rungs as charts
 from imdb_serving.report.ladder import beside as beside_flask
 from imdb_serving.report.ladder import rungs, text
 from imdb_serving.report.serving_cost import _by_ladder, in_words
@@ -113,6 +114,7 @@ def test_servers_of_others_stand_beside_flask_with_equal_answers(tmp_path: Path)
     sound = [msgspec.structs.replace(row, status="ok", findings=()) for row in rows if not row.error]
     table = rungs(sound)
     words = text(table)
+    assert "Below the line: servers of others in place of flask" in charts.additions(table, tmp_path / "ladder").note
     added = beside_flask(table, ("none", 1)).loc["another"]
     one = [row for row in sound if row.cell.client_threads == 1]
     means = {name: np.mean([row.figures.p50_us for row in one if rung_of(row.cell) == name])

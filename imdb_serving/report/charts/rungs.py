@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from imdb_serving.analysis.intervals import Estimate
 from imdb_serving.cell import plural
+from imdb_serving.experiment.beside import WITHOUT
 from imdb_serving.experiment.ladder import RUNGS
 from imdb_serving.report import frames, ladder
 from imdb_serving.report.chart import Chart, Charts, Legend, Sheet
@@ -43,6 +44,8 @@ def additions(rows: pd.DataFrame | None, folder: Path, why_not: str = "") -> Cha
         f"{plural(int(rows['server_threads'].max()), 'worker')}, {plural(rows['round'].nunique(), 'round')}; medians "
         f"with 95 % intervals, hollow where 0 lies inside; {frames.machine_note(rows, folder)}"
     )
+    if ladder.others(rows):
+        note += f". Below the line: servers of others in place of flask; plain Flask has {WITHOUT}."
     return Charts(charts, Legend(handles), note)
 
 
