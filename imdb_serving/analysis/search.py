@@ -7,6 +7,7 @@ for (`sequential`). Numbers and cells in, keys out: it starts nothing.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pandas as pd
 from imdb_serving.analysis.cells import cells, of_series
 from imdb_serving.analysis.choice import Choice, contenders
 from imdb_serving.analysis.choosing import Chooser
-from imdb_serving.analysis.noise import noise_of
+from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.analysis.selection import P99, Selection
 from imdb_serving.analysis.sequential import FIRST_LOOK, confidence_at
 from imdb_serving.analysis.upper_bounds import most_of_each
@@ -45,11 +46,26 @@ RESERVE = 6
 AXES = ("client_threads", "server_threads", "math_threads", "server_processes", "server_nodes")
 
 
+class Known(NamedTuple):
+    """What is known in the middle of a search: the key of the cell that it would choose, and its throughput.
+
+    `contenders` is how many others may be the best as well.
+    """
+
+    key: str
+    throughput: float
+    contenders: int
+
+
 class Step(NamedTuple):
-    """The keys of the cells to measure in the next round; none where the search is over, and whether that is shown."""
+    """The keys of the cells to measure in the next round; none where the search is over, and whether that is shown.
+
+    `known` is what can be said so far, None where that is nothing.
+    """
 
     keys: list[str]
     shown: bool = False
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
@@ -94,14 +110,15 @@ class Search:
         order = self._order(chooser, choice, look, set(grid["key"]))
         near = self._unmeasured_beside(chooser, choice, set(grid["key"]))
         shown = choice is not None and look >= FIRST_LOOK and _settled(chooser, choice)
+        known = _known(chooser.noise, choice) if choice else None
         if look >= self.looks or left < 1:
-            return Step([], shown)
+            return Step([], shown, known)
         if shown and not near:
             others = self._unmeasured(table)[: max(left - RESERVE, 0)]
-            return Step([*order[:1], *others] if others else [], shown)
+            return Step([*order[:1], *others] if others else [], shown, known)
         count = max(left // (self.looks - look), min(LEAST_CELLS, left))
         again = _again(grid, [doubtful["key"].iloc[at] for at in choice.deciding] if choice else [])
-        return Step(list(dict.fromkeys([*order[:2], *again, *near, *order[2:]]))[:count])
+        return Step(list(dict.fromkeys([*order[:2], *again, *near, *order[2:]]))[:count], shown, known)
 
     def _unmeasured(self, table: pd.DataFrame) -> list[str]:
         """Return the cells that were not measured, those first whose servers gave most."""
@@ -163,6 +180,11 @@ class Search:
             middle = []
         beside = [key for one in middle for key in neighbours(self.grid, str(one))]
         return [key for key in dict.fromkeys(beside) if key not in measured]
+
+
+def _known(noise: Noise, choice: Choice) -> Known:
+    chosen, others = choice.chosen, set(choice.contenders) - {choice.chosen}
+    return Known(str(noise.keys[chosen]), math.exp(noise.means[chosen]), len(others))
 
 
 def _settled(chooser: Chooser, choice: Choice) -> bool:

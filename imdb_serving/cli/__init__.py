@@ -9,6 +9,7 @@ import click
 
 import imdb_serving
 from imdb_serving.cli import (
+    advise,
     capacity,
     clients,
     group,
@@ -59,7 +60,7 @@ def completion(shell: str) -> None:
 
 
 main.add_command(completion)
-for module in (preparing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
+for module in (advise, preparing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

@@ -118,7 +118,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "Get ready": ("train", "data", "tune", "doctor", "completion"),
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
     "Send requests": ("client", "client-multi", "client-batch", "flask-client"),
-    "Measure": ("probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),
+    "Measure": ("advise", "probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),
     "Read what was measured": ("report", "compare", "capacity", "trace", "schema"),
 }
 """What one wants to do, and the commands for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ class SweepOptions(NamedTuple):
     """How a sweep is run: its folder, whether to measure all again, how many rounds, more grids, or a dry run.
 
     `zone` is the shortfall from the best that is indifferent, in per cent, `select` what a cell is chosen by. With
-    `figures` they are written as files.
+    `figures` they are written as files. Measuring ends after `seconds`; then, and when it is interrupted, the verdict
+    is on what was measured so far.
     """
 
     outputs: Path | None = None
@@ -49,10 +51,11 @@ class SweepOptions(NamedTuple):
     select: str = ""
     search: bool = False
     figures: bool = False
+    seconds: float | None = None
 
 
 def run_sweep(path: Path, options: SweepOptions) -> int:
-    """Run a whole sweep; returns the exit code: 0, or 1 when a cell failed."""
+    """Run a whole sweep; returns the exit code: 0, 1 when a cell failed, or 130 when it was interrupted."""
     import logging
     import shlex
 
@@ -92,17 +95,49 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
         )
         # An interrupted notebook leaves tasks that asyncio would report in pages; the notebook itself keeps its error.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        failed = 0
         try:
-            made.measure()
-            ladder_failed = False
+            with _time_limit(options.seconds):
+                made.measure()
             if _has_ladder(params):
-                ladder_failed = not measure_ladder(params, folder, made.run, kernels)
+                failed = int(not measure_ladder(params, folder, made.run, kernels))
                 measure_recommended(params, folder, made.run, options.zone / 100)
-        except KeyboardInterrupt:
-            _say("interrupted; the same command goes on where this one stopped, and")
-            _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
-            return INTERRUPTED
-        return max(_conclude(folder, made, options, kernels), int(ladder_failed))
+        except KeyboardInterrupt as error:
+            if options.seconds is None:
+                _say("interrupted; the same command goes on where this one stopped, and")
+                _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
+                return INTERRUPTED
+            why = "the time is up" if isinstance(error, _TimeIsUp) else "interrupted"
+            _say(f"{why}; `imdb-serving sweep {shlex.quote(str(path))}` goes on where this stopped")
+            if not made.run_rows():
+                _say("no cell was measured yet, so there is no verdict")
+                return INTERRUPTED
+            failed = 0 if isinstance(error, _TimeIsUp) else INTERRUPTED
+            logging.getLogger("papermill").setLevel(logging.CRITICAL)  # it tells of the kernel that was ended
+        return max(_conclude(folder, made, options, kernels), failed)
+
+
+class _TimeIsUp(KeyboardInterrupt):
+    """What ends a measurement whose time is up, as Ctrl-C does."""
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Interrupt the block after so many seconds, with `_TimeIsUp`."""
+    if seconds is None:
+        yield
+        return
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise _TimeIsUp
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _say(words: str) -> None:

@@ -19,9 +19,9 @@ import msgspec
 from imdb_serving.analysis.cells import frame
 from imdb_serving.analysis.choice import ZONE
 from imdb_serving.analysis.noise import unsettled
-from imdb_serving.analysis.search import LOOKS, Search, Step
+from imdb_serving.analysis.search import LOOKS, Known, Search, Step
 from imdb_serving.analysis.sequential import FIRST_LOOK
-from imdb_serving.cell import AA_REPEAT, GRID, Cell, Row, plural
+from imdb_serving.cell import AA_REPEAT, GRID, Cell, Row, plural, varying
 from imdb_serving.config import at_home, check_output, project_root
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import DataError
@@ -153,9 +153,22 @@ class Sweep:
             self.rounds = number
             self._runs += self._round_of(whole, set(step.keys) | (others if number <= FIRST_LOOK else set()))
             self._write_plan()
-            self._say(f"search: round {number} of at most {search.looks}, {plural(len(step.keys), 'cell')}")
+            self._say(
+                f"search: round {number} of at most {search.looks}, {plural(len(step.keys), 'cell')}"
+                f"{self._known(step.known)}"
+            )
             self._measure_left()
             whole = next(self._planned)
+
+    def _known(self, known: Known | None) -> str:
+        """Return in words what a search can say so far, behind what it measures next."""
+        if known is None:
+            return ""
+        cells = list(self.keys.values())
+        told = [name for name in varying(cells) if name != "series"]
+        words = f"; so far {self.keys[known.key].label(told)}: {known.throughput:,.0f} samples/s"
+        others = f", and {plural(known.contenders, 'other cell')} may be the best" if known.contenders else ""
+        return words + others
 
     def _round_of(self, whole: Sequence[GridParams], keys: Set[str]) -> list[GridParams]:
         """Return the grid runs of a round that hold these cells."""

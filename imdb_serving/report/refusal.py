@@ -20,7 +20,7 @@ def refusal(found: Findings) -> list[str]:
     if found.rounds < LEAST_ROUNDS:
         return [
             "No verdict: one round has no interval, and nothing tells chance from difference.",
-            f"Do: `{found.command} --rounds 3`; what is measured already stays.",
+            f"Do: `{found.command}{'' if found.looks else ' --rounds 3'}`; what is measured already stays.",
         ]
     if found.choice is None and len(found.sound):
         return _none_holds(found)

@@ -15,6 +15,9 @@ from imdb_serving.experiment.ladder import rung_of, rung_of_mode
 from imdb_serving.report.answer import Cost, Range
 
 NOT_MEASURED = "What serving costs over the bare model was not measured: set ladder_rounds, or add the mode bare."
+NOT_KNOWN = (
+    "What serving costs over the bare model is not known: where the server runs an engine of ours, name it as `engine`."
+)
 NOT_DISTINGUISHABLE = "not distinguishable from 0"
 
 
@@ -78,10 +81,10 @@ def _by_grid(cells: pd.DataFrame, noise: Noise, cell: Any) -> Cost | None:
     return Cost(bare_ms=alone, added=Range.of(added), server_threads=int(first["server_threads"]), source="grid")
 
 
-def in_words(cost: Cost | None) -> str:
-    """Say what serving costs; parts that cannot be told from 0 are said to be so."""
+def in_words(cost: Cost | None, engine: str) -> str:
+    """Say what serving costs over this engine; parts that cannot be told from 0 are said to be so."""
     if cost is None:
-        return NOT_MEASURED
+        return NOT_MEASURED if engine else NOT_KNOWN
     threads = plural(cost.server_threads, "server thread")
     words = (
         f"Serving costs {_ms(cost.added)} ms a review over the bare model's {cost.bare_ms:.2g} ms (95%; one client, "

@@ -77,7 +77,7 @@ def verdict(rows: pd.DataFrame, folder: Path, zone: float = ZONE, select: str = 
         sentences.what(found, way),
         standing(found, choice, made),
         sentences.why(found, chosen),
-        serving_cost.in_words(way.cost),
+        serving_cost.in_words(way.cost, way.place.engine),
         sentences.engines(found, made, chosen),
         sentences.edges(made.edges),
         sentences.sure(made.certainty),

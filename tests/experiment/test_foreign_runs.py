@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from server_that_runs import SOMEONES, running
 from waiting import wait_until
 
 from imdb_serving.cell import CALIBRATION, Row
@@ -21,7 +17,6 @@ from imdb_serving.foreign.process import free_port
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import GridParams
 
-SOMEONES = Path(__file__).parent.parent / "foreign" / "someones_server.py"
 TEXTS = '{"texts": {{ samples | map(attribute="text") | list | tojson }}}'
 JSON = '{"text": {{ text | tojson }}}'
 
@@ -167,22 +162,6 @@ def test_an_open_loop_sends_at_its_times(tmp_path: Path) -> None:
     row = one(tmp_path, arrivals="poisson", rates=[100.0], samples=100)
     assert (row.error, row.answered) == ("", 100)
     assert row.figures.service_p50_us
-
-
-def is_listening(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def running(**environment: str) -> Iterator[str]:
-    port = free_port("127.0.0.1")
-    with subprocess.Popen([sys.executable, SOMEONES, str(port)], env=environment) as process:
-        try:
-            assert wait_until(lambda: is_listening(port))
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def check_foreign(params: Any, counts: Mapping[str, Sequence[int]], batch: int) 
         raise ConfigError(f"server.name: at most 40 letters, digits, spaces and .+-, got {params.server_name!r}")
     if not 0 < params.server_ready_seconds <= MAX_TIMEOUT:
         raise ConfigError(f"server.ready_seconds: must be above 0, got {params.server_ready_seconds}")
-    used = _names_of_command(params)
+    used = names_of_command(params)
     for name, several in counts.items():
         if len(several) > 1 and name not in used:
             what = "command does not use it" if params.server_command else "server runs already, with one count"
@@ -185,7 +185,8 @@ def check_foreign(params: Any, counts: Mapping[str, Sequence[int]], batch: int) 
             )
 
 
-def _names_of_command(params: Any) -> set[str]:
+def names_of_command(params: Any) -> set[str]:
+    """Return the names that a command and its environment use; raise `ConfigError` for what cannot be a command."""
     texts = {"command": params.server_command, **{f"environment.{k}": v for k, v in params.server_environment.items()}}
     templates = [TextTemplate(text, f"server.{place}", COMMAND_NAMES) for place, text in texts.items()]
     if not params.server_command:
