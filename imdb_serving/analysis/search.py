@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,6 +42,9 @@ FIRST_CUT = 0.3
 
 RESERVE = 6
 """Cell rounds that are kept for what the last unmeasured cells show."""
+
+AMPLE = 8
+"""Where so many times as many cell rounds are left, what was not measured beside any contender is as well."""
 
 AXES = ("client_threads", "server_threads", "math_threads", "server_processes", "server_nodes")
 
@@ -108,7 +111,8 @@ class Search:
         most = most_of_each(doubtful, sound, chooser.noise, self.cores)
         choice = chooser.choose(sound, most) if len(sound) else None
         order = self._order(chooser, choice, look, set(grid["key"]))
-        near = self._unmeasured_beside(chooser, choice, set(grid["key"]))
+        measured = set(grid["key"])
+        near = self._unmeasured_beside(self._middle(chooser, choice), measured)
         shown = choice is not None and look >= FIRST_LOOK and _settled(chooser, choice)
         known = _known(chooser.noise, choice) if choice else None
         if look >= self.looks or left < 1:
@@ -118,7 +122,10 @@ class Search:
             return Step([*order[:1], *others] if others else [], shown, known)
         count = max(left // (self.looks - look), min(LEAST_CELLS, left))
         again = _again(grid, [doubtful["key"].iloc[at] for at in choice.deciding] if choice else [])
-        return Step(list(dict.fromkeys([*order[:2], *again, *near, *order[2:]]))[:count], shown, known)
+        wide = self._unmeasured_beside([chooser.noise.keys[at] for at in choice.contenders] if choice else [], measured)
+        if left < AMPLE * len(wide):
+            wide = []
+        return Step(list(dict.fromkeys([*order[:2], *again, *near, *wide, *order[2:]]))[:count], shown, known)
 
     def _unmeasured(self, table: pd.DataFrame) -> list[str]:
         """Return the cells that were not measured, those first whose servers gave most."""
@@ -170,14 +177,16 @@ class Search:
             possible = sorted((key for key in able if key in open_), key=chooser.exceeds)  # by throughput as well
         return [str(key) for key in dict.fromkeys([*first, *possible, *doubtful])]
 
-    def _unmeasured_beside(self, chooser: Chooser, choice: Choice | None, measured: set[Hashable]) -> list[str]:
-        """Return what was not measured beside the chosen and the best: the next of each axis, on each side."""
+    def _middle(self, chooser: Chooser, choice: Choice | None) -> list[Hashable]:
+        """Return the chosen cell and the best, or of cells of which none can be chosen the one nearest to the limit."""
         if choice is not None:
-            middle = [chooser.noise.keys[choice.chosen], chooser.noise.keys[choice.best]]
-        elif chooser.selection.by == P99 and len(chooser.tails.keys):
-            middle = [chooser.tails.keys[int(np.argmin(chooser.tails.means))]]
-        else:
-            middle = []
+            return [chooser.noise.keys[choice.chosen], chooser.noise.keys[choice.best]]
+        if chooser.selection.by == P99 and len(chooser.tails.keys):
+            return [chooser.tails.keys[int(np.argmin(chooser.tails.means))]]
+        return []
+
+    def _unmeasured_beside(self, middle: Sequence[Hashable], measured: Set[Hashable]) -> list[str]:
+        """Return what was not measured beside these cells: the next of each axis, on each side."""
         beside = [key for one in middle for key in neighbours(self.grid, str(one))]
         return [key for key in dict.fromkeys(beside) if key not in measured]
 

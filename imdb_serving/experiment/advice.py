@@ -22,7 +22,7 @@ from imdb_serving.foreign.client import ForeignClient
 from imdb_serving.foreign.process import pids_of_port
 from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.cpu_meter import memory_mib, process_tree
-from imdb_serving.measurement.foreign import check_answer, reach
+from imdb_serving.measurement.foreign import check_first, reach
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.foreign import ALONE, COUNTS, SECTIONS, ForeignFields, names_of_command
 
@@ -97,7 +97,7 @@ def first_look(params: GridParams) -> FirstLook:
         begun = monotonic()
         found = reach(one, Path(folder), stack)
         start_s = monotonic() - begun if found.server else 0.0
-        check_answer(found.answer, found.call, one.batch)
+        check_first(found, one.batch)
         bodies = Bodies.of(one, Path(folder))
         samples = samples_of(one)
         each = [bodies.body([sample]) for sample in samples]

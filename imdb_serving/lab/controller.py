@@ -10,7 +10,8 @@ from collections.abc import Callable
 from enum import Enum
 
 from imdb_serving.errors import ServerStartError, ServingError
-from imdb_serving.lab.testbed import Settings, Stretch, Testbed, open_testbed
+from imdb_serving.lab.settings import Settings
+from imdb_serving.lab.testbed import Stretch, Testbed, open_testbed
 from imdb_serving.measurement.measure import Round
 
 END_SECONDS = 60.0
@@ -84,8 +85,8 @@ class Controller:
             self._say(State.STARTING, settings.server_words)
             try:
                 with open_testbed(settings, self._most_clients) as (testbed, context):
-                    self.endpoint = testbed.endpoint
-                    self._say(State.RUNNING, testbed.endpoint)
+                    self.endpoint = testbed.server.endpoint
+                    self._say(State.RUNNING, self.endpoint)
                     self._load(testbed, context)
                     self.endpoint = ""
                     if not self._run:
@@ -112,8 +113,6 @@ class Controller:
         """Load the server until it should stop, or another server is wanted."""
         while self._run and (wanted := self._wanted).server == testbed.settings.server:
             stretch = testbed.load(wanted)
-            if not testbed.server.running:
-                raise ServerStartError(
-                    f"the server has ended: {testbed.server.errors() or 'it said nothing'}; press Start"
-                )
+            if why := testbed.server.ended():
+                raise ServerStartError(f"the server has ended: {why}; press Start")
             self._seen(stretch, context)

@@ -16,13 +16,13 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.core.getipython import get_ipython
 
-from imdb_serving.cell import CLOSED, POISSON
+from imdb_serving.cell import CLOSED, FOREIGN, POISSON
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import ServingError
 from imdb_serving.lab import panels
 from imdb_serving.lab.controller import State
 from imdb_serving.lab.session import LabSession
-from imdb_serving.lab.testbed import BATCHES
+from imdb_serving.lab.settings import BATCHES
 from imdb_serving.lab.trace import trace_svg
 
 AWAY_SECONDS = 30.0
@@ -88,8 +88,11 @@ class Heartbeat:
         self._listens = True
 
 
-SET_BY_HAND = ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate")
-MODES = ("rpc", "socket", "flask")
+OF_REQUEST = ("server_url", "request_path", "request_body", "answer")
+"""What is said of a server of someone else by hand; the rest, as headers or a command, when the lab is made."""
+
+SET_BY_HAND = ("mode", "engine", "net", "server_threads", "clients", "batch", "arrivals", "rate", *OF_REQUEST)
+MODES = ("rpc", "socket", "flask", FOREIGN)
 NETS = ("bow", "cnn", "lstm", "gru")
 THREADS = (1, 2, 3, 4, 6, 8, 12, 16)
 REVIEW = "A wonderful film: the acting is superb, and the ending made me cry. Not boring at all!"
@@ -115,7 +118,7 @@ class Controls:
         loads = [("closed loop", CLOSED), ("open loop", POISSON)]
         threads = sorted({*THREADS, now.server_threads})
         self.mode = _one_of(MODES, now.mode, "mode", 130)
-        self.engine = _one_of(list(ENGINES), now.engine, "engine", 180)
+        self.engine = _one_of([*((name, name) for name in ENGINES), ("its own", "")], now.engine, "engine", 180)
         self.net = _one_of(NETS, now.net, "net", 110)
         self.server_threads = _one_of(threads, now.server_threads, "server threads", 155)
         most = self._lab.most_clients
@@ -127,19 +130,30 @@ class Controls:
         self.arrivals = _one_of(loads, now.arrivals, "load", 150)
         self.rate = widgets.BoundedFloatText(now.rate, min=1, max=100_000, step=50, **_look("at requests/s", 180))
         self.rate.disabled = now.arrivals == CLOSED
+        self.server_url = _text(now.server_url, "URL", "http://127.0.0.1:8000", "1 1 190px")
+        self.request_path = _text(now.request_path, "path", "/predict", "0 1 150px")
+        self.request_body = _text(now.request_body, "body", '{"text": {{ text | tojson }}}', "3 1 260px")
+        self.answer = _text(now.answer, "answer", "scores[1]", "0 1 170px")
         for name in SET_BY_HAND:
             getattr(self, name).observe(self._set, "value")
 
     def _set(self, _change: Any) -> None:
-        """Apply the values of all controls, or show why they are refused."""
+        """Apply the controls that were changed, or show why they are refused."""
         self.rate.disabled = self.arrivals.value == CLOSED
+        self._show_request()
+        wanted = {name: getattr(self, name).value for name in SET_BY_HAND}
         try:
-            self._lab.set(**{name: getattr(self, name).value for name in SET_BY_HAND})
+            self._lab.set(**{name: one for name, one in wanted.items() if one != getattr(self._lab.settings, name)})
             self._refusal = ""
+            self.engine.value = self._lab.settings.engine  # a server of someone else runs its own
         except ServingError as error:
             self._refusal = str(error)
         self._draw_state()
         self._draw_trace()
+
+    def _show_request(self) -> None:
+        self.request.layout.display = "flex" if self.mode.value == FOREIGN else "none"
+        self.net.disabled = self.mode.value == FOREIGN
 
     def _buttons(self) -> None:
         self.start = widgets.Button(description="Start", button_style="primary", layout=widgets.Layout(width="80px"))
@@ -159,27 +173,30 @@ class Controls:
         self.live = widgets.HTML(panels.live(None, []))
         self.stages = widgets.HTML(panels.stages(None))
         self.trace = widgets.HTML()
-        self.answer = widgets.HTML()
+        self.explained = widgets.HTML()
         self._draw_trace()
 
     def _laid_out(self) -> widgets.VBox:
         first = widgets.HBox([self.mode, self.engine, self.net, self.server_threads, self.start, self.stop])
         second = widgets.HBox([self.clients, self.slider, self.batch, self.arrivals, self.rate, self.message])
-        for row in (first, second):
+        self.request = widgets.HBox([self.server_url, self.request_path, self.request_body, self.answer])
+        for row in (first, self.request, second):
             row.layout.flex_flow = "row wrap"
+        self._show_request()
         asking = widgets.HBox([self.review, self.ask])
         grid = widgets.GridBox(
-            [self.live, self.trace, self.stages, widgets.VBox([asking, self.answer])],
+            [self.live, self.trace, self.stages, widgets.VBox([asking, self.explained])],
             layout=widgets.Layout(grid_template_columns="minmax(0, 1fr) minmax(0, 1.1fr)", grid_gap="4px 20px"),
         )
         return widgets.VBox(
-            [widgets.HTML(panels.STYLE), first, second, grid, self._heartbeat.asked, self._heartbeat.echo]
+            [widgets.HTML(panels.STYLE), first, self.request, second, grid, self._heartbeat.asked, self._heartbeat.echo]
         )
 
     def _news(self, what: str) -> None:
         if what == "state":
             if self._lab.state is State.STARTING:
                 self._heartbeat.rest()
+                self.explained.value = ""  # that was another server's
             self._draw_state()
         elif what == "dot":
             self._draw_trace()
@@ -213,7 +230,7 @@ class Controls:
         }[state]
         refused = f"{self._refusal}. Still " if self._refusal else ""
         self.message.value = panels.message(refused + told, alert=bool(refused) or state is State.FAILED)
-        if state is State.RUNNING and not self.answer.value:
+        if state is State.RUNNING and not self.explained.value:
             threading.Thread(target=self._explain, daemon=True).start()  # it waits for the server; the load must not
         self.start.disabled = state in {State.STARTING, State.RUNNING}
         self.stop.disabled = state in {State.STOPPED, State.FAILED}
@@ -222,15 +239,20 @@ class Controls:
 
     def _explain(self) -> None:
         try:
-            self.answer.value = panels.explained(self._lab.explain(self.review.value))
+            self.explained.value = panels.explained(self._lab.explain(self.review.value))
         except (ServingError, OSError) as error:
-            self.answer.value = panels.message(str(error), alert=True)
+            self.explained.value = panels.message(str(error), alert=not self._lab.settings.is_foreign)
 
 
 def _look(label: str, width: int) -> dict[str, Any]:
     """Return a control's label and width in pixels."""
     plain = {} if label == "Ask" else {"style": {"description_width": "initial"}}
     return {"description": label, "layout": widgets.Layout(width=f"{width}px"), **plain}
+
+
+def _text(value: str, label: str, example: str, flex: str) -> widgets.Text:
+    look = _look(label, 0) | {"layout": widgets.Layout(width="auto", flex=flex)}
+    return widgets.Text(value, placeholder=example, continuous_update=False, **look)
 
 
 def _one_of(options: Any, value: Any, label: str, width: int) -> widgets.Dropdown:

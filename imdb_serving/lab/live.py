@@ -23,7 +23,6 @@ from imdb_serving.analysis.intervals import Estimate, estimate_positive, needed
 from imdb_serving.cell import CLOSED, OK, Cell, Row
 from imdb_serving.lab.testbed import CLOSED_SECONDS, OPEN_SECONDS, Stretch
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.cpu_meter import added
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.machine import usable_cores
@@ -38,7 +37,8 @@ class Now(NamedTuple):
     """The live numbers. Latencies are in milliseconds, None where too few requests were measured.
 
     `throughput` is in reviews a second, `stages_us` a request's mean time in each stage, in order; `queue` is the mean
-    number of requests that wait for a worker (Little's law); `server` and `clients` are shares of all `cores`.
+    number of requests that wait for a worker (Little's law), None where the server does not tell; `server` and
+    `clients` are shares of all `cores`, None where processes are not known.
     """
 
     throughput: float
@@ -46,8 +46,8 @@ class Now(NamedTuple):
     p95_ms: float | None
     p99_ms: float | None
     stages_us: Mapping[str, float]
-    queue: float
-    server: float
+    queue: float | None
+    server: float | None
     clients: float
     cores: float
     failures: int
@@ -107,16 +107,17 @@ def numbers(stretches: Sequence[Stretch]) -> Now:
     latency = _latency(records, settings.arrivals == CLOSED) if requests else {}
     means = summary.stage_means(records)
     stages = ("prepro", *summary.stage_names(records), "postpro")
-    seconds, cores = sum(stretch.usage.seconds for stretch in stretches) or 1.0, usable_cores()
+    usage, cores = added([stretch.usage for stretch in stretches]), usable_cores()
+    seconds = usage.seconds or 1.0
     return Now(
         throughput=rate * settings.batch,
         p50_ms=latency.get("p50_us"),
         p95_ms=latency.get("p95_us"),
         p99_ms=latency.get("p99_us"),
         stages_us={name: means.get(name, 0.0) for name in stages} if requests else {},
-        queue=rate * means.get("queue", 0.0) / 1e6,
-        server=sum(stretch.usage.server_s for stretch in stretches) / seconds / cores,
-        clients=sum(stretch.usage.client_s for stretch in stretches) / seconds / cores,
+        queue=rate * means["queue"] / 1e6 if "queue" in means else None,
+        server=usage.server_s / seconds / cores if usage.is_known else None,
+        clients=usage.client_s / seconds / cores,
         cores=cores,
         failures=len(failures),
         requests=requests,
@@ -257,7 +258,7 @@ def seconds_of(stretch: Stretch) -> float:
 def row_of(held: Sequence[Stretch], context: Round, cell: Cell) -> Row:
     """Return the judged row of stretches under one setting."""
     blocks = [stretch.records for stretch in held]
-    workload = ReviewWorkload(context.lines, "ids", None, batch=cell.batch)
+    workload = context.workload(context.lines, cell.batch)
     records = [record for block in blocks for record in block]
     requests = sum(len(record.positions) + len(record.failures) for record in records)
     usage = added([stretch.usage for stretch in held])

@@ -46,8 +46,8 @@ def live(now: Now | None, history: Sequence[Point]) -> str:
         sparkline(rates, "#0072B2", "reviews a second"),
         _number("p50 / p95 / p99", latency, "ms"),
         sparkline(times, "#D55E00", "p95 in ms"),
-        _number("queue", f"{now.queue:.1f}", "requests wait for a worker, on average"),
-        _number("CPU server", f"{now.server:.0%}", f"clients {now.clients:.0%}, of cores {now.cores:g}"),
+        _number("queue", "?" if now.queue is None else f"{now.queue:.1f}", "requests wait for a worker, on average"),
+        _number("CPU server", _share(now.server), f"clients {now.clients:.0%}, of cores {now.cores:g}"),
         _cpu(now),
     )
     lost = f'<div class="alert" role="alert">{now.failures:,} requests got no answer: {html.escape(now.why)}</div>'
@@ -62,8 +62,12 @@ def _ms(value: float | None) -> str:
     return "..." if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
+def _share(value: float | None) -> str:
+    return "?" if value is None else f"{value:.0%}"
+
+
 def _cpu(now: Now) -> str:
-    parts = ((now.server, "#0072B2"), (now.clients, "#E69F00"))
+    parts = ((now.server or 0.0, "#0072B2"), (now.clients, "#E69F00"))
     bars = "".join(f'<span style="width:{min(share, 1):.1%};background:{colour}"></span>' for share, colour in parts)
     return f'<span class="cpu" aria-hidden="true">{bars}</span>'
 

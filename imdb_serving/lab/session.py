@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from imdb_serving.cell import Cell, Row
+from imdb_serving.cell import FOREIGN, Cell, Row
 from imdb_serving.clients.connect import connect
 from imdb_serving.engines.registry import facts_of
 from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab.controller import Controller, State
 from imdb_serving.lab.live import Dot, HeldSettings, LiveStatistics
-from imdb_serving.lab.testbed import TIMEOUT, Settings, Stretch
+from imdb_serving.lab.settings import Settings
+from imdb_serving.lab.testbed import TIMEOUT, Stretch
 from imdb_serving.lab.word_attribution import Explained, explain
 from imdb_serving.measurement.ledger import Ledger, outputs_folder
 from imdb_serving.measurement.measure import Round
@@ -105,6 +106,8 @@ class LabSession:
         self._controller.want(self._checked(self.settings, changes))
 
     def _checked(self, settings: Settings, changes: dict[str, Any]) -> Settings:
+        if changes.get("mode", settings.mode) == FOREIGN != settings.mode:
+            changes = {"engine": ""} | changes  # what it runs is its own, unless one says so
         wanted = from_notebook(Settings, "lab", **(msgspec.structs.asdict(settings) | changes))
         wanted.params  # noqa: B018 - checks all of it
         if wanted.clients > self.most_clients:
@@ -161,6 +164,10 @@ class LabSession:
         settings, endpoint = self.settings, self.endpoint
         if not endpoint:
             raise ServerUnavailable("no server runs; press Start")
+        if settings.is_foreign:
+            raise ConfigError(
+                "a server of someone else is asked in its own words; `imdb-serving probe` shows an answer"
+            )
         if not facts_of(settings.engine).needs_model:
             raise ConfigError(f"engine {settings.engine} reads no text; choose another")
         vocabulary = Vocabulary.load(find_server_dir(model_folder(settings.params)) / VOCABULARY)

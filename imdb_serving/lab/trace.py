@@ -89,7 +89,7 @@ def curve_of(cell: Cell) -> Cell:
 def label_of(cell: Cell) -> str:
     """Return a curve's name."""
     batch = f", batch {cell.batch}" if cell.batch > 1 else ""
-    return f"{cell.mode} {cell.engine}, {plural(cell.server_threads, 'thread')}{batch}"
+    return f"{cell.mode} {cell.server or cell.engine}, {plural(cell.server_threads, 'thread')}{batch}"
 
 
 def words(dot: Dot) -> str:
@@ -97,7 +97,7 @@ def words(dot: Dot) -> str:
     low, high = dot.throughput.low, dot.throughput.high
     between = f" ({low:,.0f} to {high:,.0f})" if math.isfinite(low) else ""
     told = [
-        dot.cell.label(["mode", "engine", "server_threads", "client_threads", "batch", "arrivals", "rate"]),
+        dot.cell.label(["mode", "server", "engine", "server_threads", "client_threads", "batch", "arrivals", "rate"]),
         f"{dot.throughput.mean:,.0f} reviews/s{between}",
         *(f"{name} {value:.3g} ms" for name, value in percentiles(dot).items()),
         *([f"not to be believed: {dot.why}"] if dot.why else []),

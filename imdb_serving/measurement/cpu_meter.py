@@ -115,7 +115,8 @@ def memory_mib(processes: Sequence[psutil.Process]) -> float | None:
 
 def added(usages: Sequence[Usage]) -> Usage:
     """Return the usage of several stretches together."""
-    total = Usage(load_before=usages[0].load_before, load_after=usages[-1].load_after)
+    is_known = all(usage.is_known for usage in usages)
+    total = Usage(load_before=usages[0].load_before, load_after=usages[-1].load_after, is_known=is_known)
     for usage in usages:
         for name in ("server_s", "front_s", "client_s", "busy_s", "steal_s", "own_s", "seconds"):
             setattr(total, name, getattr(total, name) + getattr(usage, name))

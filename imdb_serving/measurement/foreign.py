@@ -82,15 +82,21 @@ def start(params: GridParams, folder: Path, stack: ExitStack) -> Target:
     if params.series == CALIBRATION:
         return _start_null(params, folder, stack)
     server, call, _, answer = reached = reach(params, folder, stack)
-    try:
-        check_answer(answer, call, params.batch)
-    except UnexpectedAnswer as error:
-        said = server.said() if server and answer.status >= 500 else ""
-        raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
+    check_first(reached, params.batch)
     _keep(answer, call, _answer_file(params, folder))
     pids = (server.pid,) if server else pids_of_port(call.url)
     connect = functools.partial(ForeignClient, reached.call, params.timeout)
     return Target(connect, pids, is_known=bool(pids), is_guarded=server is not None)
+
+
+def check_first(reached: Reached, batch: int) -> None:
+    """Raise `UnexpectedAnswer` for a first answer that is of no use, behind an error with what the server says."""
+    server, call, _, answer = reached
+    try:
+        check_answer(answer, call, batch)
+    except UnexpectedAnswer as error:
+        said = server.said() if server and answer.status >= 500 else ""
+        raise UnexpectedAnswer(f"the first request: {hide(str(error), call.secrets)}{said}", error.code) from None
 
 
 def _keep(answer: Answer, call: Call, file: Path) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from imdb_serving.lab.testbed import LINES, Settings, Stretch
+from imdb_serving.lab.settings import LINES, Settings
+from imdb_serving.lab.testbed import Stretch
 from imdb_serving.load.closed_loop import ClientRecord, FailedRequest
 from imdb_serving.load.workload import Result
 from imdb_serving.measurement.cpu_meter import Usage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import psutil
 import pytest
+import server_that_runs
 from waiting import wait_until
 
 from imdb_serving.errors import ConfigError, RequestTimeout, ServerUnavailable
 from imdb_serving.lab import Lab, panels
 from imdb_serving.lab.controller import State
 from imdb_serving.lab.controls import Controls
+from imdb_serving.lab.live import numbers
+from imdb_serving.lab.settings import Settings
+from imdb_serving.lab.testbed import Stretch
+from imdb_serving.measurement.cpu_meter import Usage
 from imdb_serving.measurement.ledger import Ledger
 
 MakeLab = Callable[..., Lab]
@@ -196,7 +202,7 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
     assert wait_until(lambda: "<title" in controls.trace.value, LAB_SECONDS)
     assert lab.settings.clients == 2
     assert "op1" in controls.stages.value
-    assert wait_until(lambda: "reads no text" in controls.answer.value, LAB_SECONDS)
+    assert wait_until(lambda: "reads no text" in controls.explained.value, LAB_SECONDS)
     controls.engine.value = "folded"
     controls.net.value = "bow"
     assert "the folded engine runs cnn" in controls.message.value
@@ -208,6 +214,75 @@ def test_the_widgets_follow_the_lab(make_lab: MakeLab, bundle: Path) -> None:
     assert "stopped: nothing runs" in controls.message.value
     assert controls.stop.disabled
     assert "nothing runs" in controls.live.value
+
+
+SOMEONES_REQUEST = {
+    "request_path": "/predict",
+    "request_body": '{"text": {{ text | tojson }}}',
+    "answer": "scores[1]",
+}
+
+
+def test_a_server_of_someone_else_is_under_load(make_lab: MakeLab) -> None:
+    with server_that_runs.running() as url:
+        lab = make_lab(mode="http", engine="", server_url=url, **SOMEONES_REQUEST)
+        first = lab.hold()
+        assert lab.endpoint == url
+        lab.set(clients=3)
+        second = lab.hold()
+        with pytest.raises(ConfigError, match="`samples`"):
+            lab.set(batch=2)  # its body has room for one
+        lab.stop()
+        assert server_that_runs.is_listening(int(url.rpartition(":")[2])), "it was not ours to stop"
+    assert [(row.cell.server, row.cell.client_threads) for row in (first, second)] == [
+        (url.removeprefix("http://"), 2), (url.removeprefix("http://"), 3)
+    ]  # fmt: skip
+    assert all(row.answered and not row.failed_requests for row in (first, second))
+    assert not {"answers", "errors"} & {finding.gate for row in (first, second) for finding in row.findings}
+    assert first.figures.server_cpu_us
+    now = lab.live.now()
+    assert now is not None
+    assert now.server is not None
+    assert "remote" in now.stages_us
+    assert "127.0.0.1:" in lab.dots()[0].cell.server
+
+
+def test_a_command_is_started_and_its_end_told(make_lab: MakeLab) -> None:
+    command = f"{sys.executable} {server_that_runs.SOMEONES} {{{{ port }}}}"
+    lab = make_lab(mode="http", engine="", server_command=command, **SOMEONES_REQUEST)
+    lab.start()
+    assert wait_until(lab.live.now, LAB_SECONDS), lab.message
+    server = next(process for process, words in running().items() if words.startswith(command.partition(" {{")[0]))
+    server.kill()
+    assert wait_until(lambda: lab.state is State.FAILED, LAB_SECONDS)
+    assert "the server has ended" in lab.message or "no server" in lab.message
+
+
+def test_a_url_is_typed_into_the_page(make_lab: MakeLab) -> None:
+    lab = make_lab(clients=1)
+    controls = Controls(lab)
+    assert controls.request.layout.display == "none"
+    controls.mode.value = "http"
+    assert "needs server.command, or server.url" in controls.message.value
+    assert controls.request.layout.display == "flex"
+    controls.request_path.value = SOMEONES_REQUEST["request_path"]
+    controls.request_body.value = SOMEONES_REQUEST["request_body"]
+    controls.answer.value = SOMEONES_REQUEST["answer"]
+    with server_that_runs.running() as url:
+        controls.server_url.value = url
+        assert (lab.settings.mode, lab.settings.engine, controls.engine.value) == ("http", "", "")
+        controls.start.click()
+        assert wait_until(lambda: "remote" in controls.stages.value, LAB_SECONDS), controls.message.value
+        assert wait_until(lambda: "imdb-serving probe" in controls.explained.value, LAB_SECONDS)
+        controls.mode.value = "socket"
+        assert lab.settings.engine == controls.engine.value == "onnxruntime"
+        controls.stop.click()
+
+
+def test_what_a_server_takes_is_not_known_where_nobody_sees_its_processes() -> None:
+    known, unknown = (numbers([Stretch(Settings(), [], Usage(seconds=1.0, is_known=known))]) for known in (True, False))
+    assert (known.server, unknown.server) == (0.0, None)
+    assert "?" in panels.live(unknown, [])
 
 
 def test_a_page_that_is_gone_stops_the_server(make_lab: MakeLab, monkeypatch: pytest.MonkeyPatch) -> None:

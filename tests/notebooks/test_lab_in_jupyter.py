@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import server_that_runs
 from browsing import keep_screenshot, point_at
 from notebook_runs import ROOT, processes_with, shell_environment
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -190,6 +191,38 @@ def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -
         page.locator(".jp-Dialog .jp-mod-accept").click()
         assert wait_until(lambda: not serving(jupyter.mark), STOP_SECONDS)
         expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        assert lab.problems == []
+    finally:
+        page.close()
+
+
+@pytest.mark.slow
+def test_a_server_of_someone_else_is_typed_in(jupyter: Jupyter, browser: Browser, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    try:
+        lab = LabPage(page)
+        page.goto(jupyter.page("explore.ipynb"))
+        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        lab.menu("Run", "Run All Cells")
+        expect(lab.state).to_contain_text("the server answers at tcp://", timeout=KERNEL_MS)
+        expect(lab.control("URL")).to_be_hidden()
+        lab.control("mode").select_option("http")
+        expect(lab.state).to_contain_text("needs server.command, or server.url")
+        with server_that_runs.running() as url:
+            for label, words in {
+                "path": "/predict", "body": '{"text": {{ text | tojson }}}', "answer": "scores[1]", "URL": url
+            }.items():  # fmt: skip
+                lab.control(label).fill(words)
+                page.keyboard.press("Enter")
+            expect(lab.state).to_contain_text(f"the server answers at {url}", timeout=KERNEL_MS)
+            expect(lab.control("engine")).to_have_value("its own")
+            lab.dot_of("http")
+            expect(page.locator(".lab").filter(has_text="remote").first).to_be_visible()
+            keep_screenshot(page, tmp_path, "explore-http", whole=False)
+            page.set_viewport_size({"width": 390, "height": 844})
+            keep_screenshot(page, tmp_path, "explore-http-phone", whole=False)
+            page.get_by_role("button", name="Stop", exact=True).click()
+            expect(lab.state).to_contain_text("stopped: nothing runs", timeout=KERNEL_MS)
         assert lab.problems == []
     finally:
         page.close()

@@ -117,6 +117,29 @@ def test_a_search_for_another_figure_recommends_what_the_grid_does(selecting: Se
     assert max(found.outcomes["share"]) <= 0.36
 
 
+def test_with_many_rounds_of_few_cells_what_lies_beside_any_contender_is_measured() -> None:
+    """The best is beside a cell that is as good as the chosen one, and beside neither that nor the best measured."""
+    rates = {
+        (4, 4): 3000.0,
+        (2, 4): 2990.0,
+        (4, 8): 2900.0,
+        (2, 8): 2890.0,
+        (2, 2): 3400.0,
+        (4, 2): 2500.0,
+        (1, 4): 2600.0,
+    }
+    spots: dict[Spot, float] = {
+        ("flask", "onnxruntime", servers, clients): rates.get((servers, clients), 2000.0)
+        for servers in (1, 2, 4)
+        for clients in (1, 2, 4, 8)
+    }
+    truth = Truth(spots, dict.fromkeys(spots, 3000.0), dict.fromkeys(spots, 500.0))
+    made = [replay(rows_of(truth, Noise(0.05, 20), seed), 10) for seed in range(10)]
+    found = [one.cell and (one.cell.server_threads, one.cell.client_threads) for one in made]
+    assert found.count((2, 2)) >= 9
+    assert max(one.share for one in made) <= 0.36
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_shown_while_a_cell_that_failed_could_be_the_best(seed: int) -> None:
     """Eight clients are far ahead of four, and nothing measured says that they cannot be."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from imdb_serving.errors import ConfigError
-from imdb_serving.lab.testbed import Settings
+from imdb_serving.lab.settings import Settings
 from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, from_notebook
 from imdb_serving.report import notebooks
 from imdb_serving.report.notebooks import params_of
