@@ -64,7 +64,7 @@ def test_what_is_advised_is_near_the_best_of_the_whole_grid(
 ) -> None:
     monkeypatch.chdir(ROOT)
     file, outputs = tmp_path / "own.yaml", tmp_path / "out"
-    words = [*options_of(PARTS[name], bundle), "--minutes", "3", "--file", str(file), "--outputs", str(outputs)]
+    words = [*options_of(PARTS[name], bundle), "--minutes", "1", "--file", str(file), "--outputs", str(outputs)]
     done = CliRunner().invoke(main, ["advise", *words], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     advised = msgspec.json.decode((outputs / "own" / FILE).read_bytes(), type=Answer)

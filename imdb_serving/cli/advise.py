@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.cli.group import as_engine
+from imdb_serving.cli.group import Seconds, as_engine
 from imdb_serving.cli.probe import request_options
 from imdb_serving.cli.reading import select_option, zone_option
 from imdb_serving.cli.sweep import SweepOptions, run_sweep
-from imdb_serving.config import project_root
+from imdb_serving.config import DEFAULT_TIMEOUT, project_root
 from imdb_serving.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def _server(
-    command: str, url: str, environment: tuple[str, ...], directory: Path | None, **others: str
+    command: str, url: str, environment: tuple[str, ...], directory: Path | None, **others: str | float
 ) -> dict[str, Any]:
     """Return the parameters of a server by their whole names."""
     if not command and not url:
@@ -95,6 +95,12 @@ def run_advise(asked: dict[str, Any], file: Path | None, minutes: float, options
 @click.option("--url", default="", help="Instead of a command, where a server is that runs.")
 @request_options
 @click.option("--ready", default="", help="A path that is answered when the server is ready.")
+@click.option(
+    "--ready-seconds", type=Seconds(min=0, min_open=True), default=60.0, help="How long it may take to start."
+)
+@click.option(
+    "--timeout", type=Seconds(min=0, min_open=True), default=DEFAULT_TIMEOUT, help="Of a request, in seconds."
+)
 @click.option("--environment", multiple=True, metavar="NAME=VALUE", help="Of the server, a template; may be repeated.")
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Of the server. Default: this one.")
 @click.option("--name", default="", help="What the server is called in tables. Default: its program's name.")
@@ -108,9 +114,18 @@ def run_advise(asked: dict[str, Any], file: Path | None, minutes: float, options
 @zone_option
 @select_option
 def advise(
-    *, asked: dict[str, Any], engine: str, minutes: float, file: Path | None, replace: bool, zone: float, select: str,
-    outputs: Path | None, **server: Any,
-) -> None:  # fmt: skip
+    *,
+    asked: dict[str, Any],
+    engine: str,
+    timeout: float,
+    minutes: float,
+    file: Path | None,
+    replace: bool,
+    zone: float,
+    select: str,
+    outputs: Path | None,
+    **server: Any,
+) -> None:
     """Find how many workers, math threads and clients a server of someone else should have on this machine.
 
     It looks at the server with one worker, writes the parameter file of a search over what the machine has, and runs
@@ -125,8 +140,7 @@ def advise(
     """
     if "data" in asked:
         asked["data"] = _as_files_say(Path(asked["data"]))
-    asked = {name: one for name, one in (asked | _server(**server)).items() if one} | (
-        {"engine": engine} if engine else {}
-    )
+    asked |= _server(**server) | {"engine": engine, "timeout": timeout}
+    asked = {name: one for name, one in asked.items() if one}
     options = SweepOptions(outputs=outputs, fresh=replace, zone=zone, select=select)
     sys.exit(run_advise(asked, file, minutes, options))
