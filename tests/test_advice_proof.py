@@ -33,7 +33,8 @@ PARTS = {
     if axes.mode == FOREIGN
 }
 SERVERS = [
-    "Flask on gunicorn sync", "Flask on gunicorn gthread", "Flask on granian", "FastAPI on uvicorn", "mosec", "gRPC"
+    "Flask on gunicorn sync", "Flask on gunicorn gthread", "Flask on granian", "Flask on waitress",
+    "FastAPI on uvicorn", "mosec",
 ]  # fmt: skip
 BODY = '{"words": [{% for _ in words[:60] %}{{ loop.index }}{{ "," if not loop.last }}{% endfor %}]}'
 """Of reviews' lengths up to 60, for a model of few words."""

@@ -22,6 +22,11 @@ AROUND = ("prepro", "client_infer", "postpro", "total")
 
 NS, US = 1e9, 1e3
 
+LEAST_IN_WINDOW = 200
+"""Requests. With so many, and ten of each client, a window counts in which all were at work, however short beside the
+rest: some servers answer one connection several times as fast as others.
+"""
+
 
 def stage_names(records: Sequence[ClientRecord]) -> tuple[str, ...]:
     """Return the parts of `client_infer` as servers and clients named them, in order."""
@@ -125,6 +130,8 @@ def over_blocks(blocks: Sequence[dict[str, float]]) -> dict[str, float]:
 def closed_loop(records: Sequence[ClientRecord]) -> dict[str, float]:
     """Return the rate (requests a second) while all clients were at work, that window, and how many were under way.
 
+    Where that window is less than half of the time, and of few requests, it is all of the time.
+
     `in_flight` is X·R of Little's law, without its rounding at the window's edges: the time that requests spent within
     the window, divided by the window. With every client always at a request it is the number of clients.
     """
@@ -133,11 +140,13 @@ def closed_loop(records: Sequence[ClientRecord]) -> dict[str, float]:
         return {}
     begin = max(record.window_ns[0] for record in answered)
     end = min(record.window_ns[1] for record in answered)
-    if end - begin < (wall := wall_seconds(records) * NS) / 2:  # too short to be of any meaning: all there is
-        begin, end = min(record.window_ns[0] for record in answered), max(record.window_ns[1] for record in answered)
     starts = np.concatenate([record.starts_ns for record in answered])
     ends = starts + column(answered, "total")
-    completed = int(((ends > begin) & (ends <= end)).sum())
+    wall, completed = wall_seconds(records) * NS, int(((ends > begin) & (ends <= end)).sum())
+    least = max(LEAST_IN_WINDOW, 10 * len(answered))
+    if end - begin < wall / 2 and completed < least:  # too little to be of any meaning: all there is
+        begin, end = min(record.window_ns[0] for record in answered), max(record.window_ns[1] for record in answered)
+        completed = int(((ends > begin) & (ends <= end)).sum())
     spent = float(np.clip(np.minimum(ends, end) - np.maximum(starts, begin), 0, None).sum())
     window = max(end - begin, 1)
     return {

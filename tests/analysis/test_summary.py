@@ -114,6 +114,24 @@ def test_clients_that_are_hardly_ever_at_work_together_show() -> None:
     assert figures["in_flight"] == pytest.approx(12 * 10 / 105)
 
 
+def test_a_client_that_is_served_much_faster_than_others_ends_the_window() -> None:
+    """Of four workers' eight connections one is alone on its worker: it is done at a quarter of the time."""
+    each_us, count = [1_000, *[4_000] * 7], 300
+    records = []
+    for microseconds in each_us:
+        starts = np.arange(count) * microseconds * 1_000
+        durations = np.tile([0, microseconds * 1_000, microseconds * 1_000], (count, 1))
+        window = (0, int(starts[-1]) + microseconds * 1_000)
+        records.append(
+            ClientRecord(("prepro", "client_infer", "total"), list(range(count)), starts, durations, window_ns=window)
+        )
+    figures = closed_loop(records)
+    assert figures["window_s"] == pytest.approx(0.3)
+    assert figures["wall_s"] == pytest.approx(1.2)
+    assert figures["request_rate"] == pytest.approx(1000 + 7 * 250)
+    assert figures["in_flight"] == pytest.approx(8)
+
+
 def test_what_the_stages_leave_out_is_told() -> None:
     gaps = stage_gaps(BOTH)
     assert gaps["unexplained_us"] == pytest.approx(14_000)  # 10 - 4, 20 - 6, 30 - 8 ms
