@@ -110,8 +110,8 @@ class Search:
         doubtful = grid[~grid["key"].isin(chooser.sound)].drop_duplicates("key")
         most = most_of_each(doubtful, sound, chooser.noise, self.cores)
         choice = chooser.choose(sound, most) if len(sound) else None
-        order = self._order(chooser, choice, look, set(grid["key"]))
         measured = set(grid["key"])
+        order = self._order(chooser, choice, look, measured)
         near = self._unmeasured_beside(self._middle(chooser, choice), measured)
         shown = choice is not None and look >= FIRST_LOOK and _settled(chooser, choice)
         known = _known(chooser.noise, choice) if choice else None
@@ -123,9 +123,8 @@ class Search:
         count = max(left // (self.looks - look), min(LEAST_CELLS, left))
         again = _again(grid, [doubtful["key"].iloc[at] for at in choice.deciding] if choice else [])
         wide = self._unmeasured_beside([chooser.noise.keys[at] for at in choice.contenders] if choice else [], measured)
-        if left < AMPLE * len(wide):
-            wide = []
-        return Step(list(dict.fromkeys([*order[:2], *again, *near, *wide, *order[2:]]))[:count], shown, known)
+        also = wide if left >= AMPLE * len(wide) else []
+        return Step(list(dict.fromkeys([*order[:2], *again, *near, *also, *order[2:]]))[:count], shown, known)
 
     def _unmeasured(self, table: pd.DataFrame) -> list[str]:
         """Return the cells that were not measured, those first whose servers gave most."""

@@ -59,8 +59,13 @@ def _machine() -> Machine:
     return Machine(max(1, int(usable_cores())), MEMORY_SHARE * free / 2**20)
 
 
-def run_advise(asked: dict[str, Any], file: Path | None, minutes: float, options: SweepOptions) -> int:
-    """Look at the server, write the parameter file, search, and print the verdict; returns the exit code of a sweep."""
+def run_advise(
+    asked: dict[str, Any], file: Path | None, minutes: float, options: SweepOptions, *, replace: bool
+) -> int:
+    """Look at the server, write the parameter file, search, and print the verdict; returns the exit code of a sweep.
+
+    Nothing that was measured before counts. A file that is there is kept, unless it is to be replaced.
+    """
     from imdb_serving.experiment import advice
     from imdb_serving.measurement.parameters import GridParams, load_sweep
     from imdb_serving.report.notebooks import notebook_path
@@ -69,7 +74,7 @@ def run_advise(asked: dict[str, Any], file: Path | None, minutes: float, options
     notebook_path("grid.ipynb")  # outside the project there is nothing to run
     params = GridParams(**asked | {"mode": "http", "server_threads": 1})
     path = file or Path(f"{re.sub(r'[^0-9A-Za-z]+', '-', params.server_label).strip('-')}.yaml")
-    if path.exists() and not options.fresh:
+    if path.exists() and not replace:
         raise ConfigError(
             f"{path} is there already: measure it with `imdb-serving sweep {shlex.quote(str(path))}`, have it written "
             "anew with --replace, or name another file with --file"
@@ -142,5 +147,5 @@ def advise(
         asked["data"] = _as_files_say(Path(asked["data"]))
     asked |= _server(**server) | {"engine": engine, "timeout": timeout}
     asked = {name: one for name, one in asked.items() if one}
-    options = SweepOptions(outputs=outputs, fresh=replace, zone=zone, select=select)
-    sys.exit(run_advise(asked, file, minutes, options))
+    options = SweepOptions(outputs=outputs, fresh=True, zone=zone, select=select)
+    sys.exit(run_advise(asked, file, minutes, options, replace=replace))

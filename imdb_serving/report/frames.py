@@ -15,7 +15,7 @@ from imdb_serving.analysis.noise import Noise, noise_of
 from imdb_serving.cell import CLOSED, GRID, LOCAL_MODES, Cell, Row, common, listed, plural, varying
 from imdb_serving.engines.registry import ENGINES
 from imdb_serving.errors import DataError
-from imdb_serving.experiment.plan import read_plan
+from imdb_serving.experiment.plan import NOT_SERVED, read_plan
 from imdb_serving.measurement.environment import Card, cores_of, most_cores, read_card
 from imdb_serving.measurement.ledger import Ledger, newest
 from imdb_serving.measurement.parameters.checks import GRID_MODES
@@ -242,7 +242,7 @@ def machine_note(rows: pd.DataFrame, folder: Path) -> str:
 
 def clients_took(rows: pd.DataFrame) -> str:
     """Return in words which share of the CPU time that cells took was the clients'; empty where it is not known."""
-    served = rows[~rows["mode"].isin(LOCAL_MODES) & rows["server_cpu_us"].gt(0)]
+    served = rows[~rows["mode"].isin(NOT_SERVED) & rows["server_cpu_us"].gt(0)]
     shares = (served["client_cpu_us"] / (served["client_cpu_us"] + served["server_cpu_us"])).groupby(served["key"])
     found = shares.median().dropna()
     if found.empty:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from imdb_serving.analysis.aa_pair import NOISIER, Pair
 from imdb_serving.analysis.noise import Noise
-from imdb_serving.cell import FAILED, INVALID, LOCAL_MODES, listed, plural
+from imdb_serving.cell import FAILED, INVALID, listed, plural
+from imdb_serving.experiment.plan import NOT_SERVED
 from imdb_serving.report import frames
 
 NAMED = 3
@@ -72,7 +73,8 @@ def _set_aside(cells: pd.DataFrame, noise: Noise) -> list[str]:
 
 
 def _name(cell: Any) -> str:
-    return f"{cell.line}, {cell.panel or cell.engine}, {cell.server_threads} x {cell.client_threads}"
+    counts = f"{cell.server_threads} x {cell.client_threads}"
+    return ", ".join(filter(None, [cell.line, cell.panel or cell.engine, counts]))
 
 
 def _noise(noise: Noise) -> list[str]:
@@ -102,7 +104,7 @@ def _drift(noise: Noise) -> list[str]:
 
 def _clients(cells: pd.DataFrame) -> list[str]:
     """Warn when the clients took most of the CPU: then the load generator was measured as much as the server."""
-    served = cells[~cells["mode"].isin(LOCAL_MODES)]
+    served = cells[~cells["mode"].isin(NOT_SERVED)]
     share = served["client_cpu_us"] / (served["client_cpu_us"] + served["server_cpu_us"])
     if share.empty or not share.max() > CLIENTS_CPU:
         return []

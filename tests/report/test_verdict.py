@@ -361,6 +361,16 @@ def test_clients_that_took_most_of_the_cpu_are_named(folder: Path) -> None:
     )
 
 
+def test_an_echo_is_a_limit_of_which_clients_may_take_most(folder: Path) -> None:
+    rows = sweep(folder)
+    cell = msgspec.structs.replace(rows[0].cell, mode="echo-socket", engine="", net="", worker_kind="")
+    figures = msgspec.structs.replace(rows[0].figures, client_cpu_us=9000.0)
+    rounds = [msgspec.structs.replace(one, key="echo", cell=cell, figures=figures) for one in rows[:3]]
+    made = verdict(table([*rows, *rounds]), folder)
+    assert not any("clients used" in line for line in made.warnings)
+    assert not any(", ," in line for line in made.warnings)
+
+
 def test_too_few_requests_certify_no_p99(folder: Path) -> None:
     rows = sweep(folder)
     short = ClientRecord(("client_infer",), [0], np.arange(1), np.full((1, 1), 2_000_000))
