@@ -168,7 +168,8 @@ def code_of(text: str) -> Iterator[str]:
 
 
 def commands_in(text: str) -> list[tuple[str, list[str]]]:
-    """Every `imdb-serving COMMAND` with the options that follow it."""
+    """Every `imdb-serving COMMAND` with the options that follow it; what is quoted are options of others."""
+    text = re.sub(r"(?<!\w)'[^'\n]*'", "''", text)
     found = re.findall(r"(?<![\w/-])imdb-serving +([a-z][a-z-]*)([^|>&;#\n]*)", text)
     return [(name, re.findall(r"(?<!\S)(--[a-z][a-z0-9-]*)", rest)) for name, rest in found]
 

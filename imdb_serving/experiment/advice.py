@@ -208,7 +208,9 @@ def text_of(values: Mapping[str, Any], head: str) -> str:
     lines = [f"# {line}" for line in head.splitlines()]
     for name, value in values.items():
         style = None if isinstance(value, list) else False  # a list's entries are in its line
-        dumped = yaml.safe_dump({name: value}, default_flow_style=style, sort_keys=False, width=10_000)
+        dumped = yaml.safe_dump(
+            {name: value}, default_flow_style=style, sort_keys=False, width=10_000, allow_unicode=True
+        )
         lines.append(dumped.rstrip("\n"))
     return "\n".join(lines) + "\n"
 
