@@ -108,7 +108,8 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
                 _say(f"`imdb-serving report {shlex.quote(str(folder))}` draws the cells recorded so far")
                 return INTERRUPTED
             why = "the time is up" if isinstance(error, _TimeIsUp) else "interrupted"
-            _say(f"{why}; `imdb-serving sweep {shlex.quote(str(path))}` goes on where this stopped")
+            place = f" --outputs {shlex.quote(str(options.outputs))}" if options.outputs else ""
+            _say(f"{why}; `imdb-serving sweep {shlex.quote(str(path))}{place}` goes on where this stopped")
             if not made.run_rows():
                 _say("no cell was measured yet, so there is no verdict")
                 return INTERRUPTED

@@ -193,7 +193,14 @@ def test_however_it_ends_there_is_a_verdict(
     measuring(between)
     found = run(tmp_path, "--minutes", 2)
     assert found.code == code, found.err
-    assert f"{said}`imdb-serving sweep {tmp_path / 'own.yaml'}` goes on where this stopped" in found.err
+    again = f"imdb-serving sweep {tmp_path / 'own.yaml'} --outputs {tmp_path / 'out'}"
+    assert f"{said}`{again}` goes on where this stopped" in found.err
+    measuring(lambda _params: None)
+    done = CliRunner().invoke(main, again.split()[1:], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "the answer is shown" in done.stderr
+    run_names = {row.run for row in Ledger(tmp_path / "out" / "own").rows()}
+    assert len(run_names) == 1, "it goes on with what was measured"
     assert found.out.startswith("Run http, someones_server, ")
     assert "Sure: a search of 2 rounds measured" in found.out
 
