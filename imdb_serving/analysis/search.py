@@ -122,9 +122,11 @@ class Search:
             return Step([*order[:1], *others] if others else [], shown, known)
         count = max(left // (self.looks - look), min(LEAST_CELLS, left))
         again = _again(grid, [doubtful["key"].iloc[at] for at in choice.deciding] if choice else [])
-        wide = self._unmeasured_beside([chooser.noise.keys[at] for at in choice.contenders] if choice else [], measured)
-        also = wide if left >= AMPLE * len(wide) else []
-        return Step(list(dict.fromkeys([*order[:2], *again, *near, *also, *order[2:]]))[:count], shown, known)
+        contenders = [chooser.noise.keys[place] for place in choice.contenders] if choice else []
+        wider = self._unmeasured_beside(contenders, measured)
+        if left >= AMPLE * len(wider):
+            near = [*near, *wider]
+        return Step(list(dict.fromkeys([*order[:2], *again, *near, *order[2:]]))[:count], shown, known)
 
     def _unmeasured(self, table: pd.DataFrame) -> list[str]:
         """Return the cells that were not measured, those first whose servers gave most."""

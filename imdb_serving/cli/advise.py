@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,9 +18,6 @@ from imdb_serving.cli.reading import select_option, zone_option
 from imdb_serving.cli.sweep import SweepOptions, run_sweep
 from imdb_serving.config import DEFAULT_TIMEOUT, project_root
 from imdb_serving.errors import ConfigError
-
-if TYPE_CHECKING:
-    from imdb_serving.experiment.advice import Machine
 
 
 def _server(
@@ -38,25 +35,14 @@ def _server(
     values: dict[str, Any] = {"server_command": command, "server_url": url}
     values["server_environment"] = {name: value for name, _, value in pairs}
     if command:
-        values["server_directory"] = _as_files_say((directory or Path()).resolve())
+        values["server_directory"] = _from_project((directory or Path()).resolve())
     return values | {f"server_{name}": value for name, value in others.items()}
 
 
-def _as_files_say(path: Path) -> str:
+def _from_project(path: Path) -> str:
     """Return a path as parameter files have it: from the project's folder, or whole."""
     root = project_root().resolve()
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-def _machine() -> Machine:
-    """Return what workers have on this machine."""
-    import psutil
-
-    from imdb_serving.experiment.advice import MEMORY_SHARE, Machine
-    from imdb_serving.measurement.machine import allowed_memory, usable_cores
-
-    free = min(psutil.virtual_memory().available, allowed_memory())
-    return Machine(max(1, int(usable_cores())), MEMORY_SHARE * free / 2**20)
 
 
 def run_advise(
@@ -79,7 +65,7 @@ def run_advise(
             f"{path} is there already: measure it with `imdb-serving sweep {shlex.quote(str(path))}`, have it written "
             "anew with --replace, or name another file with --file"
         )
-    used, machine = advice.counts_used(params), _machine()
+    used, machine = advice.counts_used(params), advice.this_machine()
     click.echo("looking at the server with one worker", err=True)
     look = advice.first_look(params)
     click.echo(str(look), err=True)
@@ -144,7 +130,7 @@ def advise(
       imdb-serving advise --url http://127.0.0.1:8000 --path /predict --body '{"text": {{ text | tojson }}}'
     """
     if "data" in asked:
-        asked["data"] = _as_files_say(Path(asked["data"]))
+        asked["data"] = _from_project(Path(asked["data"]))
     asked |= _server(**server) | {"engine": engine, "timeout": timeout}
     asked = {name: one for name, one in asked.items() if one}
     options = SweepOptions(outputs=outputs, fresh=True, zone=zone, select=select)

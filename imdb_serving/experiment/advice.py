@@ -23,6 +23,7 @@ from imdb_serving.foreign.process import pids_of_port
 from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.cpu_meter import memory_mib, process_tree
 from imdb_serving.measurement.foreign import check_first, reach
+from imdb_serving.measurement.machine import free_memory, usable_cores
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.foreign import ALONE, COUNTS, SECTIONS, ForeignFields, names_of_command
 
@@ -85,6 +86,11 @@ class Machine(NamedTuple):
 
     cores: int
     memory_mib: float
+
+
+def this_machine() -> Machine:
+    """Return what workers have on this machine."""
+    return Machine(max(1, int(usable_cores())), MEMORY_SHARE * free_memory() / 2**20)
 
 
 def first_look(params: GridParams) -> FirstLook:

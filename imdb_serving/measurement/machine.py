@@ -57,6 +57,11 @@ def allowed_memory() -> int:
     return min(total, memory_limit() or total)
 
 
+def free_memory() -> int:
+    """Return the bytes of memory that are free on this machine, at most what this process may use."""
+    return min(psutil.virtual_memory().available, allowed_memory())
+
+
 def load() -> float:
     """Return the processes that wanted a core in the last minute."""
     return os.getloadavg()[0]

@@ -17,6 +17,7 @@ from server_that_runs import SOMEONES, running
 
 from imdb_serving.cell import Figures
 from imdb_serving.cli import main, sweep
+from imdb_serving.experiment import advice
 from imdb_serving.experiment.advice import FirstLook, Machine, SearchGrid, counts_to, grid_within, parameters, text_of
 from imdb_serving.measurement.deployment import THIS_MACHINE
 from imdb_serving.measurement.ledger import Ledger
@@ -139,7 +140,7 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> Callable[[Execute], None]:
     Throughput has one peak, at 4 server threads and 8 clients.
     """
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys.modules["imdb_serving.cli.advise"], "_machine", lambda: Machine(4, 1e6))
+    monkeypatch.setattr(advice, "this_machine", lambda: Machine(4, 1e6))
 
     def measure(between: Execute) -> None:
         def execute(params: GridParams, _out: Path, _kernels: object) -> None:
@@ -217,11 +218,13 @@ def test_without_a_cell_there_is_no_verdict(tmp_path: Path, measuring: Callable[
 
 def test_a_server_that_runs_has_its_clients_searched(tmp_path: Path, measuring: Callable[[Execute], None]) -> None:
     measuring(lambda _params: None)
+    (tmp_path / "reviews.csv").write_text("text,label\nA fine film,1\nDull,0\n", encoding="utf-8")
     with running() as url:
-        found = run(tmp_path, "--url", url, "--minutes", 2, command="")
+        found = run(tmp_path, "--url", url, "--minutes", 2, "--data", tmp_path / "reviews.csv", command="")
     assert found.code == 0, found.err
     assert "so no number of workers is searched" in found.err
     read = load_sweep(tmp_path / "own.yaml")
+    assert read.data_file == tmp_path / "reviews.csv"
     assert (read.server_url, read.server_threads, read.client_threads) == (url, [1], [1, 2, 4, 8, 16])
 
 

@@ -99,6 +99,13 @@ class LabPage:
         self.problems: list[str] = []
         page.on("pageerror", lambda error: self.problems.append(str(error)))
 
+    def run(self, address: str) -> None:
+        """Open a notebook and run all its cells."""
+        self.page.goto(address)
+        expect(self.page.locator(".jp-Notebook")).to_be_visible(timeout=KERNEL_MS)
+        expect(self.page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
+        self.menu("Run", "Run All Cells")
+
     def menu(self, menu: str, entry: str) -> None:
         self.page.get_by_role("menuitem", name=menu, exact=True).click()
         self.page.get_by_role("menuitem", name=entry).first.click()
@@ -133,10 +140,7 @@ def test_exploring_by_hand(jupyter: Jupyter, browser: Browser, tmp_path: Path) -
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     try:
         lab = LabPage(page)
-        page.goto(jupyter.page("explore.ipynb"))
-        expect(page.locator(".jp-Notebook")).to_be_visible(timeout=KERNEL_MS)
-        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
-        lab.menu("Run", "Run All Cells")
+        lab.run(jupyter.page("explore.ipynb"))
 
         # A server answers and the figure moves.
         expect(lab.numbers.first).to_be_visible(timeout=KERNEL_MS)
@@ -201,9 +205,7 @@ def test_a_server_of_someone_else_is_typed_in(jupyter: Jupyter, browser: Browser
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     try:
         lab = LabPage(page)
-        page.goto(jupyter.page("explore.ipynb"))
-        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
-        lab.menu("Run", "Run All Cells")
+        lab.run(jupyter.page("explore.ipynb"))
         expect(lab.state).to_contain_text("the server answers at tcp://", timeout=KERNEL_MS)
         expect(lab.control("URL")).to_be_hidden()
         lab.control("mode").select_option("http")
@@ -242,9 +244,7 @@ def test_the_reports_charts_answer_in_jupyterlab(
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     try:
         lab = LabPage(page)
-        page.goto(jupyter.page("report.ipynb"))
-        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
-        lab.menu("Run", "Run All Cells")
+        lab.run(jupyter.page("report.ipynb"))
         flask = page.locator('.chart svg [data-mode="flask"]')
         expect(flask.first).to_be_visible(timeout=KERNEL_MS)
         expect(page.locator(".verdict")).to_be_visible()
@@ -274,9 +274,7 @@ def serving(mark: str) -> list[str]:
 def test_closing_the_page_stops_the_server(jupyter: Jupyter, browser: Browser) -> None:
     page = browser.new_page()
     lab = LabPage(page)
-    page.goto(jupyter.page("explore.ipynb"))
-    expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
-    lab.menu("Run", "Run All Cells")
+    lab.run(jupyter.page("explore.ipynb"))
     expect(lab.state).to_contain_text("the server answers", timeout=KERNEL_MS)
     expect(lab.numbers.first).to_be_visible(timeout=KERNEL_MS)
     assert serving(jupyter.mark)
@@ -300,9 +298,7 @@ def test_neither_a_rest_nor_a_busy_kernel_is_taken_for_a_closed_page(jupyter: Ju
     page = browser.new_page()
     try:
         lab = LabPage(page)
-        page.goto(jupyter.page("explore.ipynb"))
-        expect(page.get_by_role("button", name="| Idle")).to_be_visible(timeout=KERNEL_MS)
-        lab.menu("Run", "Run All Cells")
+        lab.run(jupyter.page("explore.ipynb"))
         expect(lab.state).to_contain_text("the server answers", timeout=KERNEL_MS)
         expect(page.get_by_text("no longer busy.")).to_be_visible(timeout=KERNEL_MS)
         expect(lab.state).to_contain_text("the server answers")
