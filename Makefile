@@ -33,6 +33,7 @@ quoted = $(subst ','\'',$(1))
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
+# The lock has all dependencies, and of one package not those that it asks for (pyproject.toml): none are looked up.
 # The stamp is newer than the lock and the project file, or the environment is made again.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "error: no Python from 3.10 to 3.13 here; install one, or name it: make PYTHON=/path/to/python ..."; exit 1; }
@@ -41,8 +42,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
 	@$(PIP) --quiet --require-hashes -r $(VENV)/uv.lock
-	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
-		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --require-hashes -r requirements.lock; }
+	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
+		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --no-deps --require-hashes -r requirements.lock; }
 	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -141,7 +142,7 @@ lint: setup ## check style, types and the direction of imports
 	@$(BIN)/lint-imports
 
 lock: setup ## resolve the dependencies anew and write requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra test --extra servers --universal --python-version 3.10 --generate-hashes \
+	@$(BIN)/uv pip compile pyproject.toml --extra test --extra servers --extra models --universal --python-version 3.10 --generate-hashes \
 		--no-annotate --no-strip-extras --custom-compile-command "make lock" --quiet -o requirements.lock
 
 clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)

@@ -128,7 +128,7 @@ class ServerInfo:
     `ops` are the names of its stages, in order; `workers_ready` of its `server_threads` workers are there now,
     `given_up` names those that will not come back, with the reason, and `metrics` is where Prometheus finds them.
     `warnings` say what is wrong at the moment. A request has at most `max_feeds` feeds. The workers are in
-    `server_processes` processes.
+    `server_processes` processes. `labels` are the names of the model's classes, in the order of their probabilities.
     """
 
     protocol: str
@@ -148,6 +148,7 @@ class ServerInfo:
     warnings: tuple[str, ...] = ()
     max_feeds: int = MAX_FEEDS
     server_processes: int = 1
+    labels: tuple[str, ...] = ()
 
 
 Handler = Callable[[Request, Timeline], Reply]

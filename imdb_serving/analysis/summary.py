@@ -210,5 +210,5 @@ NOT_SERVING = ("encode", *WAYS, NETWORK, REMOTE, "queue", "parse", "decode")
 
 def answers_digest(results: Sequence[Result]) -> str:
     """Return the MD5 of all probabilities, in the order of the samples: cells that agree gave the same answers."""
-    text = "".join(f"{result.probability:.6f}\n" for result in results)
+    text = "".join(" ".join(f"{share:.6f}" for share in result.shares) + "\n" for result in results)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

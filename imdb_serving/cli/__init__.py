@@ -13,6 +13,7 @@ from imdb_serving.cli import (
     capacity,
     clients,
     group,
+    importing,
     overhead,
     preparing,
     probe,
@@ -60,7 +61,10 @@ def completion(shell: str) -> None:
 
 
 main.add_command(completion)
-for module in (advise, preparing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity):
+MODULES = (
+    advise, preparing, importing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity,
+)  # fmt: skip
+for module in MODULES:
     for command in vars(module).values():
         if isinstance(command, click.Command):
             main.add_command(command)

@@ -115,7 +115,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 INTENTS: dict[str, tuple[str, ...]] = {
-    "Get ready": ("train", "data", "tune", "doctor", "completion"),
+    "Get ready": ("train", "import", "data", "tune", "doctor", "completion"),
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
     "Send requests": ("client", "client-multi", "client-batch", "flask-client"),
     "Measure": ("advise", "probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),

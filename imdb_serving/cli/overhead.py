@@ -11,7 +11,6 @@ import click
 
 from imdb_serving.cli import group
 from imdb_serving.config import check_output, project_root
-from imdb_serving.engines.registry import engines_for
 from imdb_serving.errors import ServingError
 
 if TYPE_CHECKING:
@@ -229,8 +228,7 @@ def _serving(row: Row) -> float:
     "--engine",
     "engines",
     multiple=True,
-    default=(*engines_for("cnn"), "none"),
-    help="May be given several times.",
+    help="May be given several times. Default: those that run the model, and none.",
 )
 @click.option(
     "--server-threads",

@@ -11,7 +11,7 @@ import click
 from imdb_serving.cli import group
 from imdb_serving.cli.group import complete_engines
 from imdb_serving.config import project_root
-from imdb_serving.engines.registry import EngineSpec, engines_for
+from imdb_serving.engines.registry import EngineSpec, engines_of
 from imdb_serving.errors import BundleError, ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int
     """Draw and write the lines, and say on standard error what was written."""
     from imdb_serving.measurement.inputs import draw_lines
     from imdb_serving.text import reviews
+    from imdb_serving.text.tokenizers import WordTokenizer
 
     loaded = reviews.load(source)
     if samples > len(loaded.held_out):
         print(f"{samples} samples of {len(loaded.held_out)} held-out reviews: some are repeated", file=sys.stderr)
     vocabulary = _vocabulary(vocab, loaded) if kind == "ids" and loaded.held_out[0].words is None else None
-    lines = draw_lines(loaded, kind, samples, seed, vocabulary)
+    lines = draw_lines(loaded, kind, samples, seed, WordTokenizer(vocabulary) if vocabulary else None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes("".join(f"{line}\n" for line in lines).encode())
@@ -101,10 +102,11 @@ def tune_model(model: Path, engines: tuple[str, ...], math_threads: int) -> None
     from imdb_serving.model.bundle import open_bundle
 
     bundle = open_bundle(model)
-    specs = [EngineSpec(name, math_threads) for name in engines or engines_for(bundle.card.net)]
+    specs = [EngineSpec(name, math_threads) for name in engines or engines_of(bundle.card)]
     if standing_in := [spec.name for spec in specs if not spec.facts.needs_model]:
         raise ConfigError(f"{standing_in[0]} runs no model: there is nothing to tune")
-    print(f"{tuning.processor()}; {bundle.card.net}, {math_threads} math threads, one core")
+    what = bundle.card.imported.source if bundle.card.imported else bundle.card.net
+    print(f"{tuning.processor()}; {what}, {math_threads} math threads, one core")
     print(HEAD)
     for spec in specs:
         print(f"{spec.name} ...", end="\r", file=sys.stderr, flush=True)

@@ -23,7 +23,7 @@ from imdb_serving.config import (
     MAX_SAMPLES,
     WorkerKind,
 )
-from imdb_serving.engines.registry import EngineSpec, check_model, engines_in_words
+from imdb_serving.engines.registry import EngineSpec, check_model, engines_in_words, engines_of_imported
 from imdb_serving.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -142,8 +142,9 @@ class ServeOptions(NamedTuple):
     def describe(self, bundle: Bundle | None, protocol: str, limit: int) -> ServerInfo:
         """Return what the server says of itself."""
         from imdb_serving.messages import ServerInfo
-        from imdb_serving.pipeline import FEED_NAMES, FETCH_NAMES
+        from imdb_serving.reader import ANYTHING, FETCH_NAMES, Reading
 
+        reading = Reading.of(bundle) if bundle else ANYTHING
         return ServerInfo(
             protocol=protocol,
             version=imdb_serving.__version__,
@@ -152,10 +153,11 @@ class ServeOptions(NamedTuple):
             server_threads=self.server_threads,
             worker_kind=self.kind,
             server_processes=self.server_processes,
-            feed=FEED_NAMES,
+            feed=reading.feed_names,
             fetch=FETCH_NAMES,
             max_message_bytes=limit,
             pid=os.getpid(),
+            labels=bundle.card.labels if bundle else (),
         )
 
     def arguments(self) -> list[str]:
@@ -266,7 +268,8 @@ def server_options(port: int) -> Callable[[Command], Command]:
                           "the machine and the engine."),
         click.option("--worker-kind", type=click.Choice(["thread", "process"]),
                      help="Default: what suits the engine."),
-        click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),
+        click.option("--engine", default="", shell_complete=complete_engines,
+                     help=f"{engines_in_words()}. Default: paddle; of an imported MODEL the first that runs it."),
         click.option("--math-threads", type=click.IntRange(min=1, max=1024), default=1,
                      help="Threads inside one predictor."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
@@ -316,7 +319,8 @@ def given_options(
     distribution: Any,
     **others: Any,
 ) -> ServeOptions:
-    """Gather a server's options."""
+    """Gather a server's options; without an engine it is the first that runs an imported model, else Paddle."""
     from imdb_serving.engines.registry import EngineSpec
 
+    engine = engine or next(iter(engines_of_imported(model) if model else []), "paddle")
     return ServeOptions(model, EngineSpec(engine, math_threads, service_time_ms, distribution), **others)

@@ -190,7 +190,7 @@ def run_mlperf(
     params = probe_params("mlperf", count, model, arrivals=OURS[scenario], rates=rates, **options)
     run = GridRun(params, lambda _words: None)
     with run.server() as server, run.clients(server) as own:
-        workload = ReviewWorkload(run.context.lines, "ids", None, ("prediction",))
+        workload = ReviewWorkload.plain(run.context.lines, fetch=("prediction",))
         print(f"LoadGen, {scenario}, for {seconds:g} s", file=sys.stderr)
         theirs = loadgen.run_loadgen(
             scenario, server.target.connect, workload, count, rate=rate or 0.0, seconds=seconds, seed=params.seed

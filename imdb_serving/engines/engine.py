@@ -1,4 +1,4 @@
-"""The interface of an engine as an op sees it. Knows no framework and no model file.
+"""The interface of an engine as an op sees it. Knows no framework.
 
 A call computes one review, so no answer depends on what else is in a batch: there is no padding, no mask, and no matrix
 whose shape the neighbours decide. Batches would save little, and padding wastes more (docs/engines.md).
@@ -10,17 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from imdb_serving.errors import BadRequest
+from imdb_serving.model.signature import Ids, Probabilities, Sample
 
 UINT64 = np.dtype(np.uint64)
-
-Words = NDArray[np.int64]
-"""One review: its word ids, at least one."""
-
-Probabilities = NDArray[np.float32]
-"""Of negative and positive, shape [reviews, 2]."""
 
 
 class Engine(Protocol):
@@ -30,11 +24,11 @@ class Engine(Protocol):
     def lengths(self) -> Iterable[int]:
         """Lengths of review to run once before the first request, so that no request pays for a first time."""
 
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
-        """Return the class probabilities of the reviews, shape [reviews, 2] float32."""
+    def run(self, reviews: Sequence[Sample]) -> Probabilities:
+        """Return the class probabilities of the reviews, shape [reviews, classes] float32."""
 
 
-def check_ids(review: Words, rows: int) -> None:
+def check_ids(review: Ids, rows: int) -> None:
     """Raise `BadRequest` for a word id beyond a table's rows; looking it up would end the process."""
     # Seen as unsigned, what is below 0 is above everything: one pass finds both.
     highest = review.item(review.view(UINT64).argmax())
@@ -47,14 +41,20 @@ def no_such_word(word: int, rows: int) -> BadRequest:
     return BadRequest(f"word id {word} is outside 0..{rows - 1}")
 
 
-def one_by_one(answer: Callable[[Words], Probabilities], reviews: Sequence[Words]) -> Probabilities:
-    """Return what `answer`, which gives one review's probabilities as [1, 2], says of every review."""
+def one_by_one(answer: Callable[[Sample], Probabilities], reviews: Sequence[Sample]) -> Probabilities:
+    """Return what `answer`, which gives one review's probabilities as [1, classes], says of every review."""
     if len(reviews) == 1:
         return answer(reviews[0])
     return np.concatenate([answer(review) for review in reviews])
 
 
-def warm_up(engine: Engine) -> None:
-    """Run one review of every length that the engine asks for."""
-    for length in engine.lengths:
-        engine.run([np.zeros(length, dtype=np.int64)])
+def zeros(length: int) -> Sample:
+    """Return a sample of so many equal ids."""
+    return np.zeros(length, dtype=np.int64)
+
+
+def warm_up(engine: Engine, sample: Callable[[int], Sample] = zeros) -> None:
+    """Run one review of every length that the engine asks for; `sample` makes one, cut to what the model takes."""
+    reviews = [sample(length) for length in engine.lengths]
+    for review in {len(review): review for review in reviews}.values():
+        engine.run([review])

@@ -12,7 +12,8 @@ from time import perf_counter, process_time, thread_time
 import msgspec
 import numpy as np
 
-from imdb_serving.engines.engine import Engine, Words
+from imdb_serving.engines.engine import Engine, zeros
+from imdb_serving.model.signature import Sample
 from imdb_serving.processes import allowed_cores
 
 LENGTHS = (40, 90, 130, 150, 175, 200, 240, 300, 400, 600, 900)
@@ -31,7 +32,7 @@ SWITCH_SECONDS = 1e-5
 USUAL = 256
 """Words of a review as they come, run where memory is looked at."""
 
-TRIES = 5
+TRIES, MOST_TRIES = 5, 100
 
 
 class Probes(msgspec.Struct, frozen=True):
@@ -48,32 +49,33 @@ class Probes(msgspec.Struct, frozen=True):
     locked_us: float | None = None
 
 
-def probe(make: Callable[[int], Engine]) -> Probes:
-    """Try an engine; `make` makes one with a number of math threads."""
-    review = np.zeros(LONG, dtype=np.int64)
+def probe(make: Callable[[int], Engine], sample: Callable[[int], Sample] = zeros) -> Probes:
+    """Try an engine; `make` makes one with a number of math threads, `sample` a sample of at most so many words."""
+    review, usual = sample(LONG), sample(USUAL)
     engine = make(1)
-    engine.run([review[:USUAL]])
+    engine.run([usual])
     before = _resident_mb()
     second = make(1)
-    second.run([review[:USUAL]])
+    second.run([usual])
     second_mb = max(0.0, _resident_mb() - before)
     return Probes(
-        releases_lock=releases_lock(engine, review),
+        releases_lock=releases_lock(engine, review, longest=len(review) if len(sample(2 * LONG)) == len(review) else 0),
         second_mb=round(second_mb, 1),
         math_threads_cores=_cores_of_two_math_threads(make, review),
-        locked_us=locked_us(engine, [np.zeros(length, dtype=np.int64) for length in LENGTHS]),
+        locked_us=locked_us(engine, [sample(length) for length in LENGTHS]),
     )
 
 
-def releases_lock(engine: Engine, review: Words) -> bool:
+def releases_lock(engine: Engine, review: Sample, longest: int = 0) -> bool:
     """Tell whether another thread can run Python while the engine computes, whatever else the machine does.
 
     A thread stamps as fast as it can. With the lock held, its longest pause is as long as the call. The shortest of
-    some tries counts: a busy machine can make a pause longer, never shorter.
+    some tries counts: a busy machine can make a pause longer, never shorter. `longest` is what the engine takes; a call
+    that stays brief is tried more often.
     """
-    review = _long_enough(engine, review)
+    review, seconds = _long_enough(engine, review, longest or LONGEST)
     shares = []
-    for _ in range(TRIES):
+    for _ in range(min(MOST_TRIES, max(TRIES, round(TRIES * LOOK_SECONDS / seconds)))):
         stamps = _Stamps()
         stamps.start()
         began = perf_counter()
@@ -83,7 +85,7 @@ def releases_lock(engine: Engine, review: Words) -> bool:
     return min(shares) < 0.5
 
 
-def locked_us(engine: Engine, reviews: Sequence[Words]) -> float | None:
+def locked_us(engine: Engine, reviews: Sequence[Sample]) -> float | None:
     """Return for how long (us) a review keeps other threads from running Python, on average; None on one core.
 
     A thread takes all of the interpreter that it gets. What the machine takes from it would seem to be the engine's,
@@ -125,14 +127,15 @@ class _Taker(threading.Thread):
         self.join()
 
 
-def _long_enough(engine: Engine, review: Words) -> Words:
-    """Return a review that is long enough to keep the engine busy for a while."""
+def _long_enough(engine: Engine, review: Sample, longest: int) -> tuple[Sample, float]:
+    """Return a review that is long enough to keep the engine busy for a while, or the longest; and its seconds."""
     while True:
         began = perf_counter()
         engine.run([review])
-        if perf_counter() - began >= LOOK_SECONDS or len(review) >= LONGEST:
-            return review
-        review = np.concatenate([review, review])
+        seconds = perf_counter() - began
+        if seconds >= LOOK_SECONDS or 2 * len(review) > longest:
+            return review, seconds
+        review = f"{review} {review}" if isinstance(review, str) else np.concatenate([review, review])
 
 
 class _Stamps(threading.Thread):
@@ -160,7 +163,7 @@ class _Stamps(threading.Thread):
         return float(np.diff([began, *inside, ended]).max())
 
 
-def _cores_of_two_math_threads(make: Callable[[int], Engine], review: Words) -> float | None:
+def _cores_of_two_math_threads(make: Callable[[int], Engine], review: Sample) -> float | None:
     if len(allowed_cores()) < 2:
         return None
     engine = make(2)

@@ -12,12 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from imdb_serving.config import WorkerKind, engine_name
-from imdb_serving.errors import ConfigError, did_you_mean
-from imdb_serving.model import ONNX, PROGRAM
+from imdb_serving.errors import BundleError, ConfigError, did_you_mean
+from imdb_serving.model import CARD, ONNX, PROGRAM, find_server_dir
+from imdb_serving.model.card import read_card
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imdb_serving.engines.engine import Engine
     from imdb_serving.model.bundle import Bundle
+    from imdb_serving.model.card import ModelCard
 
 
 DISTRIBUTIONS = ("fixed", "exponential")
@@ -31,7 +35,7 @@ class EngineFacts(NamedTuple):
     bundle's file that it runs, empty for a stand-in, which needs no model. `nets` are those it can run, empty for all.
     `timed` engines take the service time they are told. One that `computes_in_threads` can use several math threads for
     an answer. `variants` are ways to run the same model, of which the fastest is found on the machine that serves
-    (tuning.py).
+    (tuning.py); the `padded` ones are for models whose answers padding does not change.
     """
 
     name: str
@@ -41,6 +45,7 @@ class EngineFacts(NamedTuple):
     file: str = ""
     nets: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    padded: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     timed: bool = False
     computes_in_threads: bool = False
@@ -76,6 +81,7 @@ register(
         releases_lock=False,
         file=PROGRAM,
         variants=("plain", "onednn", "onednn-32"),
+        padded=("onednn-32",),
         packages=("paddlepaddle",),
         computes_in_threads=True,
         preload=("imdb_serving.engines.paddle",),
@@ -174,6 +180,34 @@ class EngineSpec:
         return facts_of(self.name)
 
 
+def variants_of(facts: EngineFacts, card: ModelCard) -> tuple[str, ...]:
+    """Return the ways in which an engine can run a model."""
+    return tuple(name for name in facts.variants if card.pads or name not in facts.padded)
+
+
+def why_not(name: str, card: ModelCard) -> str:
+    """Return why an engine does not run a model; an empty text when it does."""
+    if card.imported:
+        missing = "it was not tried when the model was imported; import it again"
+        return "" if name in card.imported.runs else card.imported.refused.get(name, missing)
+    nets = facts_of(name).nets or (card.net,)
+    return "" if card.net in nets else f"it runs {', '.join(nets)}, and the model is a {card.net}"
+
+
+def engines_of(card: ModelCard) -> list[str]:
+    """Return the engines that compute a model, in the table's order; stand-ins are not among them."""
+    return [name for name, facts in ENGINES.items() if facts.needs_model and not why_not(name, card)]
+
+
+def engines_of_imported(folder: Path) -> list[str]:
+    """Return the engines that run the model in a folder, if it was imported; none where it was not, or has no card."""
+    try:
+        card = read_card(find_server_dir(folder) / CARD)
+    except BundleError:
+        return []
+    return engines_of(card) if card.imported else []
+
+
 def engines_for(net: str) -> list[str]:
     """Return the engines that compute a net, in the table's order; stand-ins are not among them."""
     return [name for name, facts in ENGINES.items() if facts.needs_model and net in (facts.nets or (net,))]
@@ -190,14 +224,20 @@ def check_net(name: str, net: str, where: str = "this model") -> None:
 
 
 def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
-    """Raise `ConfigError` when the engine needs a model and has none, or cannot run its net."""
+    """Raise `ConfigError` when the engine needs a model and has none, or cannot run it."""
     facts = spec.facts
     if not facts.needs_model:
         return
     if bundle is None:
         without = " or ".join(name for name, other in ENGINES.items() if not other.needs_model)
         raise ConfigError(f"the {spec.name} engine needs a model; give its folder, or use --engine {without}")
-    check_net(spec.name, bundle.card.net, str(bundle.folder))
+    if not bundle.card.imported:
+        check_net(spec.name, bundle.card.net, str(bundle.folder))
+    elif reason := why_not(spec.name, bundle.card):
+        raise ConfigError(
+            f"the {spec.name} engine cannot run {bundle.folder}: {reason}; "
+            f"use another engine ({', '.join(engines_of(bundle.card))})"
+        )
 
 
 def make_engine(spec: EngineSpec, bundle: Bundle | None) -> Engine:

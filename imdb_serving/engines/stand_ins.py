@@ -10,11 +10,11 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from imdb_serving.engines.engine import Probabilities, Words
+from imdb_serving.model.signature import Probabilities, Sample
 from imdb_serving.timing import wake_precisely
 
 if TYPE_CHECKING:
@@ -24,19 +24,30 @@ if TYPE_CHECKING:
 HALF = np.full((1, 2), 0.5, dtype=np.float32)
 HALF.flags.writeable = False
 
+Stand = TypeVar("Stand", bound="NoneEngine")
+
 
 class NoneEngine:
-    """Answers at once: both classes are equally likely."""
+    """Answers at once: all classes are equally likely."""
 
     lengths: Sequence[int] = ()
+    classes = 2
 
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
-        return HALF if len(reviews) == 1 else np.full((len(reviews), 2), 0.5, dtype=np.float32)
+    def run(self, reviews: Sequence[Sample]) -> Probabilities:
+        if len(reviews) == 1 and self.classes == 2:
+            return HALF
+        return np.full((len(reviews), self.classes), 1 / self.classes, dtype=np.float32)
 
 
-def make_none(_spec: EngineSpec, _bundle: Bundle | None) -> NoneEngine:
-    """Make one."""
-    return NoneEngine()
+def make_none(_spec: EngineSpec, bundle: Bundle | None) -> NoneEngine:
+    """Make one, with a model's classes if there is one."""
+    return _with_classes(NoneEngine(), bundle)
+
+
+def _with_classes(engine: Stand, bundle: Bundle | None) -> Stand:
+    if bundle is not None:
+        engine.classes = len(bundle.card.labels)
+    return engine
 
 
 LEARN = 0.1
@@ -55,7 +66,7 @@ class SimulatedEngine(NoneEngine):
         worker = f"{multiprocessing.current_process().name}/{threading.current_thread().name}"
         self._random = random.Random(f"{spec.seed}/{worker}")  # noqa: S311 - service times, not secrets
 
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
+    def run(self, reviews: Sequence[Sample]) -> Probabilities:
         """Sleep, then return 0.5 for every class; both together take the service time on average.
 
         A sleeper is woken late, by about as much as it was before, so it asks for that much less.
@@ -71,6 +82,6 @@ class SimulatedEngine(NoneEngine):
         return answer
 
 
-def make_simulated(spec: EngineSpec, _bundle: Bundle | None) -> SimulatedEngine:
-    """Make one."""
-    return SimulatedEngine(spec)
+def make_simulated(spec: EngineSpec, bundle: Bundle | None) -> SimulatedEngine:
+    """Make one, as `make_none` does."""
+    return _with_classes(SimulatedEngine(spec), bundle)

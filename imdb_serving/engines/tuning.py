@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import multiprocessing
 import platform
 import statistics
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
-from multiprocessing.connection import Connection
 from pathlib import Path
 from time import perf_counter
 
@@ -23,10 +22,11 @@ import msgspec
 import numpy as np
 
 from imdb_serving.config import whole_file
+from imdb_serving.engines.apart import run_apart
 from imdb_serving.engines.engine import Engine
 from imdb_serving.engines.probes import LENGTHS, Probes, probe
-from imdb_serving.engines.registry import ENGINES, EngineSpec, check_model, make_engine
-from imdb_serving.errors import ServerStartError
+from imdb_serving.engines.registry import ENGINES, EngineSpec, check_model, make_engine, variants_of
+from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.model import TUNING
 from imdb_serving.model.bundle import Bundle
 
@@ -67,14 +67,14 @@ def key_of(spec: EngineSpec) -> str:
     return f"{spec.name}, {processor()}, {versions}, {spec.math_threads} math threads"
 
 
-def _variants(spec: EngineSpec) -> tuple[str, ...]:
-    return spec.facts.variants or ("",)
+def _variants(spec: EngineSpec, bundle: Bundle) -> tuple[str, ...]:
+    return variants_of(spec.facts, bundle.card) or ("",)
 
 
 def known(spec: EngineSpec, bundle: Bundle) -> Result | None:
     """Return what was found here before, or None."""
     result = _kept(bundle).get(key_of(spec))
-    return result if result and result.variant in _variants(spec) else None
+    return result if result and result.variant in _variants(spec, bundle) else None
 
 
 def find(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:
@@ -84,13 +84,19 @@ def find(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Result:
     """
     found = None if renew else known(spec, bundle)
     if found is None:
-        found = measure({name: make_engine(replace(spec, variant=name), bundle) for name in _variants(spec)}, bundle)
+        variants = _variants(spec, bundle)
+        found = measure({name: make_engine(replace(spec, variant=name), bundle) for name in variants}, bundle)
         if renew:
             chosen = replace(spec, variant=found.variant)
-            probes = probe(lambda math_threads: make_engine(replace(chosen, math_threads=math_threads), bundle))
+            make = partial(_with_math_threads, chosen, bundle)
+            probes = probe(make, bundle.sample)
             found = msgspec.structs.replace(found, probes=probes)
         _keep(bundle, {**_kept(bundle), key_of(spec): found})
     return found
+
+
+def _with_math_threads(spec: EngineSpec, bundle: Bundle, math_threads: int) -> Engine:
+    return make_engine(replace(spec, math_threads=math_threads), bundle)
 
 
 def measure(engines: dict[str, Engine], bundle: Bundle) -> Result:
@@ -101,7 +107,7 @@ def measure(engines: dict[str, Engine], bundle: Bundle) -> Result:
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     generator = np.random.default_rng(2020)
     for round_ in range(ROUNDS + 1):
-        reviews = [generator.integers(0, bundle.card.vocabulary, length + round_) for length in LENGTHS]
+        reviews = [bundle.sample(length + round_, generator) for length in LENGTHS]
         for name, engine in engines.items():
             began = perf_counter()
             for review in reviews:
@@ -119,7 +125,7 @@ def resolve(spec: EngineSpec, bundle: Bundle | None) -> EngineSpec:
     Raises as `check_model` and `find_apart` do.
     """
     check_model(spec, bundle)
-    if bundle is None or spec.variant or not spec.facts.variants:
+    if bundle is None or spec.variant or not variants_of(spec.facts, bundle.card):
         return spec
     return replace(spec, variant=ensure(spec, bundle).variant)
 
@@ -141,30 +147,10 @@ def find_apart(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Resu
 
     Raises `ServerStartError` when that fails.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(spec.facts.preload))
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_find, args=(theirs, spec, bundle, renew), name="tuning", daemon=True)
-    process.start()
-    theirs.close()
     try:
-        word: Result | str = ours.recv() if ours.poll(PROBE_SECONDS) else f"no result in {PROBE_SECONDS:.0f} s"
-    except EOFError:
-        word = "its process died"
-    finally:
-        process.kill()
-        process.join()
-        ours.close()
-    if isinstance(word, str):
-        raise ServerStartError(f"the engine {spec.name} could not be tuned: {word}")
-    return word
-
-
-def _find(pipe: Connection, spec: EngineSpec, bundle: Bundle, renew: bool) -> None:
-    try:
-        pipe.send(find(spec, bundle, renew=renew))
-    except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+        return run_apart(partial(find, spec, bundle, renew=renew), PROBE_SECONDS, spec.facts.preload)
+    except ServingError as error:
+        raise ServerStartError(f"the engine {spec.name} could not be tuned: {error}") from error
 
 
 def all_known(bundle: Bundle) -> dict[str, Result]:

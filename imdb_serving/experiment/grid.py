@@ -40,7 +40,7 @@ from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.first_answers import FirstAnswers
-from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model, vocabulary_of
+from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import (
     Probabilities,
@@ -53,7 +53,7 @@ from imdb_serving.measurement.measure import (
     review_workload,
     row_key,
 )
-from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.parameters import GridParams, model_there
 from imdb_serving.measurement.parameters.checks import LOCAL
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ def inputs_of(params: GridParams, folder: Path) -> Inputs:
 
 
 def _lines_of(params: GridParams) -> Sequence[Line]:
-    return measurement_lines(params.samples, params.seed, vocabulary_of(params))
+    return measurement_lines(params.samples, params.seed, model_there(params))
 
 
 def _to_send(params: GridParams) -> tuple[Sequence[Any], Callable[[Sequence[Any], int], Workload]]:

@@ -35,9 +35,7 @@ from imdb_serving.measurement.inputs import (
 )
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import Probabilities, Round, Target
-from imdb_serving.measurement.parameters import LadderParams, model_folder
-from imdb_serving.model import VOCABULARY
-from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.measurement.parameters import LadderParams, model_folder, model_there
 from imdb_serving.processes import temporary_folder
 from imdb_serving.server_process import ServerProcess, ServerSpec
 
@@ -177,10 +175,9 @@ def _context(
     spec, model = _engine_and_model(params, engine)
     card = keep_card(ledger.folder, bundle_there(folder))
     who = identity([card["id"]], model_id(model), params.seed)
-    vocabulary = find_server_dir(folder) / VOCABULARY
     in_a_round = params.requests * params.server_threads
     total = in_a_round * params.rounds
-    lines: list[Line] = measurement_lines(total, params.seed, vocabulary if vocabulary.is_file() else None)
+    lines: list[Line] = measurement_lines(total, params.seed, model_there(params))
 
     reference: Probabilities | None = None
 

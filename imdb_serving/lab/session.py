@@ -22,12 +22,10 @@ from imdb_serving.lab.live import Dot, HeldSettings, LiveStatistics
 from imdb_serving.lab.settings import Settings
 from imdb_serving.lab.testbed import TIMEOUT, Stretch
 from imdb_serving.lab.word_attribution import Explained, explain
+from imdb_serving.measurement.inputs import opened
 from imdb_serving.measurement.ledger import Ledger, outputs_folder
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import from_notebook, model_folder
-from imdb_serving.model import VOCABULARY
-from imdb_serving.model.bundle import find_server_dir
-from imdb_serving.text.reviews import Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,9 +168,11 @@ class LabSession:
             )
         if not facts_of(settings.engine).needs_model:
             raise ConfigError(f"engine {settings.engine} reads no text; choose another")
-        vocabulary = Vocabulary.load(find_server_dir(model_folder(settings.params)) / VOCABULARY)
+        tokenizer = opened(model_folder(settings.params)).tokenizer
+        if tokenizer is None:
+            raise ConfigError("this model reads whole texts; there are no words of them to leave out")
         with connect(endpoint, TIMEOUT) as client:
-            return explain(client, vocabulary, review)
+            return explain(client, tokenizer, review)
 
     def listen(self, listener: Listener) -> None:
         """Call `listener` with `state`, `stretch` or `dot` at every change, in the controller's thread."""

@@ -33,7 +33,7 @@ from imdb_serving.measurement.foreign import check_first, reach
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, outputs_folder
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import GridParams
-from imdb_serving.model.bundle import find_server_dir
+from imdb_serving.model import find_server_dir
 from imdb_serving.server_process import ServerProcess
 
 CLOSED_SECONDS, OPEN_SECONDS = 0.25, 1.0

@@ -19,33 +19,47 @@ from imdb_serving.text.reviews import Vocabulary
 
 T = TypeVar("T")
 
+LABELLED = ("prediction", "acc", "cost")
+"""What the published clients fetch."""
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The answer to one sample: the probability of the positive class, and the label it was sent with."""
+    """The answer to one sample: the probability of each class, and the label it was sent with, -1 without one."""
 
-    probability: float
+    shares: Sequence[float]
     label: int
 
     @property
+    def probability(self) -> float:
+        """The probability of the positive class, the second of two; of more or fewer that of the likeliest."""
+        return self.shares[1] if len(self.shares) == 2 else max(self.shares)
+
+    @property
     def right(self) -> bool:
-        """True when the likelier class is the label."""
-        return (self.probability > 0.5) == (self.label == 1)
+        """True when the likelier class is the label; of equal ones the first counts."""
+        return self.shares.index(max(self.shares)) == self.label
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewWorkload:
     """A share of the lines; request `position` holds `batch` of them, the last one maybe fewer.
 
-    Parsing and tokenising happen in `prepare`, where the published benchmark has them (prepro). `vocabulary` is
-    needed for lines of text.
+    Parsing and tokenising happen in `prepare`, where the published benchmark has them (prepro). Lines of text go as
+    text without a `vocabulary`.
     """
 
     lines: Sequence[Line]
     kind: LineFormat
     vocabulary: Vocabulary | None
-    fetch: tuple[str, ...] = ("prediction", "acc", "cost")
+    fetch: tuple[str, ...] = LABELLED
     batch: int = 1
+
+    @classmethod
+    def plain(cls, lines: Sequence[Line], batch: int = 1, fetch: tuple[str, ...] = LABELLED) -> ReviewWorkload:
+        """Return lines as they are, as requests; without labels only predictions are asked for."""
+        kind = lines[0].kind if lines else "ids"
+        return cls(lines, kind, None, fetch if not lines or lines[0].classes else fetch[:1], batch)
 
     def __len__(self) -> int:
         return -(-len(self.lines) // self.batch)
@@ -56,25 +70,24 @@ class ReviewWorkload:
 
     def prepare(self, position: int) -> Request:
         """Parse the lines of one request; raise `DataError` for a malformed one."""
-        feeds = []
+        feeds: list[dict[str, Any]] = []
         for line in self.samples(position):
             example = parse(line, self.kind)
             words = example.words
             if words is None and self.vocabulary is not None:
                 words = self.vocabulary.encode(example.text or "")
-            feeds.append({"words": example.text if words is None else words, "label": example.label})
+            feeds.append({"words": example.text if words is None else words})
+            if line.classes:
+                feeds[-1]["label"] = example.label
         return make_request(feeds, self.fetch)
 
     def finish(self, position: int, reply: Reply) -> list[Result]:
         lines = self.samples(position)
         prediction = reply.outputs.get("prediction")
-        if prediction is None or prediction.shape != (len(lines), 2):
-            raise RemoteFailure(f"expected a prediction of shape [{len(lines)}, 2]")
-        labels = [int(line.content.rstrip()[-1]) for line in lines]
-        return [
-            Result(float(probability), label)
-            for probability, label in zip(np.asarray(prediction)[:, 1], labels, strict=True)
-        ]
+        if prediction is None or prediction.ndim != 2 or len(prediction) != len(lines):
+            raise RemoteFailure(f"expected a prediction of shape [{len(lines)}, classes]")
+        labels = [line.label for line in lines]
+        return [Result(shares, label) for shares, label in zip(prediction.tolist(), labels, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +163,6 @@ class UniformWorkload:
         return make_request([{"words": review}] * self.batch, ("prediction",))
 
     def finish(self, _position: int, reply: Reply) -> NDArray[Any]:
-        if reply.outputs["prediction"].shape != (self.batch, 2):
-            raise RemoteFailure(f"expected a prediction of shape [{self.batch}, 2]")
+        if len(reply.outputs["prediction"]) != self.batch:
+            raise RemoteFailure(f"expected a prediction of {self.batch} samples")
         return reply.outputs["prediction"]

@@ -14,8 +14,8 @@ from imdb_serving.foreign import oip, oip_grpc
 from imdb_serving.foreign.client import OIP_GRPC, Body
 from imdb_serving.foreign.templates import Secrets, TextTemplate
 from imdb_serving.load.workload import PreparedWorkload
-from imdb_serving.measurement.inputs import drawn, vocabulary_of, vocabulary_or_packaged
-from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.inputs import drawn, tokenizer_or_packaged
+from imdb_serving.measurement.parameters import GridParams, model_there
 from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OF_METADATA
 from imdb_serving.text import rows
 from imdb_serving.text.reviews import tokenise
@@ -41,11 +41,11 @@ def samples_of(params: GridParams) -> list[Sample]:
     """
     used = _template(params).names if params.protocol not in OF_METADATA else {"ids"}
     wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
-    vocabulary = vocabulary_or_packaged(vocabulary_of(params)) if wants_ids else None
+    tokenizer = tokenizer_or_packaged(model_there(params)) if wants_ids else None
     found = []
     for row in _rows(params, used):
         text = row.get("text", "")
-        ids = vocabulary.encode(text).tolist() if vocabulary else []
+        ids = tokenizer.encode(text).tolist() if tokenizer else []
         found.append(Sample(text, tokenise(text) if wants_words else [], ids, rows.label_of(row), row))
     return found
 

@@ -18,7 +18,7 @@ import imdb_serving
 from imdb_serving.cell import digest
 from imdb_serving.clients.base import Client
 from imdb_serving.config import is_project, project_root, whole_file
-from imdb_serving.engines.registry import EngineSpec
+from imdb_serving.engines.registry import EngineSpec, check_model
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import Share
@@ -26,13 +26,14 @@ from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.measure import Probabilities
 from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, model_folder
 from imdb_serving.messages import Reply, Request, ServerInfo
-from imdb_serving.model import VOCABULARY
-from imdb_serving.model.bundle import Bundle, find_server_dir, open_bundle
+from imdb_serving.model import CARD, find_server_dir
+from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
 from imdb_serving.protocol import json_bodies
 from imdb_serving.text import reviews
-from imdb_serving.text.formats import Example, Line, LineFormat, format_ids, format_text
+from imdb_serving.text.formats import UNLABELLED, Example, Line, LineFormat, format_ids, format_text
 from imdb_serving.text.reviews import Vocabulary, sample_by_length, tokenise
+from imdb_serving.text.tokenizers import Tokenizer, WordTokenizer
 from imdb_serving.timing import Stage, Timeline
 
 
@@ -117,25 +118,26 @@ def _packaged_vocabulary() -> Vocabulary:
 
 
 def draw_lines(
-    source: reviews.Reviews, kind: LineFormat, samples: int, seed: int, vocabulary: Vocabulary | None
+    source: reviews.Reviews, kind: LineFormat, samples: int, seed: int, tokenizer: Tokenizer | None
 ) -> list[str]:
     """Draw `samples` held-out reviews, the length mix kept, each written as one line without its line end.
 
-    `vocabulary` is needed to write text as ids. Raises `DataError` for text wanted of a source of ids.
+    A tokenizer is needed to write text as ids. Raises `DataError` for text wanted of a source of ids.
     """
-    lines = []
-    for example in _draw(source, samples, seed):
-        if kind == "text":
-            if example.text is None:
-                raise DataError(f"{source.source} holds word ids only and cannot be written as text")
-            lines.append(format_text(example.text, example.label))
-        elif example.words is not None:
-            lines.append(format_ids(example.words, example.label))
-        elif vocabulary is not None:
-            lines.append(format_ids(vocabulary.encode(example.text or ""), example.label))
-        else:
-            raise DataError("writing reviews as word ids needs a vocabulary")
-    return lines
+    drawn = _draw(source, samples, seed)
+    if kind == "text" and any(example.text is None for example in drawn):
+        raise DataError(f"{source.source} holds word ids only and cannot be written as text")
+    if kind == "ids" and tokenizer is None and any(example.words is None for example in drawn):
+        raise DataError("writing reviews as word ids needs a vocabulary")
+    return [_line_of(example, example.label, tokenizer if kind == "ids" else None) for example in drawn]
+
+
+def _line_of(example: Example, label: int, tokenizer: Tokenizer | None) -> str:
+    """Return a review as a line with a label: as ids, or as text without a tokenizer."""
+    if example.words is not None:
+        return format_ids(example.words, label)
+    text = example.text or ""
+    return format_ids(tokenizer.encode(text), label) if tokenizer else format_text(text, label)
 
 
 def _draw(source: reviews.Reviews, samples: int, seed: int) -> list[Example]:
@@ -152,24 +154,44 @@ def drawn(samples: int, seed: int) -> tuple[Example, ...]:
     return tuple(_draw(reviews.load("packaged"), samples, seed))
 
 
-def vocabulary_or_packaged(file: Path | None) -> Vocabulary:
-    """Return the vocabulary in a file, or the packaged reviews' own."""
-    return Vocabulary.load(file) if file else _packaged_vocabulary()
+def tokenizer_or_packaged(model: Path | None) -> Tokenizer | None:
+    """Return a model's tokenizer, None for one that reads text; without a model the packaged reviews' vocabulary."""
+    return opened(model).tokenizer if model else WordTokenizer(_packaged_vocabulary())
 
 
-def measurement_lines(samples: int, seed: int, vocabulary_file: Path | None) -> list[Line]:
-    """Return the packaged held-out reviews that a measurement sends, as numbered lines of word ids."""
-    changed = vocabulary_file.stat().st_mtime_ns if vocabulary_file else 0
-    return list(_lines(samples, seed, vocabulary_file, changed))
+def measurement_lines(samples: int, seed: int, model: Path | None) -> list[Line]:
+    """Return the packaged held-out reviews that a measurement sends, as numbered lines that the model reads.
+
+    They are ids, or texts for a model that reads those; labels are the model's own classes, if those are known.
+    """
+    changed = (find_server_dir(model) / CARD).stat().st_mtime_ns if model else 0
+    return list(_lines(samples, seed, model, changed))
 
 
 @functools.lru_cache(maxsize=4)
-def _lines(samples: int, seed: int, vocabulary_file: Path | None, _changed: int) -> tuple[Line, ...]:
+def _lines(samples: int, seed: int, model: Path | None, _changed: int) -> tuple[Line, ...]:
     """Draw the lines, which takes most of a second; a process that measures several grid runs draws them once."""
-    source = reviews.load("packaged")
-    vocabulary = vocabulary_or_packaged(vocabulary_file)
-    lines = draw_lines(source, "ids", samples, seed, vocabulary)
-    return tuple(Line("packaged", number, content) for number, content in enumerate(lines, start=1))
+    tokenizer = tokenizer_or_packaged(model)
+    labels = known_classes(opened(model).card.labels) if model else {0: 0, 1: 1}
+    kind: LineFormat = "ids" if tokenizer else "text"
+    classes = len(opened(model).card.labels) if model else 2
+    found = []
+    for number, example in enumerate(_draw(reviews.load("packaged"), samples, seed), start=1):
+        label = labels.get(example.label, UNLABELLED)
+        content = _line_of(example, label, tokenizer) if tokenizer or labels else example.text or ""
+        found.append(Line("packaged", number, content, classes if labels else 0, kind))
+    return tuple(found)
+
+
+SAME_CLASSES = ({"negative", "neg"}, {"positive", "pos"})
+"""What the classes of the reviews are called, in the order of their labels."""
+
+
+def known_classes(labels: Sequence[str]) -> dict[int, int]:
+    """Return a model's class for each label of the reviews; nothing where its classes are not called as theirs."""
+    names = [label.strip().lower() for label in labels]
+    found = [next((place for place, name in enumerate(names) if name in same), None) for same in SAME_CLASSES]
+    return {label: place for label, place in enumerate(found) if place is not None} if None not in found else {}
 
 
 def ensure_model(folder: Path, net: str) -> None:
@@ -187,7 +209,9 @@ def ensure_model(folder: Path, net: str) -> None:
 def require_model(params: GridParams | SweepParams | LadderParams) -> None:
     """Require a model: a named one must exist, the project's default is trained when missing."""
     if params.model:
-        open_bundle(model_folder(params))
+        bundle = opened(model_folder(params))
+        for engine in [params.engine] if not isinstance(params, LadderParams) else params.engines:
+            check_model(EngineSpec(engine), bundle)
     elif is_project(project_root()):
         ensure_model(model_folder(params), params.net)
     else:
@@ -210,12 +234,6 @@ def bundle_there(folder: Path) -> Bundle | None:
     return opened(folder) if find_server_dir(folder).is_dir() and any(folder.iterdir()) else None
 
 
-def vocabulary_of(params: GridParams) -> Path | None:
-    """Return the model's vocabulary file, or None without a model: engines without one accept any word ids."""
-    file = find_server_dir(model_folder(params)) / VOCABULARY
-    return file if file.is_file() else None
-
-
 FOLDER = "answers"
 SECONDS_A_REVIEW = 10.0
 
@@ -223,24 +241,24 @@ SECONDS_A_REVIEW = 10.0
 def reference_answers(
     folder: Path, spec: EngineSpec, model: Path | None, model_id: str, lines: Sequence[Line]
 ) -> Probabilities:
-    """Return the bare engine's probability of the positive class, one a line, computed once for a sweep's folder.
+    """Return the bare engine's probabilities [lines, classes], computed once for a sweep's folder.
 
     Raises `DataError` when the engine fails.
     """
     if spec.facts.timed:  # its answers are at once what they are after some time
         spec = replace(spec, service_time_ms=0.0)
     engine = (spec.name, spec.math_threads, spec.variant)
-    path = folder / FOLDER / f"{digest(engine, model_id, [line.content for line in lines])}.npy"
+    path = folder / FOLDER / f"{digest(engine, model_id, 'of all classes', [line.content for line in lines])}.npy"
     if path.is_file():
         kept: Probabilities = np.load(path, allow_pickle=False)
         return kept
-    workload = ReviewWorkload(lines, "ids", None, ("prediction",))
+    workload = ReviewWorkload.plain(lines, fetch=("prediction",))
     connect = functools.partial(BareClient, spec, model)
     with LoadSession({"": connect}, 1, SECONDS_A_REVIEW) as session:
         (record,) = session.run("", [Share.whole(workload)])
     if record.failures:
         raise DataError(f"the bare engine {spec.name} fails: {record.failures[0].message}")
-    answers = np.array([result.probability for outcome in record.outcomes for result in outcome])
+    answers = np.array([result.shares for outcome in record.outcomes for result in outcome])
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, answers, allow_pickle=False)
     return answers

@@ -25,7 +25,7 @@ from imdb_serving.load.open_loop import arrival_times
 from imdb_serving.load.workload import PreparedReviews, PreparedWorkload, Result, ReviewWorkload, split_lines
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.processes import temporary_folder
-from imdb_serving.text.formats import Line
+from imdb_serving.text.formats import UNLABELLED, Line
 from imdb_serving.timing import WAYS
 
 Probabilities = NDArray[np.float64]
@@ -65,12 +65,12 @@ class Target:
 
 def review_workload(lines: Sequence[Line], batch: int) -> Workload:
     """Return reviews as requests of our own servers."""
-    return ReviewWorkload(lines, "ids", None, batch=batch)
+    return ReviewWorkload.plain(lines, batch)
 
 
 def prepared_reviews(lines: Sequence[Line], batch: int) -> Workload:
     """Return reviews as requests of our own servers, made before anything is timed."""
-    return PreparedReviews.of(ReviewWorkload(lines, "ids", None, batch=batch))
+    return PreparedReviews.of(ReviewWorkload.plain(lines, batch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Round:
     """What all cells of one round on one machine share.
 
     `lines` are the samples, of which `workload` makes requests of so many each. `reference` has the bare engine's
-    probabilities, one per line, or is None where there is nothing to compare with; `difference` then says how far
+    probabilities [lines, classes], or is None where there is nothing to compare with; `difference` then says how far
     answers, by the places of their samples, are from the first ones. `ceilings` has the most requests per second that
     each client count can send. On a cluster `card` is the servers' machine, `client_card` that of clients elsewhere,
     and `nodes` names both.
@@ -324,7 +324,8 @@ def _compared_values(
     text = "".join(f"{given[place][0]}\n" for place in sorted(given))
     found: dict[str, object] = {"answers": digest(text)}
     if context.reference is not None:
-        far = [abs(probability(v) - context.reference[place]) for place, values in given.items() for v in values]
+        expected = context.reference[:, -1]
+        far = [abs(probability(v) - expected[place]) for place, values in given.items() for v in values]
         right = [
             (probability(v) > 0.5) == (context.lines[place].label == 1)
             for place, values in given.items()
@@ -354,13 +355,19 @@ def _compared(
     places, results = zip(*sorted(given, key=itemgetter(0)), strict=True)
     difference = None
     if reference is not None:
-        distance = np.abs(
-            np.array([result.probability for result in results]) - reference[np.array(places) % len(reference)]
-        )
-        difference = float(distance.max()) if np.isfinite(distance).all() else float("inf")
+        difference = _furthest([result.shares for result in results], reference[np.array(places) % len(reference)])
+    labelled = [result.right for result in results if result.label != UNLABELLED]
     return {
         "answered": len(results),
         "answers": summary.answers_digest(results[:samples]),
-        "accuracy": sum(result.right for result in results) / len(results),
+        "accuracy": sum(labelled) / len(labelled) if labelled else None,
         "difference": difference,
     }
+
+
+def _furthest(shares: Sequence[Sequence[float]], expected: Probabilities) -> float:
+    """Return how far probabilities are from those expected; infinity where they are of other classes, or no numbers."""
+    if {len(one) for one in shares} != {expected.shape[1]}:
+        return inf
+    distance = np.abs(np.array(shares) - expected)
+    return float(distance.max()) if np.isfinite(distance).all() else inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,24 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from imdb_serving.errors import BundleError
 from imdb_serving.model import (
     CARD,
     CLIENT_CONF,
     CLIENT_DIR,
-    EXPORTED,
     FILES,
+    OLD_PROGRAM,
     ONNX,
     PROGRAM,
     PUBLISHED_CONF,
     SERVER_CONF,
     SERVER_DIR,
+    TOKENIZER,
     VOCABULARY,
     WEIGHTS,
+    find_server_dir,
 )
+from imdb_serving.model.card import ModelCard, read_card
 from imdb_serving.model.conf import ModelConf, load_conf, save_conf
+from imdb_serving.model.signature import Sample
 from imdb_serving.text.reviews import Vocabulary
+from imdb_serving.text.tokenizers import HuggingFaceTokenizer, Tokenizer, WordTokenizer
 
 EMBEDDING = "embedding.weight"
 LAST = "out.weight"
@@ -103,57 +110,19 @@ def _differs(what: str) -> BundleError:
     return BundleError(f"the bundle's files do not fit each other: {what}; train the model again")
 
 
-SCHEMA = 2
-
-
-class _Schema(msgspec.Struct):
-    """The fields that cards of every version have."""
-
-    schema: int
-
-
-class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model is, how it was made, and what its files should be."""
-
-    schema: int = SCHEMA
-    net: str
-    vocabulary: int
-    sizes: dict[str, int]
-    accuracy: float
-    validation_accuracy: float
-    epochs: int
-    seed: int
-    data_source: str
-    data_sha256: str
-    train_reviews: int
-    held_out_reviews: int
-    versions: dict[str, str]
-    files: dict[str, str] = {}
-    checksum: str = ""
-
-    @property
-    def pad_id(self) -> int:
-        """The padding word's id: behind all words and the unknown one; its vector is zero."""
-        return self.vocabulary + 1
-
-    def digest(self) -> str:
-        """Return the SHA-256 of the card itself, all but this checksum."""
-        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, checksum=""))).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle: every file exists and agrees with the card."""
+    """An opened bundle: every file exists and agrees with the card. `tokenizer` is None where the graph reads text."""
 
     folder: Path
     card: ModelCard
     conf: ModelConf
-    vocabulary: Vocabulary
+    tokenizer: Tokenizer | None
 
     @property
     def program(self) -> Path:
         """The Paddle inference program."""
-        return self.folder / PROGRAM
+        return self.folder / (OLD_PROGRAM if OLD_PROGRAM in self.card.files else PROGRAM)
 
     @property
     def weights(self) -> Path:
@@ -165,62 +134,71 @@ class Bundle:
         """The ONNX graph, weights included."""
         return self.folder / ONNX
 
+    def sample(self, length: int, generator: np.random.Generator | None = None) -> Sample:
+        """Return a made-up sample of `length` ids or words, cut to what the model takes; all alike or by chance."""
+        length = min(length, self.card.longest or length)
+        if self.tokenizer is None:
+            return " ".join(["word"] * length)
+        rows = self.tokenizer.rows
+        return generator.integers(0, rows, length) if generator else np.zeros(length, dtype=np.int64)
+
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
-def find_server_dir(path: Path) -> Path:
-    """Return the server folder for `path`, which may be that folder or the one that holds it."""
-    inside = path / SERVER_DIR
-    return inside if inside.is_dir() else path
+_PLAIN_NAME = re.compile(r"[^/\\\x00.][^/\\\x00]*")
 
 
 def open_bundle(path: Path) -> Bundle:
     """Open and check a bundle; raise `BundleError` naming the file that is missing, damaged or does not fit another."""
     folder = find_server_dir(path)
     if not folder.is_dir():
-        raise BundleError(f"no model at {path}; make one with `imdb-serving train` or `make train`")
-    card_path = _require(folder / CARD)
-    card = _read_card(card_path)
-    for name in FILES:
-        file = _require(folder / name)
+        raise BundleError(
+            f"no model at {path}; make one with `imdb-serving train` or `make train`, or from yours with "
+            "`imdb-serving import`"
+        )
+    card_path = _require(folder / CARD, "train the model again, or import it with `imdb-serving import`")
+    card = read_card(card_path)
+    for name in card.files if card.imported else FILES:
+        if not _PLAIN_NAME.fullmatch(name):
+            raise BundleError(f"{card_path} names the file {name!r}, which cannot be in its folder; {card.again}")
+        file = _require(folder / name, card.again)
         if _digest(file) != card.files.get(name):
-            raise BundleError(f"{file} is damaged: its SHA-256 differs from {CARD}; train the model again")
+            raise BundleError(f"{file} is damaged: its SHA-256 differs from {CARD}; {card.again}")
+    conf = load_conf(_require(folder / SERVER_CONF, card.again))
+    if card.imported:
+        check_conf(conf, folder / SERVER_CONF, len(card.labels))
+        return Bundle(folder, card, conf, _tokenizer(folder, card))
     vocabulary = Vocabulary.load(folder / VOCABULARY)
-    conf = load_conf(folder / SERVER_CONF)
     check_words(card_path, card.vocabulary, folder / VOCABULARY, len(vocabulary))
     check_conf(conf, folder / SERVER_CONF, card.sizes.get("classes", 0))
     check_weights(folder / ONNX, folder / PROGRAM, folder / WEIGHTS, card.vocabulary, card.sizes)
-    return Bundle(folder, card, conf, vocabulary)
+    return Bundle(folder, card, conf, WordTokenizer(vocabulary, blank_id=card.pad_id))
 
 
-def _read_card(path: Path) -> ModelCard:
-    try:
-        content = path.read_bytes()
-        schema = msgspec.json.decode(content, type=_Schema).schema
-        if schema != SCHEMA:
-            raise BundleError(
-                f"{path} has schema {schema}, this version reads {SCHEMA}; train the model again: "
-                f"imdb-serving train --out {path.parent.parent}"
-            )
-        card = msgspec.json.decode(content, type=ModelCard)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is damaged: {error}; train the model again") from error
-    if card.checksum != card.digest():
-        raise BundleError(f"{path} is damaged: its checksum is wrong; train the model again")
-    return card
+def _tokenizer(folder: Path, card: ModelCard) -> Tokenizer | None:
+    imported = card.imported
+    if not imported or imported.tokenizer == "text":
+        return None
+    if imported.tokenizer == "huggingface":
+        return HuggingFaceTokenizer(_require(folder / TOKENIZER, card.again), card.longest)
+    vocabulary = Vocabulary.load(_require(folder / VOCABULARY, card.again))
+    return WordTokenizer(vocabulary, imported.unknown_id, card.longest)
 
 
-def _require(path: Path) -> Path:
+def _require(path: Path, remedy: str) -> Path:
     if not path.is_file():
-        raise BundleError(f"{path} is missing from the model bundle; train the model again")
+        raise BundleError(f"{path} is missing from the model bundle; {remedy}")
     return path
 
 
-def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocabulary, program: Path) -> Bundle:
-    """Write a bundle below `root` from an exported `program` (its path without suffix), and open it.
+def write_bundle(root: Path, card: ModelCard, conf: ModelConf, files: Mapping[str, Path]) -> Bundle:
+    """Write a bundle below `root` of `files`, the sources by their names in it, and open it.
 
     The files are complete in a folder beside the old one before that is moved away and they take its place.
     """
@@ -228,11 +206,10 @@ def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocab
     fresh = root / f".{SERVER_DIR}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    for name in EXPORTED:
-        shutil.copyfile(program.with_suffix(Path(name).suffix), fresh / name)
-    vocabulary.save(fresh / VOCABULARY)
+    for name, source in files.items():
+        shutil.copyfile(source, fresh / name)
     save_conf(conf, fresh / SERVER_CONF)
-    complete = msgspec.structs.replace(card, files={name: _digest(fresh / name) for name in FILES})
+    complete = msgspec.structs.replace(card, files={name: _digest(fresh / name) for name in [*files, SERVER_CONF]})
     complete = msgspec.structs.replace(complete, checksum=complete.digest())
     (fresh / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2) + b"\n")
     old = root / f".{SERVER_DIR}.old"
@@ -242,8 +219,10 @@ def write_bundle(root: Path, card: ModelCard, conf: ModelConf, vocabulary: Vocab
     fresh.rename(root / SERVER_DIR)
     shutil.rmtree(old, ignore_errors=True)
     client = root / CLIENT_DIR
-    client.mkdir(exist_ok=True)
-    vocabulary.save(client / VOCABULARY)
+    shutil.rmtree(client, ignore_errors=True)
+    client.mkdir()
+    for name in {VOCABULARY, TOKENIZER} & files.keys():
+        shutil.copyfile(root / SERVER_DIR / name, client / name)
     save_conf(conf, client / CLIENT_CONF)
     save_conf(conf, root / PUBLISHED_CONF)
     return open_bundle(root)

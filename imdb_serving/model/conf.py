@@ -15,7 +15,7 @@ from typing import Any
 from imdb_serving.errors import BundleError, did_you_mean
 from imdb_serving.text import formats
 
-INT64, FLOAT32 = 0, 1
+INT64, FLOAT32, STRING = 0, 1, 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import paddle
     from paddle import inference, nn
+    from paddle.base.proto import framework_pb2 as framework
     from paddle.nn import functional
 
 # Importing Paddle sets up logging for the whole process; that is the user's to decide.
@@ -31,7 +32,7 @@ _root.handlers[:] = _handlers
 # Paddle would answer SIGTERM with a page of C++ frames; ending cleanly is this package's own business.
 paddle.disable_signal_handler()
 
-__all__ = ["MASKED", "NETS", "Feed", "functional", "inference", "nn", "pad", "paddle"]
+__all__ = ["MASKED", "NETS", "Feed", "framework", "functional", "inference", "nn", "pad", "paddle"]
 
 MASKED = -1e9
 

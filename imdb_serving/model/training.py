@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 import imdb_serving
 from imdb_serving.errors import BundleError, ConfigError, DataError, did_you_mean
-from imdb_serving.model import ONNX, nets
-from imdb_serving.model.bundle import Bundle, ModelCard, write_bundle
+from imdb_serving.model import EXPORTED, ONNX, VOCABULARY, nets
+from imdb_serving.model.bundle import Bundle, write_bundle
+from imdb_serving.model.card import ModelCard
 from imdb_serving.model.conf import IMDB_CONF
 from imdb_serving.model.export import to_onnx
 from imdb_serving.model.nets import functional, pad, paddle
@@ -191,12 +192,13 @@ def train_bundle(plan: TrainingPlan, reviews: Reviews, root: Path) -> Bundle:
     validation = trainer.fit(
         _encode(reviews.train[kept_back:], vocabulary), _encode(reviews.train[:kept_back], vocabulary)
     )
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "inference"
-        trainer.export(program)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        trainer.export(folder / "inference")
+        vocabulary.save(folder / VOCABULARY)
         held_out = trainer.accuracy(_encode(reviews.held_out, vocabulary))
         card = _card(plan, reviews, vocabulary, validation=validation, held_out=held_out)
-        return write_bundle(root, card, IMDB_CONF, vocabulary, program)
+        return write_bundle(root, card, IMDB_CONF, {name: folder / name for name in (*EXPORTED, VOCABULARY)})
 
 
 def _card(

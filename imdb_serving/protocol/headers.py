@@ -114,6 +114,23 @@ def decode_arrays(headers: Sequence[TensorHeader], source: memoryview) -> dict[s
     return arrays
 
 
+def text_header(name: str, texts: Array) -> TensorHeader:
+    """Return the header of an output of texts, one a sample: its values are their UTF-8, one behind the other."""
+    lengths = tuple(len(text.encode()) for text in texts.tolist())
+    return TensorHeader(name, TEXT, (sum(lengths),), lengths)
+
+
+def decode_outputs(headers: Sequence[TensorHeader], source: memoryview) -> dict[str, Array]:
+    """Return the outputs by name, texts as numpy's; raise `BadRequest` as `decode_arrays` does."""
+    arrays = decode_arrays(headers, source)
+    for header in headers:
+        if header.dtype == TEXT:
+            tensor = Tensor(arrays[header.name], header.lengths, text=True)
+            tensor.check()
+            arrays[header.name] = np.array([part.tobytes().decode("utf-8", "replace") for part in tensor.split()])
+    return arrays
+
+
 def check_frames(headers: Sequence[TensorHeader], frames: Sequence[bytes | bytearray | memoryview]) -> None:
     """Raise `BadRequest` when the frames are not what the headers say: in one piece their ends cannot be told."""
     if len(headers) != len(frames):

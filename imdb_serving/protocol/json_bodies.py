@@ -104,13 +104,17 @@ def _decode_any(body: bytes) -> tuple[Request, Form]:
 
 
 def _samples(message: Mapping[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-    """Split `{"words": ..., "label": ...}` into samples; it is a batch when `words` is a list of lists or texts."""
-    words = message.get("words")
+    """Split `{"words": ..., "label": ...}` into samples; it is a batch when `words` is a list of lists or texts.
+
+    So it is when another feed is, which a model may have in place of `words`, or beside its own name for it.
+    """
+    main = "words" if "words" in message else next((name for name in message if name != "label"), "")
+    words = message.get(main)
     if not (isinstance(words, list) and words and isinstance(words[0], list | str)):
         return [dict(message)], False
     for name, values in message.items():
         if not isinstance(values, list) or len(values) != len(words):
-            raise BadRequest(f"words holds {len(words)} samples, so {name!r} must be a list of as many")
+            raise BadRequest(f"{main} holds {len(words)} samples, so {name!r} must be a list of as many")
     return [{name: values[row] for name, values in message.items()} for row in range(len(words))], True
 
 
@@ -150,7 +154,7 @@ def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
         return flat
     try:
         with np.errstate(over="raise"):  # a number beyond float32 is no answer of ours, and no warning either
-            outputs = {name: np.asarray(values, dtype=np.float32) for name, values in dict(_decode(body)).items()}
+            outputs = {name: _array(name, values) for name, values in dict(_decode(body)).items()}
     except _UNREADABLE as error:
         raise RemoteFailure(f"the server's answer cannot be read: {error}") from error
     if samples == 1:
@@ -158,6 +162,14 @@ def decode_reply(body: bytes, samples: int) -> dict[str, Array]:
     if any(values.ndim == 0 or len(values) != samples for values in outputs.values()):
         raise RemoteFailure(f"the server's answer does not hold {samples} samples")
     return dict(outputs)
+
+
+def _array(name: str, values: Any) -> Array:
+    """Return an output's values: names of classes as texts, all others as float32."""
+    found = np.asarray(values, dtype=None if name == "class" else np.float32)
+    if name == "class" and found.dtype.kind != "U":
+        raise ValueError(f"class: expected a name, got {found.dtype}")
+    return found
 
 
 _read_flat = msgspec.json.Decoder(dict[str, list[float]]).decode

@@ -49,7 +49,9 @@ from imdb_serving.protocol.headers import (
     cannot_send,
     check_frames,
     decode_arrays,
+    decode_outputs,
     decode_tensors,
+    text_header,
 )
 from imdb_serving.timing import CLOCK_ID, Stage
 
@@ -157,8 +159,12 @@ def encode_reply(reply: Reply, request_id: int) -> bytes:
             header = _encode(Answer(request_id, [TensorHeader(name, "float32", values.shape)], stages, CLOCK_ID))
             prefix = pack_prefix(VERSION, len(header), values.nbytes)
             return prefix + header + PADDING[-len(header) & 7] + values.tobytes()
-    headers, arrays = [], []
+    headers, arrays = [], list[Array]()
     for name, values in outputs.items():
+        if values.dtype.kind == "U":
+            headers.append(text_header(name, values))
+            arrays.append(np.frombuffer("".join(values.tolist()).encode(), np.uint8))
+            continue
         dtype = DTYPE_NAMES.get(values.dtype)
         if dtype is None:  # an op made what cannot be sent: the server's fault, not the client's
             raise RemoteFailure(f"output {cannot_send(name, values)}")
@@ -242,7 +248,7 @@ def decode_answer(header: Frame, tensors: memoryview) -> tuple[int | None, Answe
     try:
         answer = decode_answer_header(header)
         if type(answer) is ReceivedAnswer:
-            return answer.id, Answered(decode_arrays(answer.fetch, tensors), answer.stages, answer.clock)
+            return answer.id, Answered(decode_outputs(answer.fetch, tensors), answer.stages, answer.clock)
     except (*UNREADABLE, BadRequest) as error:
         return None, RemoteFailure(f"the server's answer cannot be read: {error}")
     if isinstance(answer, Failure):

@@ -54,13 +54,28 @@ EXPECTED: dict[LineFormat, str] = {
 }
 
 
+UNLABELLED = -1
+_AT_END = re.compile(r"([0-9]+)\s*\Z")
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One numbered, not blank line of a data file."""
+    """One numbered, not blank line of a data file, or a sample that was made into one, in the format `kind`.
+
+    It ends with one of `classes` labels; 0 for a line without a label, which no file of the published formats has.
+    """
 
     source: str
     number: int
     content: str
+    classes: int = 2
+    kind: LineFormat = "ids"
+
+    @property
+    def label(self) -> int:
+        """The label at the end of a line that was found sound; -1 where there is none."""
+        found = _AT_END.search(self.content) if self.classes else None
+        return int(found[1]) if found else UNLABELLED
 
     def refuse(self, kind: LineFormat, why: str) -> DataError:
         """Return the error for this line: file, line number, what was found and what was expected."""
@@ -69,7 +84,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled review: its text or its word ids, and 1 for positive, 0 for negative."""
+    """One review: its text or its word ids, and its class, 1 for positive, 0 for negative; -1 where none is known."""
 
     label: int
     text: str | None = None
@@ -132,10 +147,13 @@ def _parse_ids(line: Line) -> Example:
     values = np.fromstring(content, dtype=np.int64, sep=" ")
     if not len(values) or values.item(values.argmax()) >= _TOO_LARGE:
         raise _refuse_ids(line)
-    count, label = values.item(0), values.item(-1)
+    count = values.item(0)
+    if not line.classes:
+        return Example(label=UNLABELLED, words=values[1:])
+    label = values.item(-1)
     if len(values) != count + 2:
         raise line.refuse("ids", f"{max(len(values) - 2, 0)} word ids where N says {count}")
-    if label not in (0, 1):
+    if label >= line.classes:
         raise line.refuse("ids", f"the label is '{label}'")
     return Example(label=label, words=values[1:-1])
 
@@ -148,23 +166,26 @@ def _refuse_ids(line: Line) -> DataError:
 
 
 def _parse_text(line: Line) -> Example:
+    if not line.classes:
+        return Example(label=UNLABELLED, text=line.content)
     text, bar, label = line.content.rpartition("|")
     if not bar:
         raise line.refuse("text", "no bar")
     if not text.isascii() and _BROKEN_UTF8.search(text):
         raise line.refuse("text", "the review is not valid UTF-8")
-    return Example(label=_label(label.strip(), line, "text"), text=text.strip())
+    return Example(label=_label(label.strip(), line), text=text.strip())
 
 
-def _label(field: str, line: Line, kind: LineFormat) -> int:
-    if field not in ("0", "1"):
-        raise line.refuse(kind, f"the label is {field[:40]!r}")
+def _label(field: str, line: Line) -> int:
+    if not _NUMBER.fullmatch(field) or int(field) >= line.classes:
+        raise line.refuse("text", f"the label is {field[:40]!r}")
     return int(field)
 
 
 def format_ids(words: Sequence[int] | NDArray[np.int64], label: int) -> str:
-    """Write one review as `N id1 … idN label`."""
-    return " ".join(str(value) for value in (len(words), *map(int, words), label))
+    """Write one review as `N id1 … idN label`, without the label where none is known."""
+    known = [label] if label != UNLABELLED else []
+    return " ".join(str(value) for value in (len(words), *map(int, words), *known))
 
 
 def format_text(text: str, label: int) -> str:

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from imdb_serving.engines import stand_ins
-from imdb_serving.engines.engine import Engine, Probabilities, Words, warm_up
+from imdb_serving.engines.engine import Engine, warm_up
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine, register
 from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import BadRequest, ConfigError
 from imdb_serving.model.bundle import Bundle, open_bundle
 from imdb_serving.model.nets import NETS
+from imdb_serving.model.signature import Ids, Probabilities
 from imdb_serving.text.reviews import Reviews
 
 MakeBundle = Callable[[str], Path]
@@ -150,7 +151,7 @@ class _Recorder(NoneEngine):
     def __init__(self) -> None:
         self.seen: list[int] = []
 
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
+    def run(self, reviews: Sequence[Ids]) -> Probabilities:
         self.seen += [len(review) for review in reviews]
         return super().run(reviews)
 
@@ -191,24 +192,22 @@ def engine(way: tuple[str, EngineSpec], model: Bundle) -> Engine:
 
 
 @pytest.fixture(scope="module")
-def reviews(model: Bundle, small_reviews: Reviews) -> list[Words]:
+def reviews(model: Bundle, small_reviews: Reviews) -> list[Ids]:
     """Real reviews, and those at the edge: padding alone, one and two words, unknown words, a long one."""
-    unknown, pad = model.vocabulary.unknown, model.card.pad_id
+    unknown, pad = model.card.vocabulary, model.card.pad_id
     edge = ([pad], [0], [unknown], [0, 1], [unknown] * 2, list(range(700)))
-    real = [model.vocabulary.encode(example.text or "") for example in small_reviews.held_out[: REVIEWS - len(edge)]]
+    real = [model.tokenizer.encode(example.text or "") for example in small_reviews.held_out[: REVIEWS - len(edge)]]
     return [*(np.array(words, dtype=np.int64) for words in edge), *real]
 
 
 @pytest.fixture(scope="module")
-def published(model: Bundle, reviews: list[Words]) -> Probabilities:
+def published(model: Bundle, reviews: list[Ids]) -> Probabilities:
     """What Paddle's own kernels say, each review in a call of its own."""
     engine = make_engine(EngineSpec("paddle", variant="plain"), model)
     return np.concatenate([engine.run([review]) for review in reviews])
 
 
-def test_every_engine_gives_the_published_answers(
-    engine: Engine, reviews: list[Words], published: Probabilities
-) -> None:
+def test_every_engine_gives_the_published_answers(engine: Engine, reviews: list[Ids], published: Probabilities) -> None:
     answers = np.concatenate([engine.run([review]) for review in reviews])
     assert answers.dtype == np.float32
     assert answers.shape == (REVIEWS, 2)
@@ -221,7 +220,7 @@ def test_the_model_tells_reviews_apart(published: Probabilities) -> None:
 
 
 @pytest.mark.parametrize("size", BATCHES)
-def test_a_review_answers_the_same_in_every_batch(engine: Engine, reviews: list[Words], size: int) -> None:
+def test_a_review_answers_the_same_in_every_batch(engine: Engine, reviews: list[Ids], size: int) -> None:
     alone = np.concatenate([engine.run([review]) for review in reviews])
     order = np.random.default_rng(size).permutation(len(reviews))
     together = np.empty_like(alone)
@@ -232,7 +231,7 @@ def test_a_review_answers_the_same_in_every_batch(engine: Engine, reviews: list[
     assert np.abs(together - alone).max() <= 1e-6
 
 
-def test_words_as_they_come_from_a_message_are_taken(engine: Engine, reviews: list[Words]) -> None:
+def test_words_as_they_come_from_a_message_are_taken(engine: Engine, reviews: list[Ids]) -> None:
     review = reviews[-1]
     message = memoryview(b"x" + review.tobytes())[1:]  # read-only, and not aligned
     read = np.frombuffer(message, dtype=np.int64)
@@ -241,7 +240,7 @@ def test_words_as_they_come_from_a_message_are_taken(engine: Engine, reviews: li
 
 
 def test_the_cards_accuracy_is_what_is_served(engine: Engine, model: Bundle, small_reviews: Reviews) -> None:
-    words = [model.vocabulary.encode(example.text or "") for example in small_reviews.held_out]
+    words = [model.tokenizer.encode(example.text or "") for example in small_reviews.held_out]
     words = [review if len(review) else np.array([model.card.pad_id]) for review in words]
     labels = np.array([example.label for example in small_reviews.held_out])
     accuracy = (engine.run(words).argmax(axis=1) == labels).mean()
@@ -252,7 +251,7 @@ def test_the_cards_accuracy_is_what_is_served(engine: Engine, model: Bundle, sma
 @pytest.mark.parametrize("name", REAL)
 def test_two_engines_side_by_side_answer_as_one(name: str, bundle: Path, small_reviews: Reviews) -> None:
     opened = open_bundle(bundle)
-    words = [opened.vocabulary.encode(example.text or "") for example in small_reviews.held_out[:100]]
+    words = [opened.tokenizer.encode(example.text or "") for example in small_reviews.held_out[:100]]
     spec = EngineSpec(name, variant=next(iter(ENGINES[name].variants), ""))
     first, second = make_engine(spec, opened), make_engine(spec, opened)
     expected = first.run(words)

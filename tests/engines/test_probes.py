@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from imdb_serving.engines import tuning
-from imdb_serving.engines.engine import Probabilities, Words
 from imdb_serving.engines.probes import LONG, locked_us, probe, releases_lock
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
 from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import ConfigError
 from imdb_serving.model.bundle import open_bundle
+from imdb_serving.model.signature import Ids, Probabilities
 
 REAL = [name for name, facts in ENGINES.items() if facts.needs_model]
 _RANDOM = random.Random(1)
@@ -26,13 +26,13 @@ REVIEW = np.zeros(LONG, dtype=np.int64)
 
 
 class Sleeps(NoneEngine):
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
+    def run(self, reviews: Sequence[Ids]) -> Probabilities:
         time.sleep(0.05)
         return super().run(reviews)
 
 
 class Holds(NoneEngine):
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
+    def run(self, reviews: Sequence[Ids]) -> Probabilities:
         sorted(NUMBERS)  # one call into C that keeps the lock
         return super().run(reviews)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from imdb_serving.engines import tuning
-from imdb_serving.engines.engine import Probabilities, Words
 from imdb_serving.engines.registry import ENGINES, EngineSpec
 from imdb_serving.engines.stand_ins import NoneEngine
 from imdb_serving.errors import ConfigError
 from imdb_serving.model import TUNING
 from imdb_serving.model.bundle import Bundle, open_bundle
+from imdb_serving.model.signature import Ids, Probabilities
 
 PADDLE = EngineSpec("paddle")
 
@@ -35,7 +35,7 @@ class Slow(NoneEngine):
         self.milliseconds, self.first_time = milliseconds, first_time
         self.seen: set[int] = set()
 
-    def run(self, reviews: Sequence[Words]) -> Probabilities:
+    def run(self, reviews: Sequence[Ids]) -> Probabilities:
         (review,) = reviews
         time.sleep((self.milliseconds + (self.first_time if len(review) not in self.seen else 0.0)) / 1000)
         self.seen.add(len(review))

@@ -42,7 +42,7 @@ def served(
                     client_kind=kind or "keep-alive", **changes,
                 )  # fmt: skip
                 lines = lines_of(cell.samples)
-                context = Round("one", number, 1, "", "", lines, reference=np.full(len(lines), 0.5))
+                context = Round("one", number, 1, "", "", lines, reference=np.full((len(lines), 2), 0.5))
                 return measure(cell, context, session, "", target)[0]
 
             measured.connect = target.connect  # type: ignore[attr-defined]

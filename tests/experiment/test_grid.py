@@ -84,9 +84,9 @@ def test_a_request_without_an_answer_makes_the_cell_invalid_by_name(null_server:
 
 def test_every_answer_is_compared_with_the_bare_engines_to_the_same_review(null_server: ServerProcess) -> None:
     lines = [*lines_of(11), Line("made", 12, "broken")]
-    row, _ = measured(3, null_server.endpoint, lines, batch=2, reference=np.full(12, 0.5))
+    row, _ = measured(3, null_server.endpoint, lines, batch=2, reference=np.full((12, 2), 0.5))
     assert (row.answered, row.difference) == (10, 0.0)
-    reference = np.full(12, 0.5)
+    reference = np.full((12, 2), 0.5)
     reference[7] = 0.6
     row, _ = measured(3, null_server.endpoint, lines, batch=2, reference=reference)
     assert row.difference == pytest.approx(0.1)

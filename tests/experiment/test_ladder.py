@@ -153,7 +153,7 @@ def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
 ) -> None:
     bad = [Line("made", number, "9 1 2 0") for number in range(1, 13)]  # says nine words, has two
     monkeypatch.setattr(ladder, "measurement_lines", lambda samples, seed, vocabulary: bad)
-    monkeypatch.setattr(ladder, "reference_answers", lambda *given: np.full(12, 0.5))
+    monkeypatch.setattr(ladder, "reference_answers", lambda *given: np.full((12, 2), 0.5))
     params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
     said: list[str] = []
     rows = run_ladder(params, said.append)

@@ -18,7 +18,7 @@ from imdb_serving.text.formats import Line
 SETTINGS = Settings(engine="none", clients=1)
 COLUMNS = ("prepro", "client_infer", "queue", "op1", "postpro", "total")
 LINES_OF = [Line("made", number, f"3 {number} 8 {number % 2}") for number in range(1, LINES + 1)]
-AROUND = Round("one", 1, 1, "", "", LINES_OF, reference=np.full(LINES, 0.5))
+AROUND = Round("one", 1, 1, "", "", LINES_OF, reference=np.full((LINES, 2), 0.5))
 
 
 def stretch(
@@ -33,7 +33,7 @@ def stretch(
         positions=[number % LINES for number in range(requests)],
         starts_ns=np.arange(requests) * each,
         durations=np.array([row] * requests, np.int64),
-        outcomes=[[Result(probability, 1)] for _ in range(requests)],
+        outcomes=[[Result([1 - probability, probability], 1)] for _ in range(requests)],
         failures=[FailedRequest(0, "timeout", "no reply in 5 s")] * lost,
         window_ns=(0, 250_000_000),
         cpu_s=0.01,

@@ -82,7 +82,7 @@ def test_a_server_that_falls_behind_has_not_reached_the_rate() -> None:
 
 def measured(cell: Cell, endpoint: str, pid: int, timeout: float = 10.0, seed: int = 1) -> Row:
     lines = lines_of(cell.samples)
-    around = Round("one", 1, seed, "", "", lines, reference=np.full(len(lines), 0.5))
+    around = Round("one", 1, seed, "", "", lines, reference=np.full((len(lines), 2), 0.5))
     target = Target(functools.partial(connect, endpoint, timeout), (pid,))
     with LoadSession({"": target.connect}, cell.client_threads, timeout) as session:
         return measure(cell, around, session, "", target)[0]

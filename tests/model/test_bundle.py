@@ -14,10 +14,12 @@ import pytest
 from imdb_serving.errors import BundleError
 from imdb_serving.model import TUNING
 from imdb_serving.model import bundle as bundles
-from imdb_serving.model.bundle import ModelCard, open_bundle, write_bundle
+from imdb_serving.model.bundle import Bundle, open_bundle, write_bundle
+from imdb_serving.model.card import ModelCard
 from imdb_serving.model.conf import IMDB_CONF, load_conf
 from imdb_serving.model.export import to_onnx
 from imdb_serving.text.reviews import Vocabulary
+from imdb_serving.text.tokenizers import WordTokenizer
 
 SERVER_FILES = (bundles.PROGRAM, bundles.WEIGHTS, bundles.ONNX, bundles.VOCABULARY, bundles.SERVER_CONF, bundles.CARD)
 
@@ -45,8 +47,21 @@ def written(tmp_path: Path) -> Path:
     program.with_suffix(".pdiparams").write_bytes(b"some weights")
     program.with_suffix(".onnx").write_bytes(a_graph(rows=4))
     root = tmp_path / "root"
-    write_bundle(root, CARD, IMDB_CONF, Vocabulary(["film", "great"]), program)
+    write(root, ["film", "great"], program)
     return root
+
+
+def write(root: Path, words: list[str], program: Path) -> None:
+    """Write a bundle of a program (its path without suffix) with these words."""
+    vocabulary = program.with_suffix(".vocab")
+    Vocabulary(words).save(vocabulary)
+    files = {name: program.with_suffix(Path(name).suffix) for name in bundles.FILES[:3]}
+    write_bundle(root, CARD, IMDB_CONF, {**files, bundles.VOCABULARY: vocabulary})
+
+
+def words_of(bundle: Bundle) -> tuple[str, ...]:
+    assert isinstance(bundle.tokenizer, WordTokenizer)
+    return bundle.tokenizer.vocabulary.words
 
 
 def a_graph(rows: int, classes: int = 2) -> bytes:
@@ -151,7 +166,7 @@ def test_the_server_folder_and_the_root_open_alike(bundle: Path) -> None:
     assert from_root.folder == from_server.folder == bundle / bundles.SERVER_DIR
     assert from_root.card == from_server.card
     assert from_root.conf == from_server.conf == IMDB_CONF
-    assert len(from_root.vocabulary) == from_root.card.vocabulary
+    assert len(words_of(from_root)) == from_root.card.vocabulary
 
 
 def test_a_trained_bundle_has_the_published_files(bundle: Path) -> None:
@@ -175,7 +190,7 @@ def test_client_and_server_have_the_same_vocabulary(bundle: Path) -> None:
 
 def test_what_is_written_comes_back(written: Path) -> None:
     opened = open_bundle(written)
-    assert opened.vocabulary.words == ("film", "great")
+    assert words_of(opened) == ("film", "great")
     assert opened.card.pad_id == 3
     assert (opened.card.accuracy, opened.card.seed, opened.card.net) == (0.75, 7, "bow")
     assert set(opened.card.files) == set(SERVER_FILES) - {bundles.CARD}
@@ -273,8 +288,8 @@ def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
 
 
 def test_writing_again_replaces_the_old_bundle(written: Path, tmp_path: Path) -> None:
-    write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other", "words"]), tmp_path / "program")
-    assert open_bundle(written).vocabulary.words == ("other", "words")
+    write(written, ["other", "words"], tmp_path / "program")
+    assert words_of(open_bundle(written)) == ("other", "words")
     assert sorted(path.name for path in written.iterdir()) == sorted(
         [bundles.SERVER_DIR, bundles.CLIENT_DIR, bundles.PUBLISHED_CONF]
     )
@@ -282,8 +297,8 @@ def test_writing_again_replaces_the_old_bundle(written: Path, tmp_path: Path) ->
 
 def test_a_failed_writing_leaves_the_old_bundle(written: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        write_bundle(written, CARD, IMDB_CONF, Vocabulary(["other"]), tmp_path / "no-program")
-    assert open_bundle(written).vocabulary.words == ("film", "great")
+        write(written, ["other"], tmp_path / "no-program")
+    assert words_of(open_bundle(written)) == ("film", "great")
 
 
 def test_a_bundle_may_be_moved(written: Path, tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from imdb_serving.engines.engine import Words
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BadRequest
 from imdb_serving.messages import Reply, Request, Tensor
-from imdb_serving.pipeline import InferOp, Limits, Op, Pipeline, ReaderOp, ResponseOp, Work, imdb_pipeline
+from imdb_serving.model.signature import Ids
+from imdb_serving.pipeline import InferOp, Limits, Op, Pipeline, ReaderOp, Reading, ResponseOp, Work, imdb_pipeline
 from imdb_serving.text.reviews import Vocabulary
+from imdb_serving.text.tokenizers import WordTokenizer
 from imdb_serving.timing import Timeline
 
 MAX_SAMPLES, MAX_WORDS, MAX_REVIEW_WORDS = Limits().samples, Limits().words, Limits().review_words
@@ -30,7 +31,7 @@ class FixedEngine:
         self.fed: list[list[int]] = []
         self.answered = 0
 
-    def run(self, reviews: Sequence[Words]) -> np.ndarray:
+    def run(self, reviews: Sequence[Ids]) -> np.ndarray:
         self.fed += [review.tolist() for review in reviews]
         answer = PROBABILITIES[self.answered : self.answered + len(reviews)]
         self.answered += len(reviews)
@@ -38,7 +39,7 @@ class FixedEngine:
 
 
 def reader() -> ReaderOp:
-    return ReaderOp(VOCABULARY)
+    return ReaderOp(Reading(WordTokenizer(VOCABULARY), rows=5, pad_id=4))
 
 
 def ids(*samples: Sequence[int]) -> Tensor:
@@ -75,13 +76,13 @@ def test_an_unknown_feed_name_is_refused_with_the_known_ones_and_the_nearest() -
 
 def test_an_unknown_fetch_name_is_refused_with_the_known_ones_and_the_nearest() -> None:
     message = refusal(["predictions"], words=ids([1]))
-    assert "'predictions'; did you mean 'prediction'? (known: acc, cost, prediction)" in message
+    assert "'predictions'; did you mean 'prediction'? (known: acc, class, cost, prediction)" in message
 
 
 def test_a_name_unlike_all_others_gets_the_list_and_no_guess() -> None:
     message = refusal(["zzz"], words=ids([1]))
     assert "did you mean" not in message
-    assert "known: acc, cost, prediction" in message
+    assert "known: acc, class, cost, prediction" in message
 
 
 @pytest.mark.parametrize("name", ["acc", "cost"])

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from imdb_serving.errors import ConfigError
-from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, from_notebook, make, model_folder
+from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, from_notebook, make, model_folder, model_there
 from imdb_serving.measurement.parameters.foreign import unfold
 from imdb_serving.measurement.parameters.kinds import GridParams, LadderParams, ScalingParams, SweepParams
 from imdb_serving.text import formats
@@ -24,6 +24,7 @@ __all__ = [
     "load_sweep",
     "make",
     "model_folder",
+    "model_there",
 ]
 
 ON_CLUSTER = "on_cluster"

@@ -28,8 +28,9 @@ from imdb_serving.cell import (
     TIMED,
 )
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
-from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES
+from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES, engines_of_imported
 from imdb_serving.errors import ConfigError, did_you_mean
+from imdb_serving.model import CARD, find_server_dir
 from imdb_serving.server_process import MODES, MULTIPROCESS_MODES
 
 _FOLDER_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
@@ -179,6 +180,18 @@ def check_pipeline(value: str) -> None:
 def model_folder(params: Any) -> Path:
     """Return where the bundle of parameters with `model` and `net` is, or will be once it is trained."""
     return at_home(params.model) if params.model else project_root() / "outputs" / "models" / params.net
+
+
+def model_there(params: Any) -> Path | None:
+    """Return the folder of the model, or None where there is none: engines without one accept any word ids."""
+    folder = model_folder(params)
+    return folder if (find_server_dir(folder) / CARD).is_file() else None
+
+
+def engines_there(params: Any) -> list[str]:
+    """Return the engines that run a model that was imported, the best first; none where no such model is named."""
+    folder = model_there(params) if params.model else None
+    return engines_of_imported(folder) if folder else []
 
 
 Params = TypeVar("Params", bound=msgspec.Struct)

@@ -32,8 +32,10 @@ from imdb_serving.measurement.parameters.checks import (
     check_rates,
     check_rounds,
     check_timeout,
+    engines_there,
     make,
     model_folder,
+    model_there,
 )
 from imdb_serving.measurement.parameters.foreign import FIELDS, ForeignFields, check_foreign
 from imdb_serving.server_process import MULTIPROCESS_MODES, ServerSpec
@@ -47,10 +49,11 @@ def counts(value: int | list[int]) -> list[int]:
 class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block.
 
+    Left out, `engines` are those that run the model, and `none`.
     `servers` are those of others to measure beside, each as its parameters' whole names with its `engine`.
     """
 
-    engines: list[str] = msgspec.field(default_factory=lambda: [*engines_for("cnn"), "none"])
+    engines: list[str] = []
     net: str = "cnn"
     model: str = ""
     server_threads: int = 2
@@ -65,12 +68,14 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     servers: list[dict[str, Any]] = []
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "engines", [engine_name(engine) for engine in self.engines])
+        default = [*(engines_there(self) or engines_for(self.net)), "none"]
+        msgspec.structs.force_setattr(self, "engines", [engine_name(engine) for engine in self.engines or default])
         for engine in self.engines:
             check_choice("engines", engine, ENGINES)
         check_choice("net", self.net, CHOICES["net"])
         for engine in self.engines:
-            check_net(engine, self.net)
+            if not self.model:
+                check_net(engine, self.net)
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise ConfigError(f"engines: expected different engines, got {self.engines}")
         check_positive(self, "server_threads", "math_threads", "requests")
@@ -148,9 +153,10 @@ class _Measured(ForeignFields, frozen=True, kw_only=True, forbid_unknown_fields=
             if hasattr(self, name):
                 check_choice(name, getattr(self, name), known)
         if not self.engine and set(self.modes) != {FOREIGN}:
-            msgspec.structs.force_setattr(self, "engine", OURS)
+            msgspec.structs.force_setattr(self, "engine", next(iter(engines_there(self)), OURS))
         check_engine(self)
-        check_net(self.engine, self.net)
+        if not self.model:
+            check_net(self.engine, self.net)
         check_counts("math_threads", counts(self.math_threads))
         check_positive(self, "samples", "passes", "batch", "node_cores")
         check_counts("client_threads", self.client_threads)
@@ -225,7 +231,8 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def server(self) -> ServerSpec:
         """The server that this run measures; without a server, the engine and the model of its clients."""
         engine = EngineSpec(self.engine, self.math_threads, self.service_time_ms, self.distribution)  # type: ignore[arg-type]
-        model = model_folder(self) if engine.facts.needs_model else None
+        # A stand-in reads requests as a model that is named does.
+        model = model_folder(self) if engine.facts.needs_model else model_there(self) if self.model else None
         kind, processes = self.worker_kind, self.server_processes
         return ServerSpec(self.mode, engine, model, self.server_threads, kind, self.pipeline, processes)
 
@@ -249,7 +256,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             mode=self.mode,
             server=self.server_label if foreign else "",
             engine=self.engine,
-            net=self.net if facts.needs_model else "",
+            net=self.net if facts.needs_model and not self.model else "",
             model=Path(self.model).name if facts.needs_model else "",
             server_threads=clients if local else 1 if echo else self.server_threads,
             server_processes=self.server_processes,
