@@ -39,7 +39,7 @@ UINT64 = np.dtype(np.uint64)
 UNSIGNED = {size: np.dtype(f"u{size}") for size in (1, 2, 4, 8)}
 
 WORDS, LABEL = "words", "label"
-FETCH_NAMES = ("prediction", "class", "acc", "cost")
+FETCH_NAMES = ("prediction", "acc", "cost", "class")
 NEED_LABEL = frozenset({"acc", "cost"})
 MAX_SOUND = 64
 """How many combinations of fetch names are remembered as sound."""

@@ -125,13 +125,16 @@ def _ladder_params(params: SweepParams, folder: Path, run: str) -> LadderParams:
     from imdb_serving.cell import FOREIGN
     from imdb_serving.measurement.parameters import LadderParams
 
-    parts = [part for part in params.parts() if part.net == params.net]
+    parts = [part for part in params.parts() if (part.net, part.model) == (params.net, params.model)]
     engines = [part.engine for part in parts]
     others = [part for part in parts if FOREIGN in part.modes and part.engine]
     return LadderParams(
         engines=list(dict.fromkeys([*filter(None, engines), "none"])),
         net=params.net,
         model=params.model,
+        data=params.data,
+        text_column=params.text_column,
+        label_column=params.label_column,
         math_threads=params.math[0],
         rounds=params.ladder_rounds,
         seed=params.seed,

@@ -18,8 +18,8 @@ from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.measurement.deployment import local_client
-from imdb_serving.measurement.environment import code_digest, identity, read_card, write_card
-from imdb_serving.measurement.inputs import model_id
+from imdb_serving.measurement.environment import code_digest, identity, keep_texts, read_card, write_card
+from imdb_serving.measurement.inputs import model_id, texts_in_words
 from imdb_serving.measurement.ledger import Ledger, exclusive
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.parameters import GridParams
@@ -65,7 +65,8 @@ class ClusterDeployment:
         theirs = survey.cards[clients[0]][""] if params.nodes[1] else ""
         own = survey.cards[servers[0]][""]
         client_card = theirs if theirs != own else ""
-        who = identity([card, client_card] if client_card else [card], model, params.seed)
+        who = identity([card, client_card] if client_card else [card], model, params.seed, params.text_file)
+        keep_texts(ledger.folder, texts_in_words(params))
         return Round(params.run, params.round, params.seed, card, who, lines=(), client_card=client_card)
 
     def look(self, folder: Path, engines: dict[str, list[EngineSpec]], models: dict[str, Path | None]) -> Survey:

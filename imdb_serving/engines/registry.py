@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from imdb_serving.config import WorkerKind, engine_name
 from imdb_serving.errors import BundleError, ConfigError, did_you_mean
 from imdb_serving.model import CARD, ONNX, PROGRAM, find_server_dir
-from imdb_serving.model.card import read_card
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -201,6 +200,8 @@ def engines_of(card: ModelCard) -> list[str]:
 
 def engines_of_imported(folder: Path) -> list[str]:
     """Return the engines that run the model in a folder, if it was imported; none where it was not, or has no card."""
+    from imdb_serving.model.card import read_card  # noqa: PLC0415 - numpy, which a command's help does without
+
     try:
         card = read_card(find_server_dir(folder) / CARD)
     except BundleError:

@@ -40,7 +40,7 @@ from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.first_answers import FirstAnswers
-from imdb_serving.measurement.inputs import measurement_lines, model_id, reference_answers, require_model
+from imdb_serving.measurement.inputs import lines_of, model_id, reference_answers, require_model
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import (
     Probabilities,
@@ -53,11 +53,11 @@ from imdb_serving.measurement.measure import (
     review_workload,
     row_key,
 )
-from imdb_serving.measurement.parameters import GridParams, model_there
+from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL
 
 if TYPE_CHECKING:
-    from imdb_serving.text.formats import Line
+    pass
 
 REQUESTS = 1000
 CURL_REQUESTS_A_CLIENT = 12
@@ -363,19 +363,15 @@ def inputs_of(params: GridParams, folder: Path) -> Inputs:
     if params.pipeline or params.mode in ECHO_MODES:
         return Inputs(lines, workload)
     spec = params.server
-    reviews = lines if params.mode != FOREIGN else _lines_of(params)
+    reviews = lines if params.mode != FOREIGN else lines_of(params, params.samples)
     return Inputs(lines, workload, reference_answers(folder, spec.engine, spec.model, model_id(spec.model), reviews))
-
-
-def _lines_of(params: GridParams) -> Sequence[Line]:
-    return measurement_lines(params.samples, params.seed, model_there(params))
 
 
 def _to_send(params: GridParams) -> tuple[Sequence[Any], Callable[[Sequence[Any], int], Workload]]:
     """Return the samples of a run, and what makes requests of them."""
     if params.mode == FOREIGN:
         return samples_of(params), Bodies.of(params, outputs_folder(params)).workload
-    return _lines_of(params), prepared_reviews if params.prepro == BEFORE else review_workload
+    return lines_of(params, params.samples), prepared_reviews if params.prepro == BEFORE else review_workload
 
 
 def run_words(params: GridParams) -> str:

@@ -22,20 +22,21 @@ from imdb_serving.errors import ServingError
 from imdb_serving.experiment.beside import Beside, is_plain, servers_beside
 from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.measurement.environment import identity, keep_card
+from imdb_serving.measurement.environment import identity, keep_card, keep_texts
 from imdb_serving.measurement.inputs import (
     BareClient,
     InprocClient,
     JsonClient,
     bundle_there,
-    measurement_lines,
+    length_mix,
+    lines_of,
     model_id,
     reference_answers,
     require_model,
 )
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import Probabilities, Round, Target
-from imdb_serving.measurement.parameters import LadderParams, model_folder, model_there
+from imdb_serving.measurement.parameters import LadderParams, engines_there, model_folder
 from imdb_serving.processes import temporary_folder
 from imdb_serving.server_process import ServerProcess, ServerSpec
 
@@ -174,10 +175,11 @@ def _context(
     folder = model_folder(params)
     spec, model = _engine_and_model(params, engine)
     card = keep_card(ledger.folder, bundle_there(folder))
-    who = identity([card["id"]], model_id(model), params.seed)
+    who = identity([card["id"]], model_id(model), params.seed, params.text_file)
     in_a_round = params.requests * params.server_threads
     total = in_a_round * params.rounds
-    lines: list[Line] = measurement_lines(total, params.seed, model_there(params))
+    lines: list[Line] = lines_of(params, total)
+    keep_texts(ledger.folder, length_mix(lines))
 
     reference: Probabilities | None = None
 
@@ -204,7 +206,7 @@ def _cells(params: LadderParams, engine: str, rungs: Collection[str], others: Ma
             server=rung if rung in others else "",
             prepro=others[rung].prepro if rung in others else TIMED,
             engine=engine,
-            net=params.net if facts.needs_model else "",
+            net=params.net if facts.needs_model and not engines_there(params) else "",
             model=Path(params.model).name if facts.needs_model else "",
             server_threads=params.server_threads if endpoint else clients,
             client_threads=clients,

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from imdb_serving.errors import ConfigError, DataError
+from imdb_serving.errors import DataError
 from imdb_serving.foreign import oip, oip_grpc
 from imdb_serving.foreign.client import OIP_GRPC, Body
 from imdb_serving.foreign.templates import Secrets, TextTemplate
@@ -19,8 +19,10 @@ from imdb_serving.measurement.parameters import GridParams, model_there
 from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OF_METADATA
 from imdb_serving.text import rows
 from imdb_serving.text.reviews import tokenise
+from imdb_serving.text.rows import Columns
 
 FOLDER = "answers"
+PACKAGED = Columns("text", "label")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +45,28 @@ def samples_of(params: GridParams) -> list[Sample]:
     wants_words, wants_ids = bool(used & {"words", "samples"}), bool(used & {"ids", "samples"})
     tokenizer = tokenizer_or_packaged(model_there(params)) if wants_ids else None
     found = []
-    for row in _rows(params, used):
-        text = row.get("text", "")
+    every, columns = _rows(params, used)
+    for row in every:
+        text = row.get(columns.text, "")
         ids = tokenizer.encode(text).tolist() if tokenizer else []
-        found.append(Sample(text, tokenise(text) if wants_words else [], ids, rows.label_of(row), row))
+        found.append(Sample(text, tokenise(text) if wants_words else [], ids, rows.label_of(row, columns.label), row))
     return found
 
 
-def _rows(params: GridParams, used: Set[str]) -> list[dict[str, Any]]:
-    if not params.data:
-        return [{"text": one.text or "", "label": one.label} for one in drawn(params.samples, params.seed)]
-    found = rows.draw(rows.read(params.data_file), params.samples, params.seed)
-    without = next((row for row in found if not isinstance(row.get("text"), str)), None)
-    if without is not None and used & {"text", "words", "ids"}:
-        raise ConfigError(
-            f"data: {params.data} has no column text, or no text in it; a row has {', '.join(without)}: name one in "
-            "the body, as {{ row.NAME }}"
-        )
-    return found
+def _rows(params: GridParams, used: Set[str]) -> tuple[Sequence[dict[str, Any]], Columns]:
+    """Return the rows that are drawn, and which columns hold text and label; only a body that has them needs them."""
+    file = params.text_file
+    if file is None:
+        return [{"text": one.text or "", "label": one.label} for one in drawn(params.samples, params.seed)], PACKAGED
+    every = rows.read(file.path)
+    found = rows.draw(every, params.samples, params.seed)
+    if not used & {"text", "words", "ids"}:
+        label = file.columns.label or "label"
+        return found, Columns("", label)
+    columns = rows.columns_of(every, file.columns, file.path)
+    for row in found:
+        rows.text_of(row, columns, file.path)
+    return found, columns
 
 
 def _template(params: GridParams) -> TextTemplate:

@@ -12,8 +12,8 @@ from imdb_serving.cell import ECHO_MODES, FOREIGN, LOCAL_MODES, digest
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement import foreign
-from imdb_serving.measurement.environment import identity, keep_card
-from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id
+from imdb_serving.measurement.environment import identity, keep_card, keep_texts
+from imdb_serving.measurement.inputs import BareClient, InprocClient, bundle_there, model_id, texts_in_words
 from imdb_serving.measurement.ledger import Ledger, exclusive, outputs_folder
 from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.measurement.measure import Round, Session, Target
@@ -71,7 +71,8 @@ class LocalDeployment:
 
     def start_round(self, params: GridParams, ledger: Ledger) -> Round:
         card = keep_card(ledger.folder, bundle_there(model_folder(params)))
-        who = identity([card["id"]], model_id(params.server.model), params.seed)
+        who = identity([card["id"]], model_id(params.server.model), params.seed, params.text_file)
+        keep_texts(ledger.folder, texts_in_words(params))
         if params.mode == FOREIGN:
             who = digest(who, params.fingerprint)
         return Round(params.run, params.round, params.seed, card["id"], who, lines=())

@@ -22,6 +22,7 @@ from imdb_serving.config import project_root, whole_file
 from imdb_serving.engines.tuning import all_known
 from imdb_serving.measurement.machine import load, machine_facts, wake_up_us
 from imdb_serving.model.bundle import Bundle
+from imdb_serving.text.rows import TextFile
 
 PACKAGES = (
     "paddlepaddle",
@@ -129,12 +130,33 @@ def git_state() -> str:
     return done.stdout.strip()
 
 
-def identity(cards: Sequence[str], model: str, seed: int) -> str:
+def identity(cards: Sequence[str], model: str, seed: int, texts: TextFile | None = None) -> str:
     """Return the identity of machines, software, code, model and inputs: the part of a row's key beside the cell.
 
-    `cards` are the ids of the machines' cards, one where server and clients are on machines alike.
+    `cards` are the ids of the machines' cards, one where server and clients are on machines alike; `texts` says what
+    is sent, None for the packaged reviews.
     """
-    return digest("+".join(cards), model, seed)
+    return digest("+".join(cards), model, seed, *([texts.columns, texts.checksum] if texts else []))
+
+
+TEXTS = "texts.json"
+
+
+def keep_texts(folder: Path, words: str) -> None:
+    """Write below `folder` what the texts that are sent are, in words, beside those of other runs."""
+    path = folder / FOLDER / TEXTS
+    kept = read_texts(folder)
+    if words and words not in kept:
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps([*kept, words], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_texts(folder: Path) -> list[str]:
+    """Return what is known of the texts that were sent."""
+    with suppress(OSError, ValueError):
+        found: list[str] = json.loads((folder / FOLDER / TEXTS).read_text(encoding="utf-8"))
+        return found
+    return []
 
 
 def _version(name: str) -> str:

@@ -11,28 +11,32 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Any
 
 import numpy as np
 
 import imdb_serving
-from imdb_serving.cell import digest
+from imdb_serving.cell import FOREIGN, digest
 from imdb_serving.clients.base import Client
 from imdb_serving.config import is_project, project_root, whole_file
-from imdb_serving.engines.registry import EngineSpec, check_model
+from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, DataError
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import Share
 from imdb_serving.load.workload import ReviewWorkload
 from imdb_serving.measurement.measure import Probabilities
-from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, model_folder
+from imdb_serving.measurement.parameters import GridParams, LadderParams, SweepParams, model_folder, model_there
 from imdb_serving.messages import Reply, Request, ServerInfo
 from imdb_serving.model import CARD, find_server_dir
 from imdb_serving.model.bundle import Bundle, open_bundle
+from imdb_serving.model.card import TRAINED_LABELS
 from imdb_serving.pipeline import InferOp, Pipeline, ReaderOp, Work, imdb_pipeline
 from imdb_serving.protocol import json_bodies
-from imdb_serving.text import reviews
+from imdb_serving.text import reviews, rows
 from imdb_serving.text.formats import UNLABELLED, Example, Line, LineFormat, format_ids, format_text
-from imdb_serving.text.reviews import Vocabulary, sample_by_length, tokenise
+from imdb_serving.text.reviews import Vocabulary, tokenise
+from imdb_serving.text.rows import Columns, TextFile
+from imdb_serving.text.sampling import sample_by_length
 from imdb_serving.text.tokenizers import Tokenizer, WordTokenizer
 from imdb_serving.timing import Stage, Timeline
 
@@ -124,12 +128,12 @@ def draw_lines(
 
     A tokenizer is needed to write text as ids. Raises `DataError` for text wanted of a source of ids.
     """
-    drawn = _draw(source, samples, seed)
-    if kind == "text" and any(example.text is None for example in drawn):
+    found = _draw(source, samples, seed)
+    if kind == "text" and any(example.text is None for example in found):
         raise DataError(f"{source.source} holds word ids only and cannot be written as text")
-    if kind == "ids" and tokenizer is None and any(example.words is None for example in drawn):
+    if kind == "ids" and tokenizer is None and any(example.words is None for example in found):
         raise DataError("writing reviews as word ids needs a vocabulary")
-    return [_line_of(example, example.label, tokenizer if kind == "ids" else None) for example in drawn]
+    return [_line_of(example, example.label, tokenizer if kind == "ids" else None) for example in found]
 
 
 def _line_of(example: Example, label: int, tokenizer: Tokenizer | None) -> str:
@@ -159,39 +163,131 @@ def tokenizer_or_packaged(model: Path | None) -> Tokenizer | None:
     return opened(model).tokenizer if model else WordTokenizer(_packaged_vocabulary())
 
 
-def measurement_lines(samples: int, seed: int, model: Path | None) -> list[Line]:
-    """Return the packaged held-out reviews that a measurement sends, as numbered lines that the model reads.
+def measurement_lines(samples: int, seed: int, model: Path | None, file: TextFile | None = None) -> list[Line]:
+    """Return the texts that a measurement sends, packaged held-out reviews or a file's, as lines that a model reads.
 
-    They are ids, or texts for a model that reads those; labels are the model's own classes, if those are known.
+    They are ids, or texts for a model that reads those; labels are the model's own classes, if those are known. Raises
+    `DataError` for a file that cannot be used, with the line that is wrong.
     """
     changed = (find_server_dir(model) / CARD).stat().st_mtime_ns if model else 0
-    return list(_lines(samples, seed, model, changed))
+    return list(_lines(samples, seed, model, file, changed))
+
+
+def lines_of(params: GridParams | LadderParams, samples: int) -> list[Line]:
+    """Return the texts that a run of these parameters sends; see `measurement_lines`."""
+    file = params.text_file
+    return measurement_lines(samples, params.seed, model_there(params), *([file] if file else []))
 
 
 @functools.lru_cache(maxsize=4)
-def _lines(samples: int, seed: int, model: Path | None, _changed: int) -> tuple[Line, ...]:
+def _lines(samples: int, seed: int, model: Path | None, file: TextFile | None, _changed: int) -> tuple[Line, ...]:
     """Draw the lines, which takes most of a second; a process that measures several grid runs draws them once."""
+    labels = opened(model).card.labels if model else TRAINED_LABELS
     tokenizer = tokenizer_or_packaged(model)
-    labels = known_classes(opened(model).card.labels) if model else {0: 0, 1: 1}
-    kind: LineFormat = "ids" if tokenizer else "text"
-    classes = len(opened(model).card.labels) if model else 2
+    rows = opened(model).card.rows if model else 0
+    examples = _of_file(file, samples, seed, labels) if file else _packaged(samples, seed, labels)
+    classes = len(labels) if all(example.label != UNLABELLED for _, example in examples) else 0
+    source = str(file.path) if file else "packaged"
     found = []
-    for number, example in enumerate(_draw(reviews.load("packaged"), samples, seed), start=1):
-        label = labels.get(example.label, UNLABELLED)
-        content = _line_of(example, label, tokenizer) if tokenizer or labels else example.text or ""
-        found.append(Line("packaged", number, content, classes if labels else 0, kind))
+    for number, example in examples:
+        if example.words is not None and model:
+            _check_words(example, rows, f"{source}, line {number}")
+        if example.words is not None or tokenizer:
+            content = _line_of(example, example.label if classes else UNLABELLED, tokenizer)
+        else:
+            content = f"{example.text} | {example.label}" if classes else example.text or ""
+        kind: LineFormat = "ids" if tokenizer else "text"
+        found.append(Line(source, number, content, classes, kind))
     return tuple(found)
 
 
-SAME_CLASSES = ({"negative", "neg"}, {"positive", "pos"})
-"""What the classes of the reviews are called, in the order of their labels."""
+Numbered = list[tuple[int, Example]]
 
 
-def known_classes(labels: Sequence[str]) -> dict[int, int]:
-    """Return a model's class for each label of the reviews; nothing where its classes are not called as theirs."""
+def _packaged(samples: int, seed: int, labels: Sequence[str]) -> Numbered:
+    known = {raw: class_of(name, labels) for raw, name in enumerate(TRAINED_LABELS)}
+    if UNLABELLED in known.values():
+        known = dict.fromkeys(known, UNLABELLED)
+    return [(number, replace(one, label=known[one.label])) for number, one in enumerate(drawn(samples, seed), start=1)]
+
+
+def _of_file(file: TextFile, samples: int, seed: int, labels: Sequence[str]) -> Numbered:
+    """Return the texts that are drawn of a file, by their lines; their labels, if each is one of the model's."""
+    every, columns = _rows_of(file)
+    found: Numbered = []
+    for row in rows.draw(every, samples, seed):
+        raw = row.get(columns.label) if columns.label else None
+        label = class_of(raw, labels)
+        if label == UNLABELLED and file.columns.label:
+            raise DataError(
+                f"data: {file.path}, line {row.line}: {columns.label} is {raw!r:.60}, and the model's classes are "
+                f"{', '.join(labels)}"
+            )
+        words = row.get("words") if not columns.text else None
+        text = None if words is not None else rows.text_of(row, columns, file.path)
+        found.append((row.line, Example(label, text, words)))
+    return found
+
+
+@functools.lru_cache(maxsize=2)
+def _rows_of(file: TextFile) -> tuple[list[rows.Row], Columns]:
+    every = rows.read(file.path)
+    return every, rows.columns_of(every, file.columns, file.path)
+
+
+def texts_of(file: TextFile | None, samples: int, seed: int) -> list[str]:
+    """Return texts as a measurement draws them; raise `DataError` for a file of word ids."""
+    if file is None:
+        return [one.text or "" for one in drawn(samples, seed)]
+    every, columns = _rows_of(file)
+    if not columns.text:
+        raise DataError(f"data: {file.path} holds word ids, and texts are needed")
+    return [rows.text_of(row, columns, file.path) for row in rows.draw(every, samples, seed)]
+
+
+def _check_words(example: Example, rows: int, place: str) -> None:
+    if not rows:
+        raise DataError(f"data: {place}, holds word ids, and the model reads texts")
+    if example.words is not None and len(example.words) and example.words.max() >= rows:
+        raise DataError(f"data: {place}, has the word id {example.words.max()}, and the model's are below {rows}")
+
+
+SAME_CLASSES = (frozenset({"negative", "neg"}), frozenset({"positive", "pos"}))
+"""Names that mean the same class."""
+
+
+def class_of(raw: Any, labels: Sequence[str]) -> int:
+    """Return the place among a model's classes of a label as it stands in data: its name or its number; -1 for none."""
     names = [label.strip().lower() for label in labels]
-    found = [next((place for place, name in enumerate(names) if name in same), None) for same in SAME_CLASSES]
-    return {label: place for label, place in enumerate(found) if place is not None} if None not in found else {}
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)
+    told = str(raw).strip().lower()
+    if told in names:
+        return names.index(told)
+    if told.isascii() and told.isdigit() and int(told) < len(names):
+        return int(told)
+    same = next((group for group in SAME_CLASSES if told in group), frozenset())
+    return next((place for place, name in enumerate(names) if name in same), UNLABELLED)
+
+
+def length_mix(lines: Sequence[Line]) -> str:
+    """Return in words how many texts there are, from where, and how long they are."""
+    ids = lines[0].kind == "ids"
+    lengths = [int(line.content.split(" ", 1)[0]) if ids else len(line.content.split()) for line in lines]
+    tenth, half, most = (int(value) for value in np.quantile(lengths, [0.1, 0.5, 0.9]))
+    unit = "ids" if ids else "words"
+    labelled = "" if lines[0].classes else ", without labels"
+    return (
+        f"{len(lines):,} of {Path(lines[0].source).name}{labelled}; a tenth up to {tenth:,} {unit}, "
+        f"half up to {half:,}, nine tenths up to {most:,}, the longest {max(lengths):,}"
+    )
+
+
+def texts_in_words(params: GridParams) -> str:
+    """Return in words what texts a run sends; those of a server of someone else are counted only."""
+    if params.mode != FOREIGN:
+        return length_mix(lines_of(params, params.samples))
+    return f"{params.samples:,} of {params.data_file.name if params.data else 'the packaged reviews'}"
 
 
 def ensure_model(folder: Path, net: str) -> None:
@@ -209,9 +305,7 @@ def ensure_model(folder: Path, net: str) -> None:
 def require_model(params: GridParams | SweepParams | LadderParams) -> None:
     """Require a model: a named one must exist, the project's default is trained when missing."""
     if params.model:
-        bundle = opened(model_folder(params))
-        for engine in [params.engine] if not isinstance(params, LadderParams) else params.engines:
-            check_model(EngineSpec(engine), bundle)
+        opened(model_folder(params))
     elif is_project(project_root()):
         ensure_model(model_folder(params), params.net)
     else:

@@ -134,6 +134,9 @@ def read_card(path: Path) -> ModelCard:
     """Read a card and check it; raise `BundleError` for one that is damaged, or of another version."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror}") from error
+    try:
         schema = msgspec.json.decode(content, type=_Schema).schema
         if schema != SCHEMA:
             raise BundleError(

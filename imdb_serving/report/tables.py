@@ -16,6 +16,7 @@ from imdb_serving.analysis.published import published_table as table_of
 from imdb_serving.analysis.summary import NOT_SERVING, PUBLISHED_COLUMNS, serving_seconds
 from imdb_serving.cell import AA_REPEAT, GRID, OK, plural
 from imdb_serving.experiment.plan import read_plan
+from imdb_serving.measurement.environment import read_texts
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames
 
@@ -203,6 +204,7 @@ def environment(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
         packages, engines = card.pop("packages", {}), card.pop("engines", {})
         table += [*card.items(), *packages.items()]
         table += [(f"engine {name}", _in_words(what)) for name, what in engines.items()]
+    table += [("texts", words) for words in read_texts(folder)]
     loads = rows[["load_before", "load_after"]].max()
     if len(table):
         table.append(("greatest load before, after a cell", f"{loads['load_before']:.1f}, {loads['load_after']:.1f}"))

@@ -135,6 +135,14 @@ def parse(line: Line, kind: LineFormat) -> Example:
     return _parse_ids(line) if kind == "ids" else _parse_text(line)
 
 
+def looks_like_ids(line: Line) -> bool:
+    """Tell whether a line says how many ids it has, and has as many and a label."""
+    if not _IDS_ALONE.fullmatch(line.content):
+        return False
+    fields = line.content.split()
+    return len(fields) > 1 and fields[0] == str(len(fields) - 2) and fields[-1] in {"0", "1"}
+
+
 _NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 _DIGITS_AND_SPACE = b"0123456789 \t\n\r\f\v"
 _TOO_LARGE = 10**18

@@ -147,10 +147,12 @@ def test_rows_of_a_file_are_sent(tmp_path: Path) -> None:
     data.write_text("title,body\na,b\n", encoding="utf-8")  # another content has answers of its own
     assert one(tmp_path, data=str(data), request_body=body).difference == 0.0
     assert len(list(kept.glob("answers-*.json"))) == 2
-    assert "own.csv has no column text, or no text in it; a row has title, body:" in one(tmp_path, data=str(data)).error
+    data.write_text("title,lead\na,b\n", encoding="utf-8")
+    assert "own.csv has the columns title, lead; say which has the text" in one(tmp_path, data=str(data)).error
+    assert one(tmp_path, data=str(data), text_column="lead", samples=3, client_threads=[1]).error == ""
     mixed = tmp_path / "own.jsonl"
     mixed.write_text('{"text": "a"}\n{"text": 3, "n": 1}\n', encoding="utf-8")
-    assert "a row has text, n: name one in the body" in one(tmp_path, data=str(mixed)).error
+    assert "own.jsonl, line 2: text is 3, and no text" in one(tmp_path, data=str(mixed)).error
 
 
 def test_without_an_expression_status_200_is_an_answer(tmp_path: Path) -> None:

@@ -146,7 +146,6 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, changed: tuple[str
          "leave out one"),
         ({"server_url": "http://127.0.0.1", "request_binary": True}, "request.binary"),
         ({"server_url": "http://127.0.0.1", "data": "none.csv", "engine": ""}, "data: there is no file .*none.csv"),
-        ({"server_url": "http://127.0.0.1", "data": "README.md", "engine": "paddle"}, "leave out data, or engine"),
         ({"server_url": "http://127.0.0.1", "protocol": "oip-grpc", "server_model": "m"}, "expected grpc or grpcs://"),
         ({"server_url": "grpc://127.0.0.1:1"}, "expected http or https://"),
         ({"server_url": "grpc://192.0.2.1:1", "protocol": "oip-grpc", "server_model": "m"}, "is not this machine"),
@@ -176,13 +175,17 @@ def test_a_server_that_runs_has_one_count(tmp_path: Path) -> None:
         load(tmp_path, text)
 
 
-@pytest.mark.parametrize(
-    "more", ["", "also: [{mode: http, server: {url: 'http://127.0.0.1:1'}, engine: '', server_threads: [1]}]\n"]
-)
-def test_rows_of_ones_own_are_for_servers_of_others_alone(tmp_path: Path, more: str) -> None:
-    (tmp_path / "own.txt").write_text("good\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="data: mode rpc gets packaged reviews"):
-        load(tmp_path, f"mode: rpc\nengine: none\ndata: {tmp_path / 'own.txt'}\n{more}")
+def test_texts_of_ones_own_are_for_all_of_a_sweep(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("said,kind\ngood,1\n", encoding="utf-8")
+    more = "also: [{mode: http, server: {url: 'http://127.0.0.1:1'}, engine: '', server_threads: [1]}, {mode: flask}]\n"
+    columns = "text_column: said\nlabel_column: kind\n"
+    params = load(tmp_path, f"mode: rpc\nengine: none\ndata: {tmp_path / 'own.csv'}\n{columns}{more}")
+    files = {part.text_file for part in params.parts()}
+    assert [(file.path.name, file.columns) for file in files if file] == [("own.csv", ("said", "kind"))]
+    with pytest.raises(ConfigError, match="data belongs to the whole sweep"):
+        load(tmp_path, f"mode: rpc\nengine: none\nalso: [{{data: {tmp_path / 'own.csv'}}}]\n")
+    with pytest.raises(ConfigError, match="text_column: the packaged reviews have no columns"):
+        load(tmp_path, "mode: rpc\nengine: none\ntext_column: said\n")
 
 
 def test_a_notebook_takes_the_same_by_whole_names() -> None:

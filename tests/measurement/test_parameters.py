@@ -185,7 +185,7 @@ def test_on_one_machine_a_cell_says_nothing_of_nodes() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"engines": []}, {"engines": ["none", "none"]}, {"engines": ["onnx"]}, {"rounds": 1}, {"requests": 0},
+    [{"engines": ["none", "none"]}, {"engines": ["onnx"]}, {"rounds": 1}, {"requests": 0},
      {"server_threads": 0}, {"timeout": 0}, {"sweep": "../x"}, {"net": "rnn"}],
 )  # fmt: skip
 def test_a_ladder_that_cannot_be_measured_is_refused(wrong: dict[str, object]) -> None:
@@ -334,10 +334,15 @@ def test_outside_a_project_the_current_folder_is_the_root(tmp_path: Path, monkey
 
 
 def test_an_engine_that_cannot_run_the_net_is_refused_before_anything_starts() -> None:
-    for kind, values in ((SweepParams, {"engine": "folded"}), (GridParams, {"engine": "folded"}), (LadderParams, {})):
+    wrong = (
+        (SweepParams, {"engine": "folded"}),
+        (GridParams, {"engine": "folded"}),
+        (LadderParams, {"engines": ["folded"]}),
+    )
+    for kind, values in wrong:
         with pytest.raises(ConfigError, match=r"the folded engine runs cnn, .* a lstm; .*\(paddle, onnxruntime\)"):
             make(kind, {"net": "lstm", **values}, "here")
-    assert LadderParams(net="lstm", engines=["paddle", "onnxruntime"]).net == "lstm"
+    assert LadderParams(net="lstm").engines == ["paddle", "onnxruntime", "none"]
 
 
 YAML_TEXT = st.text(alphabet=st.sampled_from("abc:-[]{}'\"#&*!|>%@, \n\t0123456789~.\x00é"), max_size=80)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imdb_serving.text.reviews import STRATA, Reviews, sample_by_length, tokenise
+from imdb_serving.text.reviews import Reviews, tokenise
+from imdb_serving.text.sampling import STRATA, sample_by_length
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=80), st.integers(1, 250), st.integers(0, 5))

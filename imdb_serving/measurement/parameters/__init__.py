@@ -10,7 +10,15 @@ from typing import Any
 import yaml
 
 from imdb_serving.errors import ConfigError
-from imdb_serving.measurement.parameters.checks import AUTO, LOCAL, from_notebook, make, model_folder, model_there
+from imdb_serving.measurement.parameters.checks import (
+    AUTO,
+    LOCAL,
+    engines_there,
+    from_notebook,
+    make,
+    model_folder,
+    model_there,
+)
 from imdb_serving.measurement.parameters.foreign import unfold
 from imdb_serving.measurement.parameters.kinds import GridParams, LadderParams, ScalingParams, SweepParams
 from imdb_serving.text import formats
@@ -20,6 +28,7 @@ __all__ = [
     "LadderParams",
     "ScalingParams",
     "SweepParams",
+    "engines_there",
     "from_notebook",
     "load_sweep",
     "make",

@@ -28,7 +28,7 @@ from imdb_serving.cell import (
     TIMED,
 )
 from imdb_serving.config import MAX_TIMEOUT, at_home, engine_name, project_root
-from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES, engines_of_imported
+from imdb_serving.engines.registry import DISTRIBUTIONS, ENGINES, check_net, engines_of_imported, facts_of
 from imdb_serving.errors import ConfigError, did_you_mean
 from imdb_serving.model import CARD, find_server_dir
 from imdb_serving.server_process import MODES, MULTIPROCESS_MODES
@@ -192,6 +192,15 @@ def engines_there(params: Any) -> list[str]:
     """Return the engines that run a model that was imported, the best first; none where no such model is named."""
     folder = model_there(params) if params.model else None
     return engines_of_imported(folder) if folder else []
+
+
+def check_runs(params: Any, engine: str) -> None:
+    """Refuse an engine that does not run the model that was imported, or the net that is trained."""
+    runs = engines_there(params)
+    if not runs:
+        check_net(engine, params.net)
+    elif facts_of(engine).needs_model and engine not in runs:
+        raise ConfigError(f"engine: {engine} does not run {params.model}; use another ({', '.join(runs)})")
 
 
 Params = TypeVar("Params", bound=msgspec.Struct)

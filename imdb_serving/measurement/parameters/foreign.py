@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,13 +13,14 @@ import msgspec
 
 from imdb_serving.cell import FOREIGN, digest
 from imdb_serving.clients.http_connection import split_endpoint
-from imdb_serving.config import MAX_TIMEOUT, at_home, project_root
+from imdb_serving.config import MAX_TIMEOUT
 from imdb_serving.errors import BadRequest, ConfigError, did_you_mean
 from imdb_serving.foreign import grpc_connection
 from imdb_serving.foreign.client import OIP, OIP_GRPC, Call, compile_answer, schemes_of
 from imdb_serving.foreign.oip_grpc import INFER
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
+from imdb_serving.measurement.parameters.texts import OF_TEXTS, TextFields
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.text import rows
 
@@ -39,7 +40,7 @@ COMMAND_NAMES = (*COUNTS, "host", "port", "engine", "model", "python")
 BODY_NAMES = ("text", "words", "ids", "label", "row", "samples")
 """What a request's body can name: of its one sample, or all of them."""
 
-ALONE = ("answer", "protocol", "data")
+ALONE = ("answer", "protocol", *OF_TEXTS)
 """Entries that are in no section."""
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -87,7 +88,7 @@ def _text(value: Any, place: str) -> str:
     return str(value)
 
 
-class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
+class ForeignFields(TextFields, frozen=True, kw_only=True):
     """What is said of a server of someone else (mode `http`).
 
     `server_command` starts it (a template), and `server_environment` is added to its environment; one that runs has a
@@ -98,8 +99,6 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     A `protocol` says what requests look like instead of a body: `paddle`, the published bodies; `oip`, the Open
     Inference Protocol v2, whose metadata of `server_model` says which inputs there are, with `request_binary` tensors;
     `oip-grpc`, the same over gRPC, with a URL as `grpc://HOST:PORT` and headers as metadata.
-
-    Samples are packaged reviews, or the rows of the file `data`: CSV, JSON lines, or a text a line.
     """
 
     server_name: str = ""
@@ -107,18 +106,17 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     server_url: str = ""
     server_ready: str = ""
     server_ready_seconds: float = 60.0
-    server_environment: dict[str, str] = {}
+    server_environment: dict[str, str] = msgspec.field(default_factory=dict)
     server_directory: str = ""
     server_remote: bool = False
     server_model: str = ""
     request_method: str = "POST"
     request_path: str = "/"
     request_body: str = ""
-    request_headers: dict[str, str] = {}
+    request_headers: dict[str, str] = msgspec.field(default_factory=dict)
     request_binary: bool = False
     answer: str = ""
     protocol: str = ""
-    data: str = ""
 
     @property
     def server_label(self) -> str:
@@ -150,11 +148,6 @@ class ForeignFields(msgspec.Struct, frozen=True, kw_only=True):
     def description(self) -> dict[str, Any]:
         """All that makes this server and its requests what they are, as written: templates, and nothing rendered."""
         return {name: getattr(self, name) for name in FIELDS}
-
-    @property
-    def data_file(self) -> Path:
-        """Where the rows are: relative to the project's folder, as the server's directory is."""
-        return project_root() / at_home(self.data)
 
     @property
     def fingerprint(self) -> str:
@@ -223,12 +216,6 @@ def _check_request(params: Any, batch: int) -> None:
     if params.protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: unknown value {params.protocol!r}{did_you_mean(params.protocol, PROTOCOLS[1:])}")
     _check_protocol(params)
-    if params.data and not params.data_file.is_file():
-        raise ConfigError(f"data: there is no file {params.data_file}")
-    if params.data and params.engine:
-        raise ConfigError(
-            "data: the answers of an engine of ours are compared on the packaged reviews; leave out data, or engine"
-        )
     path, text, answer = params.request_of(batch)
     body = TextTemplate(text, "request.body", BODY_NAMES)
     if batch > 1 and text and "samples" not in body.names:

@@ -12,7 +12,7 @@ import msgspec
 from imdb_serving.analysis.selection import Selection, read_selection
 from imdb_serving.cell import BEFORE, CLOSED, ECHO_MODES, FOREIGN, GRID, LOCAL_MODES, SHARED, SPREAD, TIMED, Cell
 from imdb_serving.config import DEFAULT_TIMEOUT, at_home, engine_name
-from imdb_serving.engines.registry import ENGINES, EngineSpec, check_net, engines_for, facts_of
+from imdb_serving.engines.registry import ENGINES, EngineSpec, engines_for, facts_of
 from imdb_serving.errors import ConfigError
 from imdb_serving.measurement.parameters.checks import (
     CHOICES,
@@ -31,6 +31,7 @@ from imdb_serving.measurement.parameters.checks import (
     check_processes,
     check_rates,
     check_rounds,
+    check_runs,
     check_timeout,
     engines_there,
     make,
@@ -38,6 +39,7 @@ from imdb_serving.measurement.parameters.checks import (
     model_there,
 )
 from imdb_serving.measurement.parameters.foreign import FIELDS, ForeignFields, check_foreign
+from imdb_serving.measurement.parameters.texts import OF_TEXTS, TextFields
 from imdb_serving.server_process import MULTIPROCESS_MODES, ServerSpec
 
 
@@ -46,14 +48,14 @@ def counts(value: int | list[int]) -> list[int]:
     return [value] if isinstance(value, int) else value
 
 
-class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LadderParams(TextFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of the ladder notebook: `requests` are those of each client in each block.
 
     Left out, `engines` are those that run the model, and `none`.
     `servers` are those of others to measure beside, each as its parameters' whole names with its `engine`.
     """
 
-    engines: list[str] = []
+    engines: list[str] = msgspec.field(default_factory=list)
     net: str = "cnn"
     model: str = ""
     server_threads: int = 2
@@ -65,7 +67,7 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sweep: str = "ladder"
     run: str = ""
     outputs: str = ""
-    servers: list[dict[str, Any]] = []
+    servers: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
     def __post_init__(self) -> None:
         default = [*(engines_there(self) or engines_for(self.net)), "none"]
@@ -74,11 +76,11 @@ class LadderParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             check_choice("engines", engine, ENGINES)
         check_choice("net", self.net, CHOICES["net"])
         for engine in self.engines:
-            if not self.model:
-                check_net(engine, self.net)
+            check_runs(self, engine)
         if not self.engines or len(set(self.engines)) != len(self.engines):
             raise ConfigError(f"engines: expected different engines, got {self.engines}")
         check_positive(self, "server_threads", "math_threads", "requests")
+        self.check_texts()
         check_rounds(self.rounds)
         check_timeout(self.timeout)
         check_names(self.sweep, self.run)
@@ -155,14 +157,14 @@ class _Measured(ForeignFields, frozen=True, kw_only=True, forbid_unknown_fields=
         if not self.engine and set(self.modes) != {FOREIGN}:
             msgspec.structs.force_setattr(self, "engine", next(iter(engines_there(self)), OURS))
         check_engine(self)
-        if not self.model:
-            check_net(self.engine, self.net)
+        check_runs(self, self.engine)
         check_counts("math_threads", counts(self.math_threads))
         check_positive(self, "samples", "passes", "batch", "node_cores")
         check_counts("client_threads", self.client_threads)
         check_timeout(self.timeout)
         check_rates(self.arrivals, self.rates)
         check_pipeline(self.pipeline)
+        self.check_texts()
         check_cluster(self.cluster)
         if not (math.isfinite(self.service_time_ms) and self.service_time_ms >= 0):
             raise ConfigError(f"service_time_ms: must be at least 0, got {self.service_time_ms}")
@@ -222,8 +224,6 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         check_names(self.sweep, self.run)
         check_placement(self.cluster, self.placement, self.server_nodes, self.client_nodes)
         self.check_foreign()
-        if self.data and self.mode != FOREIGN:
-            raise ConfigError(f"data: rows of one's own are for mode {FOREIGN}; got mode {self.mode}")
         if self.has_server() and self.mode != FOREIGN:
             raise ConfigError(f"server: a command or URL is for mode {FOREIGN}; got mode {self.mode}")
 
@@ -256,7 +256,7 @@ class GridParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             mode=self.mode,
             server=self.server_label if foreign else "",
             engine=self.engine,
-            net=self.net if facts.needs_model and not self.model else "",
+            net=self.net if facts.needs_model and not engines_there(self) else "",
             model=Path(self.model).name if facts.needs_model else "",
             server_threads=clients if local else 1 if echo else self.server_threads,
             server_processes=self.server_processes,
@@ -365,10 +365,6 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         foreign = [part for part in self.parts() if FOREIGN in part.modes]
         if self.has_server() and not foreign:
             raise ConfigError(f"server: no grid has mode {FOREIGN}, so nobody measures it; write mode: {FOREIGN}")
-        if others := {mode for part in self.parts() for mode in part.modes} - {FOREIGN} if self.data else set():
-            raise ConfigError(
-                f"data: mode {min(others)} gets packaged reviews, so they could not be compared; leave one out"
-            )
         known: dict[str, object] = {}
         for part in foreign:
             if known.setdefault(part.server_label, part.description) != part.description:
@@ -401,7 +397,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return this sweep's grids: its own, and one for each entry of `also`."""
         own = msgspec.structs.asdict(self) | {"also": []}
         fixed = {
-            "also", "rounds", "extra_rounds", "seed", "samples", "data", "ladder_rounds", "twin", "select", "search",
+            "also", "rounds", "extra_rounds", "seed", "samples", *OF_TEXTS, "ladder_rounds", "twin", "select", "search",
             "cluster",
         }  # fmt: skip
         parts: list[SweepParams] = []
@@ -410,7 +406,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ConfigError(f"also, entry {number}: {sorted(common)[0]} belongs to the whole sweep")
             values = own | {"server_processes": [1]} | entry
             if FOREIGN not in ([values["mode"]] if isinstance(values["mode"], str) else values["mode"]):
-                values = {name: value for name, value in values.items() if name in entry or name not in FIELDS}
+                dropped = set(FIELDS) - set(OF_TEXTS)
+                values = {name: value for name, value in values.items() if name in entry or name not in dropped}
             if "server_name" in entry and not {"server_command", "server_url"} & entry.keys():
                 values |= self._named(entry["server_name"], parts, f"also, entry {number}")
             part = make(SweepParams, values, f"also, entry {number}")
@@ -431,7 +428,7 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Return the parameters of one notebook run of this sweep."""
         shared = {name: getattr(self, name) for name in _Measured.__struct_fields__}
         if axes.mode != FOREIGN:
-            shared |= {name: getattr(_NO_SERVER, name) for name in FIELDS}
+            shared |= {name: getattr(_NO_SERVER, name) for name in FIELDS if name not in OF_TEXTS}
         place = {"round": round_, "sweep": sweep, "run": run, "outputs": str(outputs)}
         return GridParams(**shared | place | axes._asdict())
 

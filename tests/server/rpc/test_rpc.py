@@ -35,7 +35,7 @@ def test_hello_tells_who_the_server_is(null_server: ServerProcess) -> None:
         info = client.hello()
     assert (info.protocol, info.version) == ("imdb-serving/1", imdb_serving.__version__)
     assert (info.engine, info.net, info.worker_kind, info.server_threads) == ("none", "", "thread", 2)
-    assert (info.feed, info.fetch) == (("words", "label"), ("prediction", "acc", "cost"))
+    assert (info.feed, info.fetch) == (("words", "label"), ("prediction", "acc", "cost", "class"))
     assert (info.pid, info.max_message_bytes) == (null_server.pid, 16 << 20)
 
 
