@@ -1,6 +1,6 @@
 """Trains a small transformer encoder on movie reviews, in less than a minute, and writes what one gets from others.
 
-    python examples/models/transformer.py mine
+    python examples/models/transformer.py mine [SECONDS]
 
 writes mine/model.onnx, mine/tokenizer.json and mine/config.json, and mine/paddle with the same model as Paddle's own.
 Nothing of it is this project's: the tokenizer is made by Hugging Face's library, the net by Paddle, the graph by
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     from paddle import nn
 
 TOKENS, LONGEST, WIDTH, HEADS, LAYERS = 8000, 256, 64, 4, 1
-CROP, BATCH, SECONDS = 96, 64, 35.0
+CROP, BATCH = 96, 64
 
 
 def make_tokenizer(texts: list[str]) -> Tokenizer:
@@ -73,12 +73,12 @@ def padded(rows: list[list[int]]):
     return paddle.to_tensor(ids), paddle.to_tensor(mask)
 
 
-def train(net: Encoder, rows: list[list[int]], labels: np.ndarray) -> None:
+def train(net: Encoder, rows: list[list[int]], labels: np.ndarray, seconds: float) -> None:
     """Train on random stretches of the reviews, as many as the time allows."""
     paddle.seed(1)
     random = np.random.default_rng(1)
     optimiser = paddle.optimizer.AdamW(2e-3, parameters=net.parameters(), weight_decay=0.01)
-    until, steps = perf_counter() + SECONDS, 0
+    until, steps = perf_counter() + seconds, 0
     net.train()
     while perf_counter() < until:
         chosen = random.choice(len(rows), BATCH)
@@ -100,7 +100,7 @@ def accuracy(net: Encoder, rows: list[list[int]], labels: np.ndarray) -> float:
     return float((np.concatenate(parts).argmax(1) == labels[: len(rows)]).mean())
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, seconds: float = 35.0) -> None:
     """Train, export and say how right it is on reviews that it has not seen."""
     reviews = load("packaged")
     texts = [one.text or "" for one in reviews.train]
@@ -108,7 +108,7 @@ def main(folder: Path) -> None:
     rows = [encoded.ids for encoded in tokenizer.encode_batch(texts)]
     unseen = [encoded.ids for encoded in tokenizer.encode_batch([one.text or "" for one in reviews.held_out[:1000]])]
     net = Encoder()
-    train(net, rows, np.array([one.label for one in reviews.train]))
+    train(net, rows, np.array([one.label for one in reviews.train]), seconds)
     right = accuracy(net, unseen, np.array([one.label for one in reviews.held_out]))
     paddle_folder = folder / "paddle"
     paddle_folder.mkdir(parents=True, exist_ok=True)
@@ -129,4 +129,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "transformer"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "transformer"), *map(float, sys.argv[2:3]))

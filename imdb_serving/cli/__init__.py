@@ -15,6 +15,7 @@ from imdb_serving.cli import (
     group,
     importing,
     overhead,
+    predicting,
     preparing,
     probe,
     reading,
@@ -62,7 +63,8 @@ def completion(shell: str) -> None:
 
 main.add_command(completion)
 MODULES = (
-    advise, preparing, importing, probe, serve, serve_http, clients, reading, sweep, overhead, slo, capacity,
+    advise, preparing, importing, predicting, probe, serve, serve_http, clients, reading, sweep, overhead, slo,
+    capacity,
 )  # fmt: skip
 for module in MODULES:
     for command in vars(module).values():

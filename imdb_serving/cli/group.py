@@ -117,7 +117,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 INTENTS: dict[str, tuple[str, ...]] = {
     "Get ready": ("train", "import", "data", "tune", "doctor", "completion"),
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
-    "Send requests": ("client", "client-multi", "client-batch", "flask-client"),
+    "Send requests": ("predict", "client", "client-multi", "client-batch", "flask-client"),
     "Measure": ("advise", "probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),
     "Read what was measured": ("report", "compare", "capacity", "trace", "schema"),
 }
