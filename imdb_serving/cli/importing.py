@@ -28,7 +28,7 @@ def import_model(
     max_length: int,
 ) -> None:
     """Import, and print what was found."""
-    from imdb_serving.engines.importing import Options, import_model
+    from imdb_serving.engines.importing import Options, import_model, told
     from imdb_serving.engines.registry import engines_of
     from imdb_serving.measurement.inputs import drawn
     from imdb_serving.model.drafts import Told
@@ -43,20 +43,6 @@ def import_model(
     engine = engines_of(bundle.card)[0]
     print(f"wrote {bundle.folder}; serve it: imdb-serving serve {out} --engine {engine}",
           file=sys.stderr)  # fmt: skip
-
-
-def told(card: Any) -> dict[str, str]:
-    """Return what a card says of a model that was imported, a line each."""
-    imported, signature = card.imported, card.graph or card.program
-    lines = {
-        "model": f"{imported.source}, {len(card.labels)} classes: {', '.join(card.labels)}",
-        "inputs": ", ".join(f"{one.name} ({one.role}, {one.dtype} [{one.axes}])" for one in signature.inputs),
-        "output": f"{signature.output} ({signature.gives})",
-        "tokenizer": f"{imported.tokenizer}, {imported.rows:,} ids" if imported.rows else "within the model",
-        **{name: words for name, words in imported.found.items() if name != "classes"},
-        "engines": ", ".join(imported.runs),
-    }
-    return lines | {f"not {name}": why for name, why in imported.refused.items()}
 
 
 class _Role(click.ParamType[tuple[str, str]]):

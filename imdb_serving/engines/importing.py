@@ -82,11 +82,20 @@ def import_model(path: Path, out: Path, options: Options, texts: Sequence[str]) 
         return write_bundle(out, card, _conf(imported, classes), files)
 
 
-class _Examined(msgspec.Struct, frozen=True):
-    """A model's files as they go into the bundle, and how to run one."""
-
-    signature: Signature
-    answers: Probabilities
+def told(card: ModelCard) -> dict[str, str]:
+    """Return what a card says of a model that was imported, a line each."""
+    imported, signature = card.imported, card.graph or card.program
+    if not imported or signature is None:
+        return {}
+    lines = {
+        "model": f"{imported.source}, {len(card.labels)} classes: {', '.join(card.labels)}",
+        "inputs": ", ".join(f"{one.name} ({one.role}, {one.dtype} [{one.axes}])" for one in signature.inputs),
+        "output": f"{signature.output} ({signature.gives})",
+        "tokenizer": f"{imported.tokenizer}, {imported.rows:,} ids" if imported.rows else "within the model",
+        **{name: words for name, words in imported.found.items() if name != "classes"},
+        "engines": ", ".join(imported.runs),
+    }
+    return lines | {f"not {name}": why for name, why in imported.refused.items()}
 
 
 Files = dict[str, Path]

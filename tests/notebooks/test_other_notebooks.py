@@ -42,6 +42,19 @@ def test_a_server_of_ones_own_goes_from_a_command_to_its_curves(bundle: Path, tm
     assert all(row.difference is not None and row.difference < 1e-4 for row in rows if row.cell.series == "grid")
 
 
+def test_a_model_of_ones_own_goes_from_its_file_to_the_verdict(tmp_path: Path) -> None:
+    given = {"server_threads": [1], "client_threads": [1, 2], "samples": 60, "rounds": 2, "outputs": str(tmp_path)}
+    execute("own_model.ipynb", tmp_path / "out.ipynb", given)
+    page = shown(tmp_path / "out.ipynb")
+    assert "text (text, string [N1])" in page
+    assert "round 2, flask, onnxruntime, 1 server thread" in page
+    assert page.count('<figure class="chart') == 2
+    assert 'class="verdict' in page
+    rows = [row for row in Ledger(tmp_path / "own-model").rows() if row.cell.series == "grid"]
+    assert {(row.cell.mode, row.error) for row in rows} == {("rpc", ""), ("flask", "")}
+    assert all(row.difference is not None and row.difference < 1e-4 and (row.accuracy or 0) > 0.8 for row in rows)
+
+
 def test_the_grid_notebook_takes_a_server_of_someone_else(bundle: Path, tmp_path: Path) -> None:
     command = "uvicorn --workers {{ server_threads }} --host {{ host }} --port {{ port }} --no-access-log asgi_app:app"
     given = {
