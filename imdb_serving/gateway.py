@@ -28,6 +28,7 @@ class Gateway:
         """Take the RPC server's endpoint, and what it asks to be shown."""
         self.endpoint, self._credentials = endpoint, credentials
         self._connected: RpcClient | None = None
+        self._model = ""
 
     def _client(self) -> RpcClient:
         if self.refusing is not None and (refusal := self.refusing()) is not None:
@@ -41,6 +42,12 @@ class Gateway:
         client = self._client()
         client.timeout = 1.0
         return client.hello()
+
+    def model(self) -> str:
+        """Return what its model is called, which is asked once."""
+        if not self._model:
+            self._model = self.describe().model
+        return self._model
 
     def answer(self, request: Request, deadline_ns: int) -> Reply:
         """Pass the request on. `handover` is the way to the RPC server's first op; the way back is the reply's."""
@@ -56,4 +63,5 @@ class Gateway:
 
 def make_gateway_app(endpoint: str, credentials: Credentials, **options: Any) -> Flask:
     """Make the application of one of a gateway's workers; see `make_app`."""
-    return make_app(nobody, Gateway(endpoint, credentials).answer, **options)
+    gateway = Gateway(endpoint, credentials)
+    return make_app(nobody, gateway.answer, model=gateway.model, **options)

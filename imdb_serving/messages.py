@@ -129,6 +129,7 @@ class ServerInfo:
     `given_up` names those that will not come back, with the reason, and `metrics` is where Prometheus finds them.
     `warnings` say what is wrong at the moment. A request has at most `max_feeds` feeds. The workers are in
     `server_processes` processes. `labels` are the names of the model's classes, in the order of their probabilities.
+    `model` is its name, which `reads` ids or text by the name `input`.
     """
 
     protocol: str
@@ -149,6 +150,9 @@ class ServerInfo:
     max_feeds: int = MAX_FEEDS
     server_processes: int = 1
     labels: tuple[str, ...] = ()
+    model: str = ""
+    reads: str = "ids"
+    input: str = "words"
 
 
 Handler = Callable[[Request, Timeline], Reply]

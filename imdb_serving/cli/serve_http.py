@@ -43,7 +43,7 @@ def serve_flask(
     if choose_processes:
         options = decided(options, "flask", bundle)
     make_pipeline = make_pipeline or options.make_pipeline()
-    settings = _settings(options)
+    settings = {**_settings(options), "model": functools.partial(str, bundle.name if bundle else options.engine.name)}
 
     def prepare() -> None:
         make_handler = functools.partial(make_pipeline, options.tuned(bundle), bundle)
@@ -154,7 +154,7 @@ def serve_dev(options: ServeOptions, rpc: str | None) -> None:
     if options.metrics_port is not None:
         raise ConfigError("flask-dev counts nothing: leave out --metrics-port, or use flask-gateway")
     gateway, broken = Gateway(rpc or ""), []
-    app = make_app(gateway.describe, gateway.answer, profile=True, **_settings(options))
+    app = make_app(gateway.describe, gateway.answer, profile=True, model=gateway.model, **_settings(options))
     server = DevServer(app, options.host, options.port)
 
     def give_up(error: ServerStartError) -> None:

@@ -158,6 +158,9 @@ class ServeOptions(NamedTuple):
             max_message_bytes=limit,
             pid=os.getpid(),
             labels=bundle.card.labels if bundle else (),
+            model=bundle.name if bundle else self.engine.name,
+            reads="text" if bundle and bundle.tokenizer is None else "ids",
+            input=bundle.card.main.name if bundle else "words",
         )
 
     def arguments(self) -> list[str]:

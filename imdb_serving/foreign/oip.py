@@ -1,11 +1,10 @@
-"""The Open Inference Protocol v2 over HTTP: tensors as JSON, or binary behind a JSON header. No I/O.
+"""The Open Inference Protocol v2 as its clients speak it over HTTP: tensors as JSON, or binary. No I/O.
 
 Specified at https://github.com/kserve/open-inference-protocol, binary tensors as Triton's extension has them.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,16 +13,9 @@ import orjson
 from numpy.typing import NDArray
 
 from imdb_serving.errors import UNREADABLE, ConfigError, UnexpectedAnswer
+from imdb_serving.protocol.oip_tensors import BYTES, HEADER_LENGTH, TYPES, tensor_values, text_bytes
 
-HEADER_LENGTH = "Inference-Header-Content-Length"
-"""The header that says how many bytes of a body are JSON; binary tensors follow."""
-
-BYTES = "BYTES"
-TYPES: dict[str, str] = {
-    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
-    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
-"""The names of the protocol's types, and numpy's of the same, little-endian."""
+__all__ = ["BYTES", "HEADER_LENGTH", "TYPES"]
 
 
 class TensorInfo(NamedTuple):
@@ -136,8 +128,7 @@ def encode_binary(tensors: Sequence[Tensor]) -> tuple[bytes, int]:
 def tensor_bytes(tensor: Tensor) -> bytes:
     """Return a tensor's values as bytes: numbers little-endian, each text behind its length."""
     if isinstance(tensor.values, list):
-        texts = [text.encode("utf-8", "surrogatepass") for text in tensor.values]
-        return b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        return text_bytes([text.encode("utf-8", "surrogatepass") for text in tensor.values])
     return tensor.values.tobytes()
 
 
@@ -158,18 +149,3 @@ def decode(body: bytes, header_length: str) -> Any:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnexpectedAnswer(f"the answer cannot be read: {error!r}", UNREADABLE) from None
     return answer
-
-
-def tensor_values(datatype: str, data: bytes) -> list[Any]:
-    """Return the values in the bytes of a tensor; raise `KeyError` or `ValueError` when there are none."""
-    if datatype != BYTES:
-        values: list[Any] = np.frombuffer(data, TYPES[datatype]).tolist()
-        return values
-    texts, at = [], 0
-    while at < len(data):
-        if len(data) < at + 4:
-            raise ValueError("a text's length is cut short")
-        (length,) = struct.unpack_from("<I", data, at)
-        texts.append(data[at + 4 : at + 4 + length].decode("utf-8", "replace"))
-        at += 4 + length
-    return texts

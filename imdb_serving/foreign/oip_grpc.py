@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from imdb_serving.errors import UNREADABLE, UnexpectedAnswer
-from imdb_serving.foreign.oip import BYTES, Tensor, tensor_bytes, tensor_values
+from imdb_serving.foreign.oip import Tensor, tensor_bytes
+from imdb_serving.protocol.oip_tensors import BYTES, tensor_values
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER, METADATA = f"{SERVICE}ModelInfer", f"{SERVICE}ModelMetadata"

@@ -140,15 +140,15 @@ def waterfall(times_us: Sequence[tuple[str, float]]) -> str:
 
 def explained(told: Explained) -> str:
     """Return a review's class, its words coloured by their part, and where the request's time went."""
-    verdict = "positive" if told.positive else "negative"
+    of = html.escape(told.of)
     strongest = max((abs(word.change) for word in told.words), default=0.0)
     words = " ".join(_word(word, strongest) for word in told.words)
     more = f' <span class="small">… and {told.more:,} more words</span>' if told.more else ""
     key = (
-        '<div class="small">▲ blue, underlined: makes it more positive · ▼ orange, dashed: less · '
+        f'<div class="small">▲ blue, underlined: makes it more {of} · ▼ orange, dashed: less · '
         "[brackets]: unknown to the model · hover for how much</div>"
     )
-    head = f"<div role=status><b>{verdict}</b>, probability of positive {told.probability:.3f}</div>"
+    head = f"<div role=status><b>{html.escape(told.likeliest)}</b>, probability of {of} {told.probability:.3f}</div>"
     return f'<div class="lab">{head}<div class="words">{words}{more}</div>{key}{timeline(told.reply)}</div>'
 
 

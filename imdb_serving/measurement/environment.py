@@ -144,7 +144,7 @@ TEXTS = "texts.json"
 
 def keep_texts(folder: Path, words: str) -> None:
     """Write below `folder` what the texts that are sent are, in words, beside those of other runs."""
-    path = folder / FOLDER / TEXTS
+    path = folder / TEXTS
     kept = read_texts(folder)
     if words and words not in kept:
         with whole_file(path) as unfinished:
@@ -154,7 +154,7 @@ def keep_texts(folder: Path, words: str) -> None:
 def read_texts(folder: Path) -> list[str]:
     """Return what is known of the texts that were sent."""
     with suppress(OSError, ValueError):
-        found: list[str] = json.loads((folder / FOLDER / TEXTS).read_text(encoding="utf-8"))
+        found: list[str] = json.loads((folder / TEXTS).read_text(encoding="utf-8"))
         return found
     return []
 

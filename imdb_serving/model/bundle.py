@@ -134,6 +134,12 @@ class Bundle:
         """The ONNX graph, weights included."""
         return self.folder / ONNX
 
+    @property
+    def name(self) -> str:
+        """What it is called: as the folder that holds its server folder, else as its net."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name == SERVER_DIR and folder.parent.name else self.card.net
+
     def sample(self, length: int, generator: np.random.Generator | None = None) -> Sample:
         """Return a made-up sample of `length` ids or words, cut to what the model takes; all alike or by chance."""
         length = min(length, self.card.longest or length)

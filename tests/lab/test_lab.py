@@ -181,7 +181,7 @@ def test_a_review_is_explained_word_by_word(make_lab: MakeLab, bundle: Path) -> 
     told = lab.explain("A wonderful film, not xyzzyx!")
     assert [word.word for word in told.words] == ["a", "wonderful", "film", ",", "not", "xyzzyx", "!"]
     assert [word.known for word in told.words] == [True] * 5 + [False, True]
-    assert told.positive == (told.probability > 0.5)
+    assert (told.of, told.likeliest == "positive") == ("positive", told.probability > 0.5)
     assert any(abs(word.change) > 1e-6 for word in told.words)
     page = panels.explained(told)
     assert "[xyzzyx]" in page

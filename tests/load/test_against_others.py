@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 import statistics
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import http_kit as http
 import numpy as np
@@ -75,9 +77,10 @@ def by_hey(url: str, connections: int, folder: Path) -> Seen:
     return Seen(len(rows) / float(ends.max()), float(np.percentile(times, 99)) * 1000)
 
 
-def by_us(url: str, connections: int, _folder: Path) -> Seen:
-    call = Call(url.removesuffix(http.PREDICTION), http.PREDICTION, answer="prediction[1]")
-    workload = PreparedWorkload([BODY] * 1000, [1] * 1000)
+def by_us(url: str, connections: int, _folder: Path, body: bytes = BODY, answer: str = "prediction[1]") -> Seen:
+    parts = urlsplit(url)
+    call = Call(f"http://{parts.netloc}", parts.path, answer=answer)
+    workload = PreparedWorkload([body] * 1000, [1] * 1000)
     share = Share(workload, 1_000_000, seconds=SECONDS)
     with LoadSession({"": partial(ForeignClient, call, 5.0)}, connections, 5.0) as session:
         records = session.run("", [share] * connections)
@@ -116,3 +119,74 @@ def test_both_see_the_same_where_the_server_limits(other: str, connections: int,
         if limits:
             assert high >= 1 - CLOSE, "ours is shown to be less by more than that"
             assert low <= 1 + CLOSE, "ours is shown to be more by more than that"
+
+
+PERF_ANALYZER = os.environ.get("PERF_ANALYZER", "perf_analyzer")
+"""NVIDIA's; the wheel `tritonclient` 2.51.0 has one (docs/servers.md)."""
+
+INFER = "/v2/models/simulated/infer"
+OIP_BODY = json.dumps({
+    "inputs": [{"name": "words", "datatype": "INT64", "shape": [1, 120], "data": [0] * 120}],
+    "outputs": [{"name": "prediction"}, {"name": "class"}],
+}).encode()  # fmt: skip
+
+
+def by_perf_analyzer(url: str, folder: Path, *load: str) -> Seen:
+    """What it reports of our service, which it asks by the Open Inference Protocol, with binary tensors."""
+    out = folder / "perf.csv"
+    command = [
+        PERF_ANALYZER,
+        "-m",
+        "simulated",
+        "-u",
+        url.removeprefix("http://"),
+        "--shape",
+        "words:120",
+        "--input-data",
+        "zero",
+        "-b",
+        "1",
+        "-f",
+        str(out),
+        "--measurement-interval",
+        str(SECONDS * 1000),
+        "-s",
+        "30",
+        *load,
+    ]
+    subprocess.run(command, capture_output=True, text=True, timeout=200, check=True)
+    (row,) = csv.DictReader(io.StringIO(out.read_text()))
+    return Seen(float(row["Inferences/Second"]), float(row["p99 latency"]) / 1000)
+
+
+needs_perf_analyzer = pytest.mark.skipif(shutil.which(PERF_ANALYZER) is None, reason="PERF_ANALYZER names no program")
+
+
+@needs_perf_analyzer
+@pytest.mark.parametrize("connections", [1, 2, 4, 8])
+def test_perf_analyzer_sees_the_throughput_that_we_see(connections: int, tmp_path: Path) -> None:
+    arguments = ["--engine", "simulated", "--service-time-ms", f"{SERVICE_SECONDS * 1000:g}"]
+    with http.server(*arguments, "--server-threads", str(connections)) as server:
+        pairs = [
+            (
+                by_us(server.endpoint + INFER, connections, tmp_path, OIP_BODY, "outputs[0].data[1]"),
+                by_perf_analyzer(server.endpoint, tmp_path, "--concurrency-range", str(connections)),
+            )
+            for _ in range(ROUNDS)
+        ]
+    ratio = estimate([math.log(ours.rate / theirs.rate) for ours, theirs in pairs])
+    low, middle, high = map(math.exp, (ratio.low, ratio.mean, ratio.high))
+    own, its = (statistics.median(seen[who].rate for seen in pairs) for who in (0, 1))
+    print(f"\n{connections} connections: {own:,.1f}, perf_analyzer {its:,.1f}, {middle:.3f} ({low:.3f}, {high:.3f})")
+    assert high >= 1 - CLOSE, "ours is shown to be less by more than that"
+    assert low <= 1 + CLOSE, "ours is shown to be more by more than that"
+
+
+@needs_perf_analyzer
+@pytest.mark.parametrize("rate", [100, 400])
+def test_perf_analyzer_offers_a_rate_and_gets_it(rate: int, tmp_path: Path) -> None:
+    arguments = ["--engine", "simulated", "--service-time-ms", f"{SERVICE_SECONDS * 1000:g}", "--server-threads", "8"]
+    with http.server(*arguments) as server:
+        seen = by_perf_analyzer(server.endpoint, tmp_path, "--request-rate-range", str(rate))
+    print(f"\noffered {rate} requests/s, answered {seen.rate:,.1f}, p99 {seen.p99:.1f} ms")
+    assert seen.rate == pytest.approx(rate, rel=CLOSE)

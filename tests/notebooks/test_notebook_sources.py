@@ -31,7 +31,7 @@ def parameters(path: Path) -> list[dict[str, Any]]:
 
 def test_the_notebooks_are_there() -> None:
     assert [path.stem for path in NOTEBOOKS] == [
-        *("cluster", "explore", "grid", "ladder", "own_server", "quickstart", "report")
+        *("cluster", "explore", "grid", "ladder", "own_model", "own_server", "quickstart", "report")
     ]
 
 

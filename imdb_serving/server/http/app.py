@@ -30,7 +30,7 @@ from imdb_serving.errors import (
     words_of,
 )
 from imdb_serving.messages import Handler, Reply, Request, ServerInfo
-from imdb_serving.protocol import json_bodies
+from imdb_serving.protocol import json_bodies, oip
 from imdb_serving.protocol.json_bodies import (
     JSON,
     LIVE_PATH,
@@ -43,6 +43,7 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
+from imdb_serving.server.http import oip_routes
 from imdb_serving.server.http.responses import BODY, OUTCOME, RECEIVED_NS
 from imdb_serving.server.workers.pace import step_timer
 from imdb_serving.timing import Stage, Timeline
@@ -135,10 +136,12 @@ def make_app(
     max_body_bytes: int = json_bodies.MAX_BODY_BYTES,
     profile: bool = False,
     token: str = "",
+    model: Callable[[], str] = str,
 ) -> Flask:
     """Return the application; `profile` has it write the published PROFILE lines to standard error.
 
-    With a `token` it requires that bearer token (RFC 6750) for everything but liveness and readiness.
+    With a `token` it requires that bearer token (RFC 6750) for everything but liveness and readiness. `model` returns
+    the name that predictions of the Open Inference Protocol must have, empty for any.
     """
     app = _App()
     app.config.update(MAX_CONTENT_LENGTH=max_body_bytes)
@@ -174,6 +177,7 @@ def make_app(
     def page() -> str:
         return render_template("index.html", path=PREDICTION_PATH, info=_who(describe))
 
+    oip_routes.add_routes(app, describe, answer, model)
     app.register_error_handler(Exception, _problem)
     return app
 
@@ -185,7 +189,7 @@ def _shows(token: bytes) -> bool:
 
 
 def _check_token(token: bytes) -> None:
-    if request.path not in {LIVE_PATH, READY_PATH} and not _shows(token):
+    if request.path not in {LIVE_PATH, READY_PATH, oip.LIVE, oip.READY} and not _shows(token):
         raise Unauthorized("this server requires a bearer token: Authorization: Bearer TOKEN")
 
 
@@ -236,7 +240,7 @@ def _problem(error: Exception) -> Response:
     """Answer any error as a problem (RFC 9457); what was not foreseen is logged, and its words stay here."""
     if isinstance(error, HTTPException):
         return _http_problem(error)
-    status = status_of(error)
+    status = oip_routes.status_of(error) if _speaks_oip() else status_of(error)
     if not isinstance(error, ServingError):
         log.error("a request failed", exc_info=error)
     return _problem_response(status, words_of(error), code_of(error), headers_of(status, error))
@@ -259,10 +263,16 @@ def _http_problem(error: HTTPException) -> Response:
     return _problem_response(status, detail, code, headers)
 
 
+def _speaks_oip() -> bool:
+    return request.path == oip.ROOT or request.path.startswith(f"{oip.ROOT}/")
+
+
 def _problem_response(status: HTTPStatus, detail: str, code: str, headers: Mapping[str, str]) -> Response:
     outcome = request.environ.get(OUTCOME)
     if outcome is not None:
         outcome.code = code
+    if _speaks_oip():
+        return oip_routes.error_response(detail, status, dict(headers))
     body = json_bodies.encode_problem(status, status.phrase, detail, code)
     return Response(body, status, headers, content_type=PROBLEM)
 

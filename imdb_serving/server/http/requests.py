@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from urllib.parse import quote
 
 from imdb_serving.errors import CODES, Overloaded, ServingError
+from imdb_serving.protocol import oip
 from imdb_serving.protocol.framing import fingerprint_of
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.server.http.parsing import HttpRequest, RequestParser
@@ -28,7 +30,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,18})[ \t]*\r\n", re.IGNOR
 
 def is_prediction(request: HttpRequest) -> bool:
     """Tell whether a request is for a worker."""
-    return request.path == PREDICTION_PATH and request.method == "POST"
+    return request.method == "POST" and (request.path == PREDICTION_PATH or oip.is_infer(request.path))
 
 
 class HttpCarrier:
@@ -122,7 +124,8 @@ def encode(request: HttpRequest) -> bytes:
 
     It has no more fields than the request had, so that what was within the limits still is.
     """
-    target = PREDICTION_PATH.encode() + (b"?" + request.query if request.query else b"")
+    path = quote(request.path.encode("latin-1")) if oip.is_infer(request.path) else PREDICTION_PATH
+    target = path.encode() + (b"?" + request.query if request.query else b"")
     lines = [b"POST %b HTTP/%b" % (target, request.version.encode())]
     framing = {b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"}
     lines += [name + b": " + value for name, value in request.headers if name not in framing]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from imdb_serving.errors import words_of
 from imdb_serving.protocol.json_bodies import (
+    JSON,
     PROBLEM,
     TIMEOUT_HEADER,
     code_of,
@@ -24,6 +25,7 @@ from imdb_serving.protocol.json_bodies import (
     seconds_in,
     status_of,
 )
+from imdb_serving.protocol.oip import ROOT, encode_error
 from imdb_serving.server.http.parsing import HttpRequest
 from imdb_serving.timing import Stage
 
@@ -153,9 +155,11 @@ def _date(second: int) -> str:
 
 
 def problem(status: HTTPStatus, detail: str, code: str, request: HttpRequest, headers: Headers = ()) -> bytes:
-    """Return the response of an error, as RFC 9457 has it."""
-    body = encode_problem(status, status.phrase, detail, code)
-    return response(f"{status.value} {status.phrase}", [("Content-Type", PROBLEM), *headers], body, request)
+    """Return the response of an error, as RFC 9457 has it, or as the Open Inference Protocol where that was spoken."""
+    kind, body = JSON, encode_error(detail)
+    if not request.path.startswith(f"{ROOT}/"):
+        kind, body = PROBLEM, encode_problem(status, status.phrase, detail, code)
+    return response(f"{status.value} {status.phrase}", [("Content-Type", kind), *headers], body, request)
 
 
 def problem_of(error: Exception, request: HttpRequest) -> bytes:
