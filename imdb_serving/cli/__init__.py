@@ -12,6 +12,7 @@ from imdb_serving.cli import (
     advise,
     capacity,
     clients,
+    exporting,
     group,
     importing,
     overhead,
@@ -64,7 +65,7 @@ def completion(shell: str) -> None:
 main.add_command(completion)
 MODULES = (
     advise, preparing, importing, predicting, probe, serve, serve_http, clients, reading, sweep, overhead, slo,
-    capacity,
+    capacity, exporting,
 )  # fmt: skip
 for module in MODULES:
     for command in vars(module).values():

@@ -22,6 +22,7 @@ VERDICT = "verdict.txt"
 FILES = {
     "ledger.jsonl": "the ledger: one line for each cell and round",
     "cells.csv": "the same as a table",
+    "cells.parquet": "the same, with units",
     VERDICT: "the verdict",
     "verdict.json": "the same as numbers, for programs",
     "plan.json": "the cells of the sweep",

@@ -16,6 +16,7 @@ from imdb_serving.report import costs, frames, ladder, open_loop, page, tables, 
 from imdb_serving.report.chart import Charts
 from imdb_serving.report.charts import bars, latency, nodes, rungs, threads
 from imdb_serving.report.drawn import Drawings
+from imdb_serving.report.exports import write_cells
 from imdb_serving.report.markup import Markup
 from imdb_serving.report.verdict import Verdict
 
@@ -37,7 +38,7 @@ class Report:
         self.cells = frames.cells(self.rows)
         self._drawings = Drawings(self.folder, figures=figures)
         self._rungs, self._no_rungs = ladder.if_measured(self.folder)
-        tables.write_cells(self.rows, self.folder / "cells.csv")
+        write_cells(self.rows, self.folder)
         self._charted = frames.charted(self.cells)
         self._verdict = verdict.verdict(self.rows, self.folder, zone, select)
         verdict.save(self._verdict, self.folder)

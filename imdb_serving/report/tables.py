@@ -246,11 +246,6 @@ def _in_words(found: Mapping[str, Any]) -> str:
     return "; ".join(words)
 
 
-def write_cells(rows: pd.DataFrame, path: Path) -> None:
-    """Write every cell and round as CSV, all series."""
-    rows.drop(columns=["cell", "stages", "findings"]).to_csv(path, index=False)
-
-
 def curve(cells: pd.DataFrame, threads: int, line: str, panel: str) -> tuple[Sequence[int], pd.DataFrame]:
     """Return the client counts of one curve and its cells."""
     chosen = cells[(cells["line"] == line) & (cells["panel"] == panel) & (cells["threads"] == threads)]

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from ledger_rows import failed, grid, row, rows_of, table
 
@@ -103,14 +102,6 @@ def test_what_the_plan_has_no_more_is_not_shown(tmp_path: Path) -> None:
     write_plan(tmp_path, Plan("never", 1, {}))
     with pytest.raises(DataError, match="no row of run never"):
         frames.rows_of(tmp_path)
-
-
-def test_cells_are_written_with_all_rounds_and_failures(tmp_path: Path) -> None:
-    rows = table([*rows_of(), failed(4, 1)])
-    tables.write_cells(rows, tmp_path / "cells.csv")
-    read = pd.read_csv(tmp_path / "cells.csv")
-    assert len(read) == 19
-    assert {"throughput", "op1_us", "total_s", "why", "key", "p50_us", "server_cpu_us"} <= set(read.columns)
 
 
 def test_the_setting_says_what_was_measured() -> None:
