@@ -1,4 +1,4 @@
-"""`imdb-serving export`: what a sweep measured, for the tools of others."""
+"""`imdb-serving export` and `history`: what was measured, for the tools of others, and over time."""
 
 from __future__ import annotations
 
@@ -45,3 +45,27 @@ def export(folder: Path, bmf: bool, mlflow: str, experiment: str) -> None:  # fm
         return
     run = exported.mlflow(mlflow, experiment)
     print(f"run {run} of {experiment}, with {len(exported.cells)} cells below it", file=sys.stderr)
+
+
+@group.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Default: the folder of the last sweep.")
+def history(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Follow the same cells over many sweeps: say where they changed, and draw it.
+
+    Sweeps stand in the order of time. Each is compared as `imdb-serving compare` does with the one since which nothing
+    changed. Writes history.csv and the figure history.
+
+    \b
+    Example:
+      imdb-serving history outputs/monday outputs/tuesday outputs/wednesday
+    """
+    from imdb_serving.report import history as report
+
+    made = report.history(folders)
+    place = (out or made.sweeps[-1].folder).resolve()
+    place.mkdir(parents=True, exist_ok=True)
+    print(report.text(made))
+    report.table(made).to_csv(place / "history.csv", index=False)
+    report.charts(made).save(place / "figures", "history")
+    print(f"table: {place / 'history.csv'}\nfigure: {place / 'figures' / 'history'}.png", file=sys.stderr)

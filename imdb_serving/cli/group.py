@@ -119,7 +119,7 @@ INTENTS: dict[str, tuple[str, ...]] = {
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
     "Send requests": ("predict", "client", "client-multi", "client-batch", "flask-client"),
     "Measure": ("advise", "probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),
-    "Read what was measured": ("report", "compare", "capacity", "trace", "export", "schema"),
+    "Read what was measured": ("report", "compare", "capacity", "trace", "history", "export", "schema"),
 }
 """What one wants to do, and the commands for it."""
 
