@@ -210,3 +210,28 @@ def test_the_version_is_one() -> None:
 def test_notebooks_and_yaml_are_valid() -> None:
     for path in own_files("notebooks/*.ipynb"):
         assert json.loads(path.read_text(encoding="utf-8"))["nbformat"] == 4
+
+
+def test_the_workflow_and_the_container_call_targets_that_are_there() -> None:
+    """A public continuous integration and a container for development have the two commands and nothing of their own."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert all("timeout-minutes" in job for job in workflow["jobs"].values())
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    tasks = container["customizations"]["vscode"]["tasks"]["tasks"]
+    commands = [*steps, container["postCreateCommand"], *(task["command"] for task in tasks)]
+    assert {command.split()[1] for command in commands} <= set(make_targets())
+    assert {"make sweep", "make test"} <= {" ".join(command.split()[:2]) for command in commands}
+    for named in re.findall(r"PARAMS=(\S+)", " ".join(commands)):
+        assert (ROOT / named).is_file()
+
+
+def test_the_citation_and_the_classifiers_say_what_the_package_says() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = PYPROJECT["project"]
+    assert (cited["version"], cited["license"]) == (imdb_serving.__version__, project["license"])
+    assert {"cff-version", "message", "title", "authors", "type"} <= cited.keys()
+    pythons = {one.rpartition(" :: ")[2] for one in project["classifiers"] if re.search(r":: 3\.\d+$", one)}
+    assert pythons == {"3.10", "3.11", "3.12", "3.13"}
+    assert "Typing :: Typed" in project["classifiers"]
+    assert (ROOT / "imdb_serving" / "py.typed").is_file()
