@@ -213,7 +213,7 @@ def test_notebooks_and_yaml_are_valid() -> None:
 
 
 def test_the_workflow_and_the_container_call_targets_that_are_there() -> None:
-    """A public continuous integration and a container for development have the two commands and nothing of their own."""
+    """Continuous integration and a container for development have the two commands and nothing of their own."""
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert all("timeout-minutes" in job for job in workflow["jobs"].values())
