@@ -104,7 +104,7 @@ Files = dict[str, Path]
 def _examine(source: Source, options: Options, texts: Sequence[str], place: Path) -> tuple[Imported, int, Files]:
     """Return what a model is, how many classes it has, and its files by their names in the bundle."""
     ports = graph_ports(source.graph) if source.graph else program_ports(_program_of(source))
-    drafted = draft(ports, options.told)
+    drafted = draft(ports, _told(source, ports, options))
     files = _files(source, place)
     tokenizer, kind, pad_id = _tokenizer(source, drafted, options, files)
     samples: list[Sample] = [_sample(tokenizer, text, pad_id) for text in texts]
@@ -131,6 +131,14 @@ def _examine(source: Source, options: Options, texts: Sequence[str], place: Path
         found={"classes": str(classes), **trial.found},
     )
     return _try_engines(imported, files, place, samples, trial.answers), classes, files
+
+
+def _told(source: Source, ports: Ports, options: Options) -> Told:
+    """Return what the user says, and where that leaves the output open, what Paddle Serving's conf calls prediction."""
+    fetch = source.conf.fetch if source.conf else ()
+    named = next((one.name for one in fetch if one.alias_name == "prediction"), "")
+    known = named in {port.name for port in ports.outputs}
+    return msgspec.structs.replace(options.told, output=options.told.output or (named if known else ""))
 
 
 def _program_of(source: Source) -> Path:
@@ -179,8 +187,8 @@ def _tokenizer(
     source: Source, drafted: Signature, options: Options, files: Files
 ) -> tuple[Tokenizer | None, Any, int | None]:
     """Return the tokenizer, its kind and the padding id, and add its file."""
-    beside = source.folder / TOKENIZER
-    path = options.tokenizer or (beside if beside.is_file() else None)
+    beside = (source.folder / name for name in (TOKENIZER, VOCABULARY))
+    path = options.tokenizer or next((one for one in beside if one.is_file()), None)
     if drafted.reads_text:
         if options.tokenizer:
             raise BundleError(f"the model reads texts by its input {drafted.main.name!r}; leave --tokenizer out")

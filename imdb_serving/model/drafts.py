@@ -15,7 +15,7 @@ from imdb_serving.model.sources import Port, Ports
 
 BY_NAME: tuple[tuple[str, Role], ...] = (
     ("mask", "mask"), ("token_type", "types"), ("segment", "types"), ("type_id", "types"), ("sent_ids", "types"),
-    ("len", "lengths"), ("pos", "positions"),
+    ("label", "label"), ("len", "lengths"), ("pos", "positions"),
     ("input_id", "ids"), ("src_id", "ids"), ("word", "ids"), ("token", "ids"), ("ids", "ids"), ("input", "ids"),
 )  # fmt: skip
 """Parts of names that tell what an input is, those that are within others' first."""
@@ -71,7 +71,7 @@ def _by_name(port: Port) -> Role:
     if found is None:
         raise BundleError(
             f"the input {port.name!r} ({port.kind} {_shown(port)}) can be anything; say what it is: "
-            f"--input {port.name}=ids, or mask, types, lengths, positions"
+            f"--input {port.name}=ids, or mask, types, lengths, positions, label"
         )
     if found == "mask" and port.kind.startswith("float") and port.shape is not None and len(port.shape) > 2:
         return "additive_mask"  # as attention adds it to its scores; trials tell whether that is so
@@ -92,7 +92,7 @@ def _axes(port: Port, role: Role) -> str:
     if port.ragged:
         return "L1"
     rank = 2 if port.shape is None else len(port.shape)
-    if role in {"text", "lengths"}:
+    if role in {"text", "lengths", "label"}:
         axes = {0: "", 1: "N", 2: "N1"}.get(rank)
     elif rank > 2:
         axes = _among_ones(port.shape or ())

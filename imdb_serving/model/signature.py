@@ -2,7 +2,8 @@
 
 Roles of inputs: `ids` are the tokens' ids; `mask` is 1 where there is a token and 0 where there is padding;
 `additive_mask` is 0 there and -1e9; `types` are 0; `positions` count from 0; `lengths` are how many tokens each sample
-has; `text` is the text itself. `axes` says how an input lies: N samples, L places, 1 an axis of one.
+has; `label` is 0, of programs that compute a cost as well; `text` is the text itself. `axes` says how an input lies: N
+samples, L places, 1 an axis of one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Role = Literal["ids", "mask", "additive_mask", "types", "positions", "lengths", "text"]
+Role = Literal["ids", "mask", "additive_mask", "types", "positions", "lengths", "label", "text"]
 ROLES: tuple[str, ...] = get_args(Role)
 Gives = Literal["probabilities", "logits", "probability", "logit", "maps"]
 GIVES: tuple[str, ...] = get_args(Gives)
@@ -105,8 +106,9 @@ def _ragged(ids: Sequence[Ids]) -> NDArray[Any]:
 
 
 def _input(one: Input, ids: Sequence[Ids], pad_id: int, longest: int) -> NDArray[Any]:
-    if one.role == "lengths":
-        return _laid_out(np.array([len(row) for row in ids], dtype=one.dtype), one.axes)
+    if one.role in {"lengths", "label"}:
+        counts = [len(row) if one.role == "lengths" else 0 for row in ids]
+        return _laid_out(np.array(counts, dtype=one.dtype), one.axes)
     if one.role == "ids" and len(ids) == 1 and len(ids[0]) == longest:
         return _laid_out(ids[0][None].astype(one.dtype, copy=False), one.axes)
     padding = {"ids": pad_id, "additive_mask": MASKED}.get(one.role, 0)

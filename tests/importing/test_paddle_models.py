@@ -38,6 +38,12 @@ with OldIrGuard():
     executor.run(start)
     paddle.static.save_inference_model(folder + "/inference", [words], [answer], executor, program=program)
     paddle.static.save_vars(executor, folder + "/loose", program, vars=program.all_parameters())
+    with paddle.static.program_guard(program, start):
+        label = paddle.static.data("label", [-1, 1], "int64")
+        cost, right = paddle.mean(answer), paddle.mean(paddle.cast(label, "float32"))
+    fetched = [cost, right, answer]
+    paddle.static.save_inference_model(folder + "/served", [words, label], fetched, executor, program=program)
+    print(cost.name, right.name, answer.name)
 """
 
 
@@ -47,17 +53,45 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("old")
     (folder / "loose").mkdir()
     made_by = [sys.executable, "-W", "ignore", "-c", OLD, str(folder), str(made.ROWS + 1)]
-    subprocess.run(made_by, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(made_by, check=True, capture_output=True, timeout=120, text=True)
+    (folder / "names").write_text(done.stdout.splitlines()[-1])
     return folder
 
 
 def test_a_program_with_ragged_inputs_is_run_by_paddle_alone(old: Path, tmp_path: Path) -> None:
-    bundle = import_model(old, tmp_path / "one", Options(made.vocabulary(tmp_path), ("neg", "pos")), TEXTS)
+    bundle = import_model(
+        old / "inference.pdmodel", tmp_path / "one", Options(made.vocabulary(tmp_path), ("neg", "pos")), TEXTS
+    )
     card = bundle.card
     assert (card.main.ragged, card.main.axes, engines_of(card)) == (True, "L1", ["paddle"])
     assert "ragged (LoD) inputs cannot be converted" in card.imported.refused["onnxruntime"]
     answers = make_engine(EngineSpec("paddle", variant="plain"), bundle).run([np.array([4, 7, 6]), np.array([9])])
     assert np.allclose(answers.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_serving_folder_as_published_says_itself_which_output_counts(old: Path, tmp_path: Path) -> None:
+    """It is fed words and a label, and gives cost, accuracy and prediction; its conf has their names."""
+    folder = tmp_path / "serving_server_model"
+    folder.mkdir()
+    (folder / "__model__").write_bytes((old / "served.pdmodel").read_bytes())
+    (folder / "__params__").write_bytes((old / "served.pdiparams").read_bytes())
+    (folder / "imdb.vocab").write_bytes(made.vocabulary(tmp_path).read_bytes())
+    fetch = zip((old / "names").read_text().split(), ("cost", "acc", "prediction"), (1, 1, 2), strict=True)
+    feed = [("words", "true", -1), ("label", "false", 1)]
+    entries = [
+        f'feed_var {{ name: "{name}" alias_name: "{name}" is_lod_tensor: {lod} feed_type: 0 shape: {size} }}'
+        for name, lod, size in feed
+    ]
+    entries += [
+        f'fetch_var {{ name: "{name}" alias_name: "{alias}" is_lod_tensor: false fetch_type: 1 shape: {size} }}'
+        for name, alias, size in fetch
+    ]
+    (folder / "serving_server_conf.prototxt").write_text("\n".join(entries))
+    served = import_model(tmp_path, tmp_path / "out", Options(labels=("neg", "pos")), TEXTS)
+    plain = import_model(old / "inference.pdmodel", tmp_path / "plain", Options(folder / "imdb.vocab"), TEXTS)
+    assert {one.name: one.role for one in served.card.main_inputs} == {"words": "ids", "label": "label"}
+    samples, spec = [np.array([4, 7, 6, 9]), np.array([9])], EngineSpec("paddle", variant="plain")
+    assert np.abs(make_engine(spec, served).run(samples) - make_engine(spec, plain).run(samples)).max() < 1e-6
 
 
 def test_weights_in_a_file_each_are_put_together(old: Path, tmp_path: Path) -> None:
@@ -68,7 +102,7 @@ def test_weights_in_a_file_each_are_put_together(old: Path, tmp_path: Path) -> N
     for weight in (old / "loose").iterdir():
         (folder / weight.name).write_bytes(weight.read_bytes())
     words = made.vocabulary(tmp_path)
-    one = import_model(old, tmp_path / "one", Options(words), TEXTS)
+    one = import_model(old / "inference.pdmodel", tmp_path / "one", Options(words), TEXTS)
     many = import_model(tmp_path, tmp_path / "many", Options(words), TEXTS)
     samples = [np.array([4, 7, 6, 9, 21]), np.array([9])]
     spec = EngineSpec("paddle", variant="plain")
