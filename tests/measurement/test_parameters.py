@@ -326,6 +326,9 @@ def test_the_project_is_found_from_below(tmp_path: Path, monkeypatch: pytest.Mon
     assert project_root() == tmp_path
     assert model_folder(GridParams(net="gru")) == tmp_path / "outputs" / "models" / "gru"
     assert model_folder(GridParams(model="/somewhere")) == Path("/somewhere")
+    assert model_folder(GridParams(model="outputs/mine")) == tmp_path / "outputs" / "mine"
+    (tmp_path / "notebooks" / "here").mkdir()
+    assert model_folder(GridParams(model="here")) == Path("here")
 
 
 def test_outside_a_project_the_current_folder_is_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

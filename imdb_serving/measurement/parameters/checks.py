@@ -178,8 +178,14 @@ def check_pipeline(value: str) -> None:
 
 
 def model_folder(params: Any) -> Path:
-    """Return where the bundle of parameters with `model` and `net` is, or will be once it is trained."""
-    return at_home(params.model) if params.model else project_root() / "outputs" / "models" / params.net
+    """Return where the bundle of parameters with `model` and `net` is, or will be once it is trained.
+
+    A relative path is of the present folder, or else of the project's: notebooks run in another than their sweep.
+    """
+    if not params.model:
+        return project_root() / "outputs" / "models" / str(params.net)
+    named = at_home(params.model)
+    return named if named.exists() else project_root() / named
 
 
 def model_there(params: Any) -> Path | None:
