@@ -26,18 +26,23 @@ def import_model(
     pad_id: int | None,
     unknown_id: int | None,
     max_length: int,
+    data: Path | None,
+    text_column: str,
 ) -> None:
     """Import, and print what was found."""
     from imdb_serving.engines.importing import Options, import_model, told
     from imdb_serving.engines.registry import engines_of
-    from imdb_serving.measurement.inputs import drawn
+    from imdb_serving.measurement.inputs import texts_of
     from imdb_serving.model.drafts import Told
+    from imdb_serving.text.rows import Columns, TextFile, checksum
 
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
     unknown = -1 if unknown_id is None else unknown_id
     options = Options(tokenizer, names, Told(inputs, output, output_is), pad_id, unknown, max_length)
-    print(f"trying {model} on {TEXTS} reviews", file=sys.stderr)
-    bundle = import_model(model, out, options, [one.text or "" for one in drawn(TEXTS, 2020)])
+    file = TextFile(data, Columns(text_column), checksum(data)) if data else None
+    texts = texts_of(file, TEXTS, 2020)
+    print(f"trying {model} on {TEXTS} texts of {data or 'the packaged reviews'}", file=sys.stderr)
+    bundle = import_model(model, out, options, texts)
     for name, words in told(bundle.card).items():
         print(f"{name:<24}{words}")
     engine = engines_of(bundle.card)[0]
@@ -97,6 +102,12 @@ class _Role(click.ParamType[tuple[str, str]]):
     help="The most ids of a text; more are cut.",
     show_default="what the model takes",
 )
+@click.option(
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file of your texts to try it on. Default: reviews.",
+)
+@click.option("--text-column", default="", help="The column of --data that has the text.")
 def import_(model: Path, out: Path | None, inputs: tuple[tuple[str, str], ...], output_is: str | None,
             **options: Any) -> None:  # fmt: skip
     """Make a bundle of a model of your own, which every command, notebook and engine takes.

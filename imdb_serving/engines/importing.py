@@ -264,6 +264,8 @@ def _try_engines(
         elif name != first:
             found[f"answers of {name}"] = f"within {far:.1g} of those of {first}"
     runs = tuple(name for name in every if name not in refused)
+    if not runs:
+        raise BundleError(f"no engine runs it: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
     return msgspec.structs.replace(imported, runs=runs, refused=refused, found=found)
 
 

@@ -59,6 +59,14 @@ def transformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bundle"
 
 
+def test_a_model_is_tried_on_texts_of_the_users_own(tfidf: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("id;said\n1;schöner Film\n2;nichts für mich\n", encoding="utf-8")
+    options = ["--data", tmp_path / "own.csv", "--text-column", "said", "--out", tmp_path / "bundle"]
+    assert "engines                 onnxruntime" in run(
+        "import", tfidf / "serving_server_model" / "inference.onnx", *options
+    )
+
+
 @pytest.mark.parametrize("mode", ["rpc", "socket", "flask", "flask-gateway"])
 def test_a_model_that_reads_texts_answers_over_every_carrier(tfidf: Path, mode: str) -> None:
     check_served(open_bundle(tfidf), mode)
