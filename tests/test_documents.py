@@ -177,7 +177,10 @@ def steps(block: Block) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-MEASURING = re.compile(r"^imdb-serving (advise|sweep|ladder|growth|slo|capacity|train|tune)|^papermill", re.MULTILINE)
+MEASURING = re.compile(
+    r"^imdb-serving (advise|sweep|ladder|growth|slo|capacity|train|tune)|^papermill|^python examples/models/transformer",
+    re.MULTILINE,
+)
 """What takes long."""
 
 RUN = [

@@ -72,6 +72,7 @@ def test_a_model_that_reads_texts_answers_over_every_carrier(tfidf: Path, mode: 
     check_served(open_bundle(tfidf), mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["rpc", "flask"])
 def test_a_transformer_answers_over_every_carrier(transformer: Path, mode: str) -> None:
     check_served(open_bundle(transformer), mode)
@@ -100,6 +101,7 @@ def test_a_run_with_a_model_that_reads_texts_is_right(tfidf: Path, tmp_path: Pat
     check_measured(tfidf, tmp_path, mode, 0.85)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["socket", "flask"])
 def test_a_run_with_a_transformer_is_right(transformer: Path, tmp_path: Path, mode: str) -> None:
     check_measured(transformer, tmp_path, mode, 0.5)
