@@ -178,7 +178,7 @@ def steps(block: Block) -> list[str]:
 
 
 MEASURING = re.compile(
-    r"^imdb-serving (advise|sweep|ladder|growth|slo|capacity|train|tune)|^papermill|^python examples/models/transformer",
+    r"^imdb-serving (advise|sweep|ladder|growth|slo|capacity|train|tune)|^papermill|^python .*/transformer",
     re.MULTILINE,
 )
 """What takes long."""
