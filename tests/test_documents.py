@@ -177,10 +177,8 @@ def steps(block: Block) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-MEASURING = re.compile(
-    r"^imdb-serving (advise|sweep|ladder|growth|slo|capacity|train|tune)|^papermill|^python .*/transformer",
-    re.MULTILINE,
-)
+LONG = "advise|sweep|ladder|growth|slo|capacity|train|tune"
+MEASURING = re.compile(rf"^imdb-serving ({LONG})|^papermill|^python .*/transformer", re.MULTILINE)
 """What takes long."""
 
 RUN = [
