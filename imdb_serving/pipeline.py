@@ -65,7 +65,9 @@ class ResponseOp:
 
 
 def _accuracy(probabilities: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float32]:
-    return np.asarray(probabilities.argmax(axis=1) == labels, np.float32)[:, None]
+    rows = probabilities.tolist()
+    right = [[float(row.index(max(row)) == label)] for row, label in zip(rows, labels, strict=True)]
+    return np.array(right, np.float32)
 
 
 def _cost(probabilities: NDArray[np.float32], labels: Sequence[int]) -> NDArray[np.float32]:
