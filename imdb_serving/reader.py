@@ -5,7 +5,7 @@ A request's limits exist because an engine allocates for each sample and compute
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -109,6 +109,7 @@ class ReaderOp:
         self._reads_text = reading is not None and reading.tokenizer is None
         self._max_review_words = min(limits.review_words, self._reading.longest or limits.review_words)
         self._range = range(self._reading.rows)
+        self._feed_names = self._reading.feed_names
         self._sound: set[tuple[str, ...]] = set()  # combinations of fetch names that were found sound without a label
         self._empty = np.array([self._reading.pad_id], dtype=np.int64)  # one padding word
 
@@ -116,7 +117,7 @@ class ReaderOp:
         request = work.request
         feed = request.feed
         if len(feed) > 1 or request.fetch not in self._sound or WORDS not in feed:
-            _check_names(request, self._reading)
+            _check_names(request, self._reading.names, self._feed_names)
             if LABEL in feed:
                 work.labels = _labels(request, self._reading.classes)
             elif len(self._sound) < MAX_SOUND:
@@ -238,11 +239,11 @@ def _length(value: Array, name: str) -> int:
     return int(value.item())
 
 
-def _check_names(request: Request, reading: Reading) -> None:
+def _check_names(request: Request, mains: Sequence[str], known: Sequence[str]) -> None:
     feed, fetch = request.feed, request.fetch
     for name in feed:
-        if name not in reading.feed_names:
-            raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, reading.feed_names)}")
+        if name not in known:
+            raise BadRequest(f"unknown feed name {name!r}{did_you_mean(name, known)}")
     if len(set(fetch)) != len(fetch):
         raise BadRequest(f"a fetch name is asked for twice: {', '.join(fetch)}")
     for name in fetch:
@@ -250,7 +251,7 @@ def _check_names(request: Request, reading: Reading) -> None:
             raise BadRequest(f"unknown fetch name {name!r}{did_you_mean(name, FETCH_NAMES)}")
         if name in NEED_LABEL and LABEL not in feed:
             raise BadRequest(f"fetch {name!r} needs a 'label' in the feed")
-    given = [name for name in reading.names if name in feed]
+    given = [name for name in mains if name in feed]
     if not given:
         raise BadRequest("feed 'words' is missing; send word ids or text")
     if len(given) > 1:
