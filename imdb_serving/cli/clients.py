@@ -77,7 +77,7 @@ def predict_stream(
     conf.require_fetch("prediction", conf_path)
     lines = read_lines(stream.read(), source)
     line_format: LineFormat = detect_format(lines) if kind == "auto" else kind  # type: ignore[assignment]
-    vocabulary = _find_vocabulary(conf_path, vocab) if line_format == "text" else None
+    vocabulary = _find_vocabulary(conf, conf_path, vocab) if line_format == "text" else None
     template = functools.partial(ReviewWorkload, kind=line_format, vocabulary=vocabulary, fetch=_fetch(conf))
     make_client = functools.partial(connect, endpoint, timeout, http_client, credentials=credentials)
 
@@ -120,11 +120,17 @@ def _fetch(conf: ModelConf) -> tuple[str, ...]:
     )
 
 
-def _find_vocabulary(conf: Path, given: Path | None) -> Vocabulary:
-    from imdb_serving.model import SERVER_DIR, VOCABULARY
+def _find_vocabulary(model: ModelConf, conf: Path, given: Path | None) -> Vocabulary | None:
+    """Return the vocabulary that makes ids of text; None where the server does that, with a tokenizer of its own."""
+    from imdb_serving.model import SERVER_DIR, TOKENIZER, VOCABULARY
+    from imdb_serving.model.conf import STRING
     from imdb_serving.text.reviews import Vocabulary
 
-    places = [given] if given else [folder / VOCABULARY for folder in (conf.parent, conf.parent / SERVER_DIR, Path())]
+    folders = (conf.parent, conf.parent / SERVER_DIR, Path())
+    reads_text = any(one.alias_name == "words" and one.type == STRING for one in model.feed)
+    if not given and (reads_text or any((folder / TOKENIZER).is_file() for folder in folders[:2])):
+        return None
+    places = [given] if given else [folder / VOCABULARY for folder in folders]
     for path in places:
         if path.is_file():
             return Vocabulary.load(path)

@@ -86,11 +86,31 @@ def probe_options(command: Command) -> Command:
         click.option("--distribution", type=click.Choice(["fixed", "exponential"]), default="fixed", help="simulated."),
         click.option("--service-time-ms", type=float, default=5.0, help="simulated: the mean service time."),
         click.option("--server-threads", type=click.IntRange(min=1, max=1024), default=2, help="Workers."),
-        click.option("--engine", default="paddle", shell_complete=complete_engines, help=f"{engines_in_words()}."),
+        click.option(
+            "--engine",
+            default="",
+            shell_complete=complete_engines,
+            help=f"{engines_in_words()}. Default: paddle; of an imported MODEL the first that runs it.",
+        ),
         click.option("--mode", default="rpc", help="rpc, socket, flask, flask-gateway or flask-dev."),
     ):
         command = option(command)
+    return text_options(command)
+
+
+def text_options(command: Command) -> Command:
+    """Add the options that say which texts are sent."""
+    for option in (
+        click.option("--label-column", default="", help="The column of --data that has the label."),
+        click.option("--text-column", default="", help="The column of --data that has the text."),
+        click.option("--data", default="", callback=_resolved, help="A file of texts to send. Default: reviews."),
+    ):
+        command = option(command)
     return command
+
+
+def _resolved(_ctx: click.Context, _param: click.Parameter, given: str) -> str:
+    return str(Path(given).resolve()) if given else ""
 
 
 def run_of_file(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imdb_serving.cli import group
+from imdb_serving.cli.group import text_options
 from imdb_serving.config import check_output, project_root
 from imdb_serving.errors import ServingError
 
@@ -242,6 +243,7 @@ def _serving(row: Row) -> float:
 @click.option("--rounds", type=click.IntRange(min=2, max=1000), default=8, help="Shuffled passes over all rungs.")
 @click.option("--requests", type=click.IntRange(min=1), default=40, help="Requests of each client in each block.")
 @click.option("--model", default="", help="A bundle's folder; default: outputs/models/cnn, trained when missing.")
+@text_options
 @click.option("--outputs", type=click.Path(file_okay=False), default="", help="Default: the project's outputs.")
 def ladder(engines: tuple[str, ...], **options: Any) -> None:
     """Measure what each layer between the bare model and the published Flask service costs a request.

@@ -5,7 +5,6 @@ The model runs in a process of its own, so that files which end a process do not
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ import msgspec
 import numpy as np
 
 import imdb_serving
+from imdb_serving.config import digest_of
 from imdb_serving.engines.apart import Failed, run_apart
 from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
 from imdb_serving.engines.trials import CLOSE, Trial
@@ -118,7 +118,7 @@ def _examine(source: Source, options: Options, texts: Sequence[str], place: Path
     rows = max(tokenizer.rows, (pad_id or 0) + 1) if tokenizer else 0
     imported = Imported(
         source=source.path.name,
-        source_sha256=_digest(source.files),
+        source_sha256=digest_of(*source.files),
         tokenizer=kind,
         labels=_labels(source, options, classes),
         rows=rows,
@@ -158,6 +158,10 @@ def _files(source: Source, place: Path) -> Files:
     return {PROGRAM if program.suffix == ".json" else OLD_PROGRAM: program, WEIGHTS: weights}
 
 
+def _program_in(files: Files) -> Path:
+    return files[OLD_PROGRAM if OLD_PROGRAM in files else PROGRAM]
+
+
 def _output_of(files: Files, place: Path) -> Callable[[Signature, Sequence[Sample], int], Any]:
     """Return what runs the model as it came, but for a locale that this machine lacks."""
     if ONNX in files:
@@ -173,7 +177,7 @@ def _output_of(files: Files, place: Path) -> Callable[[Signature, Sequence[Sampl
         return partial(output_of, session)
     from imdb_serving.engines.paddle import Program  # noqa: PLC0415
 
-    program = Program(files.get(PROGRAM, files.get(OLD_PROGRAM, Path())), files[WEIGHTS])
+    program = Program(_program_in(files), files[WEIGHTS])
 
     def run(signature: Signature, samples: Sequence[Any], pad_id: int) -> Any:
         if signature.output:
@@ -290,8 +294,7 @@ def _converted(imported: Imported, files: Files, place: Path) -> Signature:
         raise DataError("it runs ONNX graphs; install paddle2onnx, which makes one of the program, and import again")
     import paddle2onnx  # noqa: PLC0415
 
-    program = files.get(PROGRAM, files.get(OLD_PROGRAM, Path()))
-    graph = place / ONNX
+    program, graph = _program_in(files), place / ONNX
     try:
         paddle2onnx.export(str(program), str(files[WEIGHTS]), str(graph), opset_version=OPSET, optimize_tool="None")
         outputs: Ports = graph_ports(graph)
@@ -299,15 +302,6 @@ def _converted(imported: Imported, files: Files, place: Path) -> Signature:
         raise DataError(f"paddle2onnx cannot convert the program: {str(error)[:200]}") from error
     files[ONNX] = graph
     return msgspec.structs.replace(signature, output=outputs.outputs[0].name)
-
-
-def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _card(imported: Imported, files: Mapping[str, Path]) -> ModelCard:

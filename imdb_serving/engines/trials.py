@@ -35,6 +35,9 @@ MOST_LEAST = 64
 MORE_PLACES = 7
 """So many places of padding are added where it is tried what padding does."""
 
+PADDED = 200
+"""Samples are cut to so many ids there."""
+
 TOGETHER = 4
 """So many samples are computed together where it is tried what that does."""
 
@@ -117,7 +120,7 @@ class Trial:
 
     def resized(self, ids: Any, length: int = SHORT) -> Sample:
         """Return a sample of so many of the ids, again and again; as many as the model takes where that is fixed."""
-        return np.resize(ids, min(length, self.signature.length or length))
+        return np.resize(ids, min(length, self.signature.length or self.longest or length))
 
     def _find_what_it_gives(self) -> None:
         short = [sample if isinstance(sample, str) else self.resized(sample) for sample in self.samples]
@@ -194,15 +197,18 @@ class Trial:
 
     def _try_padding(self) -> None:
         """Find out whether padding changes answers, and which kind of mask tells it from tokens."""
-        samples = [self.cut(sample)[:200] for sample in self.samples[:TOGETHER]]
         if self.signature.length or any(one.ragged for one in self.signature.inputs):
-            self.found["padding"] = (
-                "always, to the length" if self.signature.length else "none: samples have their ends"
-            )
+            fixed = self.signature.length
+            self.found["padding"] = f"always, to {fixed} ids" if fixed else "none: samples have their ends"
             return
         if self.pad_id is None:
             self.found["padding"] = "is not used: --pad-id was not said"
             return
+        most = min(PADDED, (self.longest or LONGEST_TRIED) - MORE_PLACES)
+        if most < 1:
+            self.found["padding"] = f"was not tried: {self.longest} ids leave no room for it"
+            return
+        samples = [sample[:most] for sample in self.samples[:TOGETHER]]
         worst = {}
         for signature in _masks(self.signature):
             far = [self._padding_changes(sample, signature) for sample in samples]
@@ -215,8 +221,7 @@ class Trial:
         self.found["padding"] = said if np.isfinite(least) else "is not taken"
 
     def _padding_changes(self, sample: Sample, signature: Signature) -> float:
-        room = (self.longest or LONGEST_TRIED) - len(sample)
-        padded = msgspec.structs.replace(signature, length=len(sample) + min(MORE_PLACES, max(0, room)))
+        padded = msgspec.structs.replace(signature, length=len(sample) + MORE_PLACES)
         try:
             far = np.abs(self._answer([sample], padded) - self._answer([sample], signature)).max()
         except Exception:

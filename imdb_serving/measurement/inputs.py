@@ -277,8 +277,9 @@ def length_mix(lines: Sequence[Line]) -> str:
     tenth, half, most = (int(value) for value in np.quantile(lengths, [0.1, 0.5, 0.9]))
     unit = "ids" if ids else "words"
     labelled = "" if lines[0].classes else ", without labels"
+    of = "the packaged reviews" if lines[0].source == "packaged" else Path(lines[0].source).name
     return (
-        f"{len(lines):,} of {Path(lines[0].source).name}{labelled}; a tenth up to {tenth:,} {unit}, "
+        f"{len(lines):,} of {of}{labelled}; a tenth up to {tenth:,} {unit}, "
         f"half up to {half:,}, nine tenths up to {most:,}, the longest {max(lengths):,}"
     )
 

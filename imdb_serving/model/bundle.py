@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from imdb_serving.config import digest_of
 from imdb_serving.errors import BundleError
 from imdb_serving.model import (
     CARD,
@@ -149,14 +149,6 @@ class Bundle:
         return generator.integers(0, rows, length) if generator else np.zeros(length, dtype=np.int64)
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 _PLAIN_NAME = re.compile(r"[^/\\\x00.][^/\\\x00]*")
 
 
@@ -174,7 +166,7 @@ def open_bundle(path: Path) -> Bundle:
         if not _PLAIN_NAME.fullmatch(name):
             raise BundleError(f"{card_path} names the file {name!r}, which cannot be in its folder; {card.again}")
         file = _require(folder / name, card.again)
-        if _digest(file) != card.files.get(name):
+        if digest_of(file) != card.files.get(name):
             raise BundleError(f"{file} is damaged: its SHA-256 differs from {CARD}; {card.again}")
     conf = load_conf(_require(folder / SERVER_CONF, card.again))
     if card.imported:
@@ -215,7 +207,7 @@ def write_bundle(root: Path, card: ModelCard, conf: ModelConf, files: Mapping[st
     for name, source in files.items():
         shutil.copyfile(source, fresh / name)
     save_conf(conf, fresh / SERVER_CONF)
-    complete = msgspec.structs.replace(card, files={name: _digest(fresh / name) for name in [*files, SERVER_CONF]})
+    complete = msgspec.structs.replace(card, files={name: digest_of(fresh / name) for name in [*files, SERVER_CONF]})
     complete = msgspec.structs.replace(complete, checksum=complete.digest())
     (fresh / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(complete), indent=2) + b"\n")
     old = root / f".{SERVER_DIR}.old"

@@ -8,7 +8,6 @@ training to the framework versions that it knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,8 +127,3 @@ def to_onnx(net: str, weights: Weights) -> onnx.ModelProto:
     )
     onnx.checker.check_model(model)
     return model
-
-
-def read_weights(path: Path) -> dict[str, NDArray[np.float32]]:
-    """Return the weights in a graph, by name."""
-    return {one.name: numpy_helper.to_array(one) for one in onnx.load_model(path).graph.initializer}

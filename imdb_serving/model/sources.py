@@ -25,7 +25,8 @@ COMBINED = ("*.pdiparams", "__params__", "params", "*.params")
 MOST_GRAPH_BYTES = 2 << 30
 """What protobuf reads at most, and so an ONNX file without its weights."""
 
-_SYMBOL_OF_SCHEMA = {"ai.onnx", "", "ai.onnx.ml", "com.microsoft"}
+KNOWN_DOMAINS = {"ai.onnx", "", "ai.onnx.ml", "com.microsoft"}
+"""Sets of operations that ONNX Runtime has."""
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -184,7 +185,7 @@ def graph_ports(path: Path) -> Ports:
     """Return what an ONNX graph is fed and gives; raise `BundleError` where that cannot be told."""
     model = load_graph(path)
     graph = model.graph
-    strange = sorted({one.domain for one in model.opset_import} - _SYMBOL_OF_SCHEMA)
+    strange = sorted({one.domain for one in model.opset_import} - KNOWN_DOMAINS)
     if strange:
         raise BundleError(f"{path} has operations of {', '.join(strange)}, which ONNX Runtime has not")
     weights = {one.name for one in graph.initializer}

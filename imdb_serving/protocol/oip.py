@@ -167,6 +167,8 @@ def _numbers(name: str, shape: list[int], values: Array) -> Tensor:
     numbers = values.astype(np.int64, copy=False)
     if name == "label":
         return Tensor(numbers.reshape(-1))
+    if len(shape) > 2:
+        raise BadRequest(f"input {name!r}: expected the shape [samples, ids], got {shape}")
     if len(shape) == 1 or shape[0] == 1:
         return Tensor(numbers, (len(numbers),))
     return Tensor(numbers.reshape(shape))

@@ -9,7 +9,6 @@ import bz2
 import csv
 import functools
 import gzip
-import hashlib
 import io
 import json
 import lzma
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imdb_serving.config import digest_of
 from imdb_serving.errors import DataError, did_you_mean
 from imdb_serving.text import formats
 from imdb_serving.text.formats import Line, LineFormat, has_label, parse
@@ -259,8 +259,4 @@ def checksum(path: Path) -> str:
 
 @functools.lru_cache(maxsize=16)
 def _checksum(path: Path, _changed: int, _size: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return digest_of(path)

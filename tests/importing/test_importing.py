@@ -134,12 +134,19 @@ def test_the_length_may_come_first_and_ids_may_be_of_32_bits(tmp_path: Path) -> 
 def test_the_greatest_length_is_found_and_texts_are_cut_to_it(tmp_path: Path) -> None:
     model = made.mean_of_masked(tmp_path / "model.onnx", places=37)
     bundle = imported(tmp_path, model, tokenizer=made.tokenizer(tmp_path))
-    assert bundle.card.longest == 37
+    assert (bundle.card.longest, bundle.card.pads) == (37, True)
     pipeline = imdb_pipeline(EngineSpec("onnxruntime"), bundle)
     assert ask(pipeline, "film " * 500)["prediction"].shape == (1, 3)
     ids = Tensor(np.full(38, 5, np.int64), (38,))
     with pytest.raises(ServingError, match="a review of 38 words is longer than 37"):
         pipeline(Request({"input_ids": ids}, ("prediction",), 1), Timeline())
+
+
+def test_padding_that_there_is_no_room_for_is_not_called_harmless(tmp_path: Path) -> None:
+    model = made.mean_of_masked(tmp_path / "model.onnx", places=5)
+    bundle = imported(tmp_path, model, tokenizer=made.tokenizer(tmp_path), longest=5)
+    assert (bundle.card.longest, bundle.card.pads) == (5, False)
+    assert "was not tried" in bundle.card.imported.found["padding"]
 
 
 def test_a_fixed_length_is_filled_with_padding(tmp_path: Path) -> None:

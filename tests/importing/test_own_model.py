@@ -147,6 +147,30 @@ def test_predict_asks_a_server_as_well(tfidf: Path, mode: str) -> None:
     assert asked == run("predict", tfidf, stdin=REVIEWS)
 
 
+def test_the_published_client_leaves_texts_to_the_server(tfidf: Path) -> None:
+    lines = "A great, wonderful film; I loved it. | 1\nThe worst film: boring, awful. | 0\n"
+    with ServerProcess([str(tfidf), "--server-threads", "1"]) as server:
+        found = run("client", tfidf / "inference.conf", "--endpoint", server.endpoint, stdin=lines)
+    shares = [line.split() for line in found.splitlines()]
+    assert [label for _, label in shares] == ["1", "0"]
+    assert float(shares[0][0]) > 0.5 > float(shares[1][0])
+
+
+def test_tune_measures_a_model_that_reads_texts(tfidf: Path) -> None:
+    told = run("tune", tfidf)
+    assert "model.onnx" in told
+    assert [line.split()[0] for line in told.splitlines()[2:] if not line.startswith(" ")] == ["onnxruntime"]
+
+
+def test_a_search_for_a_limit_takes_the_engine_that_runs_the_model(tfidf: Path, tmp_path: Path) -> None:
+    from imdb_serving.cli.slo import probe_params
+
+    (tmp_path / "own.csv").write_text("said\na fine film\nbad\n", encoding="utf-8")
+    given = {"engine": "", "mode": "rpc", "data": str(tmp_path / "own.csv"), "text_column": "said"}
+    params = probe_params("slo", 1, tfidf, outputs=str(tmp_path), **given)
+    assert (params.engine, params.text_file is not None) == ("onnxruntime", True)
+
+
 def test_a_text_that_cannot_be_predicted_leaves_its_line_empty(tfidf: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["predict", str(tfidf)], input=b"fine\nbad\xff\nfine\n")
     lines = done.stdout.splitlines()

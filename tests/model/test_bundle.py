@@ -263,8 +263,8 @@ def test_a_card_that_is_not_utf8_is_named(written: Path) -> None:
 def test_a_card_that_does_not_list_all_files_is_refused(written: Path, old: bytes, new: bytes) -> None:
     card = damage_card(written, old, new)
     if new == b'"inference.json"':
-        program = bundles._digest(written / bundles.SERVER_DIR / bundles.PROGRAM).encode()
-        weights = bundles._digest(written / bundles.SERVER_DIR / bundles.WEIGHTS).encode()
+        program = bundles.digest_of(written / bundles.SERVER_DIR / bundles.PROGRAM).encode()
+        weights = bundles.digest_of(written / bundles.SERVER_DIR / bundles.WEIGHTS).encode()
         damage_card(written, weights, program)
     with pytest.raises(BundleError) as caught:
         open_bundle(written)

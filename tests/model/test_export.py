@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from imdb_serving.model.bundle import open_bundle
-from imdb_serving.model.export import IR_VERSION, OPSET, read_weights
+from imdb_serving.model.export import IR_VERSION, OPSET
 from imdb_serving.model.nets import NETS
 
 
@@ -29,7 +29,8 @@ def test_a_graph_takes_one_review_of_any_length_and_an_old_runtime_reads_it(
 
 def test_the_weights_keep_their_names_and_the_padding_words_vector_is_zero(bundle: Path) -> None:
     opened = open_bundle(bundle)
-    weights = read_weights(opened.graph)
+    initializers = onnx.load_model(opened.graph).graph.initializer
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in initializers}
     assert set(weights) == {
         "embedding.weight", "convolution.weight", "convolution.bias",
         "second.weight", "second.bias", "out.weight", "out.bias",

@@ -149,6 +149,7 @@ BAD = [
     (one_input(data=[1, 1 << 70]), "data is not all INT64"),
     (one_input(datatype="FP32"), "expected whole numbers"),
     (one_input(data=None), "expected 2 values"),
+    (one_input(shape=[1, 1, 2]), "expected the shape [samples, ids]"),
     (one_input(data=[[1], 2]), "nested unevenly"),
     (one_input(datatype="BYTES"), "data of BYTES must be texts"),
     (one_input(datatype="BYTES", data=["a", "b"]), "expected texts of the shape"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter_ns
 from typing import Any
@@ -46,20 +47,10 @@ def add_routes(
         describe()
         return _json({"ready": True})
 
-    @app.get(f"{oip.MODELS}<name>")
-    @app.get(f"{oip.MODELS}<name>/versions/<version>")
-    def metadata(name: str, version: str = oip.VERSION) -> Response:
-        return _json(oip.model_metadata(_known(describe(), name, version)))
-
-    @app.get(f"{oip.MODELS}<name>/ready")
-    @app.get(f"{oip.MODELS}<name>/versions/<version>/ready")
-    def model_ready(name: str, version: str = oip.VERSION) -> Response:
-        return _json({"name": _known(describe(), name, version).model, "ready": True})
-
-    @app.get(f"{oip.MODELS}<name>/config")
-    @app.get(f"{oip.MODELS}<name>/versions/<version>/config")
-    def config(name: str, version: str = oip.VERSION) -> Response:
-        return _json(oip.model_config(_known(describe(), name, version)))
+    for suffix, tell in (("", oip.model_metadata), ("/config", oip.model_config), ("/ready", _ready)):
+        view = partial(_model, describe, tell)
+        for place in ("<name>", "<name>/versions/<version>"):
+            app.add_url_rule(f"{oip.MODELS}{place}{suffix}", f"oip{place}{suffix}", view)
 
     @app.post(f"{oip.MODELS}<name>/infer")
     @app.post(f"{oip.MODELS}<name>/versions/<version>/infer")
@@ -68,9 +59,17 @@ def add_routes(
         return _infer(answer, name)
 
 
-def _known(info: ServerInfo, name: str, version: str) -> ServerInfo:
+def _ready(info: ServerInfo) -> dict[str, Any]:
+    return {"name": info.model, "ready": True}
+
+
+def _model(
+    describe: Callable[[], ServerInfo], tell: Callable[[ServerInfo], object], name: str, version: str = oip.VERSION
+) -> Response:
+    """Answer what `tell` says of the model."""
+    info = describe()
     check_model(name, version, info.model)
-    return info
+    return _json(tell(info))
 
 
 def check_model(name: str, version: str, model: str) -> None:
