@@ -16,6 +16,9 @@ PYTEST := $(SHOTS) $(BIN)/python -m pytest
 TOGETHER := --numprocesses $(AT_ONCE) --dist worksteal
 COVERAGE := --cov --cov-append --cov-report
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+LOCKS := requirements.lock requirements-lab.lock requirements-servers.lock requirements-test.lock
+# The extras of sweeps.
+SWEEP := folded import paddle report
 SHELL := /bin/bash
 # Dependencies are compiled when first imported, not all at once; that needs leave to write.
 unexport PYTHONDONTWRITEBYTECODE
@@ -28,12 +31,17 @@ APT_ERRORS := sed -nE '/^(E|sudo):/{ s~[a-z]+://[^ ]+~(a package source)~g; s~([
 quoted = $(subst ','\'',$(1))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep ladder servers growth flask-benchmark test test-all audit ray browser lint train lab report figures clean lock
+.PHONY: help setup setup-test sweep ladder servers growth flask-benchmark test test-all audit ray browser lint train lab report figures clean lock
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 17
 
-# The lock has all dependencies, and of one package not those that it asks for (pyproject.toml): none are looked up.
+# A lock has all of what it is for, and of one package not those that it asks for (pyproject.toml): none are looked up.
+define INSTALL
+set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r $(1) 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
+		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --no-deps --require-hashes -r $(1); }
+endef
+
 # The stamp is newer than the lock and the project file, or the environment is made again.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(or $(PYTHON),false) -c '$(FITS)' || { echo "error: no Python from 3.10 to 3.13 here; install one, or name it: make PYTHON=/path/to/python ..."; exit 1; }
@@ -42,12 +50,19 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@awk '/^uv==/ { on = 1 } on { print } on && !/\\$$/ { exit }' requirements.lock > $(VENV)/uv.lock
 	@$(PIP) --quiet --require-hashes -r $(VENV)/uv.lock
-	@set -o pipefail; $(BIN)/uv pip install --python $(BIN)/python --no-deps --require-hashes -r requirements.lock 2>&1 | sed '/^ [+-] /d; /^Uninstalled/d; s/^/    /' || \
-		{ echo "    uv could not; pip takes some minutes longer"; $(PIP) --quiet --no-deps --require-hashes -r requirements.lock; }
+	@$(call INSTALL,requirements.lock)
 	@PYTHONWARNINGS=ignore $(PIP) --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-setup: $(VENV)/.ready ## make the environment (.venv) with the locked dependencies
+# What JupyterLab, the servers of others and the tests need besides.
+$(VENV)/.%: requirements-%.lock $(VENV)/.ready
+	@echo "==> installing the locked dependencies of: $*"
+	@$(call INSTALL,$<)
+	@touch $@
+
+setup: $(VENV)/.ready ## make the environment (.venv) with the locked dependencies of sweeps
+
+setup-test: $(VENV)/.lab $(VENV)/.servers $(VENV)/.test ## add what JupyterLab, the servers of others and the tests need
 
 train: setup ## train the default CNN, if there is none yet
 	@echo "==> model"
@@ -61,7 +76,7 @@ ladder: train ## measure what each layer between the bare model and the publishe
 	@echo "==> the overhead ladder"
 	@$(RUN) ladder
 
-servers: train ## measure our servers beside those of others in examples/servers, on the same engine (params/servers.yaml)
+servers: train $(VENV)/.servers ## measure our servers beside those of others in examples/servers, on the same engine (params/servers.yaml)
 	@echo "==> our servers beside others"
 	@$(RUN) sweep params/servers.yaml
 
@@ -80,20 +95,20 @@ report: setup ## draw the report of PARAMS's last sweep again, from its ledger
 figures: FIGURES := --figures
 figures: report ## the same, and write every figure as PNG, SVG and PDF
 
-lab: train ## open JupyterLab on explore.ipynb, a server under load that follows your hand
+lab: train $(VENV)/.lab ## open JupyterLab on explore.ipynb, a server under load that follows your hand
 	@echo "==> JupyterLab, on explore.ipynb: Run > Run All Cells (JUPYTER='--no-browser --port 8899' goes to it)"
 	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) \
 		--LabApp.default_url=/doc/tree/explore.ipynb $(JUPYTER) notebooks
 
-test: setup ## run the tests
+test: setup-test ## run the tests
 	@echo "==> tests"
 	@$(PYTEST) $(TOGETHER) -m "not slow and not alone"
 	@echo "==> tests that measure, one by one"
 	@$(PYTEST) -m "not slow and alone"
 
-audit: setup ## look for known vulnerabilities in the locked dependencies
+audit: setup-test ## look for known vulnerabilities in the locked dependencies
 	@echo "==> audit of the dependencies"
-	@if said=$$($(BIN)/pip-audit --requirement requirements.lock --disable-pip --progress-spinner off 2>&1); then \
+	@if said=$$($(BIN)/pip-audit $(patsubst %,--requirement %,$(LOCKS)) --disable-pip --progress-spinner off 2>&1); then \
 		missed=$$(grep -c 'could not be audited' <<<"$$said" || true); \
 		[ $$missed = 0 ] && echo "    no known vulnerability" || echo "    $$missed could not be audited: no way to the advisories from here, or not on PyPI"; \
 	elif grep -qE 'ConnectionError|NewConnectionError|NameResolution|Max retries|timed out|Connection refused' <<<"$$said"; then \
@@ -134,16 +149,23 @@ browser: ## install the browser that the page's tests drive (Debian's chromium),
 			|| { echo "error: apt could not install chromium; without it the page's tests are skipped"; exit 1; }; \
 	fi
 
-lint: setup ## check style, types and the direction of imports
+lint: setup-test ## check style, types and the direction of imports
 	@echo "==> lint"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-lock: setup ## resolve the dependencies anew and write requirements.lock
-	@$(BIN)/uv pip compile pyproject.toml --extra test --extra servers --extra models --universal --python-version 3.10 --generate-hashes \
-		--no-annotate --no-strip-extras --custom-compile-command "make lock" --quiet -o requirements.lock
+# All are resolved together; each file then has what those before it have not.
+lock: setup ## resolve the dependencies anew and write the locks
+	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
+	compile() { $(BIN)/uv pip compile pyproject.toml --group build $$(printf -- '--extra %s ' $(SWEEP) $$2) --universal --python-version 3.10 \
+		--generate-hashes --no-annotate --no-header --no-strip-extras --quiet $$3 $$4 -o "$$place/$$1"; }; \
+	less() { echo "# Written by \`make lock\`."; cat "$$place/$$1" | awk 'FILENAME != "-" { have[$$0]; next } /^[^ ]/ { on = !($$0 in have) } on' "$${@:2}" -; }; \
+	compile all "lab servers models test"; \
+	compile sweep "" -c "$$place/all"; compile lab lab -c "$$place/all"; compile servers "servers models" -c "$$place/all"; \
+	less sweep > requirements.lock; less lab requirements.lock > requirements-lab.lock; less servers requirements.lock > requirements-servers.lock; \
+	less all $(filter-out requirements-test.lock,$(LOCKS)) > requirements-test.lock
 
 clean: ## remove the environment, caches and measured outputs (models stay; outputs/models goes by hand)
 	@echo "==> removing $(VENV), caches and outputs (but outputs/models and outputs/example)"

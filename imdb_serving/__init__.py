@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     )
     from imdb_serving.server_process import ServerProcess
 
-__version__ = "0.1.0"
+    __version__: str
 
 __all__ = [
     "BadRequest",
@@ -58,6 +58,18 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use (PEP 562)."""
+    if name == "__version__":
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def _version() -> str:
+    """Return the version of the installed package, which is that of the tag it was built from."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it takes a while
+
+    try:
+        return version("imdb-serving")
+    except PackageNotFoundError:  # run from a folder, not installed
+        return "0+unknown"

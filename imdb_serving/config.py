@@ -20,6 +20,8 @@ MAX_TIMEOUT = 86_400.0
 WAIT_SECONDS = 60.0
 """How long command-line clients wait for a server that starts."""
 
+DEFAULT_SWEEP = "params/default.yaml"
+
 MAX_ANSWER_BYTES = 256 << 20
 """The most bytes that a client reads of one answer by default."""
 
@@ -61,15 +63,35 @@ def check_output(path: Path) -> Path:
     return path
 
 
+LAID_OUT = ("notebooks", "params", "examples")
+"""The folders that a project has beside its outputs, and that are installed with the package."""
+
+
 def project_root() -> Path:
     """Return the nearest folder, from here upwards, that holds `notebooks` and `params`; else the current one."""
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if is_project(folder)), here)
+    return next((folder for folder in (here, *here.parents) if _is_project(folder)), here)
 
 
-def is_project(folder: Path) -> bool:
-    """Tell whether this is the project's own folder."""
+def _is_project(folder: Path) -> bool:
     return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
+
+
+def shipped(name: str) -> Path:
+    """Return a file or folder of `LAID_OUT` as it came with the package: in it, or in a checkout beside it."""
+    package = Path(__file__).parent
+    installed = package / "project"
+    return (installed if installed.is_dir() else package.parent) / name
+
+
+def default_sweep() -> Path:
+    """Return the project's params/default.yaml; it is written where there is none."""
+    root = project_root()
+    path = check_output(Path(DEFAULT_SWEEP) if root == Path.cwd() else root / DEFAULT_SWEEP)
+    if not path.exists():
+        with whole_file(path) as unfinished:
+            unfinished.write_bytes(shipped(DEFAULT_SWEEP).read_bytes())
+    return path
 
 
 @contextmanager

@@ -28,12 +28,15 @@ else:
 ROOT = Path(__file__).parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 DOCUMENTS = [*own_files("*.md"), *own_files("docs/*.md")]
+CITED = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+CHANGES = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
 PACKAGE = sorted((ROOT / "imdb_serving").rglob("*.py"))
+LOCKS = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("requirements*.lock"))]
 PINS = [
-    Requirement(line.rstrip(" \\"))
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    if re.match(r"[A-Za-z0-9]", line)
+    [Requirement(line.rstrip(" \\")) for line in lock.splitlines() if re.match(r"[A-Za-z0-9]", line)] for lock in LOCKS
 ]
+EXTRAS = PYPROJECT["project"]["optional-dependencies"]
+OWN = PYPROJECT["project"]["name"]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -45,9 +48,18 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def bounds(lines: list[str]) -> dict[str, str]:
-    """Name to version bounds, however they are spelled."""
+    """Name to version bounds, however they are spelled, without the extras of this project."""
     wanted = [Requirement(line) for line in lines]
-    return {one.name.lower().replace("_", "-"): str(one.specifier) for one in wanted}
+    return {one.name.lower().replace("_", "-"): str(one.specifier) for one in wanted if one.name != OWN}
+
+
+def of_extras(*names: str) -> list[str]:
+    """What extras ask for, and what the extras of this project that they name ask for."""
+    found: list[str] = []
+    for line in [line for name in names for line in EXTRAS[name]]:
+        one = Requirement(line)
+        found += of_extras(*one.extras) if one.name == OWN else [line]
+    return found
 
 
 def test_conda_and_pip_install_the_same() -> None:
@@ -57,35 +69,44 @@ def test_conda_and_pip_install_the_same() -> None:
     assert pip[-1] == "--editable ."
     named = bounds([*(entry for entry in conda if entry != "pip"), *pip[:-1]])
     project = PYPROJECT["project"]
-    assert named == {**bounds(project["dependencies"]), **bounds([f"python{project['requires-python']}"])}
+    wanted = [*project["dependencies"], *of_extras("all"), f"python{project['requires-python']}"]
+    assert named == bounds(wanted)
 
 
 def test_the_lock_satisfies_every_bound() -> None:
-    project = PYPROJECT["project"]
-    wanted = bounds([*project["dependencies"], *project["optional-dependencies"]["test"]])
+    wanted = bounds([*PYPROJECT["project"]["dependencies"], *of_extras("all", "servers", "models", "test")])
     for name, specifier in wanted.items():
-        versions = [Version(next(iter(pin.specifier)).version) for pin in PINS if pin.name.lower() == name]
+        pins = [pin for lock in PINS for pin in lock if pin.name.lower() == name]
+        versions = [Version(next(iter(pin.specifier)).version) for pin in pins]
         assert versions, f"{name} is not locked"
         allowed = Requirement(f"{name}{specifier}").specifier
         assert all(version in allowed for version in versions), name
 
 
-def test_the_lock_pins_every_package_with_hashes_and_names_no_host() -> None:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    assert all([one.operator for one in pin.specifier] == ["=="] and pin.url is None for pin in PINS)
-    assert len(re.findall(r"^[A-Za-z0-9].*\\$\n^    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)) == len(PINS)
+@pytest.mark.parametrize(("text", "pins"), list(zip(LOCKS, PINS, strict=True)))
+def test_a_lock_pins_every_package_with_hashes_and_names_no_host(text: str, pins: list[Requirement]) -> None:
+    assert pins
+    assert all([one.operator for one in pin.specifier] == ["=="] and pin.url is None for pin in pins)
+    assert len(re.findall(r"^[A-Za-z0-9].*\\$\n^    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)) == len(pins)
     assert not re.search(r"://|--index-url|--extra-index-url|--find-links|--trusted-host|^-i\b", text, re.MULTILINE)
 
 
-def test_every_data_file_is_part_of_the_installed_package() -> None:
-    declared = {
-        (package, pattern): set((ROOT / package.replace(".", "/")).glob(pattern))
-        for package, patterns in PYPROJECT["tool"]["setuptools"]["package-data"].items()
-        for pattern in patterns
+def test_a_sweep_installs_no_tool_of_the_tests() -> None:
+    (sweep,) = [{pin.name for pin in pins} for pins in PINS if "paddlepaddle" in {pin.name for pin in pins}]
+    assert sweep >= {"papermill", "matplotlib", "numba", "tokenizers", "uv", "hatchling"}
+    others = {
+        "jupyterlab",
+        "ipywidgets",
+        "granian",
+        "scikit-learn",
+        "hypothesis",
+        "mypy",
+        "playwright",
+        "pytest",
+        "ruff",
     }
-    assert [entry for entry, files in declared.items() if not files] == []
-    there = run("git", "ls-files", "imdb_serving").stdout.split()
-    assert {ROOT / name for name in there if not name.endswith(".py")} == set().union(*declared.values())
+    assert sweep & others == set()
+    assert {pin.name for pins in PINS for pin in pins} >= others
 
 
 def test_imports_point_one_way() -> None:
@@ -203,8 +224,9 @@ def test_commands_of_the_makefile_exist() -> None:
 
 def test_the_version_is_one() -> None:
     assert PYPROJECT["project"]["dynamic"] == ["version"]
+    assert PYPROJECT["tool"]["hatch"]["version"]["source"] == "vcs"
     assert run("imdb-serving", "--version").stdout.strip().endswith(imdb_serving.__version__)
-    assert f"## {imdb_serving.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert CHANGES[0] in {f"{CITED['version']} (unreleased)", CITED["version"]}
 
 
 def test_notebooks_and_yaml_are_valid() -> None:
@@ -227,10 +249,9 @@ def test_the_workflow_and_the_container_call_targets_that_are_there() -> None:
 
 
 def test_the_citation_and_the_classifiers_say_what_the_package_says() -> None:
-    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = PYPROJECT["project"]
-    assert (cited["version"], cited["license"]) == (imdb_serving.__version__, project["license"])
-    assert {"cff-version", "message", "title", "authors", "type"} <= cited.keys()
+    assert CITED["license"] == project["license"]
+    assert {"cff-version", "message", "title", "authors", "type"} <= CITED.keys()
     pythons = {one.rpartition(" :: ")[2] for one in project["classifiers"] if re.search(r":: 3\.\d+$", one)}
     assert pythons == {"3.10", "3.11", "3.12", "3.13"}
     assert "Typing :: Typed" in project["classifiers"]

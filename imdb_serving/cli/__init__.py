@@ -15,6 +15,7 @@ from imdb_serving.cli import (
     exporting,
     group,
     importing,
+    laying_out,
     overhead,
     predicting,
     preparing,
@@ -29,8 +30,16 @@ from imdb_serving.cli import (
 VARIABLE = "_IMDB_SERVING_COMPLETE"
 
 
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"imdb-serving {imdb_serving.__version__}")
+        ctx.exit()
+
+
 @click.group(cls=group.CommandGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(imdb_serving.__version__)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def main() -> None:
     """Serve an IMDB sentiment model over RPC or HTTP, and measure what serving costs.
 
@@ -64,8 +73,8 @@ def completion(shell: str) -> None:
 
 main.add_command(completion)
 MODULES = (
-    advise, preparing, importing, predicting, probe, serve, serve_http, clients, reading, sweep, overhead, slo,
-    capacity, exporting,
+    laying_out, advise, preparing, importing, predicting, probe, serve, serve_http, clients, reading, sweep, overhead,
+    slo, capacity, exporting,
 )  # fmt: skip
 for module in MODULES:
     for command in vars(module).values():

@@ -54,10 +54,8 @@ def run_advise(
     """
     from imdb_serving.experiment import advice
     from imdb_serving.measurement.parameters import GridParams, load_sweep
-    from imdb_serving.report.notebooks import notebook_path
 
     begun = monotonic()
-    notebook_path("grid.ipynb")  # outside the project there is nothing to run
     params = GridParams(**asked | {"mode": "http", "server_threads": 1})
     path = file or Path(f"{re.sub(r'[^0-9A-Za-z]+', '-', params.server_label).strip('-')}.yaml")
     if path.exists() and not replace:

@@ -16,6 +16,7 @@ import click
 from imdb_serving.config import engine_name
 from imdb_serving.engines.registry import ENGINES, engines_in_words
 from imdb_serving.errors import ServingError
+from imdb_serving.packages import extra_of, install
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -135,7 +136,7 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 INTENTS: dict[str, tuple[str, ...]] = {
-    "Get ready": ("train", "import", "data", "tune", "doctor", "completion"),
+    "Get ready": ("notebooks", "train", "import", "data", "tune", "doctor", "completion"),
     "Serve": ("serve", "flask", "flask-gateway", "flask-dev", "status", "keys"),
     "Send requests": ("predict", "client", "client-multi", "client-batch", "flask-client"),
     "Measure": ("advise", "probe", "sweep", "ladder", "slo", "growth", "flask-benchmark", "mlperf"),
@@ -209,6 +210,13 @@ class CommandGroup(click.Group):
             return super().invoke(ctx)
         except ServingError as error:
             words = f"{type(error).__name__}: {error}"
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if not extra_of(missing):  # a fault of ours, or of a user's code
+                raise
+            words = (
+                f"this needs the package {missing}: {install(missing)}, or [all] for all that sweeps and notebooks use"
+            )
         except (OSError, MemoryError) as error:  # the machine's, whatever we were at
             words = _words_of(error)
         with suppress(OSError):  # standard error may be full or closed as well

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ def import_model(
     """Import, and print what was found."""
     from imdb_serving.engines.importing import Options, import_model, told
     from imdb_serving.engines.registry import engines_of
-    from imdb_serving.measurement.inputs import texts_of
     from imdb_serving.model.drafts import Told
+    from imdb_serving.text.drawing import texts_of
     from imdb_serving.text.rows import Columns, TextFile, checksum
 
     names = tuple(name.strip() for name in labels.split(",")) if labels else ()
@@ -46,7 +47,7 @@ def import_model(
     for name, words in told(bundle.card).items():
         print(f"{name:<24}{words}")
     engine = engines_of(bundle.card)[0]
-    print(f"wrote {bundle.folder}; serve it: imdb-serving serve {out} --engine {engine}",
+    print(f"wrote {bundle.folder}; serve it: imdb-serving serve {shlex.quote(str(out))} --engine {engine}",
           file=sys.stderr)  # fmt: skip
 
 

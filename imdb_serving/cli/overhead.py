@@ -174,7 +174,7 @@ WAYS = (("as published", "flask-dev", "curl"), ("flask, keep-alive", "flask", "k
 def run_flask_benchmark(model: Path | None, samples: int, server_threads: int) -> int:
     """Measure both arrangements and print the table; returns the exit code: 0, or 1 when a cell failed."""
     from imdb_serving.experiment.grid import describe, run_grid
-    from imdb_serving.measurement.inputs import require_model
+    from imdb_serving.measurement.models import require_model
     from imdb_serving.measurement.parameters import GridParams
     from imdb_serving.processes import temporary_folder
 

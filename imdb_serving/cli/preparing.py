@@ -13,6 +13,7 @@ from imdb_serving.cli.group import complete_engines
 from imdb_serving.config import project_root
 from imdb_serving.engines.registry import EngineSpec, engines_of
 from imdb_serving.errors import BundleError, ConfigError, DataError
+from imdb_serving.packages import require
 
 if TYPE_CHECKING:
     from imdb_serving.engines.tuning import Result
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int, vocab: Path | None) -> None:
     """Draw and write the lines, and say on standard error what was written."""
-    from imdb_serving.measurement.inputs import draw_lines
     from imdb_serving.text import reviews
+    from imdb_serving.text.drawing import draw_lines
     from imdb_serving.text.tokenizers import WordTokenizer
 
     loaded = reviews.load(source)
@@ -42,8 +43,8 @@ def write_data(samples: int, kind: LineFormat, out: Path, source: str, seed: int
 
 def _vocabulary(given: Path | None, source: reviews.Reviews) -> Vocabulary:
     """Return the vocabulary asked for, else the one of a model nearby, else the one that training would make."""
-    from imdb_serving.measurement.inputs import training_vocabulary
     from imdb_serving.model import SERVER_DIR, VOCABULARY
+    from imdb_serving.text.drawing import training_vocabulary
     from imdb_serving.text.reviews import Vocabulary
 
     nearby = [Path(SERVER_DIR) / VOCABULARY, project_root() / "outputs" / "models" / "cnn" / SERVER_DIR / VOCABULARY]
@@ -63,6 +64,7 @@ def train_model(net: str, epochs: int, seed: int, source: str, out: Path, *, if_
     if if_missing and _is_sound(out, net):
         print(f"model: {out / SERVER_DIR} is there already", file=sys.stderr)
         return
+    require("paddlepaddle")
     print(f"reading the reviews ({source})", file=sys.stderr)
     loaded = reviews.load(source)
     from imdb_serving.model.training import TrainingPlan, train_bundle
@@ -175,8 +177,8 @@ To refuse a client, remove its file from {folder / CLIENTS}."""
 def run_doctor(net: str) -> None:
     """Print the card and the advice."""
     from imdb_serving.measurement.environment import advise, environment_card
-    from imdb_serving.measurement.inputs import bundle_there
     from imdb_serving.measurement.machine import present_state
+    from imdb_serving.measurement.models import bundle_there
 
     card = environment_card(bundle_there(project_root() / "outputs" / "models" / net))
     for name, value in _plain(card).items():

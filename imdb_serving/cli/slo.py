@@ -33,8 +33,8 @@ def probe_params(sweep: str, clients: int, model: Path | None, file: Path | None
     The server may be one of someone else, as a parameter file says; options that were given stand before that.
     """
     from imdb_serving.cell import SEARCH
-    from imdb_serving.measurement.inputs import require_model
     from imdb_serving.measurement.ledger import new_run
+    from imdb_serving.measurement.models import require_model
     from imdb_serving.measurement.parameters import GridParams
 
     values = options if file is None else run_of_file(file) | {"outputs": ""} | given(options)

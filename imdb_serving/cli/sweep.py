@@ -16,7 +16,7 @@ import click
 from imdb_serving.cli import group
 from imdb_serving.cli.overhead import measure_ladder, measure_recommended
 from imdb_serving.cli.reading import figures_option, select_option, write_report, zone_option
-from imdb_serving.config import check_output, project_root
+from imdb_serving.config import check_output, default_sweep, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
     from imdb_serving.experiment import sweep
     from imdb_serving.measurement.parameters import load_sweep
     from imdb_serving.report.kernels import Kernels
-    from imdb_serving.report.notebooks import interrupt_kernels, notebook_path
+    from imdb_serving.report.notebooks import interrupt_kernels
 
     params = load_sweep(path, options.cluster, options.also)
     if options.rounds:
@@ -73,7 +73,6 @@ def run_sweep(path: Path, options: SweepOptions) -> int:
         params = msgspec.structs.replace(params, search=True)
     if options.select:
         params = msgspec.structs.replace(params, select=options.select)
-    notebook_path("grid.ipynb")  # outside the project there is nothing to run
     outputs = check_output(options.outputs or project_root() / "outputs").resolve()
     folder = check_output(outputs / path.stem)
     if options.dry_run:
@@ -270,7 +269,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
     from imdb_serving.cluster.deployment import ClusterDeployment
     from imdb_serving.experiment.grid import inputs_of
     from imdb_serving.experiment.plan import plan
-    from imdb_serving.measurement.inputs import model_id
+    from imdb_serving.measurement.models import model_id
     from imdb_serving.measurement.parameters import model_folder
 
     deployment = ClusterDeployment(params.cluster)
@@ -293,7 +292,7 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 
 
 @group.command()
-@click.argument("params", type=click.Path(path_type=Path))
+@click.argument("params", type=click.Path(path_type=Path), required=False)
 @click.option("--outputs", type=click.Path(file_okay=False, path_type=Path), help="Default: the project's outputs.")
 @click.option(
     "--rounds", type=click.IntRange(min=1, max=1000), help="Instead of the file's; more than last time adds rounds."
@@ -306,18 +305,24 @@ def survey_nodes(params: SweepParams, folder: Path) -> ClusterDeployment:
 @select_option
 @figures_option
 @click.option("--cluster", default="", help="Instead of the file's: local, auto, ray://HOST:PORT or HOST:PORT.")
-def sweep(params: Path, **options: Any) -> None:
+def sweep(params: Path | None, **options: Any) -> None:
     """Measure every cell of a parameter file through notebooks/grid.ipynb, then write the report.
+
+    Without PARAMS it is params/default.yaml, which is written where there is none; the model is trained where there is
+    none. All is below the working folder, or below the project's that this is in.
 
     What is done already, of the same cell, model, code and machine, is not measured again: an interrupted sweep goes on
     where it stopped.
 
     \b
     Example:
-      imdb-serving sweep params/default.yaml
+      imdb-serving sweep
       imdb-serving sweep params/default.yaml --rounds 5
       imdb-serving sweep params/default.yaml --search
       imdb-serving sweep params/default.yaml --also '{mode: rpc, server_threads: [8]}'
       imdb-serving sweep params/default.yaml --cluster auto
     """
+    if params is None:
+        params = default_sweep()
+        _say(f"parameters: {params}")
     sys.exit(run_sweep(params, SweepOptions(**options)))

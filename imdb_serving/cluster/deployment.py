@@ -19,10 +19,11 @@ from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.measurement.deployment import local_client
 from imdb_serving.measurement.environment import code_digest, identity, keep_texts, read_card, write_card
-from imdb_serving.measurement.inputs import model_id, texts_in_words
 from imdb_serving.measurement.ledger import Ledger, exclusive
 from imdb_serving.measurement.measure import Round, Session, Target
+from imdb_serving.measurement.models import model_id
 from imdb_serving.measurement.parameters import GridParams
+from imdb_serving.measurement.texts import texts_in_words
 from imdb_serving.server_process import READY_SECONDS
 
 FREE_SECONDS = 900.0

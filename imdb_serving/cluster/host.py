@@ -31,7 +31,7 @@ from imdb_serving.load.client_processes import LoadSession, end_with_peer, prepa
 from imdb_serving.load.closed_loop import ClientRecord, Share
 from imdb_serving.measurement.cpu_meter import Usage, watching
 from imdb_serving.measurement.environment import Card, code_digest, environment_card
-from imdb_serving.measurement.inputs import bundle_there, model_id
+from imdb_serving.measurement.models import bundle_there, model_id
 from imdb_serving.model import SERVER_DIR
 from imdb_serving.model.bundle import open_bundle
 from imdb_serving.processes import allowed_cores, temporary_folder

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from imdb_serving.cluster.remote import ASK_SECONDS, Call, HostProcess, Outcome, RemoteHost, Wait
 from imdb_serving.errors import ConfigError, HostLost
 from imdb_serving.measurement.parameters.checks import AUTO
+from imdb_serving.packages import install
 
 # Read when Ray is imported: nothing is told to anybody.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -31,9 +32,7 @@ try:
     from ray.util.placement_group import placement_group, remove_placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 except ImportError as missing:
-    raise ConfigError(
-        f"a cluster needs Ray ({missing}): pip install 'imdb-serving[ray]' on this machine and on every node"
-    ) from missing
+    raise ConfigError(f"a cluster needs Ray ({missing}): {install('ray')} on this machine and every node") from missing
 
 START_SECONDS = 120.0
 LOOK_SECONDS = 2.0

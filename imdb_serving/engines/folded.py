@@ -30,7 +30,22 @@ Floats = NDArray[np.float32]
 RELU, TANH, SIGMOID, SOFTMAX = (ACTIVATIONS[name] for name in ("Relu", "Tanh", "Sigmoid", "Softmax"))
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _can_cache() -> bool:
+    """Tell whether numba has a folder for what it compiles: the package's, the user's, or NUMBA_CACHE_DIR.
+
+    Where it has none, every process compiles the kernel again, which takes it some seconds.
+    """
+    try:
+        numba.njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+CACHE = _can_cache()
+
+
+@numba.njit(nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _activate(values: Floats, activation: int) -> None:
     """Apply an activation of `folding.ACTIVATIONS` in place."""
     if activation == RELU:
@@ -47,7 +62,7 @@ def _activate(values: Floats, activation: int) -> None:
         values[:] = shares / shares.sum()
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _pool(words: Ids, tables: Floats, left: int, right: int) -> Floats:
     """Return the maximum over the steps of the look-ups' sum; `tables` are [window, words, channels]."""
     window, _, channels = tables.shape
@@ -64,7 +79,7 @@ def _pool(words: Ids, tables: Floats, left: int, right: int) -> Floats:
     return best
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _linear(values: Floats, weight: Floats, bias: Floats) -> Floats:
     """Return `values @ weight + bias`, summed in order."""
     result = bias.copy()
@@ -74,7 +89,7 @@ def _linear(values: Floats, weight: Floats, bias: Floats) -> Floats:
     return result
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _predict_any(words: Ids, branches: Any, activation: int, layers: Any) -> Floats:
     """Return one review's output, shape [1, classes]."""
     size = 0
@@ -93,7 +108,7 @@ def _predict_any(words: Ids, branches: Any, activation: int, layers: Any) -> Flo
     return pooled.reshape(1, -1)
 
 
-@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _pool_of_three(words: Ids, before: Floats, here: Floats, behind: Floats) -> Floats:
     """Return the maximum over the steps of the three look-ups' sum, shape [128]."""
     steps, channels = len(words), here.shape[1]
@@ -117,7 +132,7 @@ _WORDS, _VECTOR, _MATRIX = (
 _SIGNATURE = numba.float32[:, ::1](_WORDS, _MATRIX, _MATRIX, _MATRIX, _MATRIX, _VECTOR, _MATRIX, _VECTOR)
 
 
-@numba.njit(_SIGNATURE, nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(_SIGNATURE, nogil=True, cache=CACHE)  # type: ignore[untyped-decorator]
 def _predict_usual(
     words: Ids,
     before: Floats,

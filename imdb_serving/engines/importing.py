@@ -39,6 +39,7 @@ from imdb_serving.model.sources import (
     name_locale,
     program_ports,
 )
+from imdb_serving.packages import install
 from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.text.tokenizers import HuggingFaceTokenizer, Tokenizer, WordTokenizer, is_huggingface, padding_id
 
@@ -291,7 +292,7 @@ def _converted(imported: Imported, files: Files, place: Path) -> Signature:
     if signature is None or any(one.ragged for one in signature.inputs):
         raise DataError("it runs ONNX graphs, and the program's ragged (LoD) inputs cannot be converted")
     if util.find_spec("paddle2onnx") is None:
-        raise DataError("it runs ONNX graphs; install paddle2onnx, which makes one of the program, and import again")
+        raise DataError(f"it runs ONNX graphs; {install('paddle2onnx')} makes one of the program; then import again")
     import paddle2onnx  # noqa: PLC0415
 
     program, graph = _program_in(files), place / ONNX

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from imdb_serving.config import WorkerKind, engine_name
 from imdb_serving.errors import BundleError, ConfigError, did_you_mean
 from imdb_serving.model import CARD, ONNX, PROGRAM, find_server_dir
+from imdb_serving.packages import install, is_installed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +107,7 @@ register(
         releases_lock=True,
         file=ONNX,
         nets=("cnn",),
-        packages=("numba", "llvmlite"),
+        packages=("numba", "llvmlite", "onnx"),
         preload=("imdb_serving.engines.folded",),
     )
 )
@@ -241,9 +242,25 @@ def check_model(spec: EngineSpec, bundle: Bundle | None) -> None:
         )
 
 
+def missing_package(facts: EngineFacts) -> str:
+    """Return the package that an engine needs and that is not installed; an empty text when it has all."""
+    return next((name for name in facts.packages if not is_installed(name)), "")
+
+
+def check_packages(spec: EngineSpec) -> None:
+    """Raise `ConfigError` when the engine's package is not installed, naming engines whose is."""
+    if missing := missing_package(spec.facts):
+        others = ", ".join(name for name, facts in ENGINES.items() if facts.needs_model and not missing_package(facts))
+        raise ConfigError(
+            f"the {spec.name} engine needs the package {missing}: {install(missing)}"
+            + (f"; installed is {others}" if others else "")
+        )
+
+
 def make_engine(spec: EngineSpec, bundle: Bundle | None) -> Engine:
-    """Make an engine; raises `ConfigError` as `check_model` does."""
+    """Make an engine; raises `ConfigError` as `check_model` does, and when its package is not installed."""
     check_model(spec, bundle)
+    check_packages(spec)
     module, _, name = spec.facts.home.partition(":")
     make: Any = getattr(import_module(module), name)
     engine: Engine = make(spec, bundle)

@@ -16,6 +16,7 @@ from typing import Any
 
 from imdb_serving.cell import BEFORE, FOREIGN, TIMED, digest
 from imdb_serving.clients.connect import connect
+from imdb_serving.foreign.process import has_program
 from imdb_serving.load.workload import PreparedWorkload
 from imdb_serving.measurement import foreign
 from imdb_serving.measurement.bodies import Bodies, Sample, samples_of
@@ -81,7 +82,7 @@ def servers_beside(params: LadderParams, engine: str, folder: Path) -> dict[str,
 
     Raises `ConfigError` for a named one that cannot be measured.
     """
-    plain = [_plain(params, engine, *one) for one in _WEB_SERVERS.items() if importlib.util.find_spec(one[0])]
+    plain = [_plain(params, engine, *one) for one in _WEB_SERVERS.items() if _is_here(*one)]
     named = [values for values in params.servers if values["engine"] == engine]
     common = {
         "mode": FOREIGN,
@@ -98,6 +99,11 @@ def servers_beside(params: LadderParams, engine: str, folder: Path) -> dict[str,
     }
     made = [Beside(GridParams(**values | common), folder) for values in [*plain, *named]]
     return {one.name: one for one in made}
+
+
+def _is_here(package: str, command: str) -> bool:
+    """Tell whether a web server is of this environment, whose packages its application needs, and can be started."""
+    return importlib.util.find_spec(package) is not None and has_program(command.split(maxsplit=1)[0])
 
 
 def _plain(params: LadderParams, engine: str, package: str, command: str) -> dict[str, Any]:

@@ -36,11 +36,11 @@ from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
 from imdb_serving.measurement import foreign
+from imdb_serving.measurement.bare import reference_answers
 from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.first_answers import FirstAnswers
-from imdb_serving.measurement.inputs import lines_of, model_id, reference_answers, require_model
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
 from imdb_serving.measurement.measure import (
     Probabilities,
@@ -53,8 +53,10 @@ from imdb_serving.measurement.measure import (
     review_workload,
     row_key,
 )
+from imdb_serving.measurement.models import model_id, require_model
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.measurement.parameters.checks import LOCAL
+from imdb_serving.measurement.texts import lines_of
 
 if TYPE_CHECKING:
     pass

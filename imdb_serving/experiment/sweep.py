@@ -38,9 +38,9 @@ from imdb_serving.experiment.plan import (
 )
 from imdb_serving.measurement.deployment import MEASURING, Deployment
 from imdb_serving.measurement.environment import most_cores
-from imdb_serving.measurement.inputs import require_model
 from imdb_serving.measurement.ledger import Ledger, exclusive, new_run, newest
 from imdb_serving.measurement.measure import Round
+from imdb_serving.measurement.models import require_model
 from imdb_serving.measurement.parameters import GridParams, SweepParams, model_folder
 
 ORPHAN_SECONDS = 600.0

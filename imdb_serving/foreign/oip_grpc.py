@@ -6,7 +6,6 @@ answers are read in the form that they have as JSON.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ import orjson
 from imdb_serving.errors import UNREADABLE, UnexpectedAnswer
 from imdb_serving.foreign.oip import Tensor, tensor_bytes
 from imdb_serving.protocol.oip_tensors import BYTES, tensor_values
+from imdb_serving.protocol.protobuf import Field, message_classes
 
 SERVICE = "/inference.GRPCInferenceService/"
 INFER, METADATA = f"{SERVICE}ModelInfer", f"{SERVICE}ModelMetadata"
@@ -23,7 +23,7 @@ INFER, METADATA = f"{SERVICE}ModelInfer", f"{SERVICE}ModelMetadata"
 _TENSOR = (("name", 1, "string"), ("datatype", 2, "string"), ("shape", 3, "int64*"))
 _CONTENTS = ("bool", "int", "int64", "uint", "uint64", "fp32", "fp64", "bytes")
 _CONTENTS_TYPES = ("bool", "int32", "int64", "uint32", "uint64", "float", "double", "bytes")
-_MESSAGES: dict[str, tuple[tuple[str, int, str], ...]] = {
+_MESSAGES: dict[str, tuple[Field, ...]] = {
     "InferTensorContents": tuple(
         (f"{name}_contents", number, f"{kind}*")
         for number, (name, kind) in enumerate(zip(_CONTENTS, _CONTENTS_TYPES, strict=True), start=1)
@@ -44,27 +44,8 @@ _FIELDS = {
 """Where the contents of a type are, without `_contents`; a type that is not here is sent raw."""
 
 
-@functools.cache
 def _messages() -> SimpleNamespace:
-    """Build the message classes from descriptors, so that no generated code ties us to one protobuf version."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - slow
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="imdb_serving/oip.proto", package="inference", syntax="proto3")
-    for message, fields in _MESSAGES.items():
-        entry = file.message_type.add(name=message)
-        for name, number, kind in fields:
-            bare = kind.removesuffix("*")
-            one = entry.field.add(name=name, number=number)
-            one.label = field.LABEL_OPTIONAL if bare == kind else field.LABEL_REPEATED
-            if bare in _MESSAGES:
-                one.type, one.type_name = field.TYPE_MESSAGE, f".inference.{bare}"
-            else:
-                one.type = getattr(field, f"TYPE_{bare.upper()}")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    found = {name: pool.FindMessageTypeByName(f"inference.{name}") for name in _MESSAGES}
-    return SimpleNamespace(**{name: message_factory.GetMessageClass(kind) for name, kind in found.items()})
+    return message_classes("inference", _MESSAGES)
 
 
 def encode(model: str, tensors: Sequence[Tensor], *, is_raw: bool) -> bytes:

@@ -43,6 +43,11 @@ def words_of(command: str) -> list[str]:
     return words
 
 
+def has_program(name: str, environment: Mapping[str, str] | None = None) -> bool:
+    """Tell whether a server's command would find a program."""
+    return shutil.which(name, path=(environment or environment_with({}))["PATH"]) is not None
+
+
 def environment_with(own: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a command: ours, with programs beside this Python found first, and its own."""
     path = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]))
@@ -73,7 +78,7 @@ class CommandProcess(OwnProcess):
             raise ConfigError(f"server.directory: there is no folder {self._directory}")
         program = self._words[0]
         beside = self._directory / program if "/" in program else None
-        if not (beside and beside.is_file()) and shutil.which(program, path=self._environment["PATH"]) is None:
+        if not (beside and beside.is_file()) and not has_program(program, self._environment):
             raise ConfigError(f"server.command: there is no program {hide(program, secrets)!r} here; install it")
         self.output, self._secrets = output, secrets
 

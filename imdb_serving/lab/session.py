@@ -22,9 +22,9 @@ from imdb_serving.lab.live import Dot, HeldSettings, LiveStatistics
 from imdb_serving.lab.settings import Settings
 from imdb_serving.lab.testbed import TIMEOUT, Stretch
 from imdb_serving.lab.word_attribution import Explained, explain
-from imdb_serving.measurement.inputs import opened
 from imdb_serving.measurement.ledger import Ledger, outputs_folder
 from imdb_serving.measurement.measure import Round
+from imdb_serving.measurement.models import opened
 from imdb_serving.measurement.parameters import from_notebook, model_folder
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from imdb_serving.errors import ConfigError, ServingError
 from imdb_serving.load.client_processes import Connect
 from imdb_serving.load.closed_loop import Workload
+from imdb_serving.packages import install
 from imdb_serving.processes import temporary_folder
 
 SCENARIOS = ("SingleStream", "Server", "Offline")
@@ -76,7 +77,7 @@ def _loadgen() -> Any:
     try:
         import mlperf_loadgen  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise ConfigError("MLPerf's LoadGen is missing: pip install 'imdb-serving[loadgen]'") from error
+        raise ConfigError(f"MLPerf's LoadGen is missing: {install('mlperf_loadgen')}") from error
     return mlperf_loadgen
 
 

@@ -14,10 +14,11 @@ from imdb_serving.foreign import oip, oip_grpc
 from imdb_serving.foreign.client import OIP_GRPC, Body
 from imdb_serving.foreign.templates import Secrets, TextTemplate
 from imdb_serving.load.workload import PreparedWorkload
-from imdb_serving.measurement.inputs import drawn, tokenizer_or_packaged
 from imdb_serving.measurement.parameters import GridParams, model_there
 from imdb_serving.measurement.parameters.foreign import BODY_NAMES, OF_METADATA
+from imdb_serving.measurement.texts import tokenizer_or_packaged
 from imdb_serving.text import rows
+from imdb_serving.text.drawing import drawn
 from imdb_serving.text.reviews import tokenise
 from imdb_serving.text.rows import Columns
 

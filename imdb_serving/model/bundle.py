@@ -34,6 +34,7 @@ from imdb_serving.model import (
 from imdb_serving.model.card import ModelCard, read_card
 from imdb_serving.model.conf import ModelConf, load_conf, save_conf
 from imdb_serving.model.signature import Sample
+from imdb_serving.protocol.protobuf import Field, message_classes
 from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.text.tokenizers import HuggingFaceTokenizer, Tokenizer, WordTokenizer
 
@@ -43,6 +44,13 @@ SPARE_BYTES = 4096
 """What each of Paddle's weights takes in its file beside the values, at most."""
 
 Shape = tuple[int, ...]
+
+_GRAPH: dict[str, tuple[Field, ...]] = {
+    "TensorProto": (("dims", 1, "int64*"), ("name", 8, "string")),
+    "GraphProto": (("initializer", 5, "TensorProto*"),),
+    "ModelProto": (("graph", 7, "GraphProto"),),
+}
+"""Of ONNX's messages (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) what names weights and their shapes."""
 
 
 def check_words(card: Path, words: int, vocabulary: Path, lines: int) -> None:
@@ -85,11 +93,13 @@ def check_weights(graph: Path, program: Path, weights: Path, words: int, sizes: 
 
 
 def graph_shapes(graph: Path) -> dict[str, Shape]:
-    """Return the shapes of an ONNX graph's weights, by name; raise `BundleError` when it cannot be read."""
-    import onnx  # noqa: PLC0415 - takes a tenth of a second, and only bundles need it
+    """Return the shapes of an ONNX graph's weights, by name; raise `BundleError` when it cannot be read.
 
+    The package onnx is not needed: a server does without it.
+    """
     try:
-        return {one.name: tuple(one.dims) for one in onnx.load_model(graph).graph.initializer}
+        model = message_classes("onnx", _GRAPH, syntax="proto2").ModelProto.FromString(graph.read_bytes())
+        return {one.name: tuple(one.dims) for one in model.graph.initializer}
     except Exception as error:  # protobuf's errors have no common base but this
         raise BundleError(f"cannot read {graph}: {error}; train the model again") from error
 

@@ -6,13 +6,13 @@ conf that Paddle Serving reads is read here too.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imdb_serving.errors import BundleError, did_you_mean
+from imdb_serving.protocol.protobuf import Field, message_classes
 from imdb_serving.text import formats
 
 INT64, FLOAT32, STRING = 0, 1, 20
@@ -66,47 +66,34 @@ IMDB_CONF = ModelConf(
 """The conf of the published IMDB models."""
 
 
-@functools.cache
-def _message_type() -> Any:
-    """Build the message class from a descriptor, so that no generated code ties us to one protobuf version."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory  # noqa: PLC0415 - slow, and only models
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="imdb_serving/model_conf.proto", package="imdb_serving", syntax="proto2"
+def _variable_fields(kind: str) -> tuple[Field, ...]:
+    return (
+        ("name", 1, "string"),
+        ("alias_name", 2, "string"),
+        ("is_lod_tensor", 3, "bool"),
+        (kind, 4, "int32"),
+        ("shape", 5, "int32*"),
     )
-    for message, kind in (("FeedVar", "feed_type"), ("FetchVar", "fetch_type")):
-        fields = (
-            ("name", field.TYPE_STRING, field.LABEL_OPTIONAL),
-            ("alias_name", field.TYPE_STRING, field.LABEL_OPTIONAL),
-            ("is_lod_tensor", field.TYPE_BOOL, field.LABEL_OPTIONAL),
-            (kind, field.TYPE_INT32, field.LABEL_OPTIONAL),
-            ("shape", field.TYPE_INT32, field.LABEL_REPEATED),
-        )
-        entry = file.message_type.add(name=message)
-        for number, (name, type_, label) in enumerate(fields, start=1):
-            entry.field.add(name=name, number=number, type=type_, label=label)
-    conf = file.message_type.add(name="GeneralModelConfig")
-    for number, (name, type_name) in enumerate((("feed_var", "FeedVar"), ("fetch_var", "FetchVar")), start=2):
-        conf.field.add(
-            name=name,
-            number=number,
-            type=field.TYPE_MESSAGE,
-            label=field.LABEL_REPEATED,
-            type_name=f".imdb_serving.{type_name}",
-        )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("imdb_serving.GeneralModelConfig"))
+
+
+_MESSAGES: dict[str, tuple[Field, ...]] = {
+    "FeedVar": _variable_fields("feed_type"),
+    "FetchVar": _variable_fields("fetch_type"),
+    "GeneralModelConfig": (("feed_var", 2, "FeedVar*"), ("fetch_var", 3, "FetchVar*")),
+}
+
+
+def _message() -> Any:
+    return message_classes("paddle_serving", _MESSAGES, syntax="proto2").GeneralModelConfig()
 
 
 def load_conf(path: Path) -> ModelConf:
     """Read a conf; raise `BundleError` naming the file when it is missing, malformed or has no variables."""
-    from google.protobuf import text_format  # noqa: PLC0415 - as above
+    from google.protobuf import text_format  # noqa: PLC0415 - slow, and only models need it
 
     try:
         # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
-        parsed = text_format.Parse(formats.decode(path.read_bytes()), _message_type()(), allow_unknown_field=True)
+        parsed = text_format.Parse(formats.decode(path.read_bytes()), _message(), allow_unknown_field=True)
     except (OSError, UnicodeDecodeError, RecursionError, text_format.ParseError) as error:
         raise BundleError(f"cannot read the model conf {path}: {error}") from error
     if not parsed.feed_var or not parsed.fetch_var:
@@ -127,7 +114,7 @@ def save_conf(conf: ModelConf, path: Path) -> None:
     """Write a conf in protobuf's text format."""
     from google.protobuf import text_format  # noqa: PLC0415 - as above
 
-    message = _message_type()()
+    message = _message()
     for variables, entries, kind in (
         (conf.feed, message.feed_var, "feed_type"),
         (conf.fetch, message.fetch_var, "fetch_type"),

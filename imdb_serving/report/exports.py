@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imdb_serving.errors import ConfigError, DataError
+from imdb_serving.packages import install
 from imdb_serving.report import frames
 
 UNITS = {
@@ -89,7 +90,7 @@ class Exported:
         try:
             import mlflow  # noqa: PLC0415 - an extra
         except ImportError as error:
-            raise ConfigError("--mlflow needs the package mlflow-skinny: pip install 'imdb-serving[mlflow]'") from error
+            raise ConfigError(f"--mlflow needs the package mlflow-skinny: {install('mlflow')}") from error
         try:
             return self._log(mlflow, uri, experiment)
         except mlflow.exceptions.MlflowException as error:

@@ -6,6 +6,7 @@ Knows the analysis and the types of the answer; the wording is `sentences`' and 
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,7 +84,7 @@ class Findings:
     def command(self) -> str:
         """What measured the sweep."""
         search = " --search" if self.looks else ""
-        return f"imdb-serving sweep {self.plan.file if self.plan else 'FILE'}{search}"
+        return f"imdb-serving sweep {shlex.quote(self.plan.file) if self.plan else 'FILE'}{search}"
 
     @cached_property
     def rounds(self) -> int:

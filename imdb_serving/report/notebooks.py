@@ -14,8 +14,8 @@ from typing import Any, cast
 import msgspec
 import psutil
 
-from imdb_serving.config import project_root
-from imdb_serving.errors import ConfigError, ServingError
+from imdb_serving.config import project_root, shipped
+from imdb_serving.errors import ServingError
 from imdb_serving.measurement.parameters import GridParams, from_notebook
 from imdb_serving.measurement.parameters.checks import Params
 from imdb_serving.report.kernels import Kernels
@@ -32,11 +32,9 @@ class NotebookError(ServingError):
 
 
 def notebook_path(name: str) -> Path:
-    """Return a notebook of the project; raise `ConfigError` when this is not run inside the project."""
+    """Return a notebook of the project; where there is no project, the one that was installed with the package."""
     path = project_root() / "notebooks" / name
-    if not path.is_file():
-        raise ConfigError(f"there is no {path}; run this inside the project's folder")
-    return path
+    return path if path.is_file() else shipped(f"notebooks/{name}")
 
 
 def params_of(kind: type[Params], notebook: str, namespace: Mapping[str, Any]) -> Params:
@@ -67,8 +65,9 @@ def execute(
     Raises `NotebookError` with the last line of the notebook's error; the notebook at `out` shows all of it.
     """
     source = notebook_path(name)
+    folder = source.parent if source.is_relative_to(project_root()) else project_root()
     out.parent.mkdir(parents=True, exist_ok=True)
-    with Kernels() if kernels is None else nullcontext(kernels) as there, there.one(source.parent) as kernel:
+    with Kernels() if kernels is None else nullcontext(kernels) as there, there.one(folder) as kernel:
         papermill = _papermill()  # meanwhile the kernel starts
         try:
             papermill.execute_notebook(
@@ -77,7 +76,7 @@ def execute(
                 parameters=dict(parameters),
                 kernel_name="python3",  # which the notebook is for; the manager has one only
                 km=kernel,
-                cwd=source.parent,
+                cwd=folder,
                 progress_bar=False,
                 start_timeout=60,
                 execution_timeout=CELL_SECONDS,

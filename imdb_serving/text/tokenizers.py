@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imdb_serving.errors import DataError
+from imdb_serving.packages import install
 from imdb_serving.text.reviews import Vocabulary, tokenise
 
 MAX_TOKENIZER_BYTES = 128 << 20
@@ -123,7 +124,7 @@ def _read(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer as Library  # noqa: PLC0415 - only models that were imported need it
     except ImportError as error:
-        raise DataError(f"the tokenizer {path} needs the package tokenizers: pip install tokenizers") from error
+        raise DataError(f"the tokenizer {path} needs the package tokenizers: {install('tokenizers')}") from error
     try:
         if path.stat().st_size > MAX_TOKENIZER_BYTES:
             raise DataError(f"the tokenizer {path} is too large: at most {MAX_TOKENIZER_BYTES >> 20} MiB are read")

@@ -33,8 +33,8 @@ from imdb_serving.cluster.remote import (
 )
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import BundleError, HostLost, ServerStartError, ServingError
-from imdb_serving.measurement.inputs import model_id
 from imdb_serving.measurement.measure import Round, measure
+from imdb_serving.measurement.models import model_id
 from imdb_serving.server_process import ServerSpec
 from imdb_serving.timing import CLOCK_ID
 

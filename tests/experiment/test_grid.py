@@ -19,10 +19,10 @@ from imdb_serving.errors import BundleError, ServerStartError
 from imdb_serving.experiment.grid import run_grid, shuffled
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.load.closed_loop import ClientRecord
-from imdb_serving.measurement import inputs
-from imdb_serving.measurement.inputs import ensure_model
+from imdb_serving.measurement import texts
 from imdb_serving.measurement.ledger import Ledger, read_samples
 from imdb_serving.measurement.measure import Round, Target, measure
+from imdb_serving.measurement.models import ensure_model
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report import frames, tables
 from imdb_serving.server_process import ServerProcess, ServerSpec
@@ -153,7 +153,7 @@ def test_a_server_that_cannot_start_leaves_a_row_a_cell_with_its_reason(tmp_path
 @pytest.fixture
 def quick_grid(null_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Grid runs neither read the packaged reviews nor start a server of their own."""
-    monkeypatch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
+    monkeypatch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
     monkeypatch.setattr(ServerSpec, "process", lambda spec: nullcontext(null_server))
 
 

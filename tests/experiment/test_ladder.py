@@ -19,8 +19,8 @@ from imdb_serving.experiment import beside, ladder
 from imdb_serving.experiment.beside import PLAIN, servers_beside
 from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.measurement import inputs
-from imdb_serving.measurement.inputs import BareClient, InprocClient, JsonClient
+from imdb_serving.measurement import texts
+from imdb_serving.measurement.bare import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import LadderParams
@@ -40,7 +40,7 @@ LOCAL = {"bare": BareClient, "inproc": InprocClient, "json": JsonClient}
 def made_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Made-up lines, so that no test reads the whole set, and no web servers of others, which take seconds to start."""
     monkeypatch.setattr(beside, "_WEB_SERVERS", {})
-    monkeypatch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
+    monkeypatch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines_of(samples))
 
 
 def test_every_rung_is_measured_in_every_round_with_the_same_answers(tmp_path: Path, made_lines: None) -> None:
@@ -153,7 +153,7 @@ def test_a_rung_whose_requests_fail_is_a_row_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_lines: None
 ) -> None:
     bad = [Line("made", number, "9 1 2 0") for number in range(1, 13)]  # says nine words, has two
-    monkeypatch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: bad)
+    monkeypatch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: bad)
     monkeypatch.setattr(ladder, "reference_answers", lambda *given: np.full((12, 2), 0.5))
     params = LadderParams(engines=["none"], rounds=2, requests=3, server_threads=2, outputs=str(tmp_path))
     said: list[str] = []

@@ -9,7 +9,7 @@ import pytest
 
 from imdb_serving.experiment import sweep
 from imdb_serving.experiment.sweep import run_rounds
-from imdb_serving.measurement import inputs
+from imdb_serving.measurement import texts
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.measurement.parameters import SweepParams
 from imdb_serving.text.formats import Line
@@ -22,7 +22,7 @@ def test_all_cells_are_measured_in_each_round(
     noisy: bool, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
-    monkeypatch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines)
+    monkeypatch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines)
     monkeypatch.setattr(sweep, "unsettled", lambda rows: {rows["key"].iloc[0]: "it is unstable"} if noisy else {})
     said: list[str] = []
     folder = run_rounds(PARAMS, "small", str(tmp_path), said.append)

@@ -83,6 +83,7 @@ def test_the_published_flask_rows_are_there_as_published() -> None:
         ("mode: []", "expected different modes"),
         ("http_client: crul", "http_client: unknown value 'crul'; did you mean 'curl'"),
         ("ladder_rounds: -1", "ladder_rounds: must be at least 0"),
+        ("ladder_rounds: 1", "ladder_rounds: an interval needs at least 2, got 1"),
         ("also: [{modee: flask}]", "also, entry 1: unknown parameter 'modee'; did you mean 'mode'"),
         ("also: [{mode: flsk}]", "also, entry 1: mode: unknown value 'flsk'; did you mean 'flask'"),
         ("also: [{mode: flask}, {rounds: 2}]", "also, entry 2: rounds belongs to the whole sweep"),

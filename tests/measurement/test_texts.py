@@ -10,7 +10,8 @@ import pytest
 
 from imdb_serving.engines.importing import Options, import_model
 from imdb_serving.errors import DataError
-from imdb_serving.measurement.inputs import class_of, length_mix, measurement_lines, texts_of
+from imdb_serving.measurement.texts import length_mix, measurement_lines
+from imdb_serving.text.drawing import class_of, texts_of
 from imdb_serving.text.rows import Columns, TextFile, checksum
 
 TEXTS = ["a fine film", "the worst movie, and bad", "it is good | or is it", "great!"]

@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from waiting import wait_until
 
 from imdb_serving.experiment.grid import run_grid
-from imdb_serving.measurement import inputs
+from imdb_serving.measurement import texts
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.server_process import end
 from imdb_serving.text.formats import Line
@@ -235,7 +235,7 @@ def test_the_reports_charts_answer_in_jupyterlab(
     jupyter: Jupyter, browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 21)]
-    monkeypatch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines)
+    monkeypatch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines)
     for mode in ("rpc", "flask"):
         params = GridParams(mode=mode, engine="none", server_threads=1, client_threads=[1, 2], samples=20)
         params = msgspec.structs.replace(params, sweep="small", run="one", outputs=str(tmp_path))

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from imdb_serving.cell import GRID
 from imdb_serving.cli.reading import write_report
 from imdb_serving.experiment.grid import run_grid
-from imdb_serving.measurement import inputs
+from imdb_serving.measurement import texts
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.text.formats import Line
 
@@ -28,7 +28,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 41)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines)
+        patch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines)
         each = functools.partial(
             GridParams, client_threads=[1, 2], samples=40, sweep="small", run="one", outputs=str(outputs)
         )

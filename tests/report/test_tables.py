@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from imdb_serving.experiment.plan import Plan, write_plan
 from imdb_serving.measurement.ledger import Ledger
 from imdb_serving.messages import Reply
 from imdb_serving.report import frames, grid_report, tables
+from imdb_serving.report.findings import Findings
 from imdb_serving.timing import CLIENT_STAGES, STAGES, Stage
 
 PUBLISHED = ["prepro", "client infer", "op0", "op1", "op2", "postpro", "total"]
@@ -102,6 +104,11 @@ def test_what_the_plan_has_no_more_is_not_shown(tmp_path: Path) -> None:
     write_plan(tmp_path, Plan("never", 1, {}))
     with pytest.raises(DataError, match="no row of run never"):
         frames.rows_of(tmp_path)
+
+
+def test_the_command_of_a_sweep_can_be_pasted(tmp_path: Path) -> None:
+    write_plan(tmp_path, Plan("run-a", 1, {}, file="my sweep's.yaml"))
+    assert shlex.split(Findings(grid(rounds=1), tmp_path).command) == ["imdb-serving", "sweep", "my sweep's.yaml"]
 
 
 def test_the_setting_says_what_was_measured() -> None:

@@ -17,7 +17,7 @@ from imdb_serving.cell import GRID
 from imdb_serving.cli import main
 from imdb_serving.errors import DataError
 from imdb_serving.experiment.grid import run_grid
-from imdb_serving.measurement import inputs
+from imdb_serving.measurement import texts
 from imdb_serving.measurement.ledger import read_samples
 from imdb_serving.measurement.parameters import GridParams
 from imdb_serving.report.frames import rows_of
@@ -63,7 +63,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outputs = tmp_path_factory.mktemp("outputs")
     lines = [Line("made", number, "2 8 9 1") for number in range(1, 41)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs, "measurement_lines", lambda samples, seed, vocabulary: lines)
+        patch.setattr(texts, "measurement_lines", lambda samples, seed, vocabulary: lines)
         for mode in ("rpc", "flask"):
             params = GridParams(
                 mode=mode, engine="simulated", service_time_ms=2.0, server_threads=2, client_threads=[3], samples=40,

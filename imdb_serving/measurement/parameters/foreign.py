@@ -21,6 +21,7 @@ from imdb_serving.foreign.oip_grpc import INFER
 from imdb_serving.foreign.process import is_this_machine, words_of
 from imdb_serving.foreign.templates import TextTemplate
 from imdb_serving.measurement.parameters.texts import OF_TEXTS, TextFields
+from imdb_serving.packages import install
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
 from imdb_serving.text import rows
 
@@ -241,7 +242,7 @@ def _check_protocol(params: Any) -> None:
     if params.protocol != OIP_GRPC:
         return
     if not grpc_connection.is_installed():
-        raise ConfigError("protocol: oip-grpc needs grpcio; install it with: pip install 'imdb-serving[grpc]'")
+        raise ConfigError(f"protocol: oip-grpc needs grpcio; install it with: {install('grpc')}")
     for name, usual in (("server_ready", ""), ("request_path", "/"), ("request_method", "POST")):
         if getattr(params, name) != usual:
             raise ConfigError(f"{name.replace('_', '.')}: it is of HTTP, and protocol oip-grpc has none; leave it out")

@@ -350,6 +350,8 @@ class SweepParams(_Measured, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name}: must be at least 0, got {getattr(self, name)}")
             check_most(name, getattr(self, name))
+        if self.ladder_rounds == 1:
+            raise ConfigError("ladder_rounds: an interval needs at least 2, got 1; or 0 for no ladder")
         cells = self.rounds * sum(len(part.client_threads) * max(1, len(part.rates)) for part, _ in self.every_grid())
         if cells > MAX_CELLS:
             raise ConfigError(
