@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from dockerfile_parse import DockerfileParser
 from packaging.requirements import Requirement
 from packaging.version import Version
 from repository import own_files
@@ -256,3 +257,50 @@ def test_the_citation_and_the_classifiers_say_what_the_package_says() -> None:
     assert pythons == {"3.10", "3.11", "3.12", "3.13"}
     assert "Typing :: Typed" in project["classifiers"]
     assert (ROOT / "imdb_serving" / "py.typed").is_file()
+
+
+def test_the_container_serves_as_another_user_than_root() -> None:
+    """Each step of the Dockerfile, as far as that can be told where there is no Docker."""
+    steps = [(one["instruction"], one["value"]) for one in DockerfileParser(str(ROOT / "Dockerfile")).structure]
+    assert {name for name, _ in steps} <= {
+        "COMMENT", "ARG", "CMD", "COPY", "ENTRYPOINT", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "USER", "WORKDIR",
+    }  # fmt: skip
+    images = [value.split()[0] for name, value in steps if name == "FROM"]
+    assert all(re.fullmatch(r"python:3\.1[0-3]-slim", image) for image in images)
+    places = [name for name, _ in steps]
+    last = len(places) - 1 - places[::-1].index("FROM")
+    assert places.index("USER") > last
+    for copied in [value for name, value in steps if name == "COPY" and "--from" not in value]:
+        assert all((ROOT / source).exists() for source in copied.split()[:-1])
+    for script in [value for name, value in steps if name == "RUN"]:
+        assert subprocess.run(["sh", "-n", "-c", script], timeout=10, check=False).returncode == 0
+    (entry,) = [json.loads(value) for name, value in steps if name == "ENTRYPOINT"]
+    (command,) = [json.loads(value) for name, value in steps if name == "CMD"]
+    (ports,) = [value.split() for name, value in steps if name == "EXPOSE"]
+    assert entry == ["imdb-serving"]
+    context = main.commands[command[0]].make_context(command[0], command[1:])
+    assert (context.params["host"], str(context.params["port"]) in ports) == ("0.0.0.0", True)
+
+
+def test_what_the_container_is_made_of_is_not_ignored() -> None:
+    copied = {
+        "imdb_serving",
+        "notebooks",
+        "params",
+        "examples",
+        "LICENSE",
+        "README.md",
+        "pyproject.toml",
+        "requirements.lock",
+    }
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert (lines[0], {line[1:] for line in lines if line.startswith("!")}) == ("*", copied)
+
+
+def test_the_versions_of_the_container_are_constraints_for_pip() -> None:
+    """Without hashes and without extras, which pip takes in no constraint."""
+    (script,) = re.findall(r"sed -n '(.*?)' requirements.lock", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    lines = run("sed", "-n", script, "requirements.lock").stdout.splitlines()
+    found = [Requirement(line) for line in lines]
+    assert all(str(one.specifier).startswith("==") and not one.extras for one in found)
+    assert {"numpy", "onnxruntime", "flask"} <= {one.name for one in found}
