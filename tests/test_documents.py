@@ -11,38 +11,21 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
-from repository import own_files
+from repository import BLOCK, Block, blocks, own_files, steps
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [*own_files("*.md"), *own_files("docs/*.md")]
 LINK = re.compile(r"""\]\(\s*([^)\s]+)\s*\)|(?:src|href)=["']([^"']+)["']""")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMANDS = {"sh", "bash", "console"}
 STEP_SECONDS = 110
-
-
-class Block(NamedTuple):
-    """A fenced block: where it stands, its language and its text."""
-
-    page: str
-    number: int
-    language: str
-    text: str
-
-
-def blocks() -> Iterator[Block]:
-    for page in PAGES:
-        for number, (language, text) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8"))):
-            yield Block(page.name, number, language, text)
 
 
 def is_run(block: Block) -> bool:
@@ -127,11 +110,10 @@ def taken(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def project(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what a reader has: notebooks, parameters and scripts, a trained model, an environment to activate."""
+    """A folder with what a reader lays out in it, a trained model and an environment to activate."""
     place = tmp_path_factory.mktemp("reader") / "project"
-    for folder in ("notebooks", "params", "examples"):
-        shutil.copytree(ROOT / folder, place / folder)
-    shutil.copy(ROOT / "Makefile", place)
+    place.mkdir()
+    run("imdb-serving notebooks .", place)
     shutil.copytree(bundle, place / "outputs" / "models" / "cnn")
     for part in bundle.iterdir():  # what `imdb-serving train` leaves in the folder it is run in
         (place / part.name).symlink_to(part)
@@ -171,26 +153,46 @@ def end(server: subprocess.Popen[str]) -> None:
     server.stdout.close()
 
 
-def steps(block: Block) -> list[str]:
-    """The commands of a block, one each, without remarks and with continued lines joined."""
-    lines = [re.sub(r"\s+#.*", "", line) for line in block.text.replace("\\\n", " ").splitlines()]
-    return [line.strip() for line in lines if line.strip()]
-
-
 LONG = "advise|sweep|ladder|growth|slo|capacity|train|tune"
-MEASURING = re.compile(rf"^imdb-serving ({LONG})|^papermill|^python .*/transformer", re.MULTILINE)
+MEASURING = re.compile(rf"^imdb-serving (?!sweep +#)({LONG})|^papermill|^python .*/transformer", re.MULTILINE)
 """What takes long."""
 
 RUN = [
     pytest.param(block, id=name_of(block), marks=[pytest.mark.slow] if MEASURING.search(block.text) else [])
-    for block in blocks()
+    for block in blocks(*PAGES)
     if is_run(block)
 ]
 
 
+IN_A_CHECKOUT = ((r"^make\b", "make -n"), (r"^(python -m pytest .*)", r"\1 --collect-only -q"))
+"""What only says what it would do: it would set up and measure, or run these tests."""
+
+LESS = (
+    (r"^imdb-serving sweep$", "imdb-serving sweep --dry-run"),  # tests/test_wheel.py runs it
+    (r"^(imdb-serving train.*)", r"\1 --if-missing"),
+    (r"^(imdb-serving data.*--samples) \d+", r"\1 250"),
+    (r"--minutes \d+", "--minutes 0.5"),
+    (r"^(papermill.*)", r"source PROJECT/.venv/bin/activate; \1 -p client_threads 1,2 -p samples 40"),
+)
+"""What is done on fewer reviews, or for less long."""
+
+
+def rewritten(step: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for pattern, instead in rules:
+        step = re.sub(pattern, instead, step)
+    return step
+
+
+def check_extras(step: str) -> None:
+    """What `pip install` names is there; this environment has it all."""
+    named = [name for given in re.findall(r"\[([\w,]+)\]", step) for name in given.split(",")]
+    assert named
+    assert set(named) <= set(metadata.metadata("imdb-serving").get_all("Provides-Extra") or [])
+
+
 @pytest.mark.parametrize("block", RUN)
 def test_command_blocks_run(block: Block, project: Path) -> None:
-    """Every command runs, on fewer reviews; `make`, which would set up and measure, says what it would do."""
+    """Every command runs, as far as that takes no more than seconds."""
     ports = [int(port) for port in re.findall(r"(?:--port |127\.0\.0\.1:)(\d+)", block.text)]
     if any(map(taken, ports)):
         pytest.skip(f"another server has one of the ports {ports}")
@@ -199,25 +201,21 @@ def test_command_blocks_run(block: Block, project: Path) -> None:
         for step in steps(block):
             if step.startswith("cd "):
                 folder = folder / step.removeprefix("cd ")
-            elif step.startswith("make"):
-                run(step.replace("make", "make -n", 1), ROOT)
-            elif step.startswith("imdb-serving train"):
-                run(f"{step} --if-missing", folder)
-            elif step.startswith("imdb-serving data"):
-                run(re.sub(r"--samples \d+", "--samples 250", step), folder)
-            elif step.startswith("papermill"):
-                run(f"source {project}/.venv/bin/activate; {step} -p client_threads 1,2 -p samples 40", folder)
+            elif step.startswith("pip install"):
+                check_extras(step)
+            elif (told := rewritten(step, IN_A_CHECKOUT)) != step:
+                run(told, ROOT)
             elif step.endswith("&"):
                 start(step.removesuffix("&").strip(), folder, stack)
             else:
-                run(re.sub(r"--minutes \d+", "--minutes 0.5", step), folder)
+                run(rewritten(step, LESS).replace("PROJECT/", f"{project}/"), folder)
 
 
 ELSEWHERE = {"using.md": "test_examples.py", "protocol.md": "test_protocol_document.py"}
 """Pages whose Python is run by a test of its own, which knows what it must answer."""
 
 
-@pytest.mark.parametrize("block", [block for block in blocks() if block.language == "python"], ids=name_of)
+@pytest.mark.parametrize("block", [block for block in blocks(*PAGES) if block.language == "python"], ids=name_of)
 def test_code_blocks_run(block: Block, tmp_path: Path) -> None:
     """Every Python block runs; a server that it starts is ready, and ends when it is asked to."""
     if block.page in {*ELSEWHERE, CHINESE.name}:

@@ -17,7 +17,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from repository import own_files
+from repository import blocks, own_files, steps
 
 ROOT = Path(__file__).parents[1]
 NAME = "imdb-serving"
@@ -227,6 +227,28 @@ def test_a_sweep_trains_where_there_is_no_model(installed: Installed) -> None:
         "outputs/default/report.html",
         "outputs/models/cnn/serving_server_model/inference.onnx",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_models_of_ones_own_from_an_empty_folder(installed: Installed) -> None:
+    """The examples of docs/own_model.md as a new user does them, up to the requests to our own model."""
+    folder = installed.folder / "own"
+    folder.mkdir()
+    done = [
+        step
+        for block in blocks(ROOT / "docs" / "own_model.md")
+        if block.language == "sh"
+        for step in steps(block)
+        if not step.startswith("pip install")
+    ]
+    first = done[: next(place for place, step in enumerate(done) if "outputs/models/cnn" in step)]
+    assert {"imdb-serving notebooks .", "imdb-serving sweep params/own_model.yaml"} < set(first)
+    for step in first:
+        found = installed.run("bash", "-c", f"cd own && {step}", seconds=400)
+        assert found.returncode == 0, f"{step}\n{found.stdout[-2000:]}\n{found.stderr[-2000:]}"
+    for name in ("own_model", "own_tfidf"):
+        assert installed.files() >= {f"own/outputs/{name}/report.html", f"own/outputs/{name}/verdict.txt"}
 
 
 def test_the_plain_one_needs_neither_jupyterlab_paddle_nor_scipy() -> None:

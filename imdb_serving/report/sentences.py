@@ -100,7 +100,8 @@ def engines(found: Findings, made: Answer, chosen: Any) -> str:
     if not chosen["engine"]:
         return ""
     if not made.engines and not apart:
-        return f"Only engine {chosen['engine']} was measured; params/engines.yaml measures others beside it."
+        beside = "; params/engines.yaml measures others beside it" if chosen["net"] else ""  # one of ours
+        return f"Only engine {chosen['engine']} was measured{beside}."
     words = [_gain(gain) for gain in made.engines]
     if apart:
         words.append(
