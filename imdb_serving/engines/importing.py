@@ -5,41 +5,28 @@ The model runs in a process of its own, so that files which end a process do not
 
 from __future__ import annotations
 
-import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
-import imdb_serving
 from imdb_serving.config import digest_of
+from imdb_serving.engines.agreeing import Files, card_of, conf_of, program_in, try_engines
 from imdb_serving.engines.apart import Failed, run_apart
-from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
-from imdb_serving.engines.trials import CLOSE, Trial
-from imdb_serving.errors import BundleError, DataError
+from imdb_serving.engines.trials import Trial
+from imdb_serving.errors import BundleError
 from imdb_serving.model import OLD_PROGRAM, ONNX, PROGRAM, TOKENIZER, VOCABULARY, WEIGHTS
 from imdb_serving.model.bundle import Bundle, write_bundle
-from imdb_serving.model.card import IMPORTED, Imported, ModelCard
-from imdb_serving.model.conf import FLOAT32, INT64, STRING, ModelConf, Variable
+from imdb_serving.model.card import Imported, ModelCard
 from imdb_serving.model.drafts import Told, draft
-from imdb_serving.model.signature import Probabilities, Sample, Signature
-from imdb_serving.model.sources import (
-    Ports,
-    Source,
-    find_source,
-    graph_ports,
-    join_weights,
-    labels_beside,
-    labels_in_graph,
-    name_locale,
-    program_ports,
-)
-from imdb_serving.packages import install
+from imdb_serving.model.graphs import labels_in_graph, name_locale
+from imdb_serving.model.ports import Ports, graph_ports, program_ports
+from imdb_serving.model.signature import Sample, Signature
+from imdb_serving.model.sources import Source, find_source, join_weights, labels_beside
 from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.text.tokenizers import HuggingFaceTokenizer, Tokenizer, WordTokenizer, is_huggingface, padding_id
 
@@ -48,8 +35,6 @@ SECONDS = 600.0
 
 EDGES = ("", "film", "Schöner Film! 🎬 很好", "<br /><br />")
 """Texts that are tried beside real ones."""
-
-OPSET = 17
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -79,8 +64,8 @@ def import_model(path: Path, out: Path, options: Options, texts: Sequence[str]) 
             imported, classes, files = run_apart(work, SECONDS, silent=True)
         except Failed as error:
             raise BundleError(f"{path} cannot be run: {error}") from error
-        card = _card(imported, files)
-        return write_bundle(out, card, _conf(imported, classes), files)
+        card = card_of(imported, files)
+        return write_bundle(out, card, conf_of(imported, classes), files)
 
 
 def told(card: ModelCard) -> dict[str, str]:
@@ -97,9 +82,6 @@ def told(card: ModelCard) -> dict[str, str]:
         "engines": ", ".join(imported.runs),
     }
     return lines | {f"not {name}": why for name, why in imported.refused.items()}
-
-
-Files = dict[str, Path]
 
 
 def _examine(source: Source, options: Options, texts: Sequence[str], place: Path) -> tuple[Imported, int, Files]:
@@ -131,7 +113,7 @@ def _examine(source: Source, options: Options, texts: Sequence[str], place: Path
         pads=trial.pads,
         found={"classes": str(classes), **trial.found},
     )
-    return _try_engines(imported, files, place, samples, trial.answers), classes, files
+    return try_engines(imported, files, place, samples, trial.answers), classes, files
 
 
 def _told(source: Source, ports: Ports, options: Options) -> Told:
@@ -159,10 +141,6 @@ def _files(source: Source, place: Path) -> Files:
     return {PROGRAM if program.suffix == ".json" else OLD_PROGRAM: program, WEIGHTS: weights}
 
 
-def _program_in(files: Files) -> Path:
-    return files[OLD_PROGRAM if OLD_PROGRAM in files else PROGRAM]
-
-
 def _output_of(files: Files, place: Path) -> Callable[[Signature, Sequence[Sample], int], Any]:
     """Return what runs the model as it came, but for a locale that this machine lacks."""
     if ONNX in files:
@@ -178,7 +156,7 @@ def _output_of(files: Files, place: Path) -> Callable[[Signature, Sequence[Sampl
         return partial(output_of, session)
     from imdb_serving.engines.paddle import Program  # noqa: PLC0415
 
-    program = Program(_program_in(files), files[WEIGHTS])
+    program = Program(program_in(files), files[WEIGHTS])
 
     def run(signature: Signature, samples: Sequence[Any], pad_id: int) -> Any:
         if signature.output:
@@ -239,102 +217,3 @@ def _labels(source: Source, options: Options, classes: int) -> tuple[str, ...]:
         if len(found) == classes:
             return found
     return tuple(map(str, range(classes)))
-
-
-def _try_engines(
-    imported: Imported, files: Files, place: Path, samples: Sequence[Sample], answers: Callable[..., Probabilities]
-) -> Imported:
-    """Return what is known with the engines that run the model, and why others do not."""
-    first = "onnxruntime" if imported.graph else "paddle"
-    refused: dict[str, str] = {}
-    graph = imported.graph
-    if graph is None:
-        try:
-            graph = _converted(imported, files, place)
-        except DataError as error:
-            refused["onnxruntime"] = str(error)
-    elif not imported.program:
-        refused["paddle"] = "it runs Paddle's own programs, and this is an ONNX graph"
-    every = tuple(name for name, facts in ENGINES.items() if facts.needs_model and name not in refused)
-    imported = msgspec.structs.replace(imported, graph=graph, runs=every, refused=refused)
-    expected, found = answers(samples), dict(imported.found)
-    for name in every:
-        try:
-            far = _difference(name, imported, files, place, samples, expected)
-        except Exception as error:
-            refused[name] = str(error)[:300]
-            continue
-        if far > CLOSE:
-            refused[name] = f"its answers differ by up to {far:.2g} from those of {first}"
-        elif name != first:
-            found[f"answers of {name}"] = f"within {far:.1g} of those of {first}"
-    runs = tuple(name for name in every if name not in refused)
-    if not runs:
-        raise BundleError(f"no engine runs it: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
-    return msgspec.structs.replace(imported, runs=runs, refused=refused, found=found)
-
-
-def _difference(
-    name: str, imported: Imported, files: Files, place: Path, samples: Sequence[Sample], expected: Probabilities
-) -> float:
-    """Return how far an engine's answers are from those expected."""
-    bundle = write_bundle(place / "tried", _card(imported, files), _conf(imported, expected.shape[1]), files)
-    variant = next(iter(ENGINES[name].variants), "")
-    engine = make_engine(EngineSpec(name, variant=variant), bundle)
-    longest = imported.longest or None
-    cut = [one if isinstance(one, str) else one[:longest] for one in samples]
-    return float(np.abs(engine.run(cut) - expected).max())
-
-
-def _converted(imported: Imported, files: Files, place: Path) -> Signature:
-    """Convert a Paddle program to ONNX, add the file, and return its signature; raise `DataError` with the reason."""
-    signature = imported.program
-    if signature is None or any(one.ragged for one in signature.inputs):
-        raise DataError("it runs ONNX graphs, and the program's ragged (LoD) inputs cannot be converted")
-    if util.find_spec("paddle2onnx") is None:
-        raise DataError(f"it runs ONNX graphs; {install('paddle2onnx')} makes one of the program; then import again")
-    import paddle2onnx  # noqa: PLC0415
-
-    program, graph = _program_in(files), place / ONNX
-    try:
-        paddle2onnx.export(str(program), str(files[WEIGHTS]), str(graph), opset_version=OPSET, optimize_tool="None")
-        outputs: Ports = graph_ports(graph)
-    except Exception as error:
-        raise DataError(f"paddle2onnx cannot convert the program: {str(error)[:200]}") from error
-    files[ONNX] = graph
-    return msgspec.structs.replace(signature, output=outputs.outputs[0].name)
-
-
-def _card(imported: Imported, files: Mapping[str, Path]) -> ModelCard:
-    used = {"onnxruntime": imported.graph, "paddlepaddle": imported.program, "tokenizers": TOKENIZER in files}
-    packages = [name for name, is_used in used.items() if is_used]
-    return ModelCard(
-        net=IMPORTED,
-        vocabulary=imported.rows,
-        sizes={"classes": len(imported.labels)},
-        versions={
-            "imdb_serving": imdb_serving.__version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in packages},
-        },
-        imported=imported,
-    )
-
-
-def _conf(imported: Imported, classes: int) -> ModelConf:
-    """Return the variables of a bundle: the model's own input, called words, and the probabilities."""
-    signature = imported.graph or imported.program
-    if signature is None:
-        raise BundleError("there is no graph and no program")
-    main = signature.main
-    return ModelConf(
-        feed=(
-            Variable(main.name, "words", True, STRING if signature.reads_text else INT64, (-1,)),
-            Variable("label", "label", False, INT64, (1,)),
-        ),
-        fetch=(
-            Variable("mean_0.tmp_0", "cost", False, FLOAT32, (1,)),
-            Variable("accuracy_0.tmp_0", "acc", False, FLOAT32, (1,)),
-            Variable(signature.output, "prediction", False, FLOAT32, (classes,)),
-        ),
-    )

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from imdb_serving.errors import BundleError, did_you_mean
+from imdb_serving.model.ports import Port, Ports
 from imdb_serving.model.signature import Input, Role, Signature
-from imdb_serving.model.sources import Port, Ports
 
 BY_NAME: tuple[tuple[str, Role], ...] = (
     ("mask", "mask"), ("token_type", "types"), ("segment", "types"), ("type_id", "types"), ("sent_ids", "types"),

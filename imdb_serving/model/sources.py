@@ -1,4 +1,4 @@
-"""A model's files as somebody else wrote them: which there are, and what their graphs are fed and give.
+"""A model's files as somebody else wrote them: which there are, and what lies beside them.
 
 ONNX files, Paddle inference models of any version, and Paddle Serving's folders. Files are parsed, never executed or
 unpickled.
@@ -10,44 +10,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from imdb_serving.errors import BundleError
 from imdb_serving.model import SERVER_CONF, SERVER_DIR
 from imdb_serving.model.conf import ModelConf, load_conf
+from imdb_serving.model.graphs import weights_beside
 
 PICKLES = frozenset({".pt", ".pth", ".bin", ".pkl", ".pickle", ".joblib", ".pdparams", ".pdopt", ".ckpt"})
 OTHERS = frozenset({".safetensors", ".h5", ".keras", ".tflite", ".gguf", ".pb"})
 PROGRAMS = ("inference.json", "*.json", "*.pdmodel", "__model__")
 COMBINED = ("*.pdiparams", "__params__", "params", "*.params")
-MOST_GRAPH_BYTES = 2 << 30
-"""What protobuf reads at most, and so an ONNX file without its weights."""
-
-KNOWN_DOMAINS = {"ai.onnx", "", "ai.onnx.ml", "com.microsoft"}
-"""Sets of operations that ONNX Runtime has."""
-
-
-class Port(msgspec.Struct, frozen=True):
-    """An input or output of a graph: `shape` has 0 for an extent that is open, and None where nothing is known.
-
-    `kind` is a type of numpy's, `string`, or `maps` for a list of maps from class to probability. `made_by` is the
-    operation that an output comes from.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...] | None = None
-    ragged: bool = False
-    made_by: str = ""
-
-
-class Ports(msgspec.Struct, frozen=True):
-    """What a graph is fed and gives."""
-
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,130 +119,7 @@ def _loose_weights(folder: Path, program: Path) -> tuple[Path, ...]:
 
 
 def _of_graph(path: Path, graph: Path) -> Source:
-    return Source(path, graph.parent, graph=graph, beside=tuple(_external(graph)))
-
-
-def load_graph(path: Path) -> Any:
-    """Return an ONNX graph without weights that lie in other files; raise `BundleError` for what is none."""
-    import onnx  # noqa: PLC0415 - as in `bundle`
-
-    try:
-        if path.stat().st_size >= MOST_GRAPH_BYTES:
-            raise BundleError(f"{path} has more than 2 GiB; keep its weights in a file beside it")
-        return onnx.load_model(path, load_external_data=False)
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}") from error
-    except BundleError:
-        raise
-    except Exception as error:  # protobuf's errors have no common base but this
-        raise BundleError(f"{path} is no ONNX file: {error}") from error
-
-
-def _external(graph: Path) -> list[Path]:
-    """Return the files beside a graph that hold its weights; raise `BundleError` for one that lies elsewhere."""
-    names = set()
-    for one in load_graph(graph).graph.initializer:
-        names |= {entry.value for entry in one.external_data if entry.key == "location"}
-    found = []
-    for name in sorted(names):
-        if Path(name).name != name or name.startswith("."):
-            raise BundleError(f"{graph} has weights in {name!r}; they must lie beside it")
-        if not (graph.parent / name).is_file():
-            raise BundleError(f"{graph} has weights in {name}, which is not beside it")
-        found.append(graph.parent / name)
-    return found
-
-
-def graph_ports(path: Path) -> Ports:
-    """Return what an ONNX graph is fed and gives; raise `BundleError` where that cannot be told."""
-    model = load_graph(path)
-    graph = model.graph
-    strange = sorted({one.domain for one in model.opset_import} - KNOWN_DOMAINS)
-    if strange:
-        raise BundleError(f"{path} has operations of {', '.join(strange)}, which ONNX Runtime has not")
-    weights = {one.name for one in graph.initializer}
-    made_by = {name: node.op_type for node in graph.node for name in node.output}
-    inputs = tuple(_graph_port(one) for one in graph.input if one.name not in weights)
-    outputs = tuple(_graph_port(one, made_by.get(one.name, "")) for one in graph.output)
-    if not inputs or not outputs:
-        raise BundleError(f"{path} has no input or no output")
-    return Ports(inputs, outputs)
-
-
-def _graph_port(value: Any, made_by: str = "") -> Port:
-    import onnx  # noqa: PLC0415 - as in `bundle`
-
-    kind = value.type.WhichOneof("value")
-    if kind == "sequence_type":
-        return Port(value.name, "maps" if value.type.sequence_type.elem_type.HasField("map_type") else "", None)
-    if kind != "tensor_type":
-        return Port(value.name, "")
-    tensor = value.type.tensor_type
-    shape = tuple(one.dim_value for one in tensor.shape.dim) if tensor.HasField("shape") else None
-    numeric = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    text = tensor.elem_type == onnx.TensorProto.STRING
-    return Port(value.name, "string" if text else numeric.name, shape, made_by=made_by)
-
-
-def program_ports(path: Path) -> Ports:
-    """Return what a Paddle program is fed and gives; raise `BundleError` where that cannot be told."""
-    try:
-        return _pir_ports(path) if path.suffix == ".json" else _old_ports(path)
-    except BundleError:
-        raise
-    except Exception as error:  # what the libraries make of garbage
-        raise BundleError(f"{path} is no Paddle program that can be read: {type(error).__name__}: {error}") from error
-
-
-def _pir_ports(path: Path) -> Ports:
-    content = json.loads(path.read_bytes())
-    blocks = [block for region in content["program"]["regions"] for block in region["blocks"]]
-    operations = [operation for block in blocks for operation in block["ops"]]
-    made_by = {out["%"]: one["#"] for one in operations if isinstance(one["O"], list) for out in one["O"]}
-    inputs, outputs = [], []
-    for one in operations:
-        if one["#"] not in {"1.data", "1.feed", "1.fetch"}:
-            continue
-        told = {entry["N"]: entry["AT"]["D"] for entry in one["A"]}
-        kind, extents = one["O"][0]["TT"]["D"][:2]
-        port = Port(told["name"], _PIR_KINDS.get(kind["#"], ""), tuple(max(0, extent) for extent in extents))
-        if one["#"] == "1.fetch":
-            maker = made_by.get(one["I"][0]["%"], "").partition(".")[2]
-            outputs.append(msgspec.structs.replace(port, made_by=maker))
-        else:
-            inputs.append(port)
-    return Ports(tuple(inputs), tuple(outputs))
-
-
-_PIR_KINDS = {"0.t_i64": "int64", "0.t_i32": "int32", "0.t_f32": "float32", "0.t_f64": "float64", "0.t_bool": "bool"}
-
-
-def _old_ports(path: Path) -> Ports:
-    from imdb_serving.model.nets import framework  # noqa: PLC0415 - Paddle's own description of its programs
-
-    program = framework.ProgramDesc()
-    program.ParseFromString(path.read_bytes())
-    block = program.blocks[0]
-    variables = {one.name: one for one in block.vars}
-    makes = [one for one in block.ops if one.type != "fetch"]
-    makers = {name: one.type for one in makes for out in one.outputs for name in out.arguments}
-    fed = [one.outputs[0].arguments[0] for one in block.ops if one.type == "feed"]
-    fetched = [one.inputs[0].arguments[0] for one in block.ops if one.type == "fetch"]
-    return Ports(
-        tuple(_old_port(variables[name]) for name in fed),
-        tuple(_old_port(variables[name], makers.get(name, "")) for name in fetched),
-    )
-
-
-def _old_port(variable: Any, made_by: str = "") -> Port:
-    from imdb_serving.model.nets import framework  # noqa: PLC0415
-
-    lod = variable.type.dense_tensor if hasattr(variable.type, "dense_tensor") else variable.type.lod_tensor
-    level = getattr(lod, "legacy_lod_level", 0) or getattr(lod, "lod_level", 0)
-    kind = framework.VarType.Type.Name(lod.tensor.data_type)
-    kinds = {"INT64": "int64", "INT32": "int32", "FP32": "float32", "FP64": "float64", "BOOL": "bool"}
-    shape = tuple(max(0, extent) for extent in lod.tensor.dims)
-    return Port(variable.name, kinds.get(kind, ""), shape, level > 0, made_by)
+    return Source(path, graph.parent, graph=graph, beside=tuple(weights_beside(graph)))
 
 
 def labels_beside(folder: Path) -> tuple[str, ...]:
@@ -280,36 +129,6 @@ def labels_beside(folder: Path) -> tuple[str, ...]:
         return tuple(str(names[str(number)]) for number in range(len(names)))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ()
-
-
-def labels_in_graph(path: Path) -> tuple[str, ...]:
-    """Return the classes' names that a classifier of scikit-learn has in its ONNX graph, if there is one."""
-    for node in load_graph(path).graph.node:
-        for one in node.attribute:
-            if one.name in {"classlabels_strings", "classes_strings", "classlabels_ints", "classlabels_int64s"}:
-                texts = tuple(text.decode("utf-8", "replace") for text in one.strings)
-                return texts or tuple(map(str, one.ints))
-    return ()
-
-
-PLAIN_LOCALE = "C.UTF-8"
-
-
-def name_locale(graph: Path, to: Path) -> bool:
-    """Write an ONNX graph whose texts are lower-cased by the rules of Unicode; tell whether it has such operations.
-
-    Left open, their locale is American English, which small machines and images do not have.
-    """
-    import onnx  # noqa: PLC0415 - as in `bundle`
-
-    model = load_graph(graph)
-    found = [node for node in model.graph.node if node.op_type == "StringNormalizer"]
-    for node in found:
-        kept = [one for one in node.attribute if one.name != "locale"]
-        del node.attribute[:]
-        node.attribute.extend([*kept, onnx.helper.make_attribute("locale", PLAIN_LOCALE)])
-    to.write_bytes(model.SerializeToString())
-    return bool(found)
 
 
 def join_weights(parts: Sequence[Path], to: Path) -> None:

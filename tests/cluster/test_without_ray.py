@@ -24,6 +24,6 @@ def test_a_cluster_without_ray_is_refused_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert "a cluster needs Ray" in line
-    assert "pip install 'imdb-serving[ray]' on this machine and on every node" in line
+    assert "pip install 'imdb-serving[ray]' on this machine and every node" in line
     again = run_without("sweep", str(params), "--dry-run", "--outputs", str(tmp_path / "out"))
     assert again.returncode == 0, again.stderr
