@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 import imdb_serving
-from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine
+from imdb_serving.engines.registry import ENGINES, EngineSpec, make_engine, missing_package
 from imdb_serving.engines.trials import CLOSE
 from imdb_serving.errors import BundleError, DataError
 from imdb_serving.model import OLD_PROGRAM, ONNX, PROGRAM, TOKENIZER, WEIGHTS
@@ -47,6 +47,7 @@ def try_engines(
             refused["onnxruntime"] = str(error)
     elif not imported.program:
         refused["paddle"] = "it runs Paddle's own programs, and this is an ONNX graph"
+    refused |= not_installed(refused)
     every = tuple(name for name, facts in ENGINES.items() if facts.needs_model and name not in refused)
     imported = msgspec.structs.replace(imported, graph=graph, runs=every, refused=refused)
     expected, found = answers(samples), dict(imported.found)
@@ -64,6 +65,16 @@ def try_engines(
     if not runs:
         raise BundleError(f"no engine runs it: {'; '.join(f'{name}: {why}' for name, why in refused.items())}")
     return msgspec.structs.replace(imported, runs=runs, refused=refused, found=found)
+
+
+def not_installed(refused: Mapping[str, str]) -> dict[str, str]:
+    """Return why engines that are not refused yet cannot be tried."""
+    missing = {name: missing_package(facts) for name, facts in ENGINES.items() if name not in refused}
+    return {
+        name: f"it was not tried, for it needs the package {package}: {install(package)}, then import again"
+        for name, package in missing.items()
+        if package
+    }
 
 
 def _difference(

@@ -27,6 +27,7 @@ from imdb_serving.model.graphs import labels_in_graph, name_locale
 from imdb_serving.model.ports import Ports, graph_ports, program_ports
 from imdb_serving.model.signature import Sample, Signature
 from imdb_serving.model.sources import Source, find_source, join_weights, labels_beside
+from imdb_serving.packages import require
 from imdb_serving.text.reviews import Vocabulary
 from imdb_serving.text.tokenizers import HuggingFaceTokenizer, Tokenizer, WordTokenizer, is_huggingface, padding_id
 
@@ -54,6 +55,8 @@ def import_model(path: Path, out: Path, options: Options, texts: Sequence[str]) 
     Raises `BundleError` or `DataError` saying what is wrong, or which option says what could not be found out.
     """
     source = find_source(path)
+    if source.program:
+        require("paddlepaddle")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

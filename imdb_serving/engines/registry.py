@@ -17,6 +17,7 @@ from imdb_serving.model import CARD, ONNX, PROGRAM, find_server_dir
 from imdb_serving.packages import install, is_installed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from imdb_serving.engines.engine import Engine
@@ -196,7 +197,7 @@ def why_not(name: str, card: ModelCard) -> str:
 
 def engines_of(card: ModelCard) -> list[str]:
     """Return the engines that compute a model, in the table's order; stand-ins are not among them."""
-    return [name for name, facts in ENGINES.items() if facts.needs_model and not why_not(name, card)]
+    return _installed(name for name, facts in ENGINES.items() if facts.needs_model and not why_not(name, card))
 
 
 def engines_of_imported(folder: Path) -> list[str]:
@@ -212,7 +213,13 @@ def engines_of_imported(folder: Path) -> list[str]:
 
 def engines_for(net: str) -> list[str]:
     """Return the engines that compute a net, in the table's order; stand-ins are not among them."""
-    return [name for name, facts in ENGINES.items() if facts.needs_model and net in (facts.nets or (net,))]
+    return _installed(name for name, facts in ENGINES.items() if facts.needs_model and net in (facts.nets or (net,)))
+
+
+def _installed(names: Iterable[str]) -> list[str]:
+    """Return the engines whose packages are installed; all, of which each says what it needs, where none is."""
+    every = list(names)
+    return [name for name in every if not missing_package(ENGINES[name])] or every
 
 
 def check_net(name: str, net: str, where: str = "this model") -> None:
@@ -253,7 +260,7 @@ def check_packages(spec: EngineSpec) -> None:
         others = ", ".join(name for name, facts in ENGINES.items() if facts.needs_model and not missing_package(facts))
         raise ConfigError(
             f"the {spec.name} engine needs the package {missing}: {install(missing)}"
-            + (f"; installed is {others}" if others else "")
+            + (f", or use another engine ({others})" if others else "")
         )
 
 

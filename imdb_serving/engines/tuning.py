@@ -25,7 +25,15 @@ from imdb_serving.config import whole_file
 from imdb_serving.engines.apart import run_apart
 from imdb_serving.engines.engine import Engine
 from imdb_serving.engines.probes import LENGTHS, Probes, probe
-from imdb_serving.engines.registry import ENGINES, EngineSpec, check_model, make_engine, variants_of
+from imdb_serving.engines.registry import (
+    ENGINES,
+    EngineSpec,
+    check_model,
+    check_packages,
+    make_engine,
+    missing_package,
+    variants_of,
+)
 from imdb_serving.errors import ServerStartError, ServingError
 from imdb_serving.model import TUNING
 from imdb_serving.model.bundle import Bundle
@@ -62,7 +70,8 @@ def processor() -> str:
 
 
 def key_of(spec: EngineSpec) -> str:
-    """Return under what the result of a probe is kept."""
+    """Return under what the result of a probe is kept; raise `ConfigError` when the engine is not installed."""
+    check_packages(spec)
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in spec.facts.packages)
     return f"{spec.name}, {processor()}, {versions}, {spec.math_threads} math threads"
 
@@ -155,7 +164,7 @@ def find_apart(spec: EngineSpec, bundle: Bundle, *, renew: bool = False) -> Resu
 
 def all_known(bundle: Bundle) -> dict[str, Result]:
     """Return what was found on this machine, with the versions there are now, by engine."""
-    specs = [EngineSpec(name) for name, facts in ENGINES.items() if facts.needs_model]
+    specs = [EngineSpec(name) for name, facts in ENGINES.items() if facts.needs_model and not missing_package(facts)]
     found = {spec.name: known(spec, bundle) for spec in specs}
     return {name: result for name, result in found.items() if result}
 
