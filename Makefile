@@ -161,7 +161,8 @@ lock: setup ## resolve the dependencies anew and write the locks
 	@set -e; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; \
 	compile() { $(BIN)/uv pip compile pyproject.toml --group build $$(printf -- '--extra %s ' $(SWEEP) $$2) --universal --python-version 3.10 \
 		--generate-hashes --no-annotate --no-header --no-strip-extras --quiet $$3 $$4 -o "$$place/$$1"; }; \
-	less() { echo "# Written by \`make lock\`."; cat "$$place/$$1" | awk 'FILENAME != "-" { have[$$0]; next } /^[^ ]/ { on = !($$0 in have) } on' "$${@:2}" -; }; \
+	less() { echo "# Written by \`make lock\`."; \
+		awk -v last="$$place/$$1" 'FILENAME != last { have[$$0]; next } /^[^ ]/ { on = !($$0 in have) } on' "$${@:2}" "$$place/$$1"; }; \
 	compile all "lab servers models test"; \
 	compile sweep "" -c "$$place/all"; compile lab lab -c "$$place/all"; compile servers "servers models" -c "$$place/all"; \
 	less sweep > requirements.lock; less lab requirements.lock > requirements-lab.lock; less servers requirements.lock > requirements-servers.lock; \

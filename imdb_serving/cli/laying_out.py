@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,32 +12,31 @@ import click
 from imdb_serving.cli import group
 from imdb_serving.config import LAID_OUT, check_output, shipped
 
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "out*.ipynb")
+LEFT_OUT = re.compile(r"/(__pycache__|\.ipynb_checkpoints)/|/out[^/]*\.ipynb$")
+"""What a checkout may have beside its own files."""
 
 
 def lay_out(folder: Path, *, replace: bool) -> None:
     """Copy the files below `folder`, and say which; those that are there and differ are kept, unless to be replaced."""
-    kept: list[Path] = []
     count = 0
-
-    def copy(source: str, target: str) -> None:
-        nonlocal count
-        there = Path(target)
-        if there.exists() and not replace:
-            if there.read_bytes() != Path(source).read_bytes():
-                kept.append(there)
-            return
-        shutil.copyfile(source, target)
-        count += 1
-
-    for name in LAID_OUT:
-        shutil.copytree(
-            shipped(name), check_output(folder / name), copy_function=copy, dirs_exist_ok=True, ignore=LEFT_OUT
-        )
+    for source, name in _files():
+        target = check_output(folder / name)
+        if not target.exists() or replace:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+            count += 1
+        elif target.read_bytes() != source.read_bytes():
+            click.echo(f"kept {target}, which differs; --replace writes it anew")
     click.echo(f"wrote {count} files to {folder}: {', '.join(LAID_OUT)}")
-    for path in kept:
-        click.echo(f"kept {path}, which was changed; --replace writes it anew")
     click.echo(f"in {folder}: `imdb-serving sweep`, or `jupyter lab notebooks` and there explore.ipynb")
+
+
+def _files() -> Iterator[tuple[Path, Path]]:
+    """Yield the files, each with its path below the folder in which they are laid out."""
+    for name in LAID_OUT:
+        for path in sorted(shipped(name).rglob("*")):
+            if path.is_file() and not LEFT_OUT.search(path.as_posix()):
+                yield path, path.relative_to(shipped(name).parent)
 
 
 @group.command()
