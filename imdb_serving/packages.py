@@ -45,6 +45,14 @@ def require(name: str) -> None:
         raise ConfigError(f"this needs the package {name}: {install(name)}")
 
 
+def require_extras(*extras: str) -> None:
+    """Raise `ConfigError` when a package of these extras is not installed, with the command that installs them all."""
+    needed = dict.fromkeys(name for name, extra in _required() if extra in extras)
+    if missing := [name for name in needed if not is_installed(name)]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ConfigError(f"this needs {', '.join(missing[:3])}{more}: pip install '{DISTRIBUTION}[all]'")
+
+
 def install(package: str) -> str:
     """Return the command that installs a package which is missing, with the rest of its extra.
 

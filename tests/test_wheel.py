@@ -290,7 +290,8 @@ def test_the_plain_one_serves_a_model_and_asks_it(plain: Installed, bundle: Path
 @pytest.mark.parametrize(
     ("command", "extra"),
     [
-        (["sweep"], "report"),
+        (["sweep"], "all"),
+        (["sweep", "params/default.yaml"], "report"),
         (["report", "."], "report"),
         (["serve", "MODEL", "--engine", "paddle"], "paddle"),
         (["serve", "MODEL", "--engine", "folded"], "folded"),

@@ -18,6 +18,7 @@ from imdb_serving.cli.overhead import measure_ladder, measure_recommended
 from imdb_serving.cli.reading import figures_option, select_option, write_report, zone_option
 from imdb_serving.config import check_output, default_sweep, project_root
 from imdb_serving.engines.registry import EngineSpec, facts_of
+from imdb_serving.packages import require_extras
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -323,6 +324,7 @@ def sweep(params: Path | None, **options: Any) -> None:
       imdb-serving sweep params/default.yaml --cluster auto
     """
     if params is None:
+        require_extras("folded", "paddle", "report")
         params = default_sweep()
         _say(f"parameters: {params}")
     sys.exit(run_sweep(params, SweepOptions(**options)))
