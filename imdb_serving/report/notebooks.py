@@ -37,6 +37,15 @@ def notebook_path(name: str) -> Path:
     return path if path.is_file() else shipped(f"notebooks/{name}")
 
 
+def working_folder(name: str) -> Path:
+    """Return the folder that a notebook runs in: its own in the project; not the package's, which is not to be written.
+
+    The package may lie below the working folder, as with an environment in `.venv`.
+    """
+    own = project_root() / "notebooks"
+    return own if (own / name).is_file() else project_root()
+
+
 def params_of(kind: type[Params], notebook: str, namespace: Mapping[str, Any]) -> Params:
     """Check a notebook's parameters, as found in its `globals()`.
 
@@ -64,8 +73,7 @@ def execute(
     It is saved before and behind every cell if `often`, which takes some milliseconds each, else at the end.
     Raises `NotebookError` with the last line of the notebook's error; the notebook at `out` shows all of it.
     """
-    source = notebook_path(name)
-    folder = source.parent if source.is_relative_to(project_root()) else project_root()
+    source, folder = notebook_path(name), working_folder(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with Kernels() if kernels is None else nullcontext(kernels) as there, there.one(folder) as kernel:
         papermill = _papermill()  # meanwhile the kernel starts

@@ -117,4 +117,21 @@ def test_the_engine_none_has_other_spellings(kind: type[Any], given: Any) -> Non
 def test_a_notebook_outside_the_project_is_the_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert notebooks.notebook_path("grid.ipynb").is_file()
+    assert notebooks.working_folder("grid.ipynb") == tmp_path
     assert not list(tmp_path.iterdir())
+
+
+def test_a_package_below_the_working_folder_is_not_worked_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an environment in `.venv` is; what is laid out there is not the project of the folder."""
+    package = tmp_path / ".venv" / "imdb_serving" / "project"
+    for name in ("notebooks", "params"):
+        (package / name).mkdir(parents=True)
+    (package / "notebooks" / "grid.ipynb").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebooks, "shipped", lambda name: package / name)
+    assert notebooks.notebook_path("grid.ipynb") == package / "notebooks" / "grid.ipynb"
+    assert notebooks.working_folder("grid.ipynb") == tmp_path
+    for name in ("notebooks", "params"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notebooks" / "grid.ipynb").touch()
+    assert notebooks.working_folder("grid.ipynb") == tmp_path / "notebooks"
