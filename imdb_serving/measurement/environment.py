@@ -68,10 +68,15 @@ def write_card(folder: Path, card: Card) -> Card:
 def _fixed(model: Bundle | None) -> Card:
     """Return the facts that stay until machine, software, code or the choice of a kernel change, and their id."""
     engines = msgspec.to_builtins(all_known(model)) if model else {}
-    packages = {"imdb-serving": imdb_serving.__version__, **{name: _version(name) for name in PACKAGES}}
+    packages = {"imdb-serving": _release(), **{name: _version(name) for name in PACKAGES}}
     fixed = {**machine_facts(), "packages": packages, "code": code_digest()}
     kernels = {name: found["variant"] for name, found in engines.items()}
     return {"id": digest(fixed, kernels), **fixed, "engines": engines}
+
+
+def _release() -> str:
+    """Return the release that this is or leads to. The digest of the code tells apart what lies between two."""
+    return imdb_serving.__version__.partition(".dev")[0].partition("+")[0]
 
 
 def _complete(fixed: Card) -> Card:
