@@ -98,7 +98,7 @@ def test_a_sweep_installs_no_tool_of_the_tests() -> None:
     others = {
         "jupyterlab",
         "ipywidgets",
-        "granian",
+        "fastapi",
         "scikit-learn",
         "hypothesis",
         "mypy",
