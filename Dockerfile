@@ -1,10 +1,10 @@
 # A server on a slim image. A model is mounted at /model:
-#   docker build -t imdb-serving --build-arg VERSION="$(git describe --tags --always | sed 's/^v//')" .
+#   docker build -t imdb-serving .
 #   docker run --rm -p 9294:9294 -v "$PWD/outputs/models/cnn:/model:ro" imdb-serving
 # and over RPC:
 #   docker run --rm -p 9292:9292 -v ...:/model:ro imdb-serving serve /model --engine onnxruntime --endpoint tcp://0.0.0.0:9292
 FROM python:3.11-slim AS build
-# Of a folder that is no repository; the version is that of a tag otherwise.
+# Git's tags are not in the image; for a release: --build-arg VERSION=0.1.0
 ARG VERSION=0.1.dev0
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE requirements.lock ./

@@ -59,7 +59,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name from its module on first use (PEP 562)."""
     if name == "__version__":
-        return _version()
+        globals()[name] = _version()  # found without this function from now on
+        return globals()[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -63,7 +63,7 @@ def check_output(path: Path) -> Path:
     return path
 
 
-LAID_OUT = ("notebooks", "params", "examples")
+PROJECT_FOLDERS = ("notebooks", "params", "examples")
 """The folders that a project has beside its outputs, and that are installed with the package."""
 
 
@@ -78,7 +78,7 @@ def _is_project(folder: Path) -> bool:
 
 
 def shipped(name: str) -> Path:
-    """Return a file or folder of `LAID_OUT` as it came with the package: in it, or in a checkout beside it."""
+    """Return a file or folder of `PROJECT_FOLDERS` as it came with the package: in it, or in a checkout beside it."""
     package = Path(__file__).parent
     installed = package / "project"
     return (installed if installed.is_dir() else package.parent) / name

@@ -56,7 +56,7 @@ def require_extras(*extras: str) -> None:
 def install(package: str) -> str:
     """Return the command that installs a package which is missing, with the rest of its extra.
 
-    The package's own name in it is found installed: nothing of it is fetched.
+    pip finds `imdb-serving` itself installed, and fetches what is missing alone.
     """
     extra = extra_of(package)
     return (

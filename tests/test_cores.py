@@ -16,7 +16,7 @@ from imdb_serving.config import number_ranges
 from imdb_serving.engines.registry import EngineSpec
 from imdb_serving.errors import ConfigError, ServerStartError
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.measurement.bare import InprocClient
+from imdb_serving.measurement.local_clients import InprocClient
 from imdb_serving.processes import parse_cores, split_cores
 from imdb_serving.server_process import ServerProcess
 

@@ -8,7 +8,7 @@ import pytest
 
 from imdb_serving import packages
 from imdb_serving.engines import registry, tuning
-from imdb_serving.engines.agreeing import not_installed
+from imdb_serving.engines.cross_check import not_installed
 from imdb_serving.engines.importing import Options, import_model
 from imdb_serving.engines.registry import EngineSpec, engines_for, engines_of, make_engine
 from imdb_serving.errors import ConfigError

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from imdb_serving.cli import group
-from imdb_serving.config import LAID_OUT, check_output, shipped
+from imdb_serving.config import PROJECT_FOLDERS, check_output, shipped
 
 LEFT_OUT = re.compile(r"/(__pycache__|\.ipynb_checkpoints)/|/out[^/]*\.ipynb$")
 """What a checkout may have beside its own files."""
@@ -27,13 +27,13 @@ def lay_out(folder: Path, *, replace: bool) -> None:
             count += 1
         elif target.read_bytes() != source.read_bytes():
             click.echo(f"kept {target}, which differs; --replace writes it anew")
-    click.echo(f"wrote {count} files to {folder}: {', '.join(LAID_OUT)}")
+    click.echo(f"wrote {count} files to {folder}: {', '.join(PROJECT_FOLDERS)}")
     click.echo(f"in {folder}: `imdb-serving sweep`, or `jupyter lab notebooks` and there explore.ipynb")
 
 
 def _files() -> Iterator[tuple[Path, Path]]:
     """Yield the files, each with its path below the folder in which they are laid out."""
-    for name in LAID_OUT:
+    for name in PROJECT_FOLDERS:
         for path in sorted(shipped(name).rglob("*")):
             if path.is_file() and not LEFT_OUT.search(path.as_posix()):
                 yield path, path.relative_to(shipped(name).parent)

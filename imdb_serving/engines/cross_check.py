@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from imdb_serving.model.card import IMPORTED, Imported, ModelCard
 from imdb_serving.model.conf import FLOAT32, INT64, STRING, ModelConf, Variable
 from imdb_serving.model.ports import Ports, graph_ports
 from imdb_serving.model.signature import Probabilities, Sample, Signature
-from imdb_serving.packages import install
+from imdb_serving.packages import install, is_installed
 
 OPSET = 17
 
@@ -94,7 +94,7 @@ def _converted(imported: Imported, files: Files, place: Path) -> Signature:
     signature = imported.program
     if signature is None or any(one.ragged for one in signature.inputs):
         raise DataError("it runs ONNX graphs, and the program's ragged (LoD) inputs cannot be converted")
-    if util.find_spec("paddle2onnx") is None:
+    if not is_installed("paddle2onnx"):
         raise DataError(f"it runs ONNX graphs; {install('paddle2onnx')} makes one of the program; then import again")
     import paddle2onnx  # noqa: PLC0415
 

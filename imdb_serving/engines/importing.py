@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from imdb_serving.config import digest_of
-from imdb_serving.engines.agreeing import Files, card_of, conf_of, program_in, try_engines
 from imdb_serving.engines.apart import Failed, run_apart
+from imdb_serving.engines.cross_check import Files, card_of, conf_of, program_in, try_engines
 from imdb_serving.engines.trials import Trial
 from imdb_serving.errors import BundleError
 from imdb_serving.model import OLD_PROGRAM, ONNX, PROGRAM, TOKENIZER, VOCABULARY, WEIGHTS

@@ -36,12 +36,12 @@ from imdb_serving.errors import HostLost, ServingError
 from imdb_serving.load.client_processes import end_processes, prepare_processes
 from imdb_serving.load.closed_loop import ClientRecord, Share, Workload
 from imdb_serving.measurement import foreign
-from imdb_serving.measurement.bare import reference_answers
 from imdb_serving.measurement.bodies import Bodies, samples_of
 from imdb_serving.measurement.deployment import THIS_MACHINE, Deployment
 from imdb_serving.measurement.environment import identity
 from imdb_serving.measurement.first_answers import FirstAnswers
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
+from imdb_serving.measurement.local_clients import reference_answers
 from imdb_serving.measurement.measure import (
     Probabilities,
     Round,

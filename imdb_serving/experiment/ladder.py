@@ -22,9 +22,9 @@ from imdb_serving.errors import ServingError
 from imdb_serving.experiment.beside import Beside, is_plain, servers_beside
 from imdb_serving.experiment.interleaved import Block, Context, left_of, measure_rounds
 from imdb_serving.load.client_processes import LoadSession
-from imdb_serving.measurement.bare import BareClient, InprocClient, JsonClient, reference_answers
 from imdb_serving.measurement.environment import identity, keep_card, keep_texts
 from imdb_serving.measurement.ledger import Ledger, new_run, newest, outputs_folder
+from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient, reference_answers
 from imdb_serving.measurement.measure import Probabilities, Round, Target
 from imdb_serving.measurement.models import bundle_there, model_id, require_model
 from imdb_serving.measurement.parameters import LadderParams, engines_there, model_folder

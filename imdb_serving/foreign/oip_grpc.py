@@ -6,6 +6,7 @@ answers are read in the form that they have as JSON.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +45,7 @@ _FIELDS = {
 """Where the contents of a type are, without `_contents`; a type that is not here is sent raw."""
 
 
+@functools.cache
 def _messages() -> SimpleNamespace:
     return message_classes("inference", _MESSAGES)
 

@@ -12,9 +12,9 @@ from imdb_serving.cell import ECHO_MODES, FOREIGN, LOCAL_MODES, digest
 from imdb_serving.clients.connect import connect
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement import foreign
-from imdb_serving.measurement.bare import BareClient, InprocClient
 from imdb_serving.measurement.environment import identity, keep_card, keep_texts
 from imdb_serving.measurement.ledger import Ledger, exclusive, outputs_folder
+from imdb_serving.measurement.local_clients import BareClient, InprocClient
 from imdb_serving.measurement.machine import usable_cores
 from imdb_serving.measurement.measure import Round, Session, Target
 from imdb_serving.measurement.models import bundle_there, model_id

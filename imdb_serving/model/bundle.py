@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -92,13 +93,18 @@ def check_weights(graph: Path, program: Path, weights: Path, words: int, sizes: 
         raise _differs(f"{weights} has {stored} bytes, the weights in {program} take {expected}")
 
 
+@functools.cache
+def _graph_class() -> Any:
+    return message_classes("onnx", _GRAPH, syntax="proto2").ModelProto
+
+
 def graph_shapes(graph: Path) -> dict[str, Shape]:
     """Return the shapes of an ONNX graph's weights, by name; raise `BundleError` when it cannot be read.
 
     The package onnx is not needed: a server does without it.
     """
     try:
-        model = message_classes("onnx", _GRAPH, syntax="proto2").ModelProto.FromString(graph.read_bytes())
+        model = _graph_class().FromString(graph.read_bytes())
         return {one.name: tuple(one.dims) for one in model.graph.initializer}
     except Exception as error:  # protobuf's errors have no common base but this
         raise BundleError(f"cannot read {graph}: {error}; train the model again") from error

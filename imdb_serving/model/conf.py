@@ -6,6 +6,7 @@ conf that Paddle Serving reads is read here too.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,9 @@ _MESSAGES: dict[str, tuple[Field, ...]] = {
 }
 
 
-def _message() -> Any:
-    return message_classes("paddle_serving", _MESSAGES, syntax="proto2").GeneralModelConfig()
+@functools.cache
+def _message_class() -> Any:
+    return message_classes("paddle_serving", _MESSAGES, syntax="proto2").GeneralModelConfig
 
 
 def load_conf(path: Path) -> ModelConf:
@@ -93,7 +95,7 @@ def load_conf(path: Path) -> ModelConf:
 
     try:
         # Fields this tool does not use (a graph, newer additions) are no reason to refuse somebody's conf.
-        parsed = text_format.Parse(formats.decode(path.read_bytes()), _message(), allow_unknown_field=True)
+        parsed = text_format.Parse(formats.decode(path.read_bytes()), _message_class()(), allow_unknown_field=True)
     except (OSError, UnicodeDecodeError, RecursionError, text_format.ParseError) as error:
         raise BundleError(f"cannot read the model conf {path}: {error}") from error
     if not parsed.feed_var or not parsed.fetch_var:
@@ -114,7 +116,7 @@ def save_conf(conf: ModelConf, path: Path) -> None:
     """Write a conf in protobuf's text format."""
     from google.protobuf import text_format  # noqa: PLC0415 - as above
 
-    message = _message()
+    message = _message_class()()
     for variables, entries, kind in (
         (conf.feed, message.feed_var, "feed_type"),
         (conf.fetch, message.fetch_var, "fetch_type"),

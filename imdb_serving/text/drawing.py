@@ -27,7 +27,7 @@ def training_vocabulary(source: reviews.Reviews) -> Vocabulary:
 
 @functools.lru_cache(maxsize=1)
 def packaged_vocabulary() -> Vocabulary:
-    """Make it once a process, which takes seconds."""
+    """Return the vocabulary of the packaged reviews, made once a process: it takes seconds."""
     return training_vocabulary(reviews.load("packaged"))
 
 

@@ -20,8 +20,8 @@ from imdb_serving.experiment.beside import PLAIN, servers_beside
 from imdb_serving.experiment.ladder import ASIDE, RUNGS, run_ladder, rung_of
 from imdb_serving.load.client_processes import LoadSession
 from imdb_serving.measurement import texts
-from imdb_serving.measurement.bare import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.ledger import Ledger
+from imdb_serving.measurement.local_clients import BareClient, InprocClient, JsonClient
 from imdb_serving.measurement.measure import Round
 from imdb_serving.measurement.parameters import LadderParams
 from imdb_serving.protocol.json_bodies import PREDICTION_PATH
