@@ -66,6 +66,9 @@ def check_output(path: Path) -> Path:
 PROJECT_FOLDERS = ("notebooks", "params", "examples")
 """The folders that a project has beside its outputs, and that are installed with the package."""
 
+INSTALLED = "project"
+"""Where in the installed package they are; in a checkout they are beside it."""
+
 
 def project_root() -> Path:
     """Return the nearest folder, from here upwards, that holds `notebooks` and `params`; else the current one."""
@@ -80,7 +83,7 @@ def _is_project(folder: Path) -> bool:
 def shipped(name: str) -> Path:
     """Return a file or folder of `PROJECT_FOLDERS` as it came with the package: in it, or in a checkout beside it."""
     package = Path(__file__).parent
-    installed = package / "project"
+    installed = package / INSTALLED
     return (installed if installed.is_dir() else package.parent) / name
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 import imdb_serving
 from imdb_serving.cell import digest
-from imdb_serving.config import project_root, whole_file
+from imdb_serving.config import INSTALLED, project_root, whole_file
 from imdb_serving.engines.tuning import all_known
 from imdb_serving.measurement.machine import load, machine_facts, wake_up_us
 from imdb_serving.model.bundle import Bundle
@@ -114,8 +114,11 @@ def code_digest() -> str:
 
 
 def decides(path: PurePath) -> bool:
-    """Tell whether a source file, relative to the package, can change a measurement."""
-    return not any(path.parts[: len(parts)] == parts for parts in NOT_MEASURING)
+    """Tell whether a source file, relative to the package, can change a measurement.
+
+    Examples that are installed with the package cannot, and are not there in a checkout.
+    """
+    return path.parts[0] != INSTALLED and not any(path.parts[: len(parts)] == parts for parts in NOT_MEASURING)
 
 
 def git_state() -> str:
