@@ -106,7 +106,7 @@ def _examine(source: Source, options: Options, texts: Sequence[str], place: Path
         source=source.path.name,
         source_sha256=digest_of(*source.files),
         tokenizer=kind,
-        labels=_labels(source, options, classes),
+        labels=_labels(source, options, classes, trial.signature.gives),
         rows=rows,
         pad_id=pad_id if pad_id is not None else getattr(tokenizer, "unknown_id", 0),
         unknown_id=getattr(tokenizer, "unknown_id", -1) if kind == "words" else -1,
@@ -211,12 +211,13 @@ def _check_rows(trial: Trial, tokenizer: Tokenizer, options: Options) -> None:
         raise BundleError(f"the model fails with {said}: {str(error)[:200]}; {remedy}") from error
 
 
-def _labels(source: Source, options: Options, classes: int) -> tuple[str, ...]:
+def _labels(source: Source, options: Options, classes: int, gives: str) -> tuple[str, ...]:
     if options.labels:
         if len(options.labels) != classes:
             raise BundleError(f"--labels names {len(options.labels)} classes, and the model has {classes}")
         return options.labels
-    for found in (labels_beside(source.folder), labels_in_graph(source.graph) if source.graph else ()):
+    in_graph = labels_in_graph(source.graph, mapped=gives == "maps") if source.graph else ()
+    for found in (labels_beside(source.folder), in_graph):
         if len(found) == classes:
             return found
     return tuple(map(str, range(classes)))

@@ -42,13 +42,28 @@ def weights_beside(graph: Path) -> list[Path]:
     return found
 
 
-def labels_in_graph(path: Path) -> tuple[str, ...]:
-    """Return the classes' names that a classifier of scikit-learn has in its ONNX graph, if there is one."""
-    for node in load_graph(path).graph.node:
-        for one in node.attribute:
-            if one.name in {"classlabels_strings", "classes_strings", "classlabels_ints", "classlabels_int64s"}:
-                texts = tuple(text.decode("utf-8", "replace") for text in one.strings)
-                return texts or tuple(map(str, one.ints))
+LABELS = {"classlabels_strings", "classes_strings", "classlabels_ints", "classlabels_int64s"}
+"""Attributes of classifiers and of the maps from names to probabilities."""
+
+
+def labels_in_graph(path: Path, *, mapped: bool = False) -> tuple[str, ...]:
+    """Return the classes' names that a classifier of scikit-learn has in its ONNX graph, if there is one.
+
+    Where the output is `mapped`, from names to probabilities, they are in the maps' order.
+    """
+    import onnx  # noqa: PLC0415 - takes a tenth of a second
+
+    graph = load_graph(path).graph
+    weights = {one.name: one for one in graph.initializer}
+    for node in graph.node:
+        names = [one for each in node.attribute if each.name in LABELS for one in [*each.strings, *each.ints]]
+        if node.op_type == "ArrayFeatureExtractor":  # takes the name of the likeliest class out of all
+            of_all = weights.get(node.input[0])
+            if of_all is not None and not of_all.external_data:
+                names = onnx.numpy_helper.to_array(of_all).ravel().tolist()
+        if names:
+            ordered = sorted(names) if mapped else names
+            return tuple(one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in ordered)
     return ()
 
 

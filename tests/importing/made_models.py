@@ -195,3 +195,49 @@ def two_inputs(path: Path) -> Path:
     ]
     inputs = [("x", INT64, ["n", "l"]), ("y", INT64, ["n"])]
     return save(path, nodes, inputs, ("logits", FLOAT, ["n", 2]), **weights)
+
+
+def classes_alone(path: Path) -> Path:
+    """A graph whose only output is the number of the likeliest class."""
+    weights = {"table": vectors(), "weight": numbers(WIDTH, 3, seed=7), "axis": np.array([1], np.int64)}
+    nodes = [
+        node("Gather", "table words", "found"),
+        node("ReduceSum", "found axis", "summed", keepdims=0),
+        node("MatMul", "summed weight", "scores"),
+        node("ArgMax", "scores", "class", axis=1, keepdims=0),
+    ]
+    return save(path, nodes, [("words", INT64, ["n", "l"])], ("class", INT64, ["n"]), **weights)
+
+
+def named_classes(path: Path, names: list[str], *, mapped: bool) -> Path:
+    """The mean of the word vectors; names as scikit-learn's converter writes them, in its two ways."""
+    weights = {"table": vectors(), "weight": numbers(WIDTH, len(names), seed=8), "axis": np.array([1], np.int64)}
+    nodes = [
+        node("Gather", "table words", "found"),
+        node("ReduceSum", "found axis", "summed", keepdims=0),
+        node("MatMul", "summed weight", "scores"),
+        node("Softmax", "scores", "probabilities", axis=1),
+    ]
+    inputs = [helper.make_tensor_value_info("words", INT64, ["n", "l"])]
+    if mapped:
+        nodes.append(
+            helper.make_node("ZipMap", ["probabilities"], ["named"], domain="ai.onnx.ml", classlabels_strings=names)
+        )
+        kind = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, []))
+        outputs = [helper.make_value_info("named", helper.make_sequence_type_proto(kind))]
+    else:
+        nodes += [
+            node("ArgMax", "scores", "likeliest", axis=1, keepdims=0),
+            helper.make_node("ArrayFeatureExtractor", ["names", "likeliest"], ["label"], domain="ai.onnx.ml"),
+        ]
+        outputs = [
+            helper.make_tensor_value_info("label", STRING, [1, "n"]),
+            helper.make_tensor_value_info("probabilities", FLOAT, ["n", len(names)]),
+        ]
+    made = helper.make_graph(nodes, "named", inputs, outputs)
+    made.initializer.extend(numpy_helper.from_array(value, name) for name, value in weights.items())
+    if not mapped:
+        made.initializer.append(helper.make_tensor("names", STRING, [len(names)], [one.encode() for one in names]))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    onnx.save_model(helper.make_model(made, opset_imports=opsets, ir_version=8), path)
+    return path

@@ -122,6 +122,29 @@ def test_one_value_from_0_to_1_is_asked_for_unless_the_option_says_it(tmp_path: 
     assert np.abs(answers[:, 1] - expected(model, bundle, words=alone)[:, 0]).max() < 1e-6
 
 
+@pytest.mark.parametrize("told", [Told(), Told(output="class")])
+def test_a_model_that_gives_the_class_alone_is_refused(tmp_path: Path, told: Told) -> None:
+    model = made.classes_alone(tmp_path / "model.onnx")
+    with pytest.raises(BundleError, match="the class itself and not how likely it is"):
+        imported(tmp_path, model, tokenizer=made.tokenizer(tmp_path), told=told)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_classes_have_the_names_in_the_graph_where_they_are_the_same_ones(tmp_path: Path, mapped: bool) -> None:
+    names = ["zebra", "apple", "mango"]
+    model = made.named_classes(tmp_path / "model.onnx", names, mapped=mapped)
+    bundle = imported(tmp_path, model, tokenizer=made.tokenizer(tmp_path))
+    assert sorted(bundle.card.labels) == sorted(names)
+    answered = ask(imdb_pipeline(EngineSpec("onnxruntime"), bundle), *TEXTS)["prediction"]
+    found = [
+        onnxruntime.InferenceSession(str(model)).run(None, {"words": bundle.tokenizer.encode(text)[None]})
+        for text in TEXTS
+    ]
+    for row, outputs in zip(answered, found, strict=True):
+        shares = outputs[0][0] if mapped else dict(zip(names, outputs[1][0], strict=True))
+        assert dict(zip(bundle.card.labels, row, strict=True)) == pytest.approx(shares, abs=1e-6)
+
+
 def test_the_length_may_come_first_and_ids_may_be_of_32_bits(tmp_path: Path) -> None:
     model = made.one_output(tmp_path / "model.onnx", "Identity", time_first=True, kind=made.INT32)
     bundle = imported(tmp_path, model, tokenizer=made.vocabulary(tmp_path), unknown_id=1)
