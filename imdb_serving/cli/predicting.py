@@ -129,7 +129,7 @@ def _rows(path: Path, column: str) -> Iterator[Text]:
         try:
             yield Text(place, rows.text_of(row, columns, path))
         except DataError as error:
-            yield Text(place, "", str(error))
+            yield Text(place, "", str(error).removeprefix(f"data: {place}: "))
 
 
 def _writer(kind: str, labels: Sequence[str]) -> Callable[[Prediction], None]:

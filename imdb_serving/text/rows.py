@@ -135,7 +135,8 @@ def _csv(text: str, path: Path) -> Iterator[Row]:
             yield Row.at(begin, row)
             begin = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"data: {path}, line {reader.line_num}: {error}") from None
+        end = "; is a quote not closed?" if "end of data" in str(error) else ""
+        raise DataError(f"data: {path}, line {begin}: {error}{end}") from None
     finally:
         csv.field_size_limit(limit)
 

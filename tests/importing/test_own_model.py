@@ -179,7 +179,8 @@ def test_a_text_that_cannot_be_predicted_leaves_its_line_empty(tfidf: Path, tmp_
     data = tmp_path / "a.jsonl"
     data.write_text('{"text": "fine"}\n{"text": 3}\n', encoding="utf-8")
     done = CliRunner().invoke(main, ["predict", str(tfidf), "--data", str(data), "--format", "jsonl"])
-    assert (done.exit_code, json.loads(done.stdout.splitlines()[1])["error"][-14:]) == (1, "3, and no text")
+    assert (done.exit_code, json.loads(done.stdout.splitlines()[1])) == (1, {"error": "text is 3, and no text"})
+    assert f"failed: {data}, line 2: text is 3, and no text" in done.stderr
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

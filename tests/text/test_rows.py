@@ -55,7 +55,7 @@ def test_each_kind_of_file_is_read(tmp_path: Path, name: str, text: str, expecte
         ("a.csv", "text,label\n", "has no rows"),
         ("a.csv", "text,label\nx,1\ny\n", "line 3: expected 2 columns"),
         ("a.csv", "text\nx,1\n", "line 2: expected 1 columns"),
-        ("a.csv", 'text\n"x\n', "unexpected end of data"),
+        ("a.csv", 'text\nfine\n"x\n', "line 3: unexpected end of data; is a quote not closed"),
         ("a.jsonl", '{"a": 1}\n[2]\n', "line 2: expected an object"),
         ("a.jsonl", '{"a": 1}\n{\n', "line 2: "),
         ("a.jsonl", "[" * 100_000, "line 1: "),
