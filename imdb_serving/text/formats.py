@@ -55,7 +55,7 @@ EXPECTED: dict[LineFormat, str] = {
 
 
 UNLABELLED = -1
-_AT_END = re.compile(r"([0-9]+)\s*\Z")
+DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,11 @@ class Line:
     @property
     def label(self) -> int:
         """The label at the end of a line that was found sound; -1 where there is none."""
-        found = _AT_END.search(self.content) if self.classes else None
-        return int(found[1]) if found else UNLABELLED
+        if not self.classes:
+            return UNLABELLED
+        content = self.content.rstrip()
+        digits = content[len(content.rstrip(DIGITS)) :]  # in a client's loop: a pattern would look at each place
+        return int(digits) if digits else UNLABELLED
 
     def refuse(self, kind: LineFormat, why: str) -> DataError:
         """Return the error for this line: file, line number, what was found and what was expected."""

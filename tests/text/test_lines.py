@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from imdb_serving.errors import DataError
 from imdb_serving.text.formats import (
     EXPECTED,
+    UNLABELLED,
     Example,
     Line,
     LineFormat,
@@ -171,8 +172,17 @@ def test_one_invalid_line_does_not_spoil_those_before_it() -> None:
 
 @given(st.text(alphabet=st.sampled_from("01 29-.x|\t"), max_size=30), st.sampled_from(["ids", "text"]))
 def test_any_line_is_read_or_refused(content: str, kind: LineFormat) -> None:
+    line = Line("file", 1, content)
     try:
-        label = parse(Line("file", 1, content), kind).label if content.strip() else 0
+        label = parse(line, kind).label if content.strip() else 0
     except DataError:
         return
     assert label in {0, 1}
+    assert not content.strip() or line.label == label
+
+
+def test_the_label_behind_many_digits_is_read_without_a_look_at_each() -> None:
+    digits = "7" * 500_000  # a pattern that is tried at each of them would take hours
+    assert Line("file", 1, f"{digits} x | 1 \n").label == 1
+    assert Line("file", 1, f"{digits} x | 12", classes=20).label == 12
+    assert Line("file", 1, digits, classes=0).label == UNLABELLED
