@@ -42,7 +42,7 @@ WORDS, LABEL = "words", "label"
 FETCH_NAMES = ("prediction", "acc", "cost", "class")
 NEED_LABEL = frozenset({"acc", "cost"})
 MAX_SOUND = 64
-"""How many combinations of fetch names are remembered as sound."""
+"""How many combinations of names are remembered as sound."""
 
 
 class Work(msgspec.Struct):
@@ -110,19 +110,20 @@ class ReaderOp:
         self._max_review_words = min(limits.review_words, self._reading.longest or limits.review_words)
         self._range = range(self._reading.rows)
         self._feed_names = self._reading.feed_names
-        self._sound: set[tuple[str, ...]] = set()  # combinations of fetch names that were found sound without a label
+        self._sound: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()  # names of feeds and fetches found sound
         self._empty = np.array([self._reading.pad_id], dtype=np.int64)  # one padding word
 
     def run(self, work: Work) -> None:
         request = work.request
         feed = request.feed
-        if len(feed) > 1 or request.fetch not in self._sound or WORDS not in feed:
+        names = tuple(feed), request.fetch
+        if names not in self._sound:
             _check_names(request, self._reading.names, self._feed_names)
-            if LABEL in feed:
-                work.labels = _labels(request, self._reading.classes)
-            elif len(self._sound) < MAX_SOUND:
-                self._sound.add(request.fetch)
-        words = feed.get(WORDS) or next(feed[name] for name in self._reading.names if name in feed)
+            if len(self._sound) < MAX_SOUND:
+                self._sound.add(names)
+        if LABEL in feed:
+            work.labels = _labels(request, self._reading.classes)
+        words = feed[WORDS] if WORDS in feed else next(feed[name] for name in self._reading.names if name in feed)
         if (
             words.values.dtype is INT64
             and words.lengths == words.values.shape
@@ -263,7 +264,7 @@ def _labels(request: Request, classes: int) -> list[int]:
     if lengths is not None or values.dtype.kind not in "iu" or values.size != request.samples:
         raise BadRequest(f"feed 'label' must be one integer a sample, got {values.dtype} {list(values.shape)}")
     labels: list[int] = values.reshape(-1).tolist()
-    if any(label not in range(classes) for label in labels):
+    if not 0 <= min(labels) <= max(labels) < classes:
         known = "0 (negative) or 1 (positive)" if classes == 2 else f"a class from 0 to {classes - 1}"
         raise BadRequest(f"feed 'label' must be {known}")
     return labels

@@ -159,13 +159,14 @@ def encode_reply(reply: Reply, request_id: int) -> bytes:
             header = _encode(Answer(request_id, [TensorHeader(name, "float32", values.shape)], stages, CLOCK_ID))
             prefix = pack_prefix(VERSION, len(header), values.nbytes)
             return prefix + header + PADDING[-len(header) & 7] + values.tobytes()
-    headers, arrays = [], list[Array]()
+    headers: list[TensorHeader] = []
+    arrays: list[Array] = []
     for name, values in outputs.items():
-        if values.dtype.kind == "U":
+        dtype = DTYPE_NAMES.get(values.dtype)
+        if dtype is None and values.dtype.kind == "U":
             headers.append(text_header(name, values))
             arrays.append(np.frombuffer("".join(values.tolist()).encode(), np.uint8))
             continue
-        dtype = DTYPE_NAMES.get(values.dtype)
         if dtype is None:  # an op made what cannot be sent: the server's fault, not the client's
             raise RemoteFailure(f"output {cannot_send(name, values)}")
         headers.append(TensorHeader(name, dtype, values.shape))
