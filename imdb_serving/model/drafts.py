@@ -23,7 +23,7 @@ BY_NAME: tuple[tuple[str, Role], ...] = (
 OF_ANSWERS = ("prob", "softmax", "prediction", "logit", "score", "output")
 """Parts of names of outputs that hold a class's share, the likeliest first."""
 
-NO_SHARE = "the class itself and not how likely it is; export the model with the probabilities or logits"
+CLASS_ALONE = "the class itself and not how likely it is; export the model with the probabilities or logits"
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -126,9 +126,9 @@ def _shown(port: Port) -> str:
     return "of no known shape" if port.shape is None else str([extent or "?" for extent in port.shape])
 
 
-def _is_share(port: Port) -> bool:
-    """Whether an output can hold how likely classes are."""
-    return port.kind == "maps" or port.kind.startswith("float")
+def _is_class_alone(port: Port) -> bool:
+    """Tell whether an output is the number or name of a class."""
+    return port.kind.startswith(("int", "uint", "bool", "string"))
 
 
 def _output(ports: Sequence[Port], told: str) -> Port:
@@ -137,14 +137,14 @@ def _output(ports: Sequence[Port], told: str) -> Port:
         if found is None:
             names = [port.name for port in ports]
             raise BundleError(f"--output {told}: the model has no such output{did_you_mean(told, names)}")
-        if found.kind and not _is_share(found):
-            raise BundleError(f"--output {told}: it holds {found.kind}, {NO_SHARE}")
+        if _is_class_alone(found):
+            raise BundleError(f"--output {told}: it holds {found.kind}, {CLASS_ALONE}")
         return found
-    fit = [port for port in ports if _is_share(port)]
+    fit = [port for port in ports if port.kind == "maps" or port.kind.startswith("float")]
     named = [port for part in OF_ANSWERS for port in fit if part in port.name.lower()]
     if len(fit) == 1 or named:
         return (named or fit)[0]
     there = ", ".join(f"{port.name} ({port.kind} {_shown(port)})" for port in ports)
-    if all(port.kind and not _is_share(port) for port in ports):
-        raise BundleError(f"the model gives {there}: {NO_SHARE}")
+    if all(map(_is_class_alone, ports)):
+        raise BundleError(f"the model gives {there}: {CLASS_ALONE}")
     raise BundleError(f"which output holds the classes? There is {there}; say it: --output NAME")

@@ -55,7 +55,7 @@ def labels_in_graph(path: Path, *, mapped: bool = False) -> tuple[str, ...]:
 
     graph = load_graph(path).graph
     weights = {one.name: one for one in graph.initializer}
-    for node in graph.node:
+    for node in reversed(graph.node):  # classifiers within others come before them
         names = [one for each in node.attribute if each.name in LABELS for one in [*each.strings, *each.ints]]
         if node.op_type == "ArrayFeatureExtractor":  # takes the name of the likeliest class out of all
             of_all = weights.get(node.input[0])

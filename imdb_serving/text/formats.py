@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -55,7 +56,6 @@ EXPECTED: dict[LineFormat, str] = {
 
 
 UNLABELLED = -1
-DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Line:
         if not self.classes:
             return UNLABELLED
         content = self.content.rstrip()
-        digits = content[len(content.rstrip(DIGITS)) :]  # in a client's loop: a pattern would look at each place
+        digits = content[len(content.rstrip(string.digits)) :]  # in a client's loop: a pattern would look at each place
         return int(digits) if digits else UNLABELLED
 
     def refuse(self, kind: LineFormat, why: str) -> DataError:

@@ -210,13 +210,23 @@ def classes_alone(path: Path) -> Path:
 
 
 def named_classes(path: Path, names: list[str], *, mapped: bool) -> Path:
-    """The mean of the word vectors; names as scikit-learn's converter writes them, in its two ways."""
-    weights = {"table": vectors(), "weight": numbers(WIDTH, len(names), seed=8), "axis": np.array([1], np.int64)}
+    """The sum of the word vectors; names as scikit-learn's converter writes them, in its two ways.
+
+    A classifier within has numbers for its classes, as a calibrated one has.
+    """
+    weights = {
+        "table": vectors(),
+        "weight": numbers(WIDTH, len(names), seed=8),
+        "axis": np.array([1], np.int64),
+        "within": np.arange(len(names)),
+    }
     nodes = [
         node("Gather", "table words", "found"),
         node("ReduceSum", "found axis", "summed", keepdims=0),
         node("MatMul", "summed weight", "scores"),
         node("Softmax", "scores", "probabilities", axis=1),
+        node("ArgMax", "scores", "likeliest", axis=1, keepdims=0),
+        helper.make_node("ArrayFeatureExtractor", ["within", "likeliest"], ["number"], domain="ai.onnx.ml"),
     ]
     inputs = [helper.make_tensor_value_info("words", INT64, ["n", "l"])]
     if mapped:
@@ -226,10 +236,7 @@ def named_classes(path: Path, names: list[str], *, mapped: bool) -> Path:
         kind = helper.make_map_type_proto(STRING, helper.make_tensor_type_proto(FLOAT, []))
         outputs = [helper.make_value_info("named", helper.make_sequence_type_proto(kind))]
     else:
-        nodes += [
-            node("ArgMax", "scores", "likeliest", axis=1, keepdims=0),
-            helper.make_node("ArrayFeatureExtractor", ["names", "likeliest"], ["label"], domain="ai.onnx.ml"),
-        ]
+        nodes.append(helper.make_node("ArrayFeatureExtractor", ["names", "likeliest"], ["label"], domain="ai.onnx.ml"))
         outputs = [
             helper.make_tensor_value_info("label", STRING, [1, "n"]),
             helper.make_tensor_value_info("probabilities", FLOAT, ["n", len(names)]),

@@ -130,7 +130,7 @@ def test_a_model_that_gives_the_class_alone_is_refused(tmp_path: Path, told: Tol
 
 
 @pytest.mark.parametrize("mapped", [False, True])
-def test_classes_have_the_names_in_the_graph_where_they_are_the_same_ones(tmp_path: Path, mapped: bool) -> None:
+def test_each_probability_has_the_name_that_the_graph_gives_it(tmp_path: Path, mapped: bool) -> None:
     names = ["zebra", "apple", "mango"]
     model = made.named_classes(tmp_path / "model.onnx", names, mapped=mapped)
     bundle = imported(tmp_path, model, tokenizer=made.tokenizer(tmp_path))
